@@ -1,0 +1,5 @@
+//! Antiphon: a horizontally scalable, clustered voice server.
+//!
+//! `ARCHITECTURE.md` has the bird's-eye view; the binary in `main.rs` is a thin command line over this library.
+
+pub mod error;
