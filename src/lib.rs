@@ -3,3 +3,4 @@
 //! `ARCHITECTURE.md` has the bird's-eye view; the binary in `main.rs` is a thin command line over this library.
 
 pub mod error;
+pub mod telemetry;

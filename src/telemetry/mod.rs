@@ -1,0 +1,5 @@
+//! What the server says of itself: metrics for machines, logs for people.
+
+pub mod catalogue;
+pub mod family;
+pub mod metrics;
