@@ -11,4 +11,6 @@ pub mod clock;
 pub mod engine;
 pub mod gateway;
 pub mod ids;
+pub mod replay;
+pub mod seal;
 pub mod wire;

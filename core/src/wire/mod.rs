@@ -1,4 +1,5 @@
-//! What travels over UDP (PROTOCOL 1): datagrams, the frames inside them, and the control messages beside them.
+//! What travels over UDP (docs/protocol.md): datagrams, the frames inside them, and the control messages beside them.
 
 pub mod control;
+pub mod datagram;
 pub mod frame;
