@@ -1,0 +1,305 @@
+//! Who may do what in a channel.
+//!
+//! Everything that decides it is an argument: the server role, the channel role, whether the channel is private, a
+//! ban, whether the account is a guest's. The answer says whether the channel may be admitted to exist at all.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{gateway::Role, ids::UserId};
+
+/// What an account is in one channel. Whoever has none is a stranger to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelRole {
+    /// Belongs to the channel; only in a private one does that make a difference.
+    Member,
+    /// Keeps order: invites, mutes, removes and bans whoever ranks lower.
+    Moderator,
+    /// Changes and deletes the channel and gives roles.
+    Owner,
+}
+
+impl ChannelRole {
+    /// Each role, lowest first.
+    pub const ALL: [Self; 3] = [Self::Member, Self::Moderator, Self::Owner];
+
+    /// The role's text on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Moderator => "moderator",
+            Self::Owner => "owner",
+        }
+    }
+
+    /// The role of that text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// An account as it stands to one channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Who.
+    pub user: UserId,
+    /// On the server as a whole.
+    pub server: Role,
+    /// In the channel; `None` is a stranger.
+    pub channel: Option<ChannelRole>,
+    /// Has no password, so nobody can get the account back.
+    pub guest: bool,
+    /// Has an unexpired ban in the channel.
+    pub banned: bool,
+}
+
+impl Standing {
+    /// Who may act on whom: a higher rank on a lower one. Moderators cannot remove each other or the owner.
+    const fn rank(&self) -> u8 {
+        match (self.server, self.channel) {
+            (Role::Admin, _) => 3,
+            (Role::User, Some(ChannelRole::Owner)) => 2,
+            (Role::User, Some(ChannelRole::Moderator)) => 1,
+            (Role::User, Some(ChannelRole::Member) | None) => 0,
+        }
+    }
+
+    const fn is_admin(&self) -> bool {
+        matches!(self.server, Role::Admin)
+    }
+
+    /// Whether the channel exists as far as this account is concerned.
+    const fn sees(&self, private: bool) -> bool {
+        !private || self.is_admin() || self.channel.is_some()
+    }
+}
+
+/// What somebody wants to do in a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// Read its settings, members and statistics.
+    See,
+    /// Enter its voice or text.
+    Join,
+    /// Change its name, description or limits.
+    Edit,
+    /// Delete it with all that is in it.
+    Delete,
+    /// Make an invite code.
+    Invite,
+    /// Remove from its voice; they may come back.
+    Kick(&'a Standing),
+    /// Remove and keep out, or let in again.
+    Ban(&'a Standing),
+    /// Mute or unmute for everyone.
+    Mute(&'a Standing),
+    /// End a membership; one's own is leaving the channel for good.
+    RemoveMember(&'a Standing),
+    /// Give a role, or the right to be heard first where speakers are limited.
+    SetRole {
+        /// Whom.
+        target: &'a Standing,
+        /// Which role they are to have.
+        role: ChannelRole,
+    },
+}
+
+/// Whether an action may be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Decision {
+    /// Yes.
+    Allowed,
+    /// No, and the answer must be the one for a channel that does not exist.
+    Hidden,
+    /// No, for this reason.
+    Denied(&'static str),
+}
+
+/// Decides whether `actor` may do `action` in a channel that is `private` or not.
+pub fn decide(actor: &Standing, private: bool, action: Action<'_>) -> Decision {
+    if !actor.sees(private) {
+        return Decision::Hidden;
+    }
+    match action {
+        Action::See => Decision::Allowed,
+        Action::Join => allow(
+            !actor.banned || actor.is_admin(),
+            "you are banned from this channel; its owner or a moderator can lift the ban",
+        ),
+        Action::Edit | Action::Delete => allow(actor.rank() >= 2, "only the channel's owner may change or delete it"),
+        Action::Invite => allow(actor.rank() >= 1, "only the channel's owner and moderators may invite"),
+        Action::Kick(target) | Action::Ban(target) | Action::Mute(target) => outranks(actor, target),
+        Action::RemoveMember(target) => remove_member(actor, target),
+        Action::SetRole { target, role } => set_role(actor, target, role),
+    }
+}
+
+const fn allow(allowed: bool, reason: &'static str) -> Decision {
+    if allowed { Decision::Allowed } else { Decision::Denied(reason) }
+}
+
+fn outranks(actor: &Standing, target: &Standing) -> Decision {
+    if actor.user == target.user {
+        return Decision::Denied("this is done to others; to go yourself, leave the channel");
+    }
+    if actor.rank() == 0 {
+        return Decision::Denied("only the channel's owner and moderators may do this");
+    }
+    allow(
+        actor.rank() > target.rank() || actor.is_admin(),
+        "this can only be done to members of a lower role than your own",
+    )
+}
+
+fn remove_member(actor: &Standing, target: &Standing) -> Decision {
+    if target.channel == Some(ChannelRole::Owner) {
+        return Decision::Denied("the owner's membership ends with the channel: give it to somebody else or delete it");
+    }
+    if actor.user == target.user { Decision::Allowed } else { outranks(actor, target) }
+}
+
+fn set_role(actor: &Standing, target: &Standing, role: ChannelRole) -> Decision {
+    if actor.rank() < 2 {
+        return Decision::Denied("only the channel's owner may give roles");
+    }
+    if target.guest && role != ChannelRole::Member && target.channel != Some(role) {
+        return Decision::Denied("a guest cannot be given this role: without a password the account can be lost");
+    }
+    if target.channel == Some(ChannelRole::Owner) && role != ChannelRole::Owner {
+        return Decision::Denied("a channel has an owner: make somebody else the owner instead");
+    }
+    Decision::Allowed
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn standing(user: u128, channel: Option<ChannelRole>) -> Standing {
+        Standing { user: UserId(Uuid::from_u128(user)), server: Role::User, channel, guest: false, banned: false }
+    }
+
+    fn owner() -> Standing {
+        standing(1, Some(ChannelRole::Owner))
+    }
+
+    fn moderator() -> Standing {
+        standing(2, Some(ChannelRole::Moderator))
+    }
+
+    fn member() -> Standing {
+        standing(3, Some(ChannelRole::Member))
+    }
+
+    fn stranger() -> Standing {
+        standing(4, None)
+    }
+
+    fn admin() -> Standing {
+        Standing { server: Role::Admin, ..standing(5, None) }
+    }
+
+    fn allowed(actor: &Standing, private: bool, action: Action<'_>) -> bool {
+        decide(actor, private, action) == Decision::Allowed
+    }
+
+    #[test]
+    fn a_private_channel_does_not_exist_for_strangers() {
+        let target = member();
+        for action in [
+            Action::See,
+            Action::Join,
+            Action::Edit,
+            Action::Delete,
+            Action::Invite,
+            Action::Kick(&target),
+            Action::RemoveMember(&target),
+            Action::SetRole { target: &target, role: ChannelRole::Moderator },
+        ] {
+            assert_eq!(decide(&stranger(), true, action), Decision::Hidden, "{action:?}");
+            let banned = Standing { banned: true, ..stranger() };
+            assert_eq!(decide(&banned, true, action), Decision::Hidden, "{action:?}");
+        }
+        for insider in [owner(), moderator(), member(), admin()] {
+            assert!(allowed(&insider, true, Action::See));
+            assert!(allowed(&insider, true, Action::Join));
+        }
+    }
+
+    #[test]
+    fn a_ban_keeps_out_but_not_administrators() {
+        for banned in [stranger(), member()].map(|who| Standing { banned: true, ..who }) {
+            assert!(matches!(decide(&banned, false, Action::Join), Decision::Denied(_)));
+            assert!(allowed(&banned, false, Action::See));
+        }
+        assert!(allowed(&Standing { banned: true, ..admin() }, false, Action::Join));
+    }
+
+    #[test]
+    fn moderation_needs_a_higher_rank() {
+        let cases = [
+            (owner(), moderator(), true),
+            (owner(), admin(), false),
+            (moderator(), member(), true),
+            (moderator(), stranger(), true),
+            (moderator(), Standing { user: UserId(Uuid::from_u128(9)), ..moderator() }, false),
+            (moderator(), owner(), false),
+            (member(), stranger(), false),
+            (admin(), owner(), true),
+            (admin(), Standing { user: UserId(Uuid::from_u128(9)), ..admin() }, true),
+            (admin(), admin(), false),
+        ];
+        for (actor, target, expected) in cases {
+            for action in [Action::Kick(&target), Action::Ban(&target), Action::Mute(&target)] {
+                assert_eq!(allowed(&actor, false, action), expected, "{actor:?} {action:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_owners_change_a_channel_and_moderators_invite() {
+        for (actor, edits, invites) in
+            [(owner(), true, true), (moderator(), false, true), (member(), false, false), (admin(), true, true)]
+        {
+            assert_eq!(allowed(&actor, false, Action::Edit), edits, "{actor:?}");
+            assert_eq!(allowed(&actor, false, Action::Delete), edits, "{actor:?}");
+            assert_eq!(allowed(&actor, false, Action::Invite), invites, "{actor:?}");
+        }
+    }
+
+    #[test]
+    fn everyone_may_end_their_own_membership_but_the_owner() {
+        assert!(allowed(&member(), true, Action::RemoveMember(&member())));
+        assert!(allowed(&moderator(), true, Action::RemoveMember(&member())));
+        assert!(!allowed(&member(), true, Action::RemoveMember(&moderator())));
+        assert!(!allowed(&owner(), true, Action::RemoveMember(&owner())));
+        assert!(!allowed(&admin(), true, Action::RemoveMember(&owner())));
+    }
+
+    #[test]
+    fn roles_are_the_owners_to_give_and_not_to_guests() {
+        let guest = Standing { guest: true, ..member() };
+        let may_give =
+            |actor: &Standing, target: &Standing, role| allowed(actor, false, Action::SetRole { target, role });
+        assert!(may_give(&owner(), &member(), ChannelRole::Moderator));
+        assert!(may_give(&admin(), &stranger(), ChannelRole::Moderator));
+        assert!(!may_give(&moderator(), &member(), ChannelRole::Moderator));
+        assert!(!may_give(&owner(), &guest, ChannelRole::Moderator));
+        assert!(may_give(&owner(), &guest, ChannelRole::Member));
+        assert!(!may_give(&admin(), &owner(), ChannelRole::Member));
+    }
+
+    #[test]
+    fn a_role_has_one_text() {
+        for role in ChannelRole::ALL {
+            assert_eq!(ChannelRole::from_text(role.as_str()), Some(role));
+            assert_eq!(serde_json::to_string(&role).expect("serialises"), format!("\"{}\"", role.as_str()));
+        }
+        assert_eq!(ChannelRole::from_text("king"), None);
+    }
+}
