@@ -2,5 +2,6 @@
 //!
 //! `ARCHITECTURE.md` has the bird's-eye view; the binary in `main.rs` is a thin command line over this library.
 
+pub mod api;
 pub mod error;
 pub mod telemetry;

@@ -8,6 +8,7 @@
 //! calls that carry the time ([`clock::Micros`]) and any randomness, and returns what to do as values.
 
 pub mod clock;
+pub mod e_model;
 pub mod engine;
 pub mod gateway;
 pub mod ids;

@@ -2,4 +2,5 @@
 
 pub mod catalogue;
 pub mod family;
+pub mod logs;
 pub mod metrics;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What went wrong, as a client reads it. The same table serves HTTP bodies and gateway errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[expect(missing_docs, reason = "each name is its own description; the statuses are in `status`")]
 pub enum ErrorCode {
     UserNotFound,

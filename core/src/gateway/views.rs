@@ -6,6 +6,7 @@ use crate::ids::{ChannelId, StreamId, UserId};
 
 /// A user as others see them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UserView {
     /// The account's id.
     pub id: UserId,
@@ -26,6 +27,7 @@ pub struct UserView {
 /// What an account may do on the server as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Role {
     /// An ordinary account.
     #[default]
@@ -36,6 +38,7 @@ pub enum Role {
 
 /// A channel as its members and listings show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChannelView {
     /// The channel's id.
     pub id: ChannelId,
@@ -60,6 +63,7 @@ pub struct ChannelView {
 /// How a member's voice travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum MediaTransport {
     /// Sealed datagrams, with the gateway as fallback.
     #[default]
@@ -109,6 +113,7 @@ impl Cipher {
 
 /// A member of a channel's voice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MemberView {
     /// Who.
     pub user: UserView,

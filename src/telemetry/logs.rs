@@ -1,0 +1,108 @@
+//! Logs: structured, one span for each session or request, and nothing private in them.
+//!
+//! What may be logged: random ids (of users, channels, sessions, requests), error codes, counts, durations, route
+//! templates (`/api/invites/{code}`, never the path as sent) and networks ([`Network`]). What may not: names, tokens,
+//! keys, invite codes, passwords, query strings, message bodies, audio, a client's whole address.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use tracing_subscriber::{EnvFilter, fmt as lines, prelude::*};
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why logging could not begin.
+#[derive(Debug, thiserror::Error)]
+#[error("the log filter `{filter}` is malformed: {reason}; write for example `info` or `info,antiphon::gateway=debug`")]
+pub struct LogFilterError {
+    filter: String,
+    reason: String,
+}
+
+/// Begins to log to standard error. Does nothing where something logs already, as in tests.
+///
+/// # Errors
+///
+/// When `filter` is none.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), LogFilterError> {
+    let parsed = parse_filter(filter)?;
+    let registry = tracing_subscriber::registry().with(parsed);
+    let writer = std::io::stderr;
+    let _ = match format {
+        LogFormat::Text => registry.with(lines::layer().with_writer(writer)).try_init(),
+        LogFormat::Json => registry
+            .with(lines::layer().json().flatten_event(true).with_span_list(false).with_writer(writer))
+            .try_init(),
+    };
+    Ok(())
+}
+
+/// Checks a filter without beginning to log.
+///
+/// # Errors
+///
+/// When `filter` is none.
+pub fn check_filter(filter: &str) -> Result<(), LogFilterError> {
+    parse_filter(filter).map(drop)
+}
+
+fn parse_filter(filter: &str) -> Result<EnvFilter, LogFilterError> {
+    EnvFilter::try_new(filter).map_err(|error| LogFilterError { filter: filter.to_owned(), reason: error.to_string() })
+}
+
+/// An address as logs show it: the network it is in (an IPv4 /24, an IPv6 /48), which is enough to see where trouble
+/// comes from and not enough to see who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpAddr);
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.to_canonical() {
+            IpAddr::V4(address) if address.is_loopback() => write!(f, "loopback"),
+            IpAddr::V6(address) if address.is_loopback() => write!(f, "loopback"),
+            IpAddr::V4(address) => {
+                let [a, b, c, _] = address.octets();
+                write!(f, "{}/24", Ipv4Addr::new(a, b, c, 0))
+            }
+            IpAddr::V6(address) => {
+                let [a, b, c, ..] = address.segments();
+                write!(f, "{}/48", Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_shows_only_its_network() {
+        for (address, shown) in [
+            ("203.0.113.77", "203.0.113.0/24"),
+            ("::ffff:203.0.113.77", "203.0.113.0/24"),
+            ("2001:db8:aa:bb:1:2:3:4", "2001:db8:aa::/48"),
+            ("127.0.0.1", "loopback"),
+            ("::1", "loopback"),
+        ] {
+            assert_eq!(Network(address.parse().expect("an address")).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_malformed_filter_says_what_would_be_right() {
+        assert!(check_filter("info,antiphon=debug").is_ok());
+        let error = check_filter("antiphon=loud").expect_err("no such level").to_string();
+        assert!(error.contains("antiphon=loud") && error.contains("write for example"), "{error}");
+    }
+}
