@@ -4,4 +4,5 @@
 
 pub mod api;
 pub mod error;
+pub mod settings;
 pub mod telemetry;

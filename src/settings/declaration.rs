@@ -1,0 +1,281 @@
+//! Every setting, declared once: from here come the typed sections, reading and checking, `antiphon config` and
+//! `docs/configuration.md`.
+//!
+//! A setting is `key: Type [rules] = default;` below its description. Rules: `.env(NAME)` for a further environment variable,
+//! `.only(text, check)` for a range, `.reserved(why)` for what this release accepts but does not use.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use super::{
+    ConnectionUrl, LogFormat, Network, Secret,
+    reader::{Reader, Rule},
+};
+
+macro_rules! settings {
+    (
+        { $( $(#[doc = $top_doc:literal])+ $top:ident : $Top:ty [$($top_rule:tt)*] = $top_default:expr; )+ }
+        $(
+            $(#[doc = $section_doc:literal])+
+            $section:ident : $Section:ident {
+                $( $(#[doc = $doc:literal])+ $key:ident : $Type:ty [$($rule:tt)*] = $default:expr; )+
+            }
+        )+
+    ) => {
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Clone, Debug)]
+            pub struct $Section {
+                $( $(#[doc = $doc])+ pub $key: $Type, )+
+            }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Settings::default().$section
+                }
+            }
+        )+
+
+        /// Everything that can be set, in force. `Settings::default()` is what holds when nothing is set.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $( $(#[doc = $top_doc])+ pub $top: $Top, )+
+            $( $(#[doc = $section_doc])+ pub $section: $Section, )+
+        }
+
+        impl Settings {
+            pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+                Self {
+                    $( $top: reader.take(
+                        "", stringify!($top), &[$($top_doc),+], Rule::<$Top>::new() $($top_rule)*, $top_default,
+                    ), )+
+                    $( $section: $Section {
+                        $( $key: reader.take(
+                            stringify!($section), stringify!($key), &[$($doc),+], Rule::<$Type>::new() $($rule)*, $default,
+                        ), )+
+                    }, )+
+                }
+            }
+        }
+
+        /// The sections and what they are about, in order.
+        pub(super) const SECTIONS: &[(&str, &[&str])] = &[ $( (stringify!($section), &[$($section_doc),+]) ),+ ];
+    };
+}
+
+/// Why a setting of another release's feature does nothing yet.
+const SINGLE_NODE: &str = "this release runs as a single node";
+const NO_FILES: &str = "this release streams no files";
+const NO_WEBRTC: &str = "this release has no WebRTC";
+
+settings! {
+    {
+        /// The folder of everything a node keeps: the SQLite database and generated secrets. Made when it isn't there.
+        data_dir: PathBuf [] = "antiphon-data".into();
+    }
+
+    /// Where clients reach HTTP and the gateway.
+    server: Server {
+        /// The IP address that HTTP, the gateway and UDP listen on; `0.0.0.0` or `::` for all.
+        host: IpAddr [.env("SERVER_HOST")] = Ipv4Addr::LOCALHOST.into();
+        /// The TCP port of HTTP, and of the gateway at `/ws`; 0 for any free one.
+        port: u16 [.env("SERVER_PORT").env("STREAM_SERVER_PORT")] = 3000;
+        /// The IP address that the WebSocket port listens on, when not `server.host`.
+        websocket_host: Option<IpAddr> [.env_part("WS_BIND_ADDR", host_part)] = None;
+        /// The TCP port that serves the gateway alone, at any path; 0 for any free one.
+        websocket_port: u16 [.env_part("WS_BIND_ADDR", port_part)] = 3001;
+        /// Reverse proxies (addresses or networks) whose `X-Forwarded-For` is believed when rates are limited by address.
+        trusted_proxies: Vec<Network> [] = Vec::new();
+        /// How long, in seconds, a stopping node waits for its clients to go elsewhere.
+        drain_deadline_s: u32 [.only("from 0 to 3600", |s| *s <= 3600)] = 30;
+    }
+
+    /// Voice: its port, and the format that `GET /api/audio/config` names to clients.
+    audio: Audio {
+        /// The UDP port of media; 0 for any free one.
+        udp_port: u16 [] = 3002;
+        /// The UDP addresses (`host:port`) that clients are told to send to. Empty: the address by which they reached the gateway, and the UDP port.
+        advertise: Vec<String> [.only("a list of host:port", |list| list.iter().all(|item| port_part(item).is_ok()))] = Vec::new();
+        /// Samples per second of a stream whose speaker names no other rate.
+        sample_rate: u32 [.only("one of Opus's rates: 8000, 12000, 16000, 24000 or 48000",
+            |rate| [8_000, 12_000, 16_000, 24_000, 48_000].contains(rate))] = 48_000;
+        /// Channels of a stream whose speaker names no other count.
+        channels: u16 [.only("1 or 2", |count| (1..=2).contains(count))] = 2;
+        /// Bits per sample of the PCM that clients encode.
+        bit_depth: u16 [.only("16, 24 or 32", |bits| [16, 24, 32].contains(bits))] = 16;
+        /// Samples per block that clients should capture and play at once.
+        buffer_size: u32 [.only("from 64 to 65536", |samples| (64..=65_536).contains(samples))] = 1024;
+        /// The longest datagram in bytes that is taken; longer ones are dropped and counted.
+        max_packet_size: u32 [.only("from 576 to 1500", |bytes| (576..=1500).contains(bytes))] = 1500;
+        /// The delay in milliseconds from mouth to ear that clients should aim at.
+        latency_target_ms: u32 [.only("from 10 to 1000", |ms| (10..=1000).contains(ms))] = 50;
+    }
+
+    /// How a node carries voice.
+    media: Media {
+        /// Worker threads, each with a socket of its own; 0 for one per processor.
+        workers: u16 [.only("from 0 to 256", |count| *count <= 256)] = 0;
+        /// The longest time in microseconds that a frame waits for others to share a datagram with, while several people speak.
+        hold_us: u32 [.only("from 0 to 2000", |us| *us <= 2000)] = 2000;
+        /// How often, in milliseconds, clients are told to ping.
+        ping_ms: u32 [.only("from 1000 to 7000, so that two fit in the 15 s after which UDP counts as lost",
+            |ms| (1000..=7000).contains(ms))] = 5000;
+        /// The kernel's receive buffer in bytes for each worker's socket (the kernel may grant less).
+        receive_buffer_bytes: u32 [.only("at least 65536", |bytes| *bytes >= 65_536)] = 4 * 1024 * 1024;
+    }
+
+    /// What a single user, address or channel may use up. Rates refill continuously; a full minute's worth may come at once.
+    limits: Limits {
+        /// A channel's `max_users` when whoever makes it names none.
+        max_users_per_channel: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 10;
+        /// The most that a channel's `max_users` may be set to.
+        max_users_ceiling: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 10_000;
+        /// Channels on the server.
+        max_channels: u32 [] = 100;
+        /// Voice channels that one session may be in at once.
+        channels_per_session: u32 [.only("from 1 to 1000", |count| (1..=1000).contains(count))] = 16;
+        /// Invites of one channel that are not used up.
+        invites_per_channel: u32 [] = 1000;
+        /// Guests that are remembered at once; further ones are refused until some have gone.
+        guests: u32 [] = 100_000;
+        /// Sign-ups per minute from one address.
+        sign_ups_per_minute: u32 [.only("at least 1", |rate| *rate >= 1)] = 600;
+        /// New guests per minute from one address.
+        guests_per_minute: u32 [.only("at least 1", |rate| *rate >= 1)] = 12_000;
+        /// HTTP requests per minute from one address.
+        http_per_minute_per_address: u32 [.only("at least 1", |rate| *rate >= 1)] = 12_000;
+        /// HTTP requests per minute of one account.
+        http_per_minute_per_account: u32 [.only("at least 1", |rate| *rate >= 1)] = 6_000;
+    }
+
+    /// Who may come in.
+    auth: Auth {
+        /// Whether people may come in with a name only.
+        guests: bool [] = true;
+        /// The secret that signs tokens (HS256), at least 32 random characters. When it is not set one is generated and kept in the data dir.
+        jwt_secret: Option<Secret> [.env("JWT_SECRET")] = None;
+        /// The secret before, still accepted while clients hold tokens signed with it.
+        jwt_secret_previous: Option<Secret> [] = None;
+        /// How long an access token lasts, in seconds.
+        access_token_ttl_s: u32 [.env("JWT_EXPIRY_SECONDS").only("from 1 to 86400", |s| (1..=86_400).contains(s))] = 900;
+        /// How long a refresh token lasts, in seconds: whoever is away longer logs in again.
+        refresh_token_ttl_s: u32 [.only("from 60 to 31536000 (a year)", |s| (60..=31_536_000).contains(s))] = 30 * 86_400;
+        /// The same for guests, whose name is free again after it.
+        guest_ttl_s: u32 [.only("from 60 to 31536000 (a year)", |s| (60..=31_536_000).contains(s))] = 86_400;
+        /// Sessions that one account may be logged in with; the one unused for longest ends when there are more.
+        logins_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 50;
+        /// Passwords hashed at once, 19 MiB and a processor each; 0 for half of the processors.
+        password_hashes_at_once: u16 [] = 0;
+        /// Log-ins and sign-ups that may wait for a password to be hashed; more are told to come back.
+        password_hash_queue: u32 [.only("at least 1", |count| *count >= 1)] = 256;
+        /// Wrong passwords for one account from one address before it has to wait.
+        failures_per_account_and_address: u32 [.only("from 1 to 1000", |count| (1..=1000).contains(count))] = 10;
+        /// Wrong passwords for one account from all addresses before those it never logged in from have to wait.
+        failures_per_account: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 100;
+        /// Wrong passwords from one address (an IPv6 network of 64 bits), whatever the account, before it has to wait.
+        failures_per_address: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 100;
+        /// How long, in seconds, until one of those failures is forgiven.
+        failure_forgiven_s: u32 [.only("from 1 to 86400", |s| (1..=86_400).contains(s))] = 60;
+        /// An external issuer whose tokens are accepted: what their `iss` must be.
+        issuer: Option<String> [] = None;
+        /// What the external issuer's tokens must name in `aud`; not checked when not set.
+        issuer_audience: Option<String> [] = None;
+        /// The external issuer's public keys: an `https` URL of a JWKS document, or the path of a file with one.
+        issuer_jwks: Option<String> [] = None;
+    }
+
+    /// Where durable data is kept.
+    database: Database {
+        /// `sqlite:FILE` or `postgres://USER:PASSWORD@HOST/NAME`. When not set: `antiphon.db` in the data dir.
+        url: Option<ConnectionUrl> [.env("DATABASE_URL").only("a sqlite: or postgres: URL",
+            |url| url.as_ref().is_none_or(|url| ["sqlite", "postgres", "postgresql"].contains(&url.scheme())))] = None;
+        /// Connections at once.
+        max_connections: u32 [.only("from 2 to 1000", |count| (2..=1000).contains(count))] = 8;
+    }
+
+    /// What nodes of a cluster share.
+    redis: Redis {
+        /// `redis://HOST:PORT`. A cluster of nodes needs it; this release refuses it.
+        url: Option<ConnectionUrl> [.env("REDIS_URL")] = None;
+    }
+
+    /// This node among others.
+    cluster: Cluster {
+        /// The node's name, as clients see it in `Hello`. When not set one is generated and kept in the data dir.
+        node_id: Option<String> [.only("1 to 64 letters, digits, dots, hyphens or underscores",
+            |id| id.as_deref().is_none_or(is_node_id))] = None;
+        /// The UDP port for voice between nodes.
+        relay_port: u16 [.reserved(SINGLE_NODE)] = 3003;
+        /// The address (`host:port`) by which other nodes reach the relay port.
+        advertise: Option<String> [.reserved(SINGLE_NODE)] = None;
+        /// The secret that nodes of one cluster share.
+        secret: Option<Secret> [.reserved(SINGLE_NODE)] = None;
+    }
+
+    /// Audio files behind signed links.
+    streaming: Streaming {
+        /// The folder of the files.
+        audio_dir: PathBuf [.env("AUDIO_DIR").reserved(NO_FILES)] = "audio".into();
+        /// The secret that signs links.
+        secret: Option<Secret> [.env("SECRET_KEY").reserved(NO_FILES)] = None;
+        /// The longest file in bytes that is served.
+        max_file_size_bytes: u64 [.env("MAX_FILE_SIZE").reserved(NO_FILES)] = 100 * 1024 * 1024;
+        /// The longest range in bytes that one answer holds.
+        max_range_size_bytes: u64 [.env("MAX_RANGE_SIZE").reserved(NO_FILES)] = 10 * 1024 * 1024;
+        /// Memory in MiB for files that are asked for often.
+        cache_max_size_mb: u32 [.env("CACHE_MAX_SIZE_MB").reserved(NO_FILES)] = 256;
+    }
+
+    /// Rooms of browsers.
+    rooms: Rooms {
+        /// How long an empty room lasts, in seconds.
+        ttl_s: u32 [.env("ROOM_TTL_SECONDS").reserved(NO_WEBRTC)] = 7200;
+        /// A STUN server for browsers, such as `stun:stun.example.org:3478`.
+        stun_server: Option<String> [.env("STUN_SERVER").reserved(NO_WEBRTC)] = None;
+        /// A TURN server for browsers.
+        turn_server: Option<String> [.env("TURN_SERVER").reserved(NO_WEBRTC)] = None;
+    }
+
+    /// The HTTP side.
+    http: Http {
+        /// Origins whose pages may call the server from a browser, such as `https://app.example.org`; `*` for any. Pages on this machine (localhost) always may.
+        allowed_origins: Vec<String> [.env("ALLOWED_ORIGINS")] = Vec::new();
+    }
+
+    /// What the server shows of itself at `/metrics`.
+    metrics: Metrics {
+        /// The bearer token that `/metrics` asks for; open when not set.
+        token: Option<Secret> [] = None;
+        /// An address of its own (`ip:port`) that serves `/metrics` instead of the HTTP port.
+        listen: Option<SocketAddr> [] = None;
+    }
+
+    /// What the server writes to standard error.
+    log: Log {
+        /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,antiphon::gateway=debug`.
+        level: String [.env("RUST_LOG")] = "info".into();
+        /// `text` for people, `json` for collectors.
+        format: LogFormat [] = LogFormat::Text;
+    }
+}
+
+fn split_port(text: &str) -> Result<(&str, &str), String> {
+    let wrong = || format!("must be host:port, not {text:?}");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() || port.parse::<u16>().is_err() { Err(wrong()) } else { Ok((host, port)) }
+}
+
+fn host_part(text: &str) -> Result<&str, String> {
+    split_port(text).map(|(host, _)| host)
+}
+
+fn port_part(text: &str) -> Result<&str, String> {
+    split_port(text).map(|(_, port)| port)
+}
+
+fn is_node_id(id: &str) -> bool {
+    (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+}
