@@ -1,0 +1,4 @@
+//! Who speaks, and who of them is forwarded.
+
+pub mod select;
+pub mod spurt;
