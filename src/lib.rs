@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` has the bird's-eye view; the binary in `main.rs` is a thin command line over this library.
 
 pub mod api;
+pub mod cluster;
 pub mod error;
 pub mod settings;
 pub mod telemetry;
