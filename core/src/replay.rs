@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn the_default_holds_what_the_protocol_asks_for() {
         assert_eq!(ReplayWindow::<17>::COUNTERS, 1_024);
-        assert!(std::mem::size_of::<ReplayWindow>() <= 160);
+        assert!(size_of::<ReplayWindow>() <= 160);
     }
 
     #[test]
