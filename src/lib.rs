@@ -6,4 +6,5 @@ pub mod api;
 pub mod cluster;
 pub mod error;
 pub mod settings;
+pub mod store;
 pub mod telemetry;

@@ -1,0 +1,189 @@
+//! Channels.
+
+use antiphon_core::ids::{ChannelId, UserId};
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Channel, ChannelChange, NewChannel, Result, Store, StoreError, count, folded, micros, moment,
+    pools::{Dialect, Lock, begin, on_db},
+};
+
+/// A row of `channels`.
+#[derive(FromRow)]
+pub(super) struct ChannelRow {
+    id: Uuid,
+    name: String,
+    description: String,
+    owner_id: Uuid,
+    max_users: i64,
+    max_speakers: i64,
+    is_private: bool,
+    created_us: i64,
+}
+
+impl TryFrom<ChannelRow> for Channel {
+    type Error = StoreError;
+
+    fn try_from(row: ChannelRow) -> Result<Self> {
+        Ok(Self {
+            id: ChannelId(row.id),
+            name: row.name,
+            description: row.description,
+            owner: UserId(row.owner_id),
+            max_users: count(row.max_users)?,
+            max_speakers: count(row.max_speakers)?,
+            is_private: row.is_private,
+            created_at: moment(row.created_us)?,
+        })
+    }
+}
+
+fn all(rows: Vec<ChannelRow>) -> Result<Vec<Channel>> {
+    rows.into_iter().map(Channel::try_from).collect()
+}
+
+impl Store {
+    /// Makes a channel, and its owner a member, unless there are `max_channels` already.
+    ///
+    /// # Errors
+    /// `Conflict` when the name is taken, `LimitReached`, `Missing` when the owner does not exist.
+    pub async fn create_channel(&self, new: NewChannel, max_channels: u32) -> Result<Channel> {
+        let now_us = micros(OffsetDateTime::now_utc());
+        on_db!(&self.writers, |db| {
+            let mut tx = begin(db).await?;
+            Dialect::lock(&mut tx, Lock::Channels).await?;
+            let row: Option<ChannelRow> = sqlx::query_as(
+                "INSERT INTO channels
+                     (id, name, name_folded, description, owner_id, max_users, max_speakers, is_private, created_us)
+                 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE (SELECT COUNT(*) FROM channels) < $10
+                 RETURNING *",
+            )
+            .bind(Uuid::now_v7())
+            .bind(&new.name)
+            .bind(folded(&new.name))
+            .bind(&new.description)
+            .bind(new.owner.0)
+            .bind(i64::from(new.max_users))
+            .bind(i64::from(new.max_speakers))
+            .bind(new.is_private)
+            .bind(now_us)
+            .bind(i64::from(max_channels))
+            .fetch_optional(&mut *tx)
+            .await?;
+            let channel = Channel::try_from(row.ok_or(StoreError::LimitReached("channels"))?)?;
+            sqlx::query(
+                "INSERT INTO memberships (channel_id, user_id, role, is_priority, since_us) VALUES ($1, $2, 'owner', FALSE, $3)",
+            )
+            .bind(channel.id.0)
+            .bind(new.owner.0)
+            .bind(now_us)
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(channel)
+        })
+    }
+
+    /// The channel with this id.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn channel(&self, id: ChannelId) -> Result<Option<Channel>> {
+        let row: Option<ChannelRow> = on_db!(&self.readers, |db| {
+            sqlx::query_as("SELECT * FROM channels WHERE id = $1").bind(id.0).fetch_optional(db).await?
+        });
+        row.map(Channel::try_from).transpose()
+    }
+
+    /// The channel with this name, without regard to case.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn channel_by_name(&self, name: &str) -> Result<Option<Channel>> {
+        let row: Option<ChannelRow> = on_db!(&self.readers, |db| {
+            sqlx::query_as("SELECT * FROM channels WHERE name_folded = $1")
+                .bind(folded(name))
+                .fetch_optional(db)
+                .await?
+        });
+        row.map(Channel::try_from).transpose()
+    }
+
+    /// All channels that anyone may see, by name. There are at most `limits.max_channels`.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn public_channels(&self) -> Result<Vec<Channel>> {
+        all(on_db!(&self.readers, |db| {
+            sqlx::query_as("SELECT * FROM channels WHERE is_private = FALSE ORDER BY name_folded").fetch_all(db).await?
+        }))
+    }
+
+    /// The channels that a user is a member of, private ones too, by name.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn channels_of(&self, user: UserId) -> Result<Vec<Channel>> {
+        all(on_db!(&self.readers, |db| {
+            sqlx::query_as(
+                "SELECT channels.* FROM channels JOIN memberships ON memberships.channel_id = channels.id
+                 WHERE memberships.user_id = $1 ORDER BY channels.name_folded",
+            )
+            .bind(user.0)
+            .fetch_all(db)
+            .await?
+        }))
+    }
+
+    /// How many channels there are.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn channels_count(&self) -> Result<u64> {
+        let count: i64 =
+            on_db!(&self.readers, |db| { sqlx::query_scalar("SELECT COUNT(*) FROM channels").fetch_one(db).await? });
+        Ok(count.unsigned_abs())
+    }
+
+    /// Changes a channel; `None` when there is none with this id.
+    ///
+    /// # Errors
+    /// `Conflict` when the new name is taken.
+    pub async fn update_channel(&self, id: ChannelId, change: ChannelChange) -> Result<Option<Channel>> {
+        let row: Option<ChannelRow> = on_db!(&self.writers, |db| {
+            sqlx::query_as(
+                "UPDATE channels SET
+                     name = COALESCE($2, name),
+                     name_folded = COALESCE($3, name_folded),
+                     description = COALESCE($4, description),
+                     max_users = COALESCE($5, max_users),
+                     max_speakers = COALESCE($6, max_speakers),
+                     is_private = COALESCE($7, is_private)
+                 WHERE id = $1 RETURNING *",
+            )
+            .bind(id.0)
+            .bind(&change.name)
+            .bind(change.name.as_deref().map(folded))
+            .bind(&change.description)
+            .bind(change.max_users.map(i64::from))
+            .bind(change.max_speakers.map(i64::from))
+            .bind(change.is_private)
+            .fetch_optional(db)
+            .await?
+        });
+        row.map(Channel::try_from).transpose()
+    }
+
+    /// Deletes a channel with its memberships, bans and invites; false when there was none.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn delete_channel(&self, id: ChannelId) -> Result<bool> {
+        on_db!(&self.writers, |db| {
+            let done = sqlx::query("DELETE FROM channels WHERE id = $1").bind(id.0).execute(db).await?;
+            Ok(done.rows_affected() > 0)
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! What can go wrong with the database, and what a client is told of it.
+
+use antiphon_core::gateway::ErrorCode;
+
+use crate::error::AppError;
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Something unique exists already: what.
+    #[error("the {0} is taken")]
+    Conflict(&'static str),
+    /// There are as many as there may be: of what.
+    #[error("there are as many {0} as there may be")]
+    LimitReached(&'static str),
+    /// What the change is about, or belongs to, does not exist (any more).
+    #[error("a row that the change needs does not exist")]
+    Missing,
+    /// The owner of a channel can be neither removed, banned nor given a lesser role: someone else has to become owner first.
+    #[error("a channel cannot be without its owner")]
+    OwnerStays,
+    /// The database cannot be reached or is overloaded: later it may work. The text is for logs.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// The database holds, or said, what it should not. The text is for logs.
+    #[error("the database: {0}")]
+    Corrupt(String),
+}
+
+/// When a client should try again while the database is away.
+const RETRY_AFTER_S: u64 = 2;
+
+impl From<StoreError> for AppError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict(what) => {
+                Self::new(ErrorCode::Conflict, format!("this {what} is taken; choose another"))
+            }
+            StoreError::LimitReached(what) => {
+                Self::new(ErrorCode::LimitReached, format!("there are as many {what} as there may be"))
+            }
+            StoreError::Missing => Self::new(ErrorCode::NotFound, "what this is about does not exist (any more)"),
+            StoreError::OwnerStays => Self::new(
+                ErrorCode::Conflict,
+                "the owner can be neither removed, banned nor given a lesser role: make another member owner first",
+            ),
+            StoreError::Unavailable(_) => Self::retry(
+                ErrorCode::TemporarilyUnavailable,
+                "the database cannot be reached; try again shortly",
+                RETRY_AFTER_S,
+            ),
+            StoreError::Corrupt(_) => {
+                Self::new(ErrorCode::InternalError, "an internal error; the server's log has more")
+            }
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            sqlx::Error::Database(error) if error.is_foreign_key_violation() => Self::Missing,
+            sqlx::Error::Database(error) if error.is_unique_violation() => Self::Conflict(unique(error.message())),
+            sqlx::Error::Database(error) if is_passing(error.code().as_deref()) => Self::Unavailable(text),
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed => Self::Unavailable(text),
+            _ => Self::Corrupt(text),
+        }
+    }
+}
+
+/// What is unique under the constraint that a database's message names: `users.username_folded` (SQLite) or
+/// `users_username_folded_key` (PostgreSQL).
+fn unique(message: &str) -> &'static str {
+    if message.contains("username") {
+        "username"
+    } else if message.contains("channels") {
+        "channel name"
+    } else {
+        "id"
+    }
+}
+
+/// Codes of what passes by itself. SQLite: busy, locked, I/O error, full, cannot open (in the low byte of extended codes).
+/// PostgreSQL's classes: 08 connection, 40 rollback, 53 resources, 55 locks, 57 operator, 58 system.
+fn is_passing(code: Option<&str>) -> bool {
+    match code {
+        Some(code) if code.len() == 5 => ["08", "40", "53", "55", "57", "58"].contains(&&code[..2]),
+        Some(code) => code.parse::<u32>().is_ok_and(|code| [5, 6, 10, 13, 14].contains(&(code & 0xff))),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_passes_is_worth_another_try() {
+        for passing in ["5", "6", "261", "517", "13", "40001", "40P01", "53300", "57P01", "08006"] {
+            assert!(is_passing(Some(passing)), "{passing}");
+        }
+        for lasting in ["1", "19", "2067", "23505", "42P01", ""] {
+            assert!(!is_passing(Some(lasting)), "{lasting}");
+        }
+    }
+
+    #[test]
+    fn clients_see_nothing_of_the_database() {
+        for error in [StoreError::Unavailable("host db1".into()), StoreError::Corrupt("host db1".into())] {
+            assert!(!AppError::from(error).to_string().contains("db1"));
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Who belongs to which channel, and as what.
+
+use antiphon_core::ids::{ChannelId, UserId};
+use sqlx::FromRow;
+use time::OffsetDateTime;
+
+use super::{
+    ChannelRole, Membership, Result, Store, StoreError, User, micros,
+    pools::{begin, on_db},
+    users::UserRow,
+};
+
+/// The columns of `memberships` that say what a member may do.
+#[derive(FromRow)]
+struct MembershipRow {
+    member_role: String,
+    is_priority: bool,
+}
+
+impl TryFrom<MembershipRow> for Membership {
+    type Error = StoreError;
+
+    fn try_from(row: MembershipRow) -> Result<Self> {
+        let role = match row.member_role.as_str() {
+            "owner" => ChannelRole::Owner,
+            "moderator" => ChannelRole::Moderator,
+            "member" => ChannelRole::Member,
+            other => return Err(StoreError::Corrupt(format!("{other:?} is no role in a channel"))),
+        };
+        Ok(Self { role, priority: row.is_priority })
+    }
+}
+
+impl Store {
+    /// What a user is in a channel; `None` when they do not belong to it.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn membership(&self, channel: ChannelId, user: UserId) -> Result<Option<Membership>> {
+        let row: Option<MembershipRow> = on_db!(&self.readers, |db| {
+            sqlx::query_as(
+                "SELECT role AS member_role, is_priority FROM memberships WHERE channel_id = $1 AND user_id = $2",
+            )
+            .bind(channel.0)
+            .bind(user.0)
+            .fetch_optional(db)
+            .await?
+        });
+        row.map(Membership::try_from).transpose()
+    }
+
+    /// Everyone who belongs to a channel, those who came first before others.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn memberships(&self, channel: ChannelId) -> Result<Vec<(User, Membership)>> {
+        #[derive(FromRow)]
+        struct Row {
+            #[sqlx(flatten)]
+            user: UserRow,
+            #[sqlx(flatten)]
+            membership: MembershipRow,
+        }
+        let rows: Vec<Row> = on_db!(&self.readers, |db| {
+            sqlx::query_as(
+                "SELECT users.*, memberships.role AS member_role, memberships.is_priority
+                 FROM memberships JOIN users ON users.id = memberships.user_id
+                 WHERE memberships.channel_id = $1 ORDER BY memberships.since_us, users.id",
+            )
+            .bind(channel.0)
+            .fetch_all(db)
+            .await?
+        });
+        rows.into_iter().map(|row| Ok((row.user.try_into()?, row.membership.try_into()?))).collect()
+    }
+
+    /// Makes someone a member or changes what they are. A new owner takes the channel over; who owned it becomes a moderator.
+    ///
+    /// # Errors
+    /// `OwnerStays` when the owner would lose their role, `Missing` when the channel or the user does not exist.
+    pub async fn set_membership(&self, channel: ChannelId, user: UserId, membership: Membership) -> Result<()> {
+        let now_us = micros(OffsetDateTime::now_utc());
+        on_db!(&self.writers, |db| {
+            let mut tx = begin(db).await?;
+            if membership.role == ChannelRole::Owner {
+                // The channel's row first: of two hand-overs at once the second waits here, and then sees the first one's owner.
+                let hand_over = "UPDATE channels SET owner_id = $2 WHERE id = $1";
+                let done = sqlx::query(hand_over).bind(channel.0).bind(user.0).execute(&mut *tx).await?;
+                if done.rows_affected() == 0 {
+                    return Err(StoreError::Missing);
+                }
+                let demote = "UPDATE memberships SET role = 'moderator' WHERE channel_id = $1 AND role = 'owner'";
+                sqlx::query(demote).bind(channel.0).execute(&mut *tx).await?;
+            }
+            let done = sqlx::query(
+                "INSERT INTO memberships (channel_id, user_id, role, is_priority, since_us) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (channel_id, user_id) DO UPDATE SET role = excluded.role, is_priority = excluded.is_priority
+                 WHERE memberships.role <> 'owner' OR excluded.role = 'owner'",
+            )
+            .bind(channel.0)
+            .bind(user.0)
+            .bind(membership.role.as_str())
+            .bind(membership.priority)
+            .bind(now_us)
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() == 0 {
+                return Err(StoreError::OwnerStays);
+            }
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
+    /// Ends a membership; false when there was none.
+    ///
+    /// # Errors
+    /// `OwnerStays` for the owner's.
+    pub async fn remove_membership(&self, channel: ChannelId, user: UserId) -> Result<bool> {
+        on_db!(&self.writers, |db| {
+            let mut tx = begin(db).await?;
+            let role: Option<String> =
+                sqlx::query_scalar("DELETE FROM memberships WHERE channel_id = $1 AND user_id = $2 RETURNING role")
+                    .bind(channel.0)
+                    .bind(user.0)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            if role.as_deref() == Some(ChannelRole::Owner.as_str()) {
+                return Err(StoreError::OwnerStays);
+            }
+            tx.commit().await?;
+            Ok(role.is_some())
+        })
+    }
+}

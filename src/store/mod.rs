@@ -1,0 +1,99 @@
+//! Durable data, in SQLite or PostgreSQL.
+//!
+//! Both are spoken to in the same SQL, with `$1` placeholders; a method's body is compiled once for each ([`on_db`]). Where they
+//! differ, [`Dialect`] says how. Moments are kept as microseconds since 1970 UTC, ids as UUIDs, so that both compare exactly.
+//! Migrations lie in `migrations/sqlite` and `migrations/postgres` and are applied by [`Store::open`]; each must leave the database
+//! usable by the release before.
+
+mod bans;
+mod channels;
+mod error;
+mod failures;
+mod identities;
+mod invites;
+mod members;
+mod names;
+mod pools;
+mod refresh;
+mod sweep;
+mod types;
+mod users;
+
+use time::OffsetDateTime;
+
+pub use error::StoreError;
+pub use failures::{Attempt, Bucket};
+pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
+pub use refresh::{Lifetimes, Rotation};
+pub use sweep::{LOGIN_PLACE_REMEMBERED, Swept};
+pub use types::{
+    Ban, Channel, ChannelChange, ChannelRole, Invite, Membership, NewChannel, NewInvite, NewUser, User, rfc3339,
+};
+
+use pools::{Pools, on_db};
+
+/// What every method of the store answers.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// A handle on the database. Cheap to clone; all clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// SQLite has one writer at a time: a pool of one connection is its queue, and readers never wait for it. With PostgreSQL both are
+    /// the same pool.
+    writers: Pools,
+    readers: Pools,
+}
+
+/// Connections of [`Store::open`].
+const CONNECTIONS: u32 = 8;
+
+impl Store {
+    /// Opens the database at `url` (`sqlite:FILE` or `postgres://…`), makes it if it is a file that isn't there, and brings its
+    /// tables up to date.
+    ///
+    /// # Errors
+    /// When the URL is wrong, the database cannot be reached or its tables cannot be brought up to date.
+    pub async fn open(url: &str) -> Result<Self> {
+        Self::open_with(url, CONNECTIONS).await
+    }
+
+    /// Like [`Store::open`], with at most `connections` at once.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_with(url: &str, connections: u32) -> Result<Self> {
+        let (writers, readers) = pools::open(url, connections).await?;
+        Ok(Self { writers, readers })
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// When it gives none.
+    pub async fn ping(&self) -> Result<()> {
+        on_db!(&self.readers, |db| drop(sqlx::query("SELECT 1").execute(db).await?));
+        Ok(())
+    }
+
+    /// Waits for what is under way and closes all connections.
+    pub async fn close(&self) {
+        on_db!(&self.readers, |db| db.close().await);
+        on_db!(&self.writers, |db| db.close().await);
+    }
+}
+
+/// Microseconds since 1970 UTC, as the database keeps moments.
+fn micros(moment: OffsetDateTime) -> i64 {
+    i64::try_from(moment.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
+}
+
+/// The moment of a column.
+fn moment(micros: i64) -> Result<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)
+        .map_err(|_| StoreError::Corrupt(format!("{micros} is no moment")))
+}
+
+/// A count of a column.
+fn count(value: i64) -> Result<u32> {
+    u32::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is no count")))
+}

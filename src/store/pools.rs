@@ -1,0 +1,183 @@
+//! Connections to either database, and the little in which the two differ.
+
+use std::{str::FromStr, time::Duration};
+
+use sqlx::{
+    ConnectOptions, Connection, Pool, Postgres, SqlSafeStr, Sqlite, Transaction,
+    migrate::{Migration, MigrationType, Migrator},
+    pool::PoolOptions,
+    postgres::PgConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use tracing::log::LevelFilter;
+
+use super::{Result, StoreError};
+
+/// A pool of connections to one kind of database.
+#[derive(Clone, Debug)]
+pub(super) enum Pools {
+    Sqlite(Pool<Sqlite>),
+    Postgres(Pool<Postgres>),
+}
+
+/// Runs `$body` with `$db` bound to the pool, whichever kind it is.
+macro_rules! on_db {
+    ($pools:expr, |$db:ident| $body:expr) => {
+        match $pools {
+            $crate::store::pools::Pools::Sqlite($db) => $body,
+            $crate::store::pools::Pools::Postgres($db) => $body,
+        }
+    };
+}
+pub(super) use on_db;
+
+/// What the two databases call differently.
+pub(super) trait Dialect: sqlx::Database {
+    /// Begins a transaction that will write. SQLite takes its one write lock here, so that no transaction fails half-way for
+    /// having read before another wrote.
+    const BEGIN: &'static str;
+
+    /// Until the transaction ends, no other one that asks for the same `lock` goes on. Within SQLite's write lock that holds anyway.
+    fn lock(transaction: &mut Transaction<'static, Self>, lock: Lock) -> impl Future<Output = sqlx::Result<()>> + Send;
+}
+
+/// What only one transaction at a time may count.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lock {
+    /// Accounts: which one is the first.
+    Accounts = 0x616e_7401,
+    /// Channels: how many there are.
+    Channels = 0x616e_7402,
+}
+
+impl Dialect for Sqlite {
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+
+    async fn lock(_: &mut Transaction<'static, Self>, _: Lock) -> sqlx::Result<()> {
+        Ok(())
+    }
+}
+
+impl Dialect for Postgres {
+    const BEGIN: &'static str = "BEGIN";
+
+    async fn lock(transaction: &mut Transaction<'static, Self>, lock: Lock) -> sqlx::Result<()> {
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(lock as i64).execute(&mut **transaction).await?;
+        Ok(())
+    }
+}
+
+/// Begins a transaction that will write.
+pub(super) async fn begin<DB: Dialect>(pool: &Pool<DB>) -> Result<Transaction<'static, DB>> {
+    Ok(pool.begin_with(DB::BEGIN).await?)
+}
+
+/// How long a method waits for a connection, and SQLite for another process to finish writing.
+const WAIT: Duration = Duration::from_secs(5);
+/// How long one statement may take in PostgreSQL.
+const STATEMENT_TIMEOUT: &str = "10s";
+/// A statement slower than this is logged (without its values).
+const SLOW: Duration = Duration::from_millis(500);
+
+/// Opens the pools of writers and of readers, with the tables up to date.
+pub(super) async fn open(url: &str, connections: u32) -> Result<(Pools, Pools)> {
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("sqlite") => open_sqlite(url, connections).await,
+        Some("postgres" | "postgresql") => open_postgres(url, connections).await,
+        _ => Err(StoreError::Corrupt("the URL must begin with sqlite: or postgres:".to_owned())),
+    }
+}
+
+async fn open_sqlite(url: &str, connections: u32) -> Result<(Pools, Pools)> {
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(open_error)?
+        .create_if_missing(true)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(WAIT)
+        .log_statements(LevelFilter::Trace)
+        .log_slow_statements(LevelFilter::Warn, SLOW);
+    // A connection that is closed takes a database in memory with it, so that one has a single connection that stays.
+    let one =
+        PoolOptions::<Sqlite>::new().max_connections(1).acquire_timeout(WAIT).idle_timeout(None).max_lifetime(None);
+    let writers = one.connect_with(options.clone()).await.map_err(open_error)?;
+    migrator(SQLITE).run(&writers).await.map_err(migrate_error)?;
+    let readers = if url.contains(":memory:") || url.contains("mode=memory") {
+        writers.clone()
+    } else {
+        let many = PoolOptions::<Sqlite>::new().max_connections(connections.saturating_sub(1).max(1));
+        many.acquire_timeout(WAIT).connect_with(options).await.map_err(open_error)?
+    };
+    Ok((Pools::Sqlite(writers), Pools::Sqlite(readers)))
+}
+
+async fn open_postgres(url: &str, connections: u32) -> Result<(Pools, Pools)> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(open_error)?
+        .application_name("antiphon")
+        .options([("statement_timeout", STATEMENT_TIMEOUT)])
+        .log_statements(LevelFilter::Trace)
+        .log_slow_statements(LevelFilter::Warn, SLOW);
+    // The tables are brought up to date on a connection of its own: that may take longer than a statement usually may.
+    let mut connection = options.clone().options([("statement_timeout", "0")]).connect().await.map_err(open_error)?;
+    migrator(POSTGRES).run(&mut connection).await.map_err(migrate_error)?;
+    connection.close().await?;
+    let pool = PoolOptions::<Postgres>::new().max_connections(connections).acquire_timeout(WAIT);
+    let pool = pool.connect_with(options).await.map_err(open_error)?;
+    Ok((Pools::Postgres(pool.clone()), Pools::Postgres(pool)))
+}
+
+fn open_error(error: sqlx::Error) -> StoreError {
+    match StoreError::from(error) {
+        StoreError::Unavailable(text) => StoreError::Unavailable(text),
+        other => StoreError::Corrupt(format!("cannot open it: {other}")),
+    }
+}
+
+fn migrate_error(error: sqlx::migrate::MigrateError) -> StoreError {
+    StoreError::Corrupt(format!("cannot bring its tables up to date: {error}"))
+}
+
+/// The files of `migrations/`, by version.
+type Migrations = &'static [(i64, &'static str, &'static str)];
+
+macro_rules! migrations {
+    ($folder:literal: $($version:literal $name:literal),+) => {
+        &[$(($version, $name, include_str!(concat!("../../migrations/", $folder, "/", $name, ".sql")))),+]
+    };
+}
+
+const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels");
+const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels");
+
+fn migrator(migrations: Migrations) -> Migrator {
+    let migrations = migrations.iter().map(|(version, name, sql)| {
+        Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    // A node of the release before may start again after one of the next has been here.
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_databases_have_the_same_migrations() {
+        let names =
+            |migrations: Migrations| migrations.iter().map(|(version, name, _)| (*version, *name)).collect::<Vec<_>>();
+        assert_eq!(names(SQLITE), names(POSTGRES));
+        for folder in ["sqlite", "postgres"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
+            let files = std::fs::read_dir(path).expect("the folder is there");
+            let mut files: Vec<_> =
+                files.map(|file| file.expect("readable").file_name().into_string().expect("UTF-8")).collect();
+            files.sort();
+            let listed: Vec<_> = SQLITE.iter().map(|(_, name, _)| format!("{name}.sql")).collect();
+            assert_eq!(files, listed, "every file of migrations/{folder} is listed, in order");
+        }
+    }
+}
