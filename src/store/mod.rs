@@ -19,6 +19,7 @@ mod sweep;
 mod types;
 mod users;
 
+pub use antiphon_core::permission::ChannelRole;
 use time::OffsetDateTime;
 
 pub use error::StoreError;
@@ -26,9 +27,7 @@ pub use failures::{Attempt, Bucket};
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
 pub use refresh::{Lifetimes, Rotation};
 pub use sweep::{LOGIN_PLACE_REMEMBERED, Swept};
-pub use types::{
-    Ban, Channel, ChannelChange, ChannelRole, Invite, Membership, NewChannel, NewInvite, NewUser, User, rfc3339,
-};
+pub use types::{Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, NewUser, User, rfc3339};
 
 use pools::{Pools, on_db};
 

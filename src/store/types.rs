@@ -3,6 +3,7 @@
 use antiphon_core::{
     gateway::{ChannelView, Role, UserView},
     ids::{ChannelId, UserId},
+    permission::ChannelRole,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -145,32 +146,6 @@ pub struct ChannelChange {
     pub max_speakers: Option<u32>,
     /// Hidden from all but members and those invited.
     pub is_private: Option<bool>,
-}
-
-/// What a member may do in one channel. Each may do what those before it may.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum ChannelRole {
-    /// Comes and goes, also when the channel is private.
-    Member,
-    /// Invites, kicks, bans, mutes.
-    Moderator,
-    /// Changes and deletes the channel. There is one.
-    Owner,
-}
-
-impl ChannelRole {
-    /// The role's name in the database and on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Member => "member",
-            Self::Moderator => "moderator",
-            Self::Owner => "owner",
-        }
-    }
 }
 
 /// That someone belongs to a channel.
