@@ -99,7 +99,7 @@ proptest! {
     fn any_bytes_are_frames_and_a_rest(bytes in any_bytes()) {
         let mut frames = Frames::new(&bytes);
         let mut rewritten = Vec::new();
-        while let Some((header, body)) = frames.next() {
+        for (header, body) in frames.by_ref() {
             let at = rewritten.len();
             rewritten.resize(at + FRAME_HEADER_BYTES + body.len(), 0);
             prop_assert_eq!(write_frame(&header, body, &mut rewritten[at..]), Some(rewritten.len() - at));
