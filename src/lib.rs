@@ -3,8 +3,10 @@
 //! `ARCHITECTURE.md` has the bird's-eye view; the binary in `main.rs` is a thin command line over this library.
 
 pub mod api;
+pub mod auth;
 pub mod cluster;
 pub mod error;
+pub mod rates;
 pub mod settings;
 pub mod store;
 pub mod telemetry;

@@ -1,16 +1,13 @@
 //! Rate limits: for each address, for each account, and for sign-ups and logins of an address.
 
-use std::{hash::Hash, net::IpAddr, num::NonZeroU32, time::Duration};
+use std::{hash::Hash, net::IpAddr};
 
-use antiphon_core::{gateway::ErrorCode, ids::UserId};
-use governor::{
-    DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-};
+use antiphon_core::ids::UserId;
 
 use super::client_address::ClientAddress;
 use crate::{
     error::AppError,
+    rates::Rates,
     telemetry::metrics::{RateLimit, metrics},
 };
 
@@ -28,9 +25,9 @@ pub struct LimitsConfig {
 /// All limits of the API.
 #[derive(Debug)]
 pub struct Limits {
-    address: Option<Keyed<IpAddr>>,
-    account: Option<Keyed<UserId>>,
-    login: Option<Keyed<IpAddr>>,
+    address: Option<Rates<IpAddr>>,
+    account: Option<Rates<UserId>>,
+    login: Option<Rates<IpAddr>>,
 }
 
 impl Limits {
@@ -38,9 +35,9 @@ impl Limits {
     #[must_use]
     pub fn new(config: LimitsConfig) -> Self {
         Self {
-            address: Keyed::new(config.address_per_minute),
-            account: Keyed::new(config.account_per_minute),
-            login: Keyed::new(config.login_per_minute),
+            address: Rates::new(config.address_per_minute),
+            account: Rates::new(config.account_per_minute),
+            login: Rates::new(config.login_per_minute),
         }
     }
 
@@ -74,59 +71,23 @@ impl Limits {
     /// Forgets who has not been seen for a while: to be called every few seconds.
     pub fn sweep(&self) {
         for addresses in [&self.address, &self.login].into_iter().flatten() {
-            addresses.limiter.retain_recent();
+            addresses.sweep();
         }
         if let Some(accounts) = &self.account {
-            accounts.limiter.retain_recent();
+            accounts.sweep();
         }
     }
 }
 
-fn check<K: Hash + Eq + Clone>(keyed: Option<&Keyed<K>>, key: K, limit: RateLimit, what: &str) -> Result<(), AppError> {
-    let Some(keyed) = keyed else { return Ok(()) };
-    keyed.check(key).map_err(|wait| {
-        metrics().http.rate_limited.of(limit).increment(1);
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        let message = format!("too many {what}: at most {} a minute; try again in {seconds} s", keyed.per_minute);
-        AppError::retry(ErrorCode::RateLimited, message, seconds)
-    })
-}
-
-/// One limit for each key, over a bounded number of keys.
-#[derive(Debug)]
-struct Keyed<K: Hash + Eq + Clone> {
-    per_minute: NonZeroU32,
-    limiter: DefaultKeyedRateLimiter<K>,
-    /// What newcomers share while more keys are active than are kept apart.
-    overflow: DefaultDirectRateLimiter,
-    clock: DefaultClock,
-}
-
-/// So many keys are kept apart; each costs about 100 bytes.
-const KEYS_MAX: usize = 100_000;
-
-impl<K: Hash + Eq + Clone> Keyed<K> {
-    /// `None` when `per_minute` is 0: no limit.
-    fn new(per_minute: u32) -> Option<Self> {
-        let per_minute = NonZeroU32::new(per_minute)?;
-        let quota = Quota::per_minute(per_minute);
-        Some(Self {
-            per_minute,
-            limiter: RateLimiter::keyed(quota),
-            overflow: RateLimiter::direct(quota),
-            clock: DefaultClock::default(),
-        })
-    }
-
-    /// Counts one, or says how long to wait.
-    fn check(&self, key: K) -> Result<(), Duration> {
-        let outcome = if self.limiter.len() < KEYS_MAX { self.limiter.check_key(&key) } else { self.overflow.check() };
-        outcome.map_err(|refused| refused.wait_time_from(self.clock.now()))
-    }
+fn check<K: Hash + Eq + Clone>(rates: Option<&Rates<K>>, key: K, limit: RateLimit, what: &str) -> Result<(), AppError> {
+    let Some(rates) = rates else { return Ok(()) };
+    rates.check(key, what).inspect_err(|_| metrics().http.rate_limited.of(limit).increment(1))
 }
 
 #[cfg(test)]
 mod tests {
+    use antiphon_core::gateway::ErrorCode;
+
     use super::*;
 
     fn client(last: u8) -> ClientAddress {
@@ -154,18 +115,5 @@ mod tests {
         for _ in 0..10_000 {
             limits.check_account(UserId(uuid::Uuid::nil())).expect("no limit");
         }
-    }
-
-    #[test]
-    fn a_flood_of_addresses_shares_one_limit_and_is_forgotten() {
-        let keyed = Keyed::new(60_000).expect("a limit");
-        for key in 0..KEYS_MAX {
-            let _ = keyed.check(key);
-        }
-        assert_eq!(keyed.limiter.len(), KEYS_MAX);
-        for key in KEYS_MAX..KEYS_MAX + 1_000 {
-            keyed.check(key).expect("the shared limit has room");
-        }
-        assert_eq!(keyed.limiter.len(), KEYS_MAX, "no more keys are kept");
     }
 }

@@ -140,14 +140,14 @@ settings! {
         invites_per_channel: u32 [] = 1000;
         /// Guests that are remembered at once; further ones are refused until some have gone.
         guests: u32 [] = 100_000;
-        /// Sign-ups per minute from one address.
-        sign_ups_per_minute: u32 [.only("at least 1", |rate| *rate >= 1)] = 600;
-        /// New guests per minute from one address.
-        guests_per_minute: u32 [.only("at least 1", |rate| *rate >= 1)] = 12_000;
-        /// HTTP requests per minute from one address.
-        http_per_minute_per_address: u32 [.only("at least 1", |rate| *rate >= 1)] = 12_000;
-        /// HTTP requests per minute of one account.
-        http_per_minute_per_account: u32 [.only("at least 1", |rate| *rate >= 1)] = 6_000;
+        /// HTTP requests per minute from one address; 0 for any number.
+        http_per_minute_per_address: u32 [] = 12_000;
+        /// HTTP requests per minute of one account; 0 for any number.
+        http_per_minute_per_account: u32 [] = 6_000;
+        /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.
+        logins_per_minute_per_address: u32 [] = 1_200;
+        /// New guests per minute from one address; 0 for any number.
+        guests_per_minute_per_address: u32 [] = 12_000;
     }
 
     /// Who may come in.

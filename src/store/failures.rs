@@ -85,31 +85,37 @@ impl Store {
         })
     }
 
-    /// The password was right: the attempt is taken back from `shared` buckets, and `own`, of this account at this place, is emptied.
-    /// The place is remembered, so that guessing elsewhere does not keep the account from coming in here.
+    /// Takes an attempt back from the buckets it was counted in: the password was right, or was not looked at.
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn login_succeeded(
-        &self,
-        shared: &[Bucket],
-        own: &Bucket,
-        place: [u8; 32],
-        now: OffsetDateTime,
-    ) -> Result<()> {
+    pub async fn take_back_login_attempt(&self, buckets: &[Bucket]) -> Result<()> {
+        let mut buckets = buckets.to_vec();
+        buckets.sort_by_key(|bucket| bucket.key);
         on_db!(&self.writers, |db| {
             let mut tx = begin(db).await?;
-            let mut shared = shared.to_vec();
-            shared.sort_by_key(|bucket| bucket.key);
-            for bucket in &shared {
+            for bucket in &buckets {
                 sqlx::query("UPDATE login_failures SET forgiven_us = forgiven_us - $2 WHERE failure_key = $1")
                     .bind(bucket.key.as_slice())
                     .bind(bucket.forgiven_us())
                     .execute(&mut *tx)
                     .await?;
             }
-            let own = sqlx::query("DELETE FROM login_failures WHERE failure_key = $1").bind(own.key.as_slice());
-            own.execute(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
+    /// Forgives all failures in `own`, the bucket of an account at this place, and remembers the place, so that guessing elsewhere does
+    /// not keep the account from coming in here.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn remember_login_place(&self, own: &Bucket, place: [u8; 32], now: OffsetDateTime) -> Result<()> {
+        on_db!(&self.writers, |db| {
+            let mut tx = begin(db).await?;
+            let forgive = sqlx::query("DELETE FROM login_failures WHERE failure_key = $1").bind(own.key.as_slice());
+            forgive.execute(&mut *tx).await?;
             sqlx::query(
                 "INSERT INTO login_places (place_key, used_us) VALUES ($1, $2)
                  ON CONFLICT (place_key) DO UPDATE SET used_us = excluded.used_us",
