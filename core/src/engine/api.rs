@@ -100,7 +100,8 @@ pub enum Command {
         /// All of them as they are now.
         flags: MemberFlags,
     },
-    /// A member's UDP session was replaced (resume): the new one takes over once it is bound.
+    /// A member's UDP session was replaced (resume): the new one takes over once it is bound. The old one's worker
+    /// drops it then, or 5 s from now; `RemoveSession` may end it sooner.
     SetMemberUdp {
         /// Which channel.
         channel: ChannelId,
@@ -165,8 +166,10 @@ pub struct GatewayFrame {
     pub bytes: Vec<u8>,
 }
 
-/// From one worker's engine to another's. Frames may be dropped when the queue is full; reach is soft state, repeated.
+/// From one worker's engine to another's. Any may be dropped when the queue is full: a frame is then lost and counted,
+/// the others are repeated.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "frames travel inline so that handing over allocates nothing")]
 pub enum Handover {
     /// A frame that entered at the speaker's session's worker, on its way to the channel's.
     Frame {
@@ -187,6 +190,16 @@ pub enum Handover {
         session: MediaSessionId,
         /// The proven address.
         address: Option<SocketAddr>,
+    },
+    /// To a session's worker: its client sent over the gateway, so UDP to it must be proven anew.
+    Unprove {
+        /// Which.
+        session: MediaSessionId,
+    },
+    /// To a replaced session's worker: its successor is bound, or its time is up.
+    Retire {
+        /// Which.
+        session: MediaSessionId,
     },
 }
 
@@ -225,6 +238,7 @@ impl std::fmt::Debug for FrameBytes {
 /// From a worker to the control plane. The queue is bounded; audio is dropped and counted when it is full,
 /// the rest is repeated or made good by the next of its kind.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "frames travel inline so that an event allocates nothing")]
 pub enum Event {
     /// A session's first authentic Bind, or a later one from another address.
     Bound {
@@ -279,11 +293,11 @@ pub enum Event {
 pub struct ChannelTraffic {
     /// Frames accepted from members.
     pub frames_in: u64,
-    /// Frames delivered: each listener of each frame counts.
+    /// Frames delivered: each listener of each frame counts, over UDP or the gateway.
     pub frames_out: u64,
     /// Opus bytes accepted.
     pub bytes_in: u64,
-    /// Datagram bytes sent.
+    /// Datagram bytes sent, and Opus bytes handed to the gateway, once for each listener.
     pub bytes_out: u64,
     /// Frames missing between the sequence numbers of accepted ones.
     pub frames_lost: u64,

@@ -1,0 +1,491 @@
+//! A channel in its home worker: its members, its listeners, and the frames on their way to them.
+
+use super::{
+    ChannelTraffic, Counter, Event, FrameBytes, GatewayFrame, MemberFlags, MemberUdp, Output,
+    bundle::Bundle,
+    group::{Group, GroupKey, Listeners},
+    hash::IdMap,
+    member::Member,
+    slab::{Slab, SlabKey},
+    timers::{self, Due},
+    turn::{Turn, Work},
+    voice::Passed,
+};
+use crate::{
+    clock::Micros,
+    gateway::Cipher,
+    ids::{ChannelId, GroupId, MediaSessionId, StreamId},
+    speech::{
+        select::{Candidate, Selector},
+        spurt::QUIET,
+    },
+    wire::{
+        datagram::HEADER_BYTES,
+        frame::{FrameHeader, FrameKind, LEVEL_SILENCE},
+    },
+};
+
+/// Two streams that were heard within this time speak at once: three usual frames.
+const ACTIVE: Micros = Micros::from_millis(60);
+/// Fewer listeners gain nothing from waiting: of two people who talk to each other, each hears one.
+const LISTENERS_WORTH_HOLDING: usize = 3;
+/// How often a channel's traffic is told.
+const TRAFFIC_INTERVAL: Micros = Micros::from_secs(1);
+
+/// The listeners with one cipher and what seals for them.
+#[derive(Debug, Default)]
+struct Side {
+    group: Option<Group>,
+    listeners: Listeners,
+}
+
+/// The two streams heard last: whether more than one speaks.
+#[derive(Debug, Default)]
+struct Recent {
+    last: Option<(StreamId, Micros)>,
+    other: Option<(StreamId, Micros)>,
+}
+
+impl Recent {
+    fn heard(&mut self, now: Micros, stream: StreamId) {
+        if self.last.is_some_and(|(last, _)| last != stream) {
+            self.other = self.last;
+        }
+        self.last = Some((stream, now));
+    }
+
+    fn several(&self, now: Micros) -> bool {
+        self.other.is_some_and(|(_, at)| now.since(at) < ACTIVE)
+    }
+}
+
+/// A channel.
+pub(super) struct Channel {
+    id: ChannelId,
+    key: SlabKey,
+    members: Slab<Member>,
+    by_stream: IdMap<StreamId, SlabKey>,
+    sides: [Side; Cipher::ALL.len()],
+    /// How many hear through the gateway.
+    tunnelled: u64,
+    selector: Selector,
+    recent: Recent,
+    bundle: Bundle,
+    /// It is among the channels that got frames in this batch.
+    dirty: bool,
+    flush_armed: bool,
+    traffic: ChannelTraffic,
+    traffic_armed: bool,
+}
+
+impl Channel {
+    pub(super) fn new(id: ChannelId, key: SlabKey, max_speakers: u32) -> Self {
+        Self {
+            id,
+            key,
+            members: Slab::default(),
+            by_stream: IdMap::default(),
+            sides: Default::default(),
+            tunnelled: 0,
+            selector: Selector::new(max_speakers),
+            recent: Recent::default(),
+            bundle: Bundle::new(),
+            dirty: false,
+            flush_armed: false,
+            traffic: ChannelTraffic::default(),
+            traffic_armed: false,
+        }
+    }
+
+    pub(super) fn set_max_speakers(&mut self, now: Micros, max_speakers: u32) {
+        self.selector.set_max_speakers(now, max_speakers, self.members.len());
+    }
+
+    /// A group's key; another group's id begins a new group.
+    pub(super) fn set_group_key(&mut self, group: GroupId, cipher: Cipher, activate_at: Micros, key: GroupKey) {
+        let side = &mut self.sides[cipher as usize];
+        match &mut side.group {
+            Some(present) if present.id() == group => present.set_next(activate_at, key),
+            other => *other = Some(Group::new(group, key)),
+        }
+    }
+
+    /// Adds a member, or replaces the one with this stream.
+    pub(super) fn add_member(&mut self, work: &mut Work, member: Member) {
+        self.remove_member(work, member.stream);
+        work.timers.reserve(timers::PER_MEMBER);
+        work.stats.count(Counter::MembersPresent);
+        let stream = member.stream;
+        let key = self.members.insert_with(|_| member);
+        self.by_stream.insert(stream, key);
+        self.selector.reserve(self.members.len());
+        self.refresh_listener(key);
+    }
+
+    /// Takes a member out, if there is one with this stream. Their UDP session is the caller's.
+    pub(super) fn remove_member(&mut self, work: &mut Work, stream: StreamId) -> Option<()> {
+        let key = self.by_stream.remove(&stream)?;
+        self.stop_listening(key);
+        self.selector.release(stream);
+        let member = self.members.remove(key)?;
+        self.tunnelled -= u64::from(member.tunnelled);
+        work.timers.release(timers::PER_MEMBER);
+        work.stats.down(Counter::MembersPresent);
+        Some(())
+    }
+
+    /// A member's switches.
+    pub(super) fn set_flags<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        stream: StreamId,
+        flags: MemberFlags,
+    ) -> Option<()> {
+        let (key, member) = self.member_mut(stream)?;
+        member.flags = flags;
+        if flags.muted {
+            member.voice.spurt.end(turn.now);
+            self.selector.release(stream);
+            self.tell_speaking(turn, key);
+        }
+        self.refresh_listener(key);
+        Some(())
+    }
+
+    /// A member's UDP session is another; sessions to drop.
+    pub(super) fn set_udp<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        stream: StreamId,
+        udp: Option<MemberUdp>,
+    ) -> Option<[Option<MemberUdp>; 2]> {
+        let channel = self.key;
+        let (key, member) = self.member_mut(stream)?;
+        let retired = member.set_udp(turn.now, udp);
+        if let Some(until) = member.replaced_until().filter(|_| !member.replaced_armed) {
+            member.replaced_armed = true;
+            turn.work.timers.arm(until, Due::Replaced { channel, member: key });
+        }
+        self.refresh_listener(key);
+        Some(retired)
+    }
+
+    /// Where a member's UDP session reaches them. A session to drop.
+    pub(super) fn set_reach<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        stream: StreamId,
+        session: MediaSessionId,
+        address: Option<std::net::SocketAddr>,
+    ) -> Option<MemberUdp> {
+        if address.is_none() {
+            // What waits was not tunnelled for them: it leaves while they still are a listener.
+            self.flush(turn);
+        }
+        let (key, member) = self.member_mut(stream)?;
+        let retired = member.set_reach(session, address);
+        self.refresh_listener(key);
+        retired
+    }
+
+    /// The newest UDP session of a member.
+    pub(super) fn udp_of(&self, stream: StreamId) -> Option<MemberUdp> {
+        self.by_stream.get(&stream).and_then(|key| self.members.get(*key)).and_then(Member::udp)
+    }
+
+    /// The header of a member's frame from the gateway.
+    pub(super) fn number(&self, now: Micros, stream: StreamId, frame: &GatewayFrame) -> Option<FrameHeader> {
+        let member = self.by_stream.get(&stream).and_then(|key| self.members.get(*key))?;
+        Some(member.voice.number(now, stream, frame))
+    }
+
+    /// A member's frame, however it came: checks it and sends it on its way.
+    pub(super) fn accept<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        header: FrameHeader,
+        bytes: &[u8],
+    ) -> Result<(), Counter> {
+        let now = turn.now;
+        let (key, member) = self.member_mut(header.stream).ok_or(Counter::FrameUnknownMember)?;
+        let passed = member.voice.check(now, member.flags.muted, &header, bytes)?;
+        let header = header.with_flag(FrameHeader::FLAG_PRIORITY, member.flags.priority);
+        self.count_accepted(turn, passed.missing, bytes.len());
+        if passed.newest {
+            self.follow_spurt(turn, key, passed.kind, header.level);
+        }
+        if !self.is_selected(now, key, passed, header.level) {
+            return Err(Counter::FrameNotSelected);
+        }
+        self.recent.heard(now, header.stream);
+        self.tunnel(turn, key, header, bytes);
+        self.bundle_frame(turn, key, header, bytes);
+        Ok(())
+    }
+
+    /// The batch that brought frames is over: they leave, or wait for others to join them.
+    pub(super) fn settle<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
+        self.dirty = false;
+        if self.bundle.is_empty() {
+            return;
+        }
+        let hold = turn.work.hold;
+        if hold == Micros::ZERO || !self.recent.several(turn.now) || self.listeners() < LISTENERS_WORTH_HOLDING {
+            self.flush(turn);
+        } else if !self.flush_armed {
+            self.flush_armed = true;
+            turn.work.timers.arm(self.bundle.since() + hold, Due::Flush(self.key));
+        }
+    }
+
+    /// The oldest frame may have waited long enough.
+    pub(super) fn flush_due<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
+        self.flush_armed = false;
+        if self.bundle.is_empty() {
+            return;
+        }
+        let due_at = self.bundle.since() + turn.work.hold;
+        if due_at <= turn.now {
+            self.flush(turn);
+        } else {
+            self.flush_armed = true;
+            turn.work.timers.arm(due_at, Due::Flush(self.key));
+        }
+    }
+
+    /// A member's talk spurt may have ended.
+    pub(super) fn spurt_due<O: Output>(&mut self, turn: &mut Turn<'_, O>, member: SlabKey) {
+        let Some(entry) = self.members.get_mut(member) else { return };
+        entry.voice.spurt_armed = false;
+        entry.voice.spurt.poll(turn.now);
+        self.tell_speaking(turn, member);
+    }
+
+    /// A member's replaced session may have had its time. A session to drop.
+    pub(super) fn replaced_due<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey) -> Option<MemberUdp> {
+        let channel = self.key;
+        let member = self.members.get_mut(key)?;
+        member.replaced_armed = false;
+        let retired = member.end_replaced(turn.now);
+        if let Some(until) = member.replaced_until() {
+            member.replaced_armed = true;
+            turn.work.timers.arm(until, Due::Replaced { channel, member: key });
+        }
+        self.refresh_listener(key);
+        retired
+    }
+
+    /// Tells the control plane what was carried since the last time.
+    pub(super) fn tell_traffic<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
+        self.traffic_armed = false;
+        if self.traffic == ChannelTraffic::default() {
+            return;
+        }
+        let traffic = ChannelTraffic { jitter_us: self.mean_jitter_us(), ..self.traffic };
+        if turn.tell(Event::ChannelTraffic { channel: self.id, traffic }) {
+            self.traffic = ChannelTraffic::default();
+            self.members.values_mut().for_each(|member| member.voice.heard = false);
+        } else {
+            self.arm_traffic(turn);
+        }
+    }
+
+    /// The channel closes: what it holds leaves, what it carried is told.
+    pub(super) fn close<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
+        self.flush(turn);
+        self.tell_traffic(turn);
+        for stream in self.by_stream.keys().copied().collect::<Vec<_>>() {
+            self.remove_member(turn.work, stream);
+        }
+    }
+
+    fn member_mut(&mut self, stream: StreamId) -> Option<(SlabKey, &mut Member)> {
+        let key = *self.by_stream.get(&stream)?;
+        Some((key, self.members.get_mut(key)?))
+    }
+
+    fn listeners(&self) -> usize {
+        self.sides.iter().map(|side| side.listeners.len()).sum()
+    }
+
+    fn count_accepted<O: Output>(&mut self, turn: &mut Turn<'_, O>, missing: u16, bytes: usize) {
+        turn.work.stats.count(Counter::FramesAccepted);
+        turn.work.stats.add(Counter::FramesLost, missing.into());
+        self.traffic.frames_in += 1;
+        self.traffic.frames_lost += u64::from(missing);
+        self.traffic.bytes_in += bytes as u64;
+        if !self.traffic_armed {
+            self.arm_traffic(turn);
+        }
+    }
+
+    fn arm_traffic<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
+        self.traffic_armed = true;
+        turn.work.timers.arm(turn.now + TRAFFIC_INTERVAL, Due::Traffic(self.key));
+    }
+
+    fn mean_jitter_us(&mut self) -> u32 {
+        let heard = self.members.values_mut().filter(|member| member.voice.heard);
+        let (sum, count) = heard
+            .fold((0_u64, 0_u64), |(sum, count), member| (sum + u64::from(member.voice.jitter.micros()), count + 1));
+        sum.checked_div(count).and_then(|mean| u32::try_from(mean).ok()).unwrap_or(0)
+    }
+
+    fn follow_spurt<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey, kind: FrameKind, level: u8) {
+        let Some(member) = self.members.get_mut(key) else { return };
+        member.voice.spurt.frame(turn.now, kind, level);
+        self.tell_speaking(turn, key);
+    }
+
+    /// Tells the control plane when a spurt began or ended, and sees to it that its end is noticed.
+    fn tell_speaking<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey) {
+        let Some(member) = self.members.get_mut(key) else { return };
+        let voice = &mut member.voice;
+        let speaking = voice.spurt.is_speaking();
+        if voice.speaking_told != speaking
+            && turn.tell(Event::Speaking { channel: self.id, stream: member.stream, speaking })
+        {
+            voice.speaking_told = speaking;
+        }
+        if !voice.spurt_armed && (speaking || voice.speaking_told != speaking) {
+            voice.spurt_armed = true;
+            let at = voice.spurt.ends_at().unwrap_or(turn.now + QUIET);
+            turn.work.timers.arm(at, Due::Spurt { channel: self.key, member: key });
+        }
+    }
+
+    fn is_selected(&mut self, now: Micros, key: SlabKey, passed: Passed, level: u8) -> bool {
+        let Some(member) = self.members.get(key) else { return false };
+        let voiced = matches!(passed.kind, FrameKind::Audio | FrameKind::AudioStart) && level < LEVEL_SILENCE;
+        let selected = self.selector.admit(
+            now,
+            Candidate {
+                stream: member.stream,
+                priority: member.flags.priority,
+                loudness: member.voice.loudness,
+                sounding: voiced && passed.newest,
+            },
+        );
+        if passed.kind == FrameKind::AudioStop && passed.newest {
+            self.selector.release(member.stream);
+        }
+        selected
+    }
+
+    /// Gives a frame to the control plane when members other than its speaker hear through the gateway.
+    fn tunnel<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey, header: FrameHeader, bytes: &[u8]) {
+        let own = self.members.get(key).is_some_and(|member| member.tunnelled);
+        let hearing = self.tunnelled - u64::from(own);
+        if hearing == 0 {
+            return;
+        }
+        let Some(copy) = FrameBytes::copy_from(bytes) else { return };
+        if turn.out.event(Event::Tunnel { channel: self.id, header, bytes: copy }) {
+            turn.work.stats.count(Counter::FramesTunnelled);
+            self.traffic.frames_out += hearing;
+            self.traffic.bytes_out += hearing * bytes.len() as u64;
+        } else {
+            turn.work.stats.count(Counter::EventsLost);
+        }
+    }
+
+    fn bundle_frame<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey, header: FrameHeader, bytes: &[u8]) {
+        let own = self.members.get(key).is_some_and(|member| member.listening.is_some());
+        if self.listeners() == usize::from(own) {
+            return;
+        }
+        if !self.bundle.has_room(bytes.len()) {
+            self.flush(turn);
+        }
+        self.bundle.push(turn.now, key, &header, bytes);
+        if !self.dirty {
+            self.dirty = true;
+            turn.work.dirty.push(self.key);
+        }
+    }
+
+    /// Seals the waiting frames once for each cipher and sends them to all its listeners; those whose own frames are
+    /// among them get the others' alone.
+    fn flush<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
+        if self.bundle.is_empty() {
+            return;
+        }
+        for cipher in Cipher::ALL {
+            self.flush_side(turn, cipher);
+        }
+        self.bundle.clear();
+    }
+
+    fn flush_side<O: Output>(&mut self, turn: &mut Turn<'_, O>, cipher: Cipher) {
+        let Self { members, sides, bundle, traffic, .. } = self;
+        let Side { group, listeners } = &mut sides[cipher as usize];
+        let frames = bundle.frames().len();
+        if listeners.len() == 0 {
+            return;
+        }
+        let Some(group) = group else {
+            return turn.work.stats.add(Counter::FrameNoGroupKey, frames as u64);
+        };
+        let mut speakers = std::mem::take(&mut turn.work.speakers);
+        speakers.clear();
+        for frame in bundle.frames() {
+            let place = members.get(frame.member).and_then(|member| member.listening);
+            if let Some((_, index)) = place.filter(|(side, _)| *side == cipher)
+                && !speakers.contains(&(index, frame.member))
+            {
+                speakers.push((index, frame.member));
+            }
+        }
+        speakers.sort_unstable();
+        if listeners.len() > speakers.len() {
+            let length = bundle.copy_all(&mut turn.work.datagram[HEADER_BYTES..]);
+            let length = group.seal(turn.now, &mut turn.work.datagram[..], length);
+            let mut from = 0;
+            for index in speakers.iter().map(|(index, _)| *index).chain([listeners.len()]) {
+                turn.fan_out(length, &listeners.addresses()[from..index]);
+                from = index + 1;
+            }
+            turn.count_sent(traffic, frames, length, listeners.len() - speakers.len());
+        }
+        for (index, member) in &speakers {
+            let (frames, length) = bundle.copy_without(*member, &mut turn.work.datagram[HEADER_BYTES..]);
+            if frames > 0 {
+                let length = group.seal(turn.now, &mut turn.work.datagram[..], length);
+                turn.fan_out(length, &listeners.addresses()[*index..=*index]);
+                turn.count_sent(traffic, frames, length, 1);
+            }
+        }
+        turn.work.speakers = speakers;
+    }
+
+    /// Brings a member's place among the listeners and the tunnelled up to date.
+    fn refresh_listener(&mut self, key: SlabKey) {
+        let Some(member) = self.members.get_mut(key) else { return };
+        let needs_tunnel = member.needs_tunnel();
+        self.tunnelled -= u64::from(member.tunnelled);
+        self.tunnelled += u64::from(needs_tunnel);
+        member.tunnelled = needs_tunnel;
+        match (member.listening, member.listens_at()) {
+            (Some((side, index)), Some((cipher, address))) if side == cipher => {
+                self.sides[cipher as usize].listeners.set_address(index, address);
+            }
+            (_, at) => {
+                self.stop_listening(key);
+                let Some((cipher, address)) = at else { return };
+                let index = self.sides[cipher as usize].listeners.push(key, address);
+                if let Some(member) = self.members.get_mut(key) {
+                    member.listening = Some((cipher, index));
+                }
+            }
+        }
+    }
+
+    fn stop_listening(&mut self, key: SlabKey) {
+        let Some(member) = self.members.get_mut(key) else { return };
+        let Some((cipher, index)) = member.listening.take() else { return };
+        let moved = self.sides[cipher as usize].listeners.swap_remove(index);
+        if let Some(moved) = moved.and_then(|moved| self.members.get_mut(moved)) {
+            moved.listening = Some((cipher, index));
+        }
+    }
+}

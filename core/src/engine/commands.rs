@@ -1,0 +1,159 @@
+//! What the control plane asks of an engine.
+
+use super::{
+    Command, Counter, Engine, GatewayFrame, Handover, Output,
+    channel::Channel,
+    group::GroupKey,
+    member::Member,
+    session::{Session, StreamRoute},
+    timers,
+};
+use crate::{
+    clock::Micros,
+    gateway::Cipher,
+    ids::{ChannelId, MediaSessionId, StreamId},
+    seal::Key,
+};
+
+impl Engine {
+    /// Does what is asked, or `None` when it names what does not exist or carries a key of the wrong length.
+    pub(super) fn obey(&mut self, now: Micros, command: Command, out: &mut impl Output) -> Option<()> {
+        match command {
+            Command::AddSession { session, cipher, key } => self.add_session(session, cipher, &key),
+            Command::RemoveSession { session } => self.remove_session(now, session, out),
+            Command::AttachStream { session, stream, channel, home } => {
+                self.attach(now, session, StreamRoute { stream, channel, home }, out)
+            }
+            Command::DetachStream { session, stream } => self.detach(session, stream),
+            Command::OpenChannel { channel, max_speakers } => {
+                self.open_channel(now, channel, max_speakers);
+                Some(())
+            }
+            Command::SetMaxSpeakers { channel, max_speakers } => {
+                let (channel, turn) = self.channel_turn(now, channel, out)?;
+                channel.set_max_speakers(turn.now, max_speakers);
+                Some(())
+            }
+            Command::CloseChannel { channel } => self.close_channel(now, channel, out),
+            Command::SetGroupKey { channel, group, cipher, key_id, key, activate_at } => {
+                let key = Key::new(cipher, &key).ok()?;
+                let (channel, _) = self.channel_turn(now, channel, out)?;
+                channel.set_group_key(group, cipher, activate_at, GroupKey::new(key_id, key));
+                Some(())
+            }
+            Command::AddMember { channel, stream, udp, flags, last_sequence } => {
+                let (channel, turn) = self.channel_turn(now, channel, out)?;
+                channel.add_member(turn.work, Member::new(stream, udp, flags, last_sequence));
+                Some(())
+            }
+            Command::SetMemberFlags { channel, stream, flags } => {
+                let (channel, mut turn) = self.channel_turn(now, channel, out)?;
+                channel.set_flags(&mut turn, stream, flags)
+            }
+            Command::SetMemberUdp { channel, stream, udp } => {
+                let (channel, mut turn) = self.channel_turn(now, channel, out)?;
+                let retired = channel.set_udp(&mut turn, stream, udp)?;
+                self.retire(retired.into_iter().flatten(), out);
+                Some(())
+            }
+            Command::RemoveMember { channel, stream } => {
+                let (channel, turn) = self.channel_turn(now, channel, out)?;
+                channel.remove_member(turn.work, stream)
+            }
+            Command::Frame { channel, stream, frame } => {
+                self.gateway_frame(now, channel, stream, &frame, out);
+                Some(())
+            }
+        }
+    }
+
+    fn add_session(&mut self, id: MediaSessionId, cipher: Cipher, key: &[u8]) -> Option<()> {
+        let session = Session::new(id, cipher, key).ok()?;
+        self.forget_session(id);
+        let key = self.sessions.insert_with(|_| session);
+        self.by_session.insert(id, key);
+        self.work.timers.reserve(timers::PER_SESSION);
+        self.work.stats.count(Counter::SessionsOpen);
+        Some(())
+    }
+
+    fn remove_session(&mut self, now: Micros, id: MediaSessionId, out: &mut impl Output) -> Option<()> {
+        let key = *self.by_session.get(&id)?;
+        self.sessions.get_mut(key)?.proof.end();
+        self.announce(now, key, out);
+        self.forget_session(id);
+        Some(())
+    }
+
+    /// Drops a session without telling its channels.
+    pub(super) fn forget_session(&mut self, id: MediaSessionId) {
+        let Some(key) = self.by_session.remove(&id) else { return };
+        let Some(session) = self.sessions.remove(key) else { return };
+        self.work.timers.release(timers::PER_SESSION);
+        self.work.stats.down(Counter::SessionsOpen);
+        if session.proven_told {
+            self.work.stats.down(Counter::SessionsProven);
+        }
+    }
+
+    fn attach(&mut self, now: Micros, id: MediaSessionId, route: StreamRoute, out: &mut impl Output) -> Option<()> {
+        let key = *self.by_session.get(&id)?;
+        let session = self.sessions.get_mut(key)?;
+        session.streams.retain(|other| other.stream != route.stream);
+        session.streams.push(route);
+        self.announce_stream(now, key, route.stream, out);
+        Some(())
+    }
+
+    fn detach(&mut self, id: MediaSessionId, stream: StreamId) -> Option<()> {
+        let session = self.sessions.get_mut(*self.by_session.get(&id)?)?;
+        let before = session.streams.len();
+        session.streams.retain(|route| route.stream != stream);
+        (session.streams.len() < before).then_some(())
+    }
+
+    /// Opens a channel; one that is open already keeps its members.
+    fn open_channel(&mut self, now: Micros, id: ChannelId, max_speakers: u32) {
+        if let Some(channel) = self.by_channel.get(&id).and_then(|key| self.channels.get_mut(*key)) {
+            channel.set_max_speakers(now, max_speakers);
+            return;
+        }
+        let key = self.channels.insert_with(|key| Channel::new(id, key, max_speakers));
+        self.by_channel.insert(id, key);
+        self.work.reserve_channel(self.channels.len());
+        self.work.stats.count(Counter::ChannelsOpen);
+    }
+
+    fn close_channel(&mut self, now: Micros, id: ChannelId, out: &mut impl Output) -> Option<()> {
+        let (channel, mut turn) = self.channel_turn(now, id, out)?;
+        channel.close(&mut turn);
+        self.channels.remove(self.by_channel.remove(&id)?);
+        self.work.timers.release(timers::PER_CHANNEL);
+        self.work.stats.down(Counter::ChannelsOpen);
+        Some(())
+    }
+
+    /// A frame that came over the gateway: its sender has no UDP that works.
+    fn gateway_frame(
+        &mut self,
+        now: Micros,
+        channel: ChannelId,
+        stream: StreamId,
+        frame: &GatewayFrame,
+        out: &mut impl Output,
+    ) {
+        let numbered = self
+            .channel_turn(now, channel, out)
+            .and_then(|(channel, turn)| Some((channel.number(turn.now, stream, frame)?, channel.udp_of(stream))));
+        let Some((header, udp)) = numbered else {
+            return self.work.stats.count(Counter::FrameUnknownMember);
+        };
+        match udp {
+            Some(udp) if udp.worker == self.worker => self.end_proof(now, udp.session, out),
+            // Repeated with each frame: the other worker may have missed it.
+            Some(udp) => _ = out.handover(udp.worker, Handover::Unprove { session: udp.session }),
+            None => {}
+        }
+        self.accept(now, channel, header, &frame.bytes, out);
+    }
+}

@@ -1,0 +1,22 @@
+//! What an engine asks of the world, called while it works.
+
+use std::net::SocketAddr;
+
+use super::{Event, Handover};
+use crate::ids::WorkerIndex;
+
+/// Takes an engine's effects. The datagrams' bytes are only valid during the call.
+pub trait Output {
+    /// One datagram to one address.
+    fn send(&mut self, to: SocketAddr, datagram: &[u8]);
+
+    /// The same datagram to many addresses.
+    fn fan_out(&mut self, datagram: &[u8], to: &[SocketAddr]);
+
+    /// Something for the control plane. False when it has no room: the engine tries again later with what must not be
+    /// missed, and counts the rest.
+    fn event(&mut self, event: Event) -> bool;
+
+    /// Something for another worker's engine. False when its queue is full.
+    fn handover(&mut self, to: WorkerIndex, handover: Handover) -> bool;
+}

@@ -1,0 +1,197 @@
+//! What a channel knows of a member's voice: which frames pass, and how they arrive.
+
+use super::{
+    Counter, GatewayFrame,
+    bundle::FRAME_BYTES_MAX,
+    pace::{FrameRate, Jitter},
+    sequence::{Order, SequenceWindow},
+};
+use crate::{
+    clock::Micros,
+    ids::StreamId,
+    opus_packet::{USUAL_SAMPLES, duration_samples},
+    speech::{
+        select::Loudness,
+        spurt::{QUIET, Spurt},
+    },
+    wire::frame::{FrameHeader, FrameKind, LEVEL_SILENCE},
+};
+
+/// Comfort noise is forwarded at most so often (PROTOCOL 1.1).
+const SILENCE_INTERVAL: Micros = Micros::from_millis(400);
+
+/// The newest frame of a stream.
+#[derive(Clone, Copy, Debug)]
+struct LastFrame {
+    at: Micros,
+    timestamp: u32,
+    samples: u32,
+}
+
+/// A frame that may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passed {
+    pub(super) kind: FrameKind,
+    /// Newer than all before it: it tells of the speaker's state.
+    pub(super) newest: bool,
+    /// Frames missing right before it.
+    pub(super) missing: u16,
+}
+
+/// The sending side of a member.
+#[derive(Debug, Default)]
+pub(super) struct Voice {
+    sequence: SequenceWindow,
+    rate: FrameRate,
+    last: Option<LastFrame>,
+    last_silence: Option<Micros>,
+    pub(super) jitter: Jitter,
+    pub(super) loudness: Loudness,
+    pub(super) spurt: Spurt,
+    /// What the control plane was last told of the spurt.
+    pub(super) speaking_told: bool,
+    /// The timer of the spurt's end is pending.
+    pub(super) spurt_armed: bool,
+    /// Something was heard since the channel's traffic was last told.
+    pub(super) heard: bool,
+}
+
+impl Voice {
+    /// A stream that goes on after a sequence number, if one is known.
+    pub(super) fn new(last_sequence: Option<u16>) -> Self {
+        Self { sequence: SequenceWindow::new(last_sequence), ..Self::default() }
+    }
+
+    /// Checks a frame and takes it in.
+    pub(super) fn check(
+        &mut self,
+        now: Micros,
+        muted: bool,
+        header: &FrameHeader,
+        bytes: &[u8],
+    ) -> Result<Passed, Counter> {
+        let kind = header.kind().filter(|_| header.allows(bytes)).ok_or(Counter::FrameMalformed)?;
+        if bytes.len() > FRAME_BYTES_MAX {
+            return Err(Counter::FrameTooLong);
+        }
+        if !self.rate.allow(now) {
+            return Err(Counter::FrameRate);
+        }
+        let (newest, missing) = match self.sequence.note(header.sequence) {
+            Order::Duplicate => return Err(Counter::FrameDuplicate),
+            Order::Late => (false, 0),
+            Order::Newest { missing } => (true, missing),
+        };
+        if newest {
+            self.take_in_newest(now, kind, header, bytes);
+        }
+        if muted {
+            return Err(Counter::FrameMuted);
+        }
+        if kind == FrameKind::Silence && self.last_silence.is_some_and(|last| now.since(last) < SILENCE_INTERVAL) {
+            return Err(Counter::FrameSurplusSilence);
+        }
+        if kind == FrameKind::Silence {
+            self.last_silence = Some(now);
+        }
+        Ok(Passed { kind, newest, missing })
+    }
+
+    fn take_in_newest(&mut self, now: Micros, kind: FrameKind, header: &FrameHeader, bytes: &[u8]) {
+        let samples = duration_samples(bytes).unwrap_or(USUAL_SAMPLES);
+        self.last = Some(LastFrame { at: now, timestamp: header.timestamp, samples });
+        if matches!(kind, FrameKind::Audio | FrameKind::AudioStart) {
+            self.loudness.hear(header.level);
+            self.jitter.arrived(now, header.timestamp);
+            self.heard = true;
+        } else {
+            self.loudness.hear(LEVEL_SILENCE);
+        }
+    }
+
+    /// The header of a frame from the gateway, with what it lacks: the next number, and a timestamp that follows the
+    /// last frame's within a talk spurt and the clock between spurts.
+    pub(super) fn number(&self, now: Micros, stream: StreamId, frame: &GatewayFrame) -> FrameHeader {
+        let timestamp = frame.timestamp.unwrap_or_else(|| self.next_timestamp(now));
+        FrameHeader {
+            stream,
+            sequence: frame.sequence.unwrap_or_else(|| self.sequence.next()),
+            timestamp,
+            kind_flags: frame.kind,
+            level: frame.level.min(LEVEL_SILENCE),
+        }
+    }
+
+    fn next_timestamp(&self, now: Micros) -> u32 {
+        let Some(last) = self.last else { return samples_of(now) };
+        let passed = now.since(last.at);
+        let step = if passed < QUIET { last.samples } else { samples_of(passed).max(last.samples) };
+        last.timestamp.wrapping_add(step)
+    }
+}
+
+/// Microseconds on the 48 kHz sample clock, which wraps.
+fn samples_of(time: Micros) -> u32 {
+    (time.0.wrapping_mul(48) / 1_000) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of contents of an Opus packet of 20 ms (config 1: SILK, narrowband, 20 ms).
+    const OPUS_20_MS: u8 = 1 << 3;
+
+    fn header(sequence: u16, kind_flags: u8) -> FrameHeader {
+        FrameHeader { stream: StreamId(1), sequence, timestamp: u32::from(sequence) * 960, kind_flags, level: 30 }
+    }
+
+    fn check(voice: &mut Voice, ms: u64, sequence: u16, kind: u8, bytes: &[u8]) -> Result<Passed, Counter> {
+        voice.check(Micros::from_millis(ms), false, &header(sequence, kind), bytes)
+    }
+
+    #[test]
+    fn each_reason_to_drop() {
+        let mut voice = Voice::default();
+        assert_eq!(check(&mut voice, 0, 0, 0, &[]), Err(Counter::FrameMalformed));
+        assert_eq!(check(&mut voice, 0, 0, 4, &[1]), Err(Counter::FrameMalformed));
+        assert_eq!(check(&mut voice, 0, 0, 0, &[1; FRAME_BYTES_MAX + 1]), Err(Counter::FrameTooLong));
+        let passed = Passed { kind: FrameKind::Audio, newest: true, missing: 0 };
+        assert_eq!(check(&mut voice, 0, 0, 0, &[1]), Ok(passed));
+        assert_eq!(check(&mut voice, 0, 0, 0, &[1]), Err(Counter::FrameDuplicate));
+        assert_eq!(check(&mut voice, 0, 4, 0, &[1]), Ok(Passed { missing: 3, ..passed }));
+        assert_eq!(check(&mut voice, 0, 2, 0, &[1]), Ok(Passed { newest: false, ..passed }));
+        let muted = voice.check(Micros::ZERO, true, &header(5, 0), &[1]);
+        assert_eq!(muted, Err(Counter::FrameMuted));
+        assert_eq!(check(&mut voice, 0, 6, 0, &[1]), Ok(passed), "frames while muted are not missing");
+    }
+
+    #[test]
+    fn comfort_noise_passes_every_400_ms() {
+        let mut voice = Voice::default();
+        let passed = (0..100).filter(|n| check(&mut voice, u64::from(*n) * 20, *n, 3, &[]).is_ok()).count();
+        assert_eq!(passed, 5);
+    }
+
+    #[test]
+    fn a_flood_is_cut() {
+        let mut voice = Voice::default();
+        let passed = (0..2_000).filter(|n| check(&mut voice, 0, *n, 0, &[1]).is_ok()).count();
+        assert_eq!(passed, 401);
+    }
+
+    #[test]
+    fn frames_without_numbers_follow_the_last() {
+        let frame = GatewayFrame { sequence: None, timestamp: None, kind: 0, level: 200, bytes: vec![OPUS_20_MS] };
+        let mut voice = Voice::default();
+        check(&mut voice, 1_000, u16::MAX, 0, &[OPUS_20_MS]).expect("passes");
+        let last = u32::from(u16::MAX) * 960;
+        let next = voice.number(Micros::from_millis(1_035), StreamId(1), &frame);
+        assert_eq!((next.sequence, next.timestamp, next.level), (0, last + 960, 127));
+        let later = voice.number(Micros::from_millis(2_000), StreamId(1), &frame);
+        assert_eq!(later.timestamp, last + 48_000);
+        let own = GatewayFrame { sequence: Some(9), timestamp: Some(8), ..frame };
+        let own = voice.number(Micros::from_millis(2_000), StreamId(1), &own);
+        assert_eq!((own.sequence, own.timestamp), (9, 8));
+    }
+}
