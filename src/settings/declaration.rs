@@ -241,7 +241,8 @@ settings! {
     /// The HTTP side.
     http: Http {
         /// Origins whose pages may call the server from a browser, such as `https://app.example.org`; `*` for any. Pages on this machine (localhost) always may.
-        allowed_origins: Vec<String> [.env("ALLOWED_ORIGINS")] = Vec::new();
+        allowed_origins: Vec<String> [.env("ALLOWED_ORIGINS").only("* or origins such as https://app.example.org, without a path",
+            |origins| origins.iter().all(|origin| is_origin(origin)))] = Vec::new();
     }
 
     /// What the server shows of itself at `/metrics`.
@@ -255,7 +256,7 @@ settings! {
     /// What the server writes to standard error.
     log: Log {
         /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,antiphon::gateway=debug`.
-        level: String [.env("RUST_LOG")] = "info".into();
+        level: String [.env("RUST_LOG").only("a log filter", |filter| crate::telemetry::logs::check_filter(filter).is_ok())] = "info".into();
         /// `text` for people, `json` for collectors.
         format: LogFormat [] = LogFormat::Text;
     }
@@ -274,6 +275,12 @@ fn host_part(text: &str) -> Result<&str, String> {
 
 fn port_part(text: &str) -> Result<&str, String> {
     split_port(text).map(|(_, port)| port)
+}
+
+/// `*`, or scheme and authority without anything behind them, as browsers write an origin (RFC 6454 6.2).
+fn is_origin(text: &str) -> bool {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    text == "*" || authority.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ']))
 }
 
 fn is_node_id(id: &str) -> bool {

@@ -73,7 +73,7 @@ fn kept(path: &Path, generate: impl FnOnce() -> io::Result<String>) -> Result<St
 
 /// Writes the whole file or none of it, readable by its owner only. Of two processes that start at once one wins.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let draft = path.with_extension(format!("{}.new", std::process::id()));
+    let draft = path.with_extension(format!("{}.new", uuid::Uuid::now_v7()));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
@@ -90,4 +90,62 @@ fn random_text<const BYTES: usize>() -> io::Result<String> {
     let mut bytes = [0; BYTES];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random numbers"))?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn settings_in_a_new_dir() -> Settings {
+        let dir = std::env::temp_dir().join(format!("antiphon-state-{}", uuid::Uuid::now_v7()));
+        Settings { data_dir: dir, ..Settings::default() }
+    }
+
+    #[test]
+    fn what_is_generated_stays_and_only_its_owner_may_read_it() {
+        let settings = settings_in_a_new_dir();
+        let first = settings.local_state().expect("the folder can be made");
+        let second = settings.local_state().expect("and read");
+        assert_eq!((&first.jwt_secret, &first.node_id), (&second.jwt_secret, &second.node_id));
+        assert!(first.jwt_secret.expose().len() >= 32);
+        let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode() & 0o777;
+        assert_eq!(mode(&settings.data_dir), 0o700);
+        for file in [JWT_SECRET_FILE, NODE_ID_FILE] {
+            assert_eq!(mode(&settings.data_dir.join(file)), 0o600, "{file}");
+        }
+        assert_eq!(fs::read_dir(&settings.data_dir).expect("readable").count(), 2, "no draft is left");
+        fs::remove_dir_all(&settings.data_dir).expect("ours");
+    }
+
+    #[test]
+    fn of_many_starts_at_once_all_have_the_same_secret() {
+        let settings = settings_in_a_new_dir();
+        let secrets: Vec<_> = std::thread::scope(|scope| {
+            let starts: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| settings.local_state().expect("works").jwt_secret)).collect();
+            starts.into_iter().map(|start| start.join().expect("no panic")).collect()
+        });
+        assert!(secrets.iter().all(|secret| *secret == secrets[0]));
+        fs::remove_dir_all(&settings.data_dir).expect("ours");
+    }
+
+    #[test]
+    fn what_is_set_is_taken_and_nothing_is_generated() {
+        let mut settings = settings_in_a_new_dir();
+        settings.auth.jwt_secret = Some(Secret::new("set"));
+        settings.cluster.node_id = Some("paris-1".to_owned());
+        let state = settings.local_state().expect("the folder can be made");
+        assert_eq!((state.jwt_secret.expose(), state.node_id.as_str()), ("set", "paris-1"));
+        assert_eq!(fs::read_dir(&settings.data_dir).expect("readable").count(), 0);
+        fs::remove_dir_all(&settings.data_dir).expect("ours");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_named_with_its_setting() {
+        let settings = Settings { data_dir: "/proc/antiphon".into(), ..Settings::default() };
+        let error = settings.local_state().expect_err("not there").to_string();
+        assert!(error.contains("/proc/antiphon") && error.contains("ANTIPHON_DATA_DIR"), "{error}");
+    }
 }

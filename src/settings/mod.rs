@@ -132,3 +132,255 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_both(file: &str, environment: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        read(Some((Path::new("settings.toml"), file)), &environment)
+            .map_err(|problems| problems.0.iter().map(ToString::to_string).collect())
+    }
+
+    fn problems(file: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        read_both(file, environment).expect_err("something is wrong")
+    }
+
+    #[test]
+    fn without_any_settings_everything_has_its_default() {
+        let settings = Settings::default();
+        assert_eq!(settings.server.host.to_string(), "127.0.0.1");
+        assert_eq!((settings.server.port, settings.server.websocket_port, settings.audio.udp_port), (3000, 3001, 3002));
+        assert_eq!(settings.database_url(), "sqlite:antiphon-data/antiphon.db");
+        assert!(settings.auth.guests && settings.auth.jwt_secret.is_none());
+        let loaded = read_both("", &[]).expect("nothing is wrong with nothing");
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn the_file_of_the_first_seed_is_read_as_it_is() {
+        let file = "
+            [server]
+            host = \"127.0.0.1\"
+            port = 3000
+            websocket_port = 3001
+
+            [audio]
+            udp_port = 3002
+            sample_rate = 48000
+            channels = 2
+            buffer_size = 1024
+            max_packet_size = 1500
+
+            [limits]
+            max_users_per_channel = 12
+            max_channels = 100
+        ";
+        let loaded = read_both(file, &[]).expect("all of it is known");
+        assert_eq!(loaded.settings.limits.max_users_per_channel, 12);
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn the_environment_counts_before_the_file_and_our_names_before_others() {
+        let file = "[server]\nport = 1\nhost = \"10.0.0.1\"\n[audio]\nudp_port = 9";
+        let loaded = read_both(file, &[("SERVER_PORT", "2"), ("SERVER_HOST", "::1"), ("ANTIPHON_SERVER__PORT", "3")])
+            .expect("nothing is wrong");
+        let Settings { server, audio, .. } = &loaded.settings;
+        assert_eq!((server.port, server.host.to_string().as_str(), audio.udp_port), (3, "::1", 9));
+        let origin = |name: &str| {
+            let entry = loaded.entries.iter().find(|entry| entry.name() == name).expect("a setting");
+            entry.origin.to_string()
+        };
+        assert_eq!(origin("server.port"), "environment variable ANTIPHON_SERVER__PORT");
+        assert_eq!(origin("server.host"), "environment variable SERVER_HOST");
+        assert_eq!(origin("audio.udp_port"), "settings.toml line 5");
+        assert_eq!(origin("media.workers"), "default");
+        let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings,
+            [
+                "environment variable SERVER_PORT: is not used, because ANTIPHON_SERVER__PORT is set too and says otherwise"
+            ]
+        );
+    }
+
+    #[test]
+    fn each_name_of_the_seeds_is_understood() {
+        let loaded = read_both(
+            "",
+            &[
+                ("STREAM_SERVER_PORT", "8082"),
+                ("WS_BIND_ADDR", "0.0.0.0:9001"),
+                ("DATABASE_URL", "postgres://anna:pass@db/antiphon"),
+                ("JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+                ("JWT_EXPIRY_SECONDS", "60"),
+                ("SECRET_KEY", "k"),
+                ("ROOM_TTL_SECONDS", "10"),
+                ("STUN_SERVER", "stun:s"),
+                ("TURN_SERVER", "turn:t"),
+                ("AUDIO_DIR", "./audio"),
+                ("ALLOWED_ORIGINS", "https://a.example, https://b.example"),
+                ("MAX_FILE_SIZE", "1"),
+                ("MAX_RANGE_SIZE", "2"),
+                ("CACHE_MAX_SIZE_MB", "3"),
+                ("REDIS_URL", ""),
+                ("ANTIPHON_DATA_DIR", "/var/lib/antiphon"),
+            ],
+        )
+        .expect("all of it is known");
+        let Settings { server, auth, http, streaming, rooms, .. } = &loaded.settings;
+        assert_eq!((server.port, server.websocket_port), (8082, 9001));
+        assert_eq!(server.websocket_host.expect("set").to_string(), "0.0.0.0");
+        assert_eq!(loaded.settings.database_url(), "postgres://anna:pass@db/antiphon");
+        assert_eq!(auth.access_token_ttl_s, 60);
+        assert_eq!(http.allowed_origins, ["https://a.example", "https://b.example"]);
+        assert_eq!((streaming.cache_max_size_mb, rooms.ttl_s), (3, 10));
+        assert_eq!(loaded.settings.data_dir, Path::new("/var/lib/antiphon"));
+        assert!(
+            loaded.warnings.iter().any(|warning| warning.to_string().contains("streams no files")),
+            "what has no effect yet is said: {:?}",
+            loaded.warnings
+        );
+    }
+
+    #[test]
+    fn everything_wrong_is_reported_at_once_with_its_place() {
+        let file = "\
+[server]
+prot = 3000
+websocket_port = \"3001\"
+[audio]
+channels = 7
+[sever]
+host = \"127.0.0.1\"
+[limits]
+max_channels = 4_294_967_296
+";
+        let found = problems(
+            file,
+            &[("ANTIPHON_AUDIO__UDP_PROT", "1"), ("JWT_EXPIRY_SECONDS", "soon"), ("ANTIPHON_AUTH__GUESTS", "perhaps")],
+        );
+        assert_eq!(
+            found,
+            [
+                "settings.toml line 3: server.websocket_port must be a whole number, not a TOML string",
+                "settings.toml line 5: audio.channels must be 1 or 2, not 7",
+                "settings.toml line 9: limits.max_channels must be a whole number from 0 to 4294967295, not 4294967296",
+                "environment variable ANTIPHON_AUTH__GUESTS: auth.guests must be true or false, not \"perhaps\"",
+                "environment variable JWT_EXPIRY_SECONDS: auth.access_token_ttl_s must be a whole number from 0 to 4294967295, not \"soon\"",
+                "settings.toml line 2: server.prot is no setting; did you mean server.port?",
+                "settings.toml line 7: sever.host is no setting; did you mean server.host?",
+                "environment variable ANTIPHON_AUDIO__UDP_PROT: sets nothing; did you mean ANTIPHON_AUDIO__UDP_PORT?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_a_problem_with_a_line() {
+        let found = problems("[server]\nport = 3000\nhost = \n", &[]);
+        assert!(found[0].starts_with("settings.toml line 3: "), "{found:?}");
+    }
+
+    #[test]
+    fn settings_must_agree_with_each_other() {
+        for (file, wrong) in [
+            ("[server]\nport = 3001", "server.websocket_port must differ from server.port"),
+            ("[redis]\nurl = \"redis://localhost:6379\"", "runs as a single node"),
+            ("[auth]\nissuer = \"https://id.example\"", "needs auth.issuer_jwks"),
+            ("[auth]\nissuer_jwks = \"keys.json\"", "needs auth.issuer,"),
+            ("[auth]\nissuer = \"i\"\nissuer_jwks = \"http://id.example/keys\"", "must be an https URL"),
+            ("[auth]\njwt_secret_previous = \"0123456789abcdef0123456789abcdef\"", "needs auth.jwt_secret"),
+            ("[limits]\nmax_users_ceiling = 5", "must not be above limits.max_users_ceiling"),
+            ("[log]\nlevel = \"a=b=c\"", "must be a log filter"),
+            ("[http]\nallowed_origins = [\"https://a.example/\"]", "without a path"),
+            ("[database]\nurl = \"mysql://localhost/x\"", "must be a sqlite: or postgres: URL"),
+        ] {
+            let found = problems(file, &[]);
+            assert!(found.len() == 1 && found[0].contains(wrong), "{file}: {found:?}");
+        }
+        for right in [
+            "[server]\nport = 0\nwebsocket_port = 0",
+            "[auth]\nissuer = \"i\"\nissuer_jwks = \"http://127.0.0.1:8080/keys\"",
+            "[auth]\nissuer = \"i\"\nissuer_jwks = \"https://id.example/keys\"",
+        ] {
+            read_both(right, &[]).expect("nothing is wrong");
+        }
+    }
+
+    #[test]
+    fn what_kubernetes_sets_by_itself_stops_nothing() {
+        let loaded = read_both("", &[("ANTIPHON_PORT", "tcp://10.0.0.1:3000")]).expect("only a warning");
+        assert!(loaded.warnings[0].to_string().contains("ANTIPHON_PORT: sets nothing"), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn an_empty_variable_takes_back_what_the_file_set_but_a_foreign_one_does_nothing() {
+        let file = "[database]\nurl = \"sqlite:a.db\"\n[audio]\nadvertise = [\"a:1\"]";
+        let loaded =
+            read_both(file, &[("DATABASE_URL", ""), ("ANTIPHON_AUDIO__ADVERTISE", "")]).expect("nothing is wrong");
+        assert_eq!(loaded.settings.database_url(), "sqlite:a.db");
+        assert!(loaded.settings.audio.advertise.is_empty());
+        let loaded = read_both(file, &[("ANTIPHON_DATABASE__URL", "")]).expect("nothing is wrong");
+        assert!(loaded.settings.database.url.is_none());
+    }
+
+    #[test]
+    fn no_secret_is_ever_shown() {
+        let file = "
+            [auth]
+            jwt_secret = \"hunter2hunter2\"
+            [database]
+            url = \"postgres://anna:hunter2@db/antiphon\"
+            [metrics]
+            token = \"hunter2\"
+            [cluster]
+            secret = \"hunter2\"
+            [streaming]
+            secret = \"hunter2\"
+        ";
+        let loaded = read_both(file, &[]).expect("nothing is wrong");
+        for shown in [loaded.to_toml(), format!("{loaded:?}")] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        for wrong in
+            ["[auth]\njwt_secret = \"hunter2", "[metrics]\ntoken = [\"hunter2\"]", "[database]\nurl = \"hunter2\""]
+        {
+            let found = problems(wrong, &[]);
+            assert!(!found.concat().contains("hunter2"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        let file = "[server]\nport = 4000\ntrusted_proxies = [\"10.0.0.0/8\"]\n[log]\nformat = \"json\"";
+        let shown = read_both(file, &[]).expect("nothing is wrong").to_toml();
+        assert!(shown.contains("port = 4000 # settings.toml line 2"), "{shown}");
+        assert!(shown.contains("# jwt_secret # not set: generated in antiphon-data/jwt_secret"), "{shown}");
+        let again = read_both(&shown, &[]).expect("it is a settings file");
+        assert_eq!(again.settings.server.port, 4000);
+        assert_eq!(again.settings.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn the_document_is_current() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+        let current = documentation();
+        if std::env::var_os("ANTIPHON_UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &current).expect("docs/ can be written");
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            written == current,
+            "docs/configuration.md is out of date: ANTIPHON_UPDATE_DOCS=1 cargo test -p antiphon --lib settings"
+        );
+    }
+
+    #[test]
+    fn every_setting_says_what_it_is() {
+        for entry in read_both("", &[]).expect("nothing is wrong").entries {
+            assert!(entry.doc.ends_with('.'), "{} has a sentence: {:?}", entry.name(), entry.doc);
+        }
+    }
+}

@@ -69,7 +69,7 @@ pub fn documentation() -> String {
 const PREFACE: &str = "\
 # Settings
 
-<!-- Generated from src/settings/declaration.rs: `UPDATE_DOCS=1 cargo test --lib settings` writes it anew. -->
+<!-- Generated from src/settings/declaration.rs: `ANTIPHON_UPDATE_DOCS=1 cargo test -p antiphon --lib settings` writes it anew. -->
 
 Antiphon runs without any. What is to differ goes into `settings.toml`, which is looked for in the current folder and then in the data
 dir (or named: `antiphon --config FILE`), or into the environment: `ANTIPHON_SECTION__KEY` sets `key` of `[section]`, lists separated by

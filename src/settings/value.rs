@@ -39,8 +39,7 @@ macro_rules! number {
 
             fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
                 let Some(integer) = value.as_integer() else { return Err(expected("a whole number", value)) };
-                let digits = integer.as_str().replace('_', "");
-                <$type>::from_str_radix(digits.trim_start_matches('+'), integer.radix())
+                <$type>::from_str_radix(integer.as_str(), integer.radix())
                     .map_err(|_| format!("must be a whole number from 0 to {}, not {}", <$type>::MAX, integer.as_str()))
             }
 
