@@ -1,7 +1,14 @@
 //! The native client of Antiphon, and what the load tester is built on.
 //!
-//! [`voice`] is the client's voice as state machines without sockets or clocks, [`audio`] what reads and writes
-//! sound in files.
+//! [`client`] is a client for ordinary use. It is made of [`voice`], the client's voice as state machines without
+//! sockets or clocks, and [`gateway`], the session over a WebSocket; [`rest`] is what is needed of the HTTP API and
+//! [`audio`] reads and writes sound in files.
 
 pub mod audio;
+pub mod client;
+pub mod gateway;
+pub mod rest;
+mod server_url;
 pub mod voice;
+
+pub use server_url::{ServerUrl, ServerUrlError};

@@ -1,0 +1,13 @@
+//! A session with a gateway: it survives its connections.
+//!
+//! [`Gateway::connect`] authenticates and leaves a task behind that keeps the connection alive. When the connection is
+//! lost, the task resumes the session with growing pauses; what was missed comes before what follows, and a gap in a
+//! channel's journal is asked for (`Recover`), so that whoever reads the events sees each of them once, in order.
+
+mod connection;
+mod journal;
+mod session;
+
+pub(crate) use connection::install_crypto_provider;
+pub use connection::{Closed, ConnectionError};
+pub use session::{Gateway, GatewayClosed, GatewayConfig, GatewayError, GatewayEvent, Identity};

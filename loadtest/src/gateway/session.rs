@@ -1,0 +1,386 @@
+//! The session's task: authenticate, keep alive, resume.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use antiphon_core::gateway::{
+    AudioData, Authenticate, Authenticated, ChannelJoined, ClientMessage, Encoding, Error, ErrorCode, Heartbeat, Hello,
+    Resume, Resumed, ServerMessage, UserView,
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    connection::{Closed, Connection, ConnectionError},
+    journal::Journals,
+};
+use crate::server_url::ServerUrl;
+
+/// Messages waiting to be written; more make the sender wait.
+const OUTGOING_MAX: usize = 64;
+
+/// Frames waiting to be written; more are dropped and counted, since late sound is no sound.
+const AUDIO_MAX: usize = 64;
+
+/// Events waiting to be read; more keep the task from reading on, until the server closes a reader so slow.
+const EVENTS_MAX: usize = 1_024;
+
+/// How long the server may take to greet and to authenticate.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Silence of so many heartbeats, and the connection counts as lost.
+const HEARTBEATS_UNANSWERED_MAX: u32 = 2;
+
+/// Pauses between attempts to resume: the first, and the longest.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// The server keeps a lost session for 30 s; after twice that, even one that was unreachable meanwhile is gone.
+const RESUME_FOR: Duration = Duration::from_secs(60);
+
+/// Who connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// An account, by its access token.
+    Token(String),
+    /// A guest, made on the spot.
+    Guest(String),
+}
+
+/// Where and how to connect.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// The server.
+    pub server: ServerUrl,
+    /// JSON or `MessagePack`.
+    pub encoding: Encoding,
+    /// Who.
+    pub identity: Identity,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// No connection.
+    #[error("{0}")]
+    Connection(#[from] ConnectionError),
+    /// The server said no.
+    #[error("{} ({})", .0.error, .0.error_code.as_str())]
+    Refused(Error),
+    /// The server did not do what the protocol says.
+    #[error("the server {0}")]
+    Protocol(&'static str),
+}
+
+/// The session is over: nothing can be sent any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the gateway session is over")]
+pub struct GatewayClosed;
+
+/// What happens on a session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GatewayEvent {
+    /// A message, with the number of the request it answers.
+    Message(Box<ServerMessage>, Option<i64>),
+    /// The connection is lost; the session may go on. Requests not answered yet never will be.
+    Disconnected,
+    /// The session goes on with these channels; what was missed follows.
+    Resumed(Vec<ChannelJoined>),
+    /// The session is over.
+    Closed(Closed),
+}
+
+/// A handle on the session. When it is dropped the session ends in good order.
+pub struct Gateway {
+    outgoing: mpsc::Sender<(ClientMessage, Option<i64>)>,
+    audio: mpsc::Sender<AudioData>,
+    audio_dropped: AtomicU64,
+    next_request: Arc<AtomicI64>,
+    authenticated: Authenticated,
+    task: JoinHandle<()>,
+}
+
+impl Gateway {
+    /// Connects and authenticates.
+    ///
+    /// # Errors
+    /// When there is no connection or the server refuses.
+    pub async fn connect(config: GatewayConfig) -> Result<(Self, mpsc::Receiver<GatewayEvent>), GatewayError> {
+        let (connection, hello, authenticated) =
+            tokio::time::timeout(GREETING_TIMEOUT, greet(&config)).await.map_err(|_| ConnectionError::TimedOut)??;
+        let (outgoing, outgoing_rx) = mpsc::channel(OUTGOING_MAX);
+        let (audio, audio_rx) = mpsc::channel(AUDIO_MAX);
+        let (events, events_rx) = mpsc::channel(EVENTS_MAX);
+        let task =
+            Task { config, hello, journals: Journals::default(), outgoing: outgoing_rx, audio: audio_rx, events };
+        let gateway = Self {
+            outgoing,
+            audio,
+            audio_dropped: AtomicU64::new(0),
+            next_request: Arc::new(AtomicI64::new(1)),
+            authenticated,
+            task: tokio::spawn(task.run(connection)),
+        };
+        Ok((gateway, events_rx))
+    }
+
+    /// Who we are.
+    pub fn user(&self) -> &UserView {
+        &self.authenticated.user
+    }
+
+    /// A guest's tokens: access and refresh.
+    pub fn guest_tokens(&self) -> Option<(&str, &str)> {
+        let Authenticated { access_token, refresh_token, .. } = &self.authenticated;
+        access_token.as_deref().zip(refresh_token.as_deref())
+    }
+
+    /// Sends a message and returns the number that its answer will carry.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub async fn send(&self, message: impl Into<ClientMessage>) -> Result<i64, GatewayClosed> {
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        self.outgoing.send((message.into(), Some(request))).await.map_err(|_| GatewayClosed)?;
+        Ok(request)
+    }
+
+    /// Sends a frame, or drops and counts it when the connection cannot keep up.
+    pub fn send_audio(&self, audio: AudioData) {
+        if self.audio.try_send(audio).is_err() {
+            self.audio_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Frames dropped since the connection could not keep up.
+    pub fn audio_dropped(&self) -> u64 {
+        self.audio_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Leaves in good order and waits until that is done.
+    pub async fn close(self) {
+        drop((self.outgoing, self.audio));
+        // The task only ends by itself; a panic in it has been printed.
+        let _ended = self.task.await;
+    }
+}
+
+/// Opens a connection and authenticates on it.
+async fn greet(config: &GatewayConfig) -> Result<(Connection, Hello, Authenticated), GatewayError> {
+    let token = match &config.identity {
+        Identity::Token(token) => Some(token.as_str()),
+        Identity::Guest(_) => None,
+    };
+    let mut connection = Connection::open(&config.server.gateway(), config.encoding, token).await?;
+    let hello = expect_hello(&mut connection).await?;
+    if let Identity::Guest(username) = &config.identity {
+        let authenticate = Authenticate { token: None, username: Some(username.clone()) };
+        connection.send(&authenticate.into(), None).await?;
+    }
+    match connection.next().await?.0 {
+        ServerMessage::Authenticated(authenticated) => Ok((connection, hello, authenticated)),
+        ServerMessage::Error(error) => Err(GatewayError::Refused(error)),
+        _ => Err(GatewayError::Protocol("sent something else before it authenticated us")),
+    }
+}
+
+async fn expect_hello(connection: &mut Connection) -> Result<Hello, GatewayError> {
+    match connection.next().await?.0 {
+        ServerMessage::Hello(hello) => Ok(hello),
+        ServerMessage::Error(error) => Err(GatewayError::Refused(error)),
+        _ => Err(GatewayError::Protocol("did not begin with Hello")),
+    }
+}
+
+struct Task {
+    config: GatewayConfig,
+    /// The session and the proof that it is ours, as of the last `Hello` or `Resumed`.
+    hello: Hello,
+    journals: Journals,
+    outgoing: mpsc::Receiver<(ClientMessage, Option<i64>)>,
+    audio: mpsc::Receiver<AudioData>,
+    events: mpsc::Sender<GatewayEvent>,
+}
+
+/// Why a connection's time is over.
+enum End {
+    /// We want no more.
+    Wanted(Box<Connection>),
+    /// It broke or was closed.
+    Lost(Closed),
+}
+
+impl Task {
+    async fn run(mut self, mut connection: Connection) {
+        loop {
+            let closed = match self.serve(connection).await {
+                End::Wanted(connection) => return connection.close().await,
+                End::Lost(closed) => closed,
+            };
+            if !closed.resume {
+                return self.emit(GatewayEvent::Closed(closed)).await;
+            }
+            self.emit(GatewayEvent::Disconnected).await;
+            connection = match self.resume().await {
+                Ok(connection) => connection,
+                Err(closed) => return self.emit(GatewayEvent::Closed(closed)).await,
+            };
+        }
+    }
+
+    /// Nobody reading the events any more is noticed by the closing of the other channels.
+    async fn emit(&self, event: GatewayEvent) {
+        let _unread = self.events.send(event).await;
+    }
+
+    async fn serve(&mut self, mut connection: Connection) -> End {
+        let period = Duration::from_millis(self.hello.heartbeat_ms.max(100));
+        let mut heartbeat = tokio::time::interval_at(Instant::now() + period, period);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard_at = Instant::now();
+        loop {
+            let result = tokio::select! {
+                incoming = connection.next() => match incoming {
+                    Ok((message, request_id)) => {
+                        heard_at = Instant::now();
+                        self.incoming(&mut connection, message, request_id).await
+                    }
+                    Err(error) => Err(error),
+                },
+                outgoing = self.outgoing.recv() => match outgoing {
+                    Some((message, request_id)) => connection.send(&message, request_id).await,
+                    None => return End::Wanted(Box::new(connection)),
+                },
+                Some(audio) = self.audio.recv() => connection.send(&audio.into(), None).await,
+                _ = heartbeat.tick() => {
+                    if heard_at.elapsed() > period * (HEARTBEATS_UNANSWERED_MAX + 1) {
+                        return End::Lost(Closed::BROKEN);
+                    }
+                    self.beat(&mut connection).await
+                }
+            };
+            match result {
+                Ok(()) => {}
+                Err(ConnectionError::Closed(closed)) => return End::Lost(closed),
+                Err(error) => {
+                    tracing::debug!(%error, "the gateway connection broke");
+                    return End::Lost(Closed::BROKEN);
+                }
+            }
+        }
+    }
+
+    async fn beat(&mut self, connection: &mut Connection) -> Result<(), ConnectionError> {
+        for recover in self.journals.unanswered() {
+            connection.send(&recover.into(), None).await?;
+        }
+        connection.send(&Heartbeat {}.into(), None).await
+    }
+
+    async fn incoming(
+        &mut self,
+        connection: &mut Connection,
+        message: ServerMessage,
+        request_id: Option<i64>,
+    ) -> Result<(), ConnectionError> {
+        if matches!(message, ServerMessage::HeartbeatAck(_)) {
+            return Ok(());
+        }
+        let step = self.journals.take(message);
+        for message in step.deliver {
+            self.emit(GatewayEvent::Message(Box::new(message), request_id)).await;
+        }
+        match step.ask {
+            Some(recover) => connection.send(&recover.into(), None).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tries until the session goes on or is gone for good.
+    async fn resume(&mut self) -> Result<Connection, Closed> {
+        let give_up_at = Instant::now() + RESUME_FOR;
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            tokio::time::sleep(jittered(backoff)).await;
+            match tokio::time::timeout(GREETING_TIMEOUT, self.try_resume()).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(GatewayError::Refused(error))) if is_final(error.error_code) => {
+                    return Err(Closed { code: 4003, reconnect: true, resume: false });
+                }
+                Ok(Err(GatewayError::Connection(ConnectionError::Closed(closed)))) if !closed.resume => {
+                    return Err(closed);
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "not resumed yet"),
+                Err(_) => tracing::debug!("not resumed yet: the server did not answer"),
+            }
+            // Whoever held the handle has gone: nobody wants the session any more.
+            if Instant::now() >= give_up_at || self.outgoing.is_closed() {
+                return Err(Closed { resume: false, ..Closed::BROKEN });
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    async fn try_resume(&mut self) -> Result<Connection, GatewayError> {
+        let mut connection = Connection::open(&self.config.server.gateway(), self.config.encoding, None).await?;
+        let hello = expect_hello(&mut connection).await?;
+        let resume = Resume {
+            session_id: self.hello.session_id,
+            resume_token: self.hello.resume_token.clone(),
+            positions: self.journals.positions(),
+        };
+        connection.send(&resume.into(), None).await?;
+        match connection.next().await?.0 {
+            ServerMessage::Resumed(resumed) => {
+                let (session_id, resume_token) = (resumed.session_id, resumed.resume_token.clone());
+                self.hello = Hello { session_id, resume_token, ..hello };
+                self.resumed(resumed).await;
+                Ok(connection)
+            }
+            ServerMessage::Error(error) => Err(GatewayError::Refused(error)),
+            _ => Err(GatewayError::Protocol("answered Resume with something else")),
+        }
+    }
+
+    async fn resumed(&mut self, resumed: Resumed) {
+        let channels = resumed.channels.iter().map(|channel| channel.joined.clone()).collect();
+        self.emit(GatewayEvent::Resumed(channels)).await;
+        let mut before = std::mem::take(&mut self.journals);
+        for channel in resumed.channels {
+            let id = channel.joined.channel_id;
+            let known = before.positions().remove(&id);
+            match (channel.recovered, known) {
+                (Some(true), Some(known)) => {
+                    self.journals.begin(id, known);
+                    for event in self.journals.missed(id, channel.events.as_deref().unwrap_or_default()) {
+                        self.emit(GatewayEvent::Message(Box::new(event), None)).await;
+                    }
+                }
+                _ => self.journals.begin(id, channel.joined.position),
+            }
+            before.end(id);
+        }
+    }
+}
+
+/// Whether trying again would be answered the same.
+fn is_final(code: ErrorCode) -> bool {
+    !matches!(
+        code,
+        ErrorCode::RateLimited | ErrorCode::TemporarilyUnavailable | ErrorCode::Timeout | ErrorCode::InternalError
+    )
+}
+
+/// Between half of `pause` and all of it, so that clients that lost the same server do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::new_v4().as_u128() as u32;
+    pause / 2 + (pause / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+}

@@ -1,0 +1,294 @@
+//! What of the HTTP API a client needs: an account, and a channel by its name.
+
+use std::time::Duration;
+
+use antiphon_core::gateway::{ChannelView, ErrorCode, UserView};
+use reqwest::{Method, StatusCode};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{gateway::install_crypto_provider, server_url::ServerUrl};
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a request came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum RestError {
+    /// No answer.
+    #[error("no answer from {server}: {reason}")]
+    Unreachable {
+        /// Which server was asked.
+        server: String,
+        /// What went wrong, innermost cause last.
+        reason: String,
+    },
+    /// The server said no.
+    #[error("{message} ({code:?}, HTTP status {status})")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// For programs; `None` when the answer was not the server's own.
+        code: Option<ErrorCode>,
+        /// For people.
+        message: String,
+    },
+    /// An answer that is not what the API promises.
+    #[error("the server's answer is not understood: {0}")]
+    Answer(String),
+}
+
+impl RestError {
+    /// The server's error code, where there is one.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { code, .. } => *code,
+            Self::Unreachable { .. } | Self::Answer(_) => None,
+        }
+    }
+}
+
+/// An account and what proves it.
+#[derive(Clone, Deserialize)]
+pub struct Account {
+    /// Who.
+    pub user: UserView,
+    /// For the gateway and the API.
+    pub access_token: String,
+    /// For new ones, once.
+    pub refresh_token: String,
+    /// How long the access token lasts.
+    #[serde(rename = "expires_in")]
+    pub expires_in_s: u64,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Account {{ user: {:?}, .. }}", self.user)
+    }
+}
+
+/// What a new channel is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NewChannel {
+    /// Unique, case folded.
+    pub name: String,
+    /// How many may be in voice; `None` is the server's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_users: Option<u32>,
+    /// 0: everyone is forwarded; else the loudest so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_speakers: Option<u32>,
+}
+
+/// The API of one server.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    http: reqwest::Client,
+    server: ServerUrl,
+}
+
+impl Rest {
+    /// A client; connects on the first request.
+    ///
+    /// # Errors
+    /// When the system's certificates cannot be read.
+    pub fn new(server: ServerUrl) -> Result<Self, RestError> {
+        install_crypto_provider();
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .build()
+            .map_err(|error| RestError::Unreachable { server: server.to_string(), reason: causes(&error) })?;
+        Ok(Self { http, server })
+    }
+
+    /// Makes an account with a password.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn register(&self, username: &str, password: &str) -> Result<Account, RestError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            username: &'a str,
+            password: &'a str,
+        }
+        self.call(Method::POST, "/api/auth/register", None, Some(&Body { username, password })).await
+    }
+
+    /// Logs in with a password.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn login(&self, username: &str, password: &str) -> Result<Account, RestError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            username: &'a str,
+            password: &'a str,
+        }
+        self.call(Method::POST, "/api/auth/login", None, Some(&Body { username, password })).await
+    }
+
+    /// Makes a guest.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn guest(&self, username: &str) -> Result<Account, RestError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            username: &'a str,
+            display_name: &'a str,
+        }
+        self.call(Method::POST, "/api/users", None, Some(&Body { username, display_name: username })).await
+    }
+
+    /// New tokens for an account; the refresh token given is used up.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn refresh(&self, refresh_token: &str) -> Result<Account, RestError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            refresh_token: &'a str,
+        }
+        self.call(Method::POST, "/api/auth/refresh", None, Some(&Body { refresh_token })).await
+    }
+
+    /// The channels that an account sees.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn channels(&self, access_token: &str) -> Result<Vec<ChannelView>, RestError> {
+        self.data(Method::GET, "/api/channels", access_token, None::<&()>).await
+    }
+
+    /// Makes a channel.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn create_channel(&self, access_token: &str, channel: &NewChannel) -> Result<ChannelView, RestError> {
+        self.data(Method::POST, "/api/channels", access_token, Some(channel)).await
+    }
+
+    /// The channel of that name, made where there is none yet. Two clients that do so at once get the same one.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn find_or_create_channel(
+        &self,
+        access_token: &str,
+        channel: &NewChannel,
+    ) -> Result<ChannelView, RestError> {
+        if let Some(found) = self.find_channel(access_token, &channel.name).await? {
+            return Ok(found);
+        }
+        match self.create_channel(access_token, channel).await {
+            Err(error) if error.code() == Some(ErrorCode::Conflict) => {
+                let found = self.find_channel(access_token, &channel.name).await?;
+                found.ok_or(error)
+            }
+            created => created,
+        }
+    }
+
+    async fn find_channel(&self, access_token: &str, name: &str) -> Result<Option<ChannelView>, RestError> {
+        let folded = name.to_lowercase();
+        let channels = self.channels(access_token).await?;
+        Ok(channels.into_iter().find(|channel| channel.name.to_lowercase() == folded))
+    }
+
+    async fn data<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        access_token: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, RestError> {
+        #[derive(Deserialize)]
+        struct Answer<T> {
+            data: T,
+        }
+        let answer: Answer<T> = self.call(method, path, Some(access_token), body).await?;
+        Ok(answer.data)
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        access_token: Option<&str>,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, RestError> {
+        let unreachable =
+            |error: reqwest::Error| RestError::Unreachable { server: self.server.to_string(), reason: causes(&error) };
+        let mut request = self.http.request(method, self.server.http(path));
+        if let Some(token) = access_token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        if !status.is_success() {
+            return Err(refusal(status, &bytes));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| RestError::Answer(error.to_string()))
+    }
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> RestError {
+    #[derive(Deserialize)]
+    struct Body {
+        error: String,
+        error_code: ErrorCode,
+    }
+    match serde_json::from_slice::<Body>(body) {
+        Ok(Body { error, error_code }) => {
+            RestError::Refused { status: status.as_u16(), code: Some(error_code), message: error }
+        }
+        Err(_) => {
+            let message = "it is not the answer of an Antiphon server".to_owned();
+            RestError::Refused { status: status.as_u16(), code: None, message }
+        }
+    }
+}
+
+/// An error with its causes: the outermost of a failed request says little.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_carries_the_servers_own_words() {
+        let body = br#"{"success":false,"error":"the name is taken","error_code":"CONFLICT","timestamp":1}"#;
+        let error = refusal(StatusCode::CONFLICT, body);
+        assert_eq!(error.code(), Some(ErrorCode::Conflict));
+        assert!(error.to_string().contains("the name is taken"));
+        let foreign = refusal(StatusCode::BAD_GATEWAY, b"<html>");
+        assert_eq!(foreign.code(), None);
+        assert!(foreign.to_string().contains("502"));
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_server_is_named() {
+        // A port that was free a moment ago: nobody listens there.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let address = listener.local_addr().expect("bound");
+        drop(listener);
+        let rest = Rest::new(format!("http://{address}").parse().expect("a URL")).expect("a client");
+        let error = rest.login("ann", "secret").await.expect_err("nobody there").to_string();
+        assert!(error.contains(&address.to_string()), "{error}");
+        assert!(!error.contains("secret"));
+    }
+}
