@@ -7,6 +7,8 @@
 pub mod audio;
 pub mod client;
 pub mod gateway;
+pub mod play;
+pub mod record;
 pub mod rest;
 mod server_url;
 pub mod voice;

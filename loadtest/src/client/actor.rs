@@ -222,7 +222,12 @@ impl Actor {
                 }
             },
             (None, ServerMessage::AudioFrame(_)) => {}
-            (None, message) => self.emit(ClientEvent::Message(Box::new(message))).await,
+            (None, message) => {
+                if let Some(error) = refused {
+                    tracing::warn!(%error, message = message.name(), "a message of the server's cannot be used");
+                }
+                self.emit(ClientEvent::Message(Box::new(message))).await;
+            }
         }
     }
 
@@ -268,6 +273,8 @@ impl Actor {
                 if node.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
             let socket = UdpSocket::bind((unspecified, 0)).await?;
             socket.connect(node).await?;
+            // Until this has run once, tokio takes a new socket for not writable.
+            socket.writable().await?;
             self.socket = Some(socket);
         }
         Ok(())

@@ -1,0 +1,151 @@
+//! Who plays and records, and where.
+
+use antiphon_core::{
+    gateway::{ChannelJoined, ChannelView, Cipher, Encoding, JoinChannel, MediaMode, MediaTransport},
+    ids::StreamId,
+};
+use antiphon_loadtest::{
+    ServerUrl,
+    client::{Client, ClientEvent},
+    gateway::{GatewayConfig, Identity},
+    rest::{Account, NewChannel, Rest},
+};
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use tokio::sync::mpsc;
+
+/// Where the server is, and who connects.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AccessArguments {
+    /// The server's HTTP address
+    #[arg(long, env = "ANTIPHON_URL", default_value = "http://127.0.0.1:3000", value_name = "URL")]
+    pub(crate) server: ServerUrl,
+    /// An account to log in with; without one a guest is made
+    #[arg(long, requires = "password", value_name = "NAME")]
+    user: Option<String>,
+    /// The account's password
+    #[arg(long, env = "ANTIPHON_PASSWORD", hide_env_values = true, requires = "user", value_name = "PASSWORD")]
+    password: Option<String>,
+    /// The guest's name; a random one when absent
+    #[arg(long, conflicts_with = "user", value_name = "NAME")]
+    name: Option<String>,
+    /// How the gateway's messages are encoded
+    #[arg(long, value_enum, default_value_t)]
+    encoding: EncodingName,
+}
+
+/// The channel, and how voice travels there.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ChannelArguments {
+    /// The channel's name; it is made when there is none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) channel: String,
+    /// An invite to it, for a private one
+    #[arg(long, value_name = "CODE")]
+    invite: Option<String>,
+    /// How voice travels
+    #[arg(long, value_enum, default_value_t)]
+    media: MediaName,
+    /// What seals datagrams
+    #[arg(long, value_enum)]
+    cipher: Option<CipherName>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum EncodingName {
+    #[default]
+    Json,
+    Msgpack,
+}
+
+impl From<EncodingName> for Encoding {
+    fn from(name: EncodingName) -> Self {
+        match name {
+            EncodingName::Json => Self::Json,
+            EncodingName::Msgpack => Self::MessagePack,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum MediaName {
+    #[default]
+    Udp,
+    Websocket,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum CipherName {
+    #[value(name = "aes-128-gcm")]
+    Aes128Gcm,
+    #[value(name = "chacha20-poly1305")]
+    ChaCha20Poly1305,
+}
+
+impl From<CipherName> for Cipher {
+    fn from(name: CipherName) -> Self {
+        match name {
+            CipherName::Aes128Gcm => Self::Aes128Gcm,
+            CipherName::ChaCha20Poly1305 => Self::ChaCha20Poly1305,
+        }
+    }
+}
+
+/// A client in a channel.
+pub(crate) struct Joined {
+    pub(crate) client: Client,
+    pub(crate) events: mpsc::Receiver<ClientEvent>,
+    pub(crate) joined: ChannelJoined,
+}
+
+impl Joined {
+    /// Who is behind each stream of the channel.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (StreamId, &str)> {
+        self.joined.members.iter().map(|member| (member.stream_id, member.user.username.as_str()))
+    }
+}
+
+/// Signs in, finds or makes the channel, and joins it.
+pub(crate) async fn join(access: &AccessArguments, channel: &ChannelArguments, channels: Option<u8>) -> Result<Joined> {
+    let rest = Rest::new(access.server.clone())?;
+    let account = access.sign_in(&rest).await?;
+    let view = find_channel(&rest, &account, channel).await?;
+    let config = GatewayConfig {
+        server: access.server.clone(),
+        encoding: access.encoding.into(),
+        identity: Identity::Token(account.access_token),
+    };
+    let (client, events) = Client::connect(config).await.context("the gateway")?;
+    let media = match channel.media {
+        MediaName::Udp => MediaTransport::Udp,
+        MediaName::Websocket => MediaTransport::Websocket,
+    };
+    let join = JoinChannel {
+        channel_id: view.id,
+        media,
+        mode: MediaMode::Forward,
+        cipher: channel.cipher.map(Cipher::from),
+        sample_rate: None,
+        channels,
+        invite: channel.invite.clone(),
+    };
+    let joined = client.join(join).await.with_context(|| format!("joining {}", view.name))?;
+    Ok(Joined { client, events, joined })
+}
+
+async fn find_channel(rest: &Rest, account: &Account, channel: &ChannelArguments) -> Result<ChannelView> {
+    let new = NewChannel { name: channel.channel.clone(), ..NewChannel::default() };
+    let found = rest.find_or_create_channel(&account.access_token, &new).await;
+    found.with_context(|| format!("the channel {}", channel.channel))
+}
+
+impl AccessArguments {
+    async fn sign_in(&self, rest: &Rest) -> Result<Account> {
+        if let Some((user, password)) = self.user.as_deref().zip(self.password.as_deref()) {
+            return rest.login(user, password).await.with_context(|| format!("logging in as {user}"));
+        }
+        let random = || format!("guest-{:06x}", uuid::Uuid::new_v4().as_u128() & 0xff_ffff);
+        let name = self.name.clone().unwrap_or_else(random);
+        rest.guest(&name).await.with_context(|| format!("making the guest {name}"))
+    }
+}
