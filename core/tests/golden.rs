@@ -179,3 +179,14 @@ fn a_documented_bundle_is_read() {
         assert_eq!(Frames::new(&bundle.plaintext).collect::<Vec<_>>(), forwarded());
     }
 }
+
+/// The worked example of docs/protocol.md is this file's.
+#[test]
+fn the_document_shows_these_bytes() {
+    let document = include_str!("../../docs/protocol.md");
+    let shown: String = document.split_whitespace().collect();
+    for golden in golden().iter().filter(|golden| golden.cipher == Cipher::Aes128Gcm) {
+        let hex: String = golden.datagram.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(shown.contains(&hex), "docs/protocol.md does not show {hex}");
+    }
+}

@@ -39,8 +39,8 @@ pub const FRAME_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - DATAGRAM_BYTES_MIN - FRA
 const LOSS_RUN_MAX: u64 = 50;
 /// Time without frames, though none is missing, after which a new spurt begins: 120 ms.
 const SPURT_GAP_SAMPLES: u64 = 5_760;
-/// Numbers so far behind the newest are old ones; what seems further behind is a jump ahead.
-const MISORDERED: Range<i16> = -1_000..0;
+/// Numbers so far behind the newest are old ones, and remembered; what seems further behind is a jump ahead.
+const MISORDERED: Range<i16> = -511..0;
 /// From this level (-dBov) on, leaving out a frame is hardly heard.
 const QUIET_LEVEL: u8 = 60;
 /// Delay beyond target that is worth leaving out a quiet frame.
@@ -141,7 +141,7 @@ pub struct JitterStats {
     pub received: u64,
     /// Dropped: there before.
     pub duplicates: u64,
-    /// Dropped: their time was over. Each was counted as lost before.
+    /// Dropped: their time was over; as a rule they were counted as lost before.
     pub late: u64,
     /// Dropped: no frames.
     pub refused: u64,
@@ -250,7 +250,8 @@ impl JitterBuffer {
         let (number, timestamp) = self.unwrapped(&header);
         let newest = self.newest.is_none_or(|(newest, _)| number > newest);
         if !self.seen.check(number) {
-            return self.drop_old(number);
+            self.stats.duplicates += 1;
+            return Arrival::Duplicate;
         }
         self.seen.accept(number);
         self.stats.received += 1;
@@ -334,17 +335,6 @@ impl JitterBuffer {
         (number, timestamp.saturating_add_signed(ahead.into()))
     }
 
-    fn drop_old(&mut self, number: u64) -> Arrival {
-        let age = self.newest.map_or(0, |(newest, _)| newest - number);
-        if age >= ReplayWindow::<9>::COUNTERS {
-            self.stats.received += 1;
-            self.stats.late += 1;
-            return Arrival::Late;
-        }
-        self.stats.duplicates += 1;
-        Arrival::Duplicate
-    }
-
     fn observe(&mut self, now: Micros, number: u64, timestamp: u64, starts_spurt: bool) {
         if starts_spurt || (self.phase == Phase::Idle && number >= self.next_number) {
             self.delays.begin_spurt();
@@ -387,7 +377,7 @@ impl JitterBuffer {
             return;
         };
         let missing = head.number - self.next_number;
-        if self.next_number > 0 && is_loss(missing, &head.header) {
+        if self.next_number > 0 && self.is_loss(missing, &head.header) {
             self.stats.lost += missing;
         }
         if head.header.kind() != Some(FrameKind::Silence) {
@@ -405,7 +395,7 @@ impl JitterBuffer {
         let Some(head) = self.queue.front() else { return self.nothing_there() };
         let missing = head.number - self.next_number;
         if missing > 0 {
-            if !is_loss(missing, &head.header) {
+            if !self.is_loss(missing, &head.header) {
                 return self.end_spurt();
             }
             return if self.may_wait(now, head) { self.conceal_ahead() } else { self.pass_lost(missing) };
@@ -441,6 +431,13 @@ impl JitterBuffer {
         self.concealed_ahead < self.config.conceal_run_max
             && head.spurt == self.delays.spurt()
             && self.delays.delay_of(now, self.play_timestamp).is_some_and(|delay| delay < self.delays.target())
+    }
+
+    /// Whether so many missing numbers before a frame are lost ones. A jump begins a new spurt, and of comfort noise
+    /// the node leaves out what is surplus.
+    fn is_loss(&self, missing: u64, next: &FrameHeader) -> bool {
+        let between_spurts = self.quiet || matches!(next.kind(), Some(FrameKind::AudioStart | FrameKind::Silence));
+        missing <= LOSS_RUN_MAX && !between_spurts
     }
 
     /// Numbers are missing and a later one is there.
@@ -528,11 +525,6 @@ enum Step {
     Silence,
     Conceal,
     Play(FrameHeader),
-}
-
-/// Whether so many missing numbers before a frame are lost ones, and not a jump that begins a new spurt.
-fn is_loss(missing: u64, next: &FrameHeader) -> bool {
-    missing <= LOSS_RUN_MAX && next.kind() != Some(FrameKind::AudioStart)
 }
 
 #[cfg(test)]

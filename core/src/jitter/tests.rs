@@ -238,6 +238,22 @@ fn empty_marks_play_nothing() {
 }
 
 #[test]
+fn surplus_comfort_noise_that_was_left_out_is_no_loss() {
+    let mut sent = spurt(Micros::ZERO, 20, 0, 0);
+    for number in (31..150).step_by(20) {
+        let frame: Sent = (header(FrameKind::Silence, number, u32::from(number) * 960), &[TOC_20]);
+        sent.push((Micros(u64::from(number) * TICK.0), frame));
+    }
+    let mut after = spurt(Micros(150 * TICK.0), 20, 150, 150 * 960);
+    after[0].1.0.kind_flags = FrameKind::Audio as u8;
+    sent.append(&mut after);
+    let mut buffer = JitterBuffer::new(JitterConfig::default());
+    let heard = listen(&mut buffer, NetworkConfig::default(), 1, &sent);
+    assert_eq!((heard.played, heard.concealed), (sequences(&sent), 0));
+    assert_eq!((buffer.stats().lost, buffer.stats().spurts), (0, 2));
+}
+
+#[test]
 fn silence_within_a_stream_is_not_concealed() {
     // Discontinuous transmission: numbers go on, the sample clock leaps.
     let mut sent = spurt(Micros::ZERO, 20, 0, 0);
