@@ -1,5 +1,5 @@
 //! When a group's key changes: after a member left, at most every 5 s, in use 200 ms after it was given out
-//! (PROTOCOL 1.2: within 6 s of a leave the departed's key opens nothing new).
+//! (docs/protocol.md, 2.2: within 6 s of a leave the departed's key opens nothing new).
 
 use crate::{clock::Micros, ids::KeyId};
 

@@ -9,7 +9,7 @@ use crate::{
     ids::{MediaSessionId, StreamId},
 };
 
-/// How long a replaced UDP session goes on at most (PROTOCOL 1.2).
+/// How long a replaced UDP session goes on at most (docs/protocol.md, 2.2).
 pub(super) const REPLACED_LIFETIME: Micros = Micros::from_secs(5);
 
 /// A UDP session and the proven address of its client.

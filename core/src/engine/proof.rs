@@ -1,4 +1,4 @@
-//! Whether UDP *to* a client works: it does while the client echoes clocks that were sent to it (PROTOCOL 1.3).
+//! Whether UDP *to* a client works: it does while the client echoes clocks that were sent to it (docs/protocol.md, 2.5).
 //!
 //! Only clocks that this session was really sent count, not ones of about the right time: a client that lies about
 //! its address cannot know them, and so cannot have audio sent to somebody else for longer than one lifetime.

@@ -2,7 +2,7 @@
 
 /// How far back duplicates are recognised: 512 frames, about 10 s of 20 ms frames.
 const WINDOW: u16 = 512;
-/// A larger gap is a jump to a new talk spurt, not a loss (PROTOCOL 1.1): one second of 20 ms frames.
+/// A larger gap is a jump to a new talk spurt, not a loss (docs/protocol.md, 2.3): one second of 20 ms frames.
 const GAP_MAX: u16 = 50;
 
 /// What a sequence number says about its frame.

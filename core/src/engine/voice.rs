@@ -17,7 +17,7 @@ use crate::{
     wire::frame::{FrameHeader, FrameKind, LEVEL_SILENCE},
 };
 
-/// Comfort noise is forwarded at most so often (PROTOCOL 1.1).
+/// Comfort noise is forwarded at most so often (docs/protocol.md, 2.3).
 const SILENCE_INTERVAL: Micros = Micros::from_millis(400);
 
 /// The newest frame of a stream.

@@ -77,7 +77,7 @@ impl ErrorCode {
         }
     }
 
-    /// The HTTP status that goes with the code (PROTOCOL 4).
+    /// The HTTP status that goes with the code (docs/protocol.md, section 4).
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {

@@ -1,7 +1,7 @@
 //! The gateway's messages: what travels on the WebSocket, for server and client alike.
 //!
-//! [`client`] and [`server`] define the messages of the session and voice families (PROTOCOL 2.1 and 2.2),
-//! [`codec`] their three forms: JSON with `type`, `MessagePack` with `type`, and the externally tagged form.
+//! `client` and `server` define the messages of the session and voice families (docs/protocol.md, section 3),
+//! `codec` their three forms: JSON with `type`, `MessagePack` with `type`, and the externally tagged form.
 
 mod audio_bytes;
 mod client;
