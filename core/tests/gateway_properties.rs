@@ -213,12 +213,8 @@ fn membership_message() -> impl Strategy<Value = ServerMessage> {
     prop_oneof![
         joined().prop_map(Into::into),
         channel_id().prop_map(|channel_id| ChannelLeft { channel_id }.into()),
-        (channel_id(), reason(), option::of(user_id())).prop_map(|(channel_id, reason, by)| Removed {
-            channel_id,
-            reason,
-            by
-        }
-        .into()),
+        (channel_id(), reason(), option::of(user_id()), option::of(text()))
+            .prop_map(|(channel_id, reason, by, message)| Removed { channel_id, reason, by, message }.into()),
         (channel_id(), any::<u32>(), user(), transport(), position()).prop_map(
             |(channel_id, stream, user, media, position)| {
                 UserJoined { channel_id, user_id: user.id, stream_id: StreamId(stream), user, media, position }.into()

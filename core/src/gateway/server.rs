@@ -215,6 +215,9 @@ pub struct Removed {
     pub reason: LeaveReason,
     /// Who did it; `None` when the server did.
     pub by: Option<UserId>,
+    /// Their own words, where they gave any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Another member came.
