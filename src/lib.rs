@@ -6,6 +6,7 @@ pub mod api;
 pub mod auth;
 pub mod cluster;
 pub mod error;
+pub mod media;
 pub mod rates;
 pub mod settings;
 pub mod store;

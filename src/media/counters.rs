@@ -1,0 +1,167 @@
+//! What the media workers count beside their engines: sockets, queues, time. Each worker publishes its numbers once per
+//! turn; whoever asks adds them up.
+
+use std::{
+    ops::{AddAssign, Index},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use antiphon_core::engine::EngineStats;
+
+macro_rules! socket_counters {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)+) => {
+        /// One number of [`SocketStats`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum SocketCounter {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl SocketCounter {
+            /// Every counter, in the order of the numbers.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// A name for logs and metrics.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+socket_counters! {
+    /// Datagrams received, of whatever kind.
+    DatagramsReceived = "datagrams_received";
+    /// Their bytes.
+    BytesReceived = "bytes_received";
+    /// Calls that received at least one datagram.
+    ReceiveCalls = "receive_calls";
+    /// Calls that failed otherwise than for lack of datagrams.
+    ReceiveErrors = "receive_errors";
+    /// Datagrams that the kernel dropped because the receive buffer was full.
+    KernelDrops = "kernel_drops";
+    /// Datagrams that the kernel took.
+    DatagramsSent = "datagrams_sent";
+    /// Calls that sent at least one datagram.
+    SendCalls = "send_calls";
+    /// Waits because the kernel took no more just then.
+    SendWaits = "send_waits";
+    /// Datagrams dropped because it still took no more.
+    SendDropped = "send_dropped";
+    /// Datagrams that could not be sent at all, such as to an unreachable address.
+    SendErrors = "send_errors";
+    /// Turns of the loop.
+    Turns = "turns";
+    /// Times another thread had to wake the worker.
+    Wakes = "wakes";
+    /// Time not spent waiting, in microseconds.
+    BusyMicros = "busy_us";
+    /// Commands taken.
+    Commands = "commands";
+    /// Frames from the gateway dropped because the worker's queue was full.
+    GatewayFramesDropped = "gateway_frames_dropped";
+    /// Hand-overs to other workers dropped because their queue was full.
+    HandoversDropped = "handovers_dropped";
+}
+
+/// Numbers since the workers started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketStats {
+    numbers: [u64; Self::COUNT],
+}
+
+impl Default for SocketStats {
+    fn default() -> Self {
+        Self { numbers: [0; Self::COUNT] }
+    }
+}
+
+impl SocketStats {
+    /// How many numbers there are.
+    pub const COUNT: usize = SocketCounter::ALL.len();
+
+    pub(super) fn add(&mut self, counter: SocketCounter, count: u64) {
+        self.numbers[counter as usize] += count;
+    }
+
+    pub(super) fn set(&mut self, counter: SocketCounter, value: u64) {
+        self.numbers[counter as usize] = value;
+    }
+}
+
+impl Index<SocketCounter> for SocketStats {
+    type Output = u64;
+    fn index(&self, counter: SocketCounter) -> &u64 {
+        &self.numbers[counter as usize]
+    }
+}
+
+impl AddAssign for SocketStats {
+    fn add_assign(&mut self, other: Self) {
+        for (number, more) in self.numbers.iter_mut().zip(other.numbers) {
+            *number += more;
+        }
+    }
+}
+
+/// The sums over all workers of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MediaCounters {
+    /// What the engines counted.
+    pub engine: EngineStats,
+    /// What happened around them.
+    pub socket: SocketStats,
+}
+
+impl AddAssign for MediaCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.engine += other.engine;
+        self.socket += other.socket;
+    }
+}
+
+/// One worker's numbers, for others to read while it works.
+pub(super) struct Published {
+    engine: [AtomicU64; EngineStats::COUNT],
+    socket: [AtomicU64; SocketStats::COUNT],
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self { engine: [const { AtomicU64::new(0) }; _], socket: [const { AtomicU64::new(0) }; _] }
+    }
+}
+
+impl Published {
+    /// By the worker alone.
+    pub(super) fn store(&self, engine: &EngineStats, socket: &SocketStats) {
+        let both = self.engine.iter().zip(engine.numbers()).chain(self.socket.iter().zip(&socket.numbers));
+        both.for_each(|(slot, number)| slot.store(*number, Ordering::Relaxed));
+    }
+
+    /// By anyone. Numbers of different counters may be a turn apart.
+    pub(super) fn load(&self) -> MediaCounters {
+        let engine = EngineStats::from_numbers(self.engine.each_ref().map(|slot| slot.load(Ordering::Relaxed)));
+        let socket = SocketStats { numbers: self.socket.each_ref().map(|slot| slot.load(Ordering::Relaxed)) };
+        MediaCounters { engine, socket }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_is_read() {
+        let published = Published::default();
+        let mut socket = SocketStats::default();
+        socket.add(SocketCounter::Turns, 3);
+        socket.set(SocketCounter::KernelDrops, 7);
+        published.store(&EngineStats::default(), &socket);
+        let mut sum = published.load();
+        sum += published.load();
+        assert_eq!((sum.socket[SocketCounter::Turns], sum.socket[SocketCounter::KernelDrops]), (6, 14));
+    }
+}

@@ -1,0 +1,261 @@
+//! The media workers: sockets in, engines, sockets out.
+//!
+//! ```text
+//!                     ┌ worker 0: socket ─ engine ─┐
+//!  UDP port ─ kernel ─┤    │ hand-over │ commands  ├─ UDP port     events ──► control plane
+//!   (id % workers)    └ worker 1: socket ─ engine ─┘
+//! ```
+//!
+//! Each worker is an operating system thread with a socket of its own on the common port. The kernel steers a datagram by
+//! the session id in it, so a session always meets the same engine; nothing is locked. The rest of the program reaches a
+//! worker by bounded queues only: commands wait for room, audio is dropped and counted.
+
+mod counters;
+mod inbox;
+mod outbox;
+mod socket;
+mod sys;
+mod worker;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use antiphon_core::{
+    clock::Micros,
+    engine::{Command, Counter, Event},
+    ids::WorkerIndex,
+};
+use tokio::sync::mpsc;
+
+use inbox::Inbox;
+use worker::{Setup, Shared, Worker};
+
+pub use counters::{MediaCounters, SocketCounter, SocketStats};
+
+/// How the media workers are set up.
+#[derive(Clone, Copy, Debug)]
+pub struct MediaConfig {
+    /// The UDP address; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// How many workers, at least one; usually one for each core.
+    pub workers: u16,
+    /// How long a frame may wait for others when several people speak in its channel, in microseconds.
+    pub hold_us: u32,
+    /// The size of each worker's receive buffer in the kernel, which may grant less.
+    pub receive_buffer_bytes: usize,
+    /// The size of each worker's send buffer in the kernel, which may grant less.
+    pub send_buffer_bytes: usize,
+    /// How many commands may wait for each worker; more wait with their senders.
+    pub command_queue: usize,
+    /// How many frames from the gateway, and how many hand-overs, may wait for each worker; more are dropped.
+    pub frame_queue: usize,
+    /// How many events may wait for the control plane. Audio is dropped when seven eighths are taken.
+    pub event_queue: usize,
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        Self {
+            bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+            workers: std::thread::available_parallelism()
+                .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX)),
+            hold_us: 2_000,
+            // A second of 20,000 datagrams of 200 bytes, as the kernel accounts for them.
+            receive_buffer_bytes: 4 << 20,
+            send_buffer_bytes: 4 << 20,
+            command_queue: 256,
+            frame_queue: 1_024,
+            event_queue: 8_192,
+        }
+    }
+}
+
+/// The node's monotonic clock: microseconds since the media workers started, and one, so that no time is zero.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    fn now(self) -> Micros {
+        Micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1))
+    }
+}
+
+/// A handle to the media workers. They stop when the last one is gone, or by [`Media::stop`].
+#[derive(Clone)]
+pub struct Media {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    local_addr: SocketAddr,
+    clock: Clock,
+    handles: Vec<Handle>,
+    inboxes: Arc<[Inbox]>,
+    /// Where placing begins to look: ties go round.
+    next_placement: AtomicUsize,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// One worker as the rest of the program sees it.
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    /// Channels placed in it and not closed yet.
+    channels: AtomicU64,
+    gateway_frames_dropped: AtomicU64,
+}
+
+impl Media {
+    /// Binds the workers' sockets and starts their threads. Events come out of the receiver.
+    ///
+    /// # Errors
+    /// When the address is in use or the system refuses sockets or threads.
+    pub fn start(config: MediaConfig) -> io::Result<(Self, mpsc::Receiver<Event>)> {
+        if config.workers == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "there must be at least one media worker"));
+        }
+        let sockets = socket::bind(&config)?;
+        let local_addr = sockets[0].local_addr()?;
+        let clock = Clock { started: Instant::now() };
+        let (events, received) = mpsc::channel(config.event_queue);
+        let inboxes = sockets.iter().map(|_| Inbox::new(config.frame_queue)).collect::<io::Result<Arc<[_]>>>()?;
+        let mut handles = Vec::with_capacity(sockets.len());
+        let mut threads = Vec::with_capacity(sockets.len());
+        for (index, socket) in sockets.into_iter().enumerate() {
+            let (commands, taken) = mpsc::channel(config.command_queue);
+            let shared = Arc::new(Shared::default());
+            let setup = Setup {
+                index,
+                clock,
+                socket,
+                hold: Micros(config.hold_us.into()),
+                commands: taken,
+                events: events.clone(),
+                inboxes: Arc::clone(&inboxes),
+                shared: Arc::clone(&shared),
+            };
+            let thread = std::thread::Builder::new().name(format!("media-{index}"));
+            threads.push(thread.spawn(|| Worker::new(setup).run())?);
+            handles.push(Handle {
+                commands,
+                shared,
+                channels: AtomicU64::new(0),
+                gateway_frames_dropped: AtomicU64::new(0),
+            });
+        }
+        let next_placement = AtomicUsize::new(0);
+        let inner = Inner { local_addr, clock, handles, inboxes, next_placement, threads: Mutex::new(threads) };
+        Ok((Self { inner: Arc::new(inner) }, received))
+    }
+
+    /// The address that clients send to.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.local_addr
+    }
+
+    /// How many workers there are. A session lives in worker `id % workers`.
+    #[must_use]
+    pub fn workers(&self) -> u16 {
+        u16::try_from(self.inner.handles.len()).unwrap_or(u16::MAX)
+    }
+
+    /// The node's clock, as it is on the wire.
+    #[must_use]
+    pub fn now(&self) -> Micros {
+        self.inner.clock.now()
+    }
+
+    /// The worker for a new channel: the one with the fewest members and channels. It counts as taken until
+    /// [`Command::CloseChannel`] is sent there.
+    #[must_use]
+    pub fn place_channel(&self) -> WorkerIndex {
+        let handles = &self.inner.handles;
+        let first = self.inner.next_placement.fetch_add(1, Ordering::Relaxed);
+        let round = (0..handles.len()).map(|step| (first + step) % handles.len());
+        let index = round.min_by_key(|index| handles[*index].load()).unwrap_or(0);
+        handles[index].channels.fetch_add(1, Ordering::Relaxed);
+        WorkerIndex(u16::try_from(index).unwrap_or(0))
+    }
+
+    /// Gives a worker a command; waits while its queue is full. After [`Self::stop`] commands go nowhere.
+    pub async fn send(&self, worker: WorkerIndex, command: Command) {
+        let Some(handle) = self.inner.handles.get(usize::from(worker.0)) else { return };
+        if matches!(command, Command::CloseChannel { .. }) {
+            handle.channels.fetch_sub(1, Ordering::Relaxed);
+        }
+        if handle.commands.send(command).await.is_ok() {
+            self.inner.inboxes[usize::from(worker.0)].waker().wake();
+        }
+    }
+
+    /// Gives a worker a [`Command::Frame`]; false when its queue is full: the frame is dropped and counted.
+    #[must_use]
+    pub fn try_frame(&self, worker: WorkerIndex, command: Command) -> bool {
+        let index = usize::from(worker.0);
+        let left = self.inner.inboxes.get(index).is_some_and(|inbox| inbox.leave_frame(command));
+        if let (false, Some(handle)) = (left, self.inner.handles.get(index)) {
+            handle.gateway_frames_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        left
+    }
+
+    /// What all workers have counted, as of their last turns.
+    #[must_use]
+    pub fn counters(&self) -> MediaCounters {
+        let mut sum = MediaCounters::default();
+        for handle in &self.inner.handles {
+            sum += handle.shared.published.load();
+            let dropped = handle.gateway_frames_dropped.load(Ordering::Relaxed);
+            sum.socket.add(SocketCounter::GatewayFramesDropped, dropped);
+        }
+        sum
+    }
+
+    /// Stops the workers: each finishes its turn and sends what it has gathered. Returns when they have ended.
+    pub async fn stop(&self) {
+        self.inner.ask_to_stop();
+        let threads = match self.inner.threads.lock() {
+            Ok(mut threads) => std::mem::take(&mut *threads),
+            Err(_) => return,
+        };
+        let joined =
+            tokio::task::spawn_blocking(|| threads.into_iter().map(JoinHandle::join).all(|ended| ended.is_ok()));
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("a media worker ended by a panic");
+        }
+    }
+}
+
+impl Handle {
+    /// How much is on a worker: its members as of its last turn and its channels as of now.
+    fn load(&self) -> u64 {
+        let members = self.shared.published.load().engine[Counter::MembersPresent];
+        members + self.channels.load(Ordering::Relaxed)
+    }
+}
+
+impl Inner {
+    fn ask_to_stop(&self) {
+        for (handle, inbox) in self.handles.iter().zip(self.inboxes.iter()) {
+            handle.shared.stop.store(true, Ordering::Relaxed);
+            inbox.waker().wake();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.ask_to_stop();
+    }
+}

@@ -1,0 +1,63 @@
+//! The workers' sockets: one port, one socket for each, datagrams steered by the session id in them.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    os::fd::AsFd,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{MediaConfig, sys};
+
+/// Where a native datagram's session id lies. It names the worker: `id % workers` (PROTOCOL 1.1).
+const SESSION_ID_OFFSET: u32 = 4;
+
+/// Binds a socket for each worker, in the order of their indices.
+///
+/// The first is bound on its own, so that a port in use is refused, and only then shared with the others.
+pub(super) fn bind(config: &MediaConfig) -> io::Result<Vec<UdpSocket>> {
+    let first = open(config)?;
+    first.bind(&config.bind.into())?;
+    let address = first.local_addr()?.as_socket().ok_or_else(|| io::Error::other("the socket has no IP address"))?;
+    let mut sockets = vec![first];
+    if config.workers > 1 {
+        sockets[0].set_reuse_port(true)?;
+        for _ in 1..config.workers {
+            let socket = open(config)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            sockets.push(socket);
+        }
+        sys::steer_by_u32(sockets[0].as_fd(), SESSION_ID_OFFSET, config.workers)?;
+    }
+    warn_of_small_buffers(config, &sockets[0], address)?;
+    Ok(sockets.into_iter().map(UdpSocket::from).collect())
+}
+
+fn open(config: &MediaConfig) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(config.bind), Type::DGRAM, Some(Protocol::UDP))?;
+    if config.bind.is_ipv6() {
+        // One socket for both families where the address allows it.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(config.receive_buffer_bytes)?;
+    socket.set_send_buffer_size(config.send_buffer_bytes)?;
+    Ok(socket)
+}
+
+/// The kernel grants less than asked for without saying so.
+fn warn_of_small_buffers(config: &MediaConfig, socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    // The kernel doubles the number to account for its own structures.
+    let granted = socket.recv_buffer_size()? / 2;
+    if granted < config.receive_buffer_bytes {
+        tracing::warn!(
+            %address,
+            asked_bytes = config.receive_buffer_bytes,
+            granted_bytes = granted,
+            "the UDP receive buffer is smaller than configured and may overflow in bursts; raise net.core.rmem_max"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! The system calls that the standard library has no safe form of. All `unsafe` code of the server is in this file.
+#![expect(unsafe_code, reason = "system calls without a safe form")]
+
+use std::{
+    io, mem,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr,
+    time::Duration,
+};
+
+/// How many datagrams one call receives at most.
+pub(super) const RECEIVE_BATCH: usize = 32;
+/// Room for one received datagram: enough to tell that it is too long.
+pub(super) const RECEIVE_BYTES: usize = 1_536;
+/// How many datagrams one call sends at most.
+pub(super) const SEND_BATCH: usize = 128;
+
+/// An IPv4 or IPv6 socket address as the kernel reads and writes it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+union Name {
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+impl Name {
+    fn empty() -> Self {
+        // SAFETY: all-zero bytes are valid for every field of both address structures.
+        unsafe { mem::zeroed() }
+    }
+
+    /// Writes an address; its length in bytes.
+    fn set(&mut self, address: &SocketAddr) -> libc::socklen_t {
+        let length = match address {
+            SocketAddr::V4(address) => {
+                self.v4 = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: address.port().to_be(),
+                    sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+                    sin_zero: [0; 8],
+                };
+                size_of::<libc::sockaddr_in>()
+            }
+            SocketAddr::V6(address) => {
+                self.v6 = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: address.port().to_be(),
+                    sin6_flowinfo: address.flowinfo(),
+                    sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                    sin6_scope_id: address.scope_id(),
+                };
+                size_of::<libc::sockaddr_in6>()
+            }
+        };
+        length as libc::socklen_t
+    }
+
+    /// Reads the address that the kernel wrote.
+    fn get(&self) -> Option<SocketAddr> {
+        // SAFETY: the family is the first field of both structures, and every bit pattern is valid for their integers.
+        let (v4, v6) = unsafe { (self.v4, self.v6) };
+        match i32::from(v4.sin_family) {
+            libc::AF_INET => {
+                let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+                Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+                let port = u16::from_be(v6.sin6_port);
+                Some(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn empty_header() -> libc::mmsghdr {
+    // SAFETY: all-zero bytes are a valid header: null pointers and zero lengths.
+    unsafe { mem::zeroed() }
+}
+
+/// Buffers that a batch of datagrams is received into, set aside once.
+pub(super) struct ReceiveBatch {
+    buffers: Box<[[u8; RECEIVE_BYTES]; RECEIVE_BATCH]>,
+    names: [Name; RECEIVE_BATCH],
+    lengths: [usize; RECEIVE_BATCH],
+}
+
+impl ReceiveBatch {
+    pub(super) fn new() -> Self {
+        Self {
+            buffers: Box::new([[0; RECEIVE_BYTES]; RECEIVE_BATCH]),
+            names: [Name::empty(); RECEIVE_BATCH],
+            lengths: [0; RECEIVE_BATCH],
+        }
+    }
+
+    /// Receives what is there, up to [`RECEIVE_BATCH`] datagrams, without waiting: how many.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; RECEIVE_BATCH];
+        let mut headers = [empty_header(); RECEIVE_BATCH];
+        for (((part, header), buffer), name) in
+            parts.iter_mut().zip(&mut headers).zip(self.buffers.iter_mut()).zip(&mut self.names)
+        {
+            *part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_namelen = size_of::<Name>() as libc::socklen_t;
+            header.msg_hdr.msg_iov = part;
+            header.msg_hdr.msg_iovlen = 1;
+        }
+        // SAFETY: the socket is open while borrowed; each header points to a name and one part, which points to a
+        // buffer of the given length. All of them outlive the call, which is the only user of the pointers.
+        let received = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                RECEIVE_BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
+        };
+        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        for (length, header) in self.lengths.iter_mut().zip(&headers[..received]) {
+            *length = header.msg_len as usize;
+        }
+        Ok(received)
+    }
+
+    /// The datagrams of the last call that returned `received`. One whose source is of no known family is left out.
+    pub(super) fn datagrams(&mut self, received: usize) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
+        let parts = self.buffers.iter_mut().zip(&self.names).zip(&self.lengths);
+        parts.take(received).filter_map(|((buffer, name), length)| Some((name.get()?, &mut buffer[..*length])))
+    }
+}
+
+/// Where a datagram goes: its place among the datagrams of a batch, and to whom.
+#[derive(Clone, Copy)]
+pub(super) struct Outgoing {
+    pub(super) datagram: usize,
+    pub(super) to: SocketAddr,
+}
+
+/// Headers for a batch of datagrams to send.
+pub(super) struct SendHeaders {
+    names: Box<[Name; SEND_BATCH]>,
+    headers: Box<[libc::mmsghdr; SEND_BATCH]>,
+}
+
+impl SendHeaders {
+    pub(super) fn new() -> Self {
+        Self { names: Box::new([Name::empty(); SEND_BATCH]), headers: Box::new([empty_header(); SEND_BATCH]) }
+    }
+
+    /// Sends the first [`SEND_BATCH`] of `outgoing` without waiting: how many were sent before one could not be, or why
+    /// not even the first. Copies of one datagram share one vector.
+    ///
+    /// # Panics
+    /// When `outgoing` names a datagram that is not there.
+    pub(super) fn send<const DATAGRAMS: usize>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        datagrams: [&[u8]; DATAGRAMS],
+        outgoing: &[Outgoing],
+    ) -> io::Result<usize> {
+        // The kernel only reads what is sent; the structure serves both ways and so asks for a mutable pointer.
+        let mut parts =
+            datagrams.map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+        let parts = parts.as_mut_slice();
+        let count = outgoing.len().min(SEND_BATCH);
+        for ((header, name), outgoing) in self.headers.iter_mut().zip(self.names.iter_mut()).zip(&outgoing[..count]) {
+            header.msg_hdr.msg_namelen = name.set(&outgoing.to);
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            header.msg_hdr.msg_iov = ptr::from_mut(&mut parts[outgoing.datagram]);
+            header.msg_hdr.msg_iovlen = 1;
+        }
+        // SAFETY: the socket is open while borrowed; each of the first `count` headers was pointed, just now, to a name
+        // and to a part that points to a datagram's bytes. All of them outlive the call, the pointers' only user.
+        let sent = unsafe {
+            libc::sendmmsg(socket.as_raw_fd(), self.headers.as_mut_ptr(), count as libc::c_uint, libc::MSG_DONTWAIT)
+        };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+/// Waits until the socket is readable, the waker was written to, or the time is up; `None` waits for ever. True when
+/// the waker was written to.
+pub(super) fn wait(socket: BorrowedFd<'_>, waker: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+    let poll = |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut polled = [poll(socket), poll(waker)];
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: both descriptors are open while borrowed; the array and the time outlive the call.
+    let ready = unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout, ptr::null()) };
+    if ready < 0 {
+        let error = io::Error::last_os_error();
+        return if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) };
+    }
+    Ok(polled[1].revents != 0)
+}
+
+/// Waits until the socket takes more to send or the time is up.
+pub(super) fn wait_writable(socket: BorrowedFd<'_>, timeout: Duration) {
+    let mut polled = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    let timeout_ms = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the descriptor is open while borrowed; the structure outlives the call. However it ends, sending is tried
+    // again.
+    unsafe { libc::poll(&raw mut polled, 1, timeout_ms) };
+}
+
+/// A counter that wakes whoever waits for it.
+pub(super) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was made just now and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Steers the datagrams of all sockets that share `socket`'s port: the four bytes at `offset`, modulo the number of
+/// sockets, are the index of the one that gets it, in the order they were bound. One too short goes to the first.
+pub(super) fn steer_by_u32(socket: BorrowedFd<'_>, offset: u32, sockets: u16) -> io::Result<()> {
+    let instruction = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut program = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset),
+        instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, sockets.into()),
+        instruction(libc::BPF_RET | libc::BPF_A, 0),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the program and its instructions outlive the call, which copies them.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            ptr::from_ref(&program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How many datagrams the kernel dropped because the socket's receive buffer was full.
+pub(super) fn receive_drops(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    /// The index of the drops among the kernel's numbers (`SK_MEMINFO_DROPS`).
+    const DROPS: usize = 8;
+    let mut numbers = [0_u32; DROPS + 1];
+    let mut length = size_of_val(&numbers) as libc::socklen_t;
+    // SAFETY: the array has the given length and outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(numbers[DROPS].into()) }
+}
+
+/// Lets the calling thread's timed waits end within a microsecond of their time instead of the usual fifty.
+pub(super) fn wake_on_time() {
+    const SLACK_NS: libc::c_ulong = 1_000;
+    // SAFETY: no memory is passed. Refused, waits end a little later.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, SLACK_NS) };
+}

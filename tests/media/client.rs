@@ -1,0 +1,108 @@
+//! A client with a socket of its own, as plain as can be.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use antiphon_core::{
+    clock::Micros,
+    gateway::Cipher,
+    ids::{KeyId, MediaSessionId, StreamId},
+    seal::{Direction, Key},
+    wire::{
+        control::{Answer, Bind, Ping},
+        datagram::{HEADER_BYTES, Header, PacketType},
+        frame::{FrameHeader, Frames, write_frame},
+    },
+};
+
+pub(crate) fn session_key_bytes(session: MediaSessionId) -> Vec<u8> {
+    vec![session.0 as u8; Cipher::Aes128Gcm.key_bytes()]
+}
+
+pub(crate) fn group_key_bytes() -> Vec<u8> {
+    vec![0xaa; Cipher::Aes128Gcm.key_bytes()]
+}
+
+pub(crate) struct Client {
+    pub(crate) session: MediaSessionId,
+    pub(crate) stream: StreamId,
+    /// Frames heard so far.
+    pub(crate) heard: Vec<FrameHeader>,
+    socket: UdpSocket,
+    key: Key,
+    group_key: Key,
+    counter: u64,
+}
+
+impl Client {
+    /// The stream's number is the session's.
+    pub(crate) fn new(session: MediaSessionId, node: SocketAddr) -> Self {
+        let key = |bytes: &[u8]| Key::new(Cipher::Aes128Gcm, bytes).expect("16 bytes");
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        if node.is_ipv4() {
+            socket.connect(node).expect("connects");
+        }
+        let (key, group_key) = (key(&session_key_bytes(session)), key(&group_key_bytes()));
+        Self { session, stream: StreamId(session.0), heard: Vec::new(), socket, key, group_key, counter: 0 }
+    }
+
+    pub(crate) fn connect_to(&mut self, node: SocketAddr) {
+        self.socket.connect(node).expect("connects");
+    }
+
+    fn send(&mut self, packet_type: PacketType, plaintext: &[u8]) {
+        let mut datagram = [0; 1_500];
+        datagram[HEADER_BYTES..HEADER_BYTES + plaintext.len()].copy_from_slice(plaintext);
+        let header = Header { packet_type, key_id: KeyId::SESSION, id: self.session.0, counter: self.counter };
+        self.counter += 1;
+        let length = self.key.seal(Direction::ToNode, &header, &mut datagram, plaintext.len());
+        self.socket.send(&datagram[..length]).expect("sends");
+    }
+
+    /// Binds, waits for the answer and echoes its clock.
+    pub(crate) fn connect(&mut self, now: Micros) {
+        let mut plaintext = [0; 16];
+        Bind { client_clock: now }.write(&mut plaintext);
+        self.send(PacketType::Bind, &plaintext);
+        let answer = self.answer();
+        assert_eq!(answer.client_clock, now);
+        assert_eq!(answer.address, self.socket.local_addr().expect("bound"));
+        Ping { client_clock: now, node_clock: answer.node_clock }.write(&mut plaintext);
+        self.send(PacketType::Ping, &plaintext);
+        self.answer();
+    }
+
+    fn answer(&mut self) -> Answer {
+        let mut buffer = [0; 1_500];
+        self.socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        let length = self.socket.recv(&mut buffer).expect("an answer");
+        let header = Header::parse(&buffer[..length]).expect("a native datagram");
+        let plaintext = self.key.open(Direction::FromNode, &header, &mut buffer[..length]).expect("authentic");
+        Answer::parse(plaintext).expect("an answer")
+    }
+
+    pub(crate) fn speak(&mut self, sequence: u16) {
+        let timestamp = u32::from(sequence) * 960;
+        let header = FrameHeader { stream: self.stream, sequence, timestamp, kind_flags: 0, level: 30 };
+        let mut plaintext = [0; 100];
+        let length = write_frame(&header, &[8; 80], &mut plaintext).expect("fits");
+        self.send(PacketType::Media, &plaintext[..length]);
+    }
+
+    /// Receives until so many frames were heard in all.
+    pub(crate) fn hear_until(&mut self, frames: usize, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut buffer = [0; 1_500];
+        while self.heard.len() < frames {
+            let left = deadline.checked_duration_since(Instant::now()).expect("heard in time");
+            self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a timeout");
+            let length = self.socket.recv(&mut buffer).expect("audio");
+            let header = Header::parse(&buffer[..length]).expect("a native datagram");
+            assert_eq!(header.packet_type, PacketType::Media);
+            let opened = self.group_key.open(Direction::FromNode, &header, &mut buffer[..length]).expect("authentic");
+            self.heard.extend(Frames::new(opened).map(|(header, _)| header));
+        }
+    }
+}
