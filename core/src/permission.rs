@@ -10,6 +10,7 @@ use crate::{gateway::Role, ids::UserId};
 /// What an account is in one channel. Whoever has none is a stranger to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ChannelRole {
     /// Belongs to the channel; only in a private one does that make a difference.
     Member,

@@ -1,7 +1,7 @@
 //! Logs: structured, one span for each session or request, and nothing private in them.
 //!
 //! What may be logged: random ids (of users, channels, sessions, requests), error codes, counts, durations, route
-//! templates (`/api/invites/{code}`, never the path as sent) and networks ([`Network`]). What may not: names, tokens,
+//! templates (`/api/invites/{code}`, never the path as sent) and networks ([`MaskedAddress`]). What may not: names, tokens,
 //! keys, invite codes, passwords, query strings, message bodies, audio, a client's whole address.
 
 use std::{
@@ -11,15 +11,7 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, fmt as lines, prelude::*};
 
-/// How a line of the log looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
+use crate::settings::LogFormat;
 
 /// Why logging could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -63,9 +55,9 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, LogFilterError> {
 /// An address as logs show it: the network it is in (an IPv4 /24, an IPv6 /48), which is enough to see where trouble
 /// comes from and not enough to see who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network(pub IpAddr);
+pub struct MaskedAddress(pub IpAddr);
 
-impl fmt::Display for Network {
+impl fmt::Display for MaskedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.to_canonical() {
             IpAddr::V4(address) if address.is_loopback() => write!(f, "loopback"),
@@ -95,7 +87,7 @@ mod tests {
             ("127.0.0.1", "loopback"),
             ("::1", "loopback"),
         ] {
-            assert_eq!(Network(address.parse().expect("an address")).to_string(), shown);
+            assert_eq!(MaskedAddress(address.parse().expect("an address")).to_string(), shown);
         }
     }
 

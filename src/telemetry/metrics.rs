@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use super::{
     catalogue::{Kind, catalogue},
     family::{Label, label},
+    media::{BundleSize, DatagramDrop, DatagramType, EventFate, FrameDrop, SessionState},
 };
 
 /// Answers of the API and its database: from well under a millisecond, for a health check, to the 10 s after which a
@@ -59,6 +60,64 @@ catalogue! {
         gauge up [] = "antiphon_store_up" Count;
         /// How long the check of the database took: one round trip and its wait for a connection.
         histogram ping_duration [] = "antiphon_store_ping_duration_seconds" Seconds REQUEST_SECONDS;
+    }
+
+    /// Media
+    media: MediaMetrics {
+        /// Authentic datagrams from clients, by type.
+        counter datagrams_received [DatagramType] = "antiphon_media_datagrams_received_total" Count;
+        /// Datagrams dropped on arrival without an answer, by why.
+        counter datagrams_dropped [DatagramDrop] = "antiphon_media_datagrams_dropped_total" Count;
+        /// Bytes of all datagrams received, whatever they are.
+        counter received_bytes [] = "antiphon_media_received_bytes_total" Bytes;
+        /// Frames accepted from members, over UDP or the gateway.
+        counter frames_received [] = "antiphon_media_frames_received_total" Count;
+        /// Frames of authentic senders that went no further, by why.
+        counter frames_dropped [FrameDrop] = "antiphon_media_frames_dropped_total" Count;
+        /// Frames missing between the sequence numbers of accepted ones: lost between speakers and the node.
+        counter frames_lost [] = "antiphon_media_frames_lost_total" Count;
+        /// Frames delivered over UDP: each listener of each frame counts.
+        counter frames_delivered [] = "antiphon_media_frames_delivered_total" Count;
+        /// Frames given to the gateway for members without proven UDP: once for each frame, however many they are.
+        counter frames_tunnelled [] = "antiphon_media_frames_tunnelled_total" Count;
+        /// Datagrams with frames sent, by how many frames they carry. Copies for several listeners count each.
+        counter datagrams_sent [BundleSize] = "antiphon_media_datagrams_sent_total" Count;
+        /// BindAcks and Pongs sent.
+        counter answers_sent [] = "antiphon_media_answers_sent_total" Count;
+        /// Bytes of all datagrams sent.
+        counter sent_bytes [] = "antiphon_media_sent_bytes_total" Bytes;
+        /// Datagrams sealed: one for all listeners of a group, and one for each who hears others beside themselves.
+        counter seals [] = "antiphon_media_seals_total" Count;
+        /// Frames handed to another worker, whose channel they belong to.
+        counter frames_handed_over [] = "antiphon_media_frames_handed_over_total" Count;
+        /// Frames and reach dropped on the way to another worker, whose queue was full.
+        counter handovers_dropped [] = "antiphon_media_handovers_dropped_total" Count;
+        /// Frames from the gateway dropped because their worker's queue was full.
+        counter gateway_frames_dropped [] = "antiphon_media_gateway_frames_dropped_total" Count;
+        /// Events of the workers that the control plane had no room for, by what becomes of them.
+        counter events_refused [EventFate] = "antiphon_media_events_refused_total" Count;
+        /// Commands that named what does not exist. Each is a fault of ours.
+        counter commands_refused [] = "antiphon_media_commands_refused_total" Count;
+        /// UDP sessions now: with a key, and those to which UDP is proven.
+        gauge sessions [SessionState] = "antiphon_media_sessions" Count;
+        /// Channels with members on this node now.
+        gauge channels [] = "antiphon_media_channels" Count;
+        /// Members of those channels now.
+        gauge members [] = "antiphon_media_members" Count;
+        /// Datagrams that the kernel dropped because a receive buffer was full.
+        counter kernel_drops [] = "antiphon_media_kernel_drops_total" Count;
+        /// Failed system calls of the workers' sockets, by direction.
+        counter socket_errors [Direction] = "antiphon_media_socket_errors_total" Count;
+        /// Datagrams dropped because the kernel took no more.
+        counter send_dropped [] = "antiphon_media_send_dropped_total" Count;
+        /// Waits for the kernel to take more.
+        counter send_waits [] = "antiphon_media_send_waits_total" Count;
+        /// Successful system calls of the workers' sockets, by direction: with the datagrams, how well they are batched.
+        counter socket_calls [Direction] = "antiphon_media_socket_calls_total" Count;
+        /// Turns of the workers' loops.
+        counter turns [] = "antiphon_media_turns_total" Count;
+        /// Time the workers were busy so far, all together. A gauge, since counters here hold whole numbers.
+        gauge busy [] = "antiphon_media_busy_seconds" Seconds;
     }
 
     /// Process
@@ -151,6 +210,14 @@ label!(
         Invalid = "invalid",
         /// The database or an issuer could not be asked.
         Unavailable = "unavailable",
+    }
+);
+
+label!(
+    /// Which way through a socket.
+    pub Direction = "direction" {
+        Receive = "receive",
+        Send = "send",
     }
 );
 

@@ -3,4 +3,7 @@
 pub mod catalogue;
 pub mod family;
 pub mod logs;
+mod media;
 pub mod metrics;
+pub mod process;
+pub mod sampler;

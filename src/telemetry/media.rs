@@ -1,0 +1,154 @@
+//! The media workers' numbers as metrics. The workers count for themselves, without a shared counter on their hot path;
+//! this says which metric each of their numbers is.
+
+use antiphon_core::engine::{Counter, EngineStats, Family};
+
+use super::{
+    family::Label,
+    metrics::{MediaMetrics, Sampled},
+};
+
+/// Declares a [`Label`] whose values are the labels of one family of the engine's counters.
+macro_rules! family_label {
+    ($(#[$doc:meta])* $name:ident = $key:literal of $family:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name(Counter);
+
+        impl $name {
+            const VALUES: [Self; count_of(Family::$family)] = {
+                let mut values = [Self(Counter::ALL[0]); count_of(Family::$family)];
+                let (mut found, mut index) = (0, 0);
+                while index < Counter::ALL.len() {
+                    if is_of(index, Family::$family) {
+                        values[found] = Self(Counter::ALL[index]);
+                        found += 1;
+                    }
+                    index += 1;
+                }
+                values
+            };
+        }
+
+        impl Label for $name {
+            const KEY: &'static str = $key;
+            const ALL: &'static [Self] = &Self::VALUES;
+            fn text(self) -> &'static str {
+                self.0.label()
+            }
+            fn index(self) -> usize {
+                Self::ALL.iter().position(|other| *other == self).unwrap_or(0)
+            }
+        }
+    };
+}
+
+const fn is_of(index: usize, family: Family) -> bool {
+    Counter::ALL[index].family() as usize == family as usize
+}
+
+const fn count_of(family: Family) -> usize {
+    let (mut count, mut index) = (0, 0);
+    while index < Counter::ALL.len() {
+        count += is_of(index, family) as usize;
+        index += 1;
+    }
+    count
+}
+
+family_label!(
+    /// What a datagram from a client was.
+    DatagramType = "type" of DatagramsReceived
+);
+family_label!(
+    /// Why a datagram was dropped.
+    DatagramDrop = "reason" of DatagramsDropped
+);
+family_label!(
+    /// Why a frame was dropped.
+    FrameDrop = "reason" of FramesDropped
+);
+family_label!(
+    /// How many frames a datagram carries.
+    BundleSize = "frames" of DatagramsSent
+);
+family_label!(
+    /// What becomes of an event that the control plane has no room for.
+    EventFate = "fate" of EventsRefused
+);
+family_label!(
+    /// How far a UDP session is.
+    SessionState = "state" of Sessions
+);
+
+/// A metric that a number is shown as.
+enum Shown<'a> {
+    Counter(&'a metrics::Counter),
+    Gauge(&'a metrics::Gauge),
+}
+
+/// Which metric shows a counter.
+fn shown(media: &MediaMetrics, counter: Counter) -> Shown<'_> {
+    match counter.family() {
+        Family::DatagramsReceived => Shown::Counter(media.datagrams_received.of(DatagramType(counter))),
+        Family::DatagramsDropped => Shown::Counter(media.datagrams_dropped.of(DatagramDrop(counter))),
+        Family::FramesAccepted => Shown::Counter(&media.frames_received),
+        Family::FramesDropped => Shown::Counter(media.frames_dropped.of(FrameDrop(counter))),
+        Family::FramesLost => Shown::Counter(&media.frames_lost),
+        Family::FramesSent => Shown::Counter(&media.frames_delivered),
+        Family::FramesTunnelled => Shown::Counter(&media.frames_tunnelled),
+        Family::DatagramsSent => Shown::Counter(media.datagrams_sent.of(BundleSize(counter))),
+        Family::Answers => Shown::Counter(&media.answers_sent),
+        Family::BytesSent => Shown::Counter(&media.sent_bytes),
+        Family::Sealed => Shown::Counter(&media.seals),
+        Family::FramesHandedOver => Shown::Counter(&media.frames_handed_over),
+        Family::EventsRefused => Shown::Counter(media.events_refused.of(EventFate(counter))),
+        Family::CommandsRefused => Shown::Counter(&media.commands_refused),
+        Family::Sessions => Shown::Gauge(media.sessions.of(SessionState(counter))),
+        Family::Channels => Shown::Gauge(&media.channels),
+        Family::Members => Shown::Gauge(&media.members),
+    }
+}
+
+/// What was last read of the engines.
+#[derive(Debug, Default)]
+pub(super) struct SampledEngines(Vec<Sampled>);
+
+impl SampledEngines {
+    /// Brings the metrics up to `stats`.
+    pub(super) fn bring(&mut self, media: &MediaMetrics, stats: &EngineStats) {
+        self.0.resize_with(EngineStats::COUNT, Sampled::default);
+        for (counter, last) in Counter::ALL.iter().zip(&mut self.0) {
+            match shown(media, *counter) {
+                Shown::Counter(metric) => last.bring(metric, stats[*counter]),
+                Shown::Gauge(metric) => metric.set(stats[*counter] as f64),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::metrics;
+
+    #[test]
+    fn labels_are_the_families_own() {
+        assert_eq!(
+            DatagramType::ALL.iter().map(|value| value.text()).collect::<Vec<_>>(),
+            ["media", "bind", "ping", "report"]
+        );
+        for value in FrameDrop::ALL {
+            assert_eq!(FrameDrop::ALL[value.index()], *value);
+            assert_eq!(value.0.family(), Family::FramesDropped);
+        }
+    }
+
+    #[test]
+    fn gauges_are_gauges_and_counters_counters() {
+        for counter in Counter::ALL {
+            let is_gauge = matches!(shown(&metrics().media, *counter), Shown::Gauge(_));
+            assert_eq!(is_gauge, counter.family().is_gauge(), "{counter:?}");
+        }
+    }
+}

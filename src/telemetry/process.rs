@@ -1,0 +1,70 @@
+//! What the kernel says of this process, from `/proc/self`. Elsewhere than on Linux: nothing.
+
+use std::{fs, time::Duration};
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// One reading.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
+pub struct ProcessReading {
+    /// CPU time used so far, user and system.
+    pub cpu_seconds: f64,
+    /// Resident memory.
+    pub resident_memory_bytes: u64,
+    /// Open file descriptors.
+    pub open_files: u64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// The unit of times in `/proc/self/stat`: `USER_HZ`, which is 100 wherever Linux runs today (proc(5)).
+const TICKS_PER_SECOND: u64 = 100;
+
+impl ProcessReading {
+    /// Reads it now.
+    #[must_use]
+    pub fn take() -> Option<Self> {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        Some(Self {
+            cpu_seconds: cpu_time(&fs::read_to_string("/proc/self/stat").ok()?)?.as_secs_f64(),
+            resident_memory_bytes: status_number(&status, "VmRSS:")? * 1_024,
+            open_files: fs::read_dir("/proc/self/fd").ok()?.count() as u64,
+            threads: status_number(&status, "Threads:")?,
+        })
+    }
+}
+
+/// User and system time from `/proc/self/stat`: fields 14 and 15, counted after the name, which may hold spaces.
+fn cpu_time(stat: &str) -> Option<Duration> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(11);
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    let ticks = next()? + next()?;
+    Some(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+}
+
+fn status_number(status: &str, key: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_lines_are_read() {
+        let stat = "4711 (an (odd) name) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20";
+        assert_eq!(cpu_time(stat), Some(Duration::from_secs(3)));
+        assert_eq!(cpu_time("4711"), None);
+        assert_eq!(status_number("Name:\tx\nVmRSS:\t    2048 kB\n", "VmRSS:"), Some(2_048));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_has_memory_files_and_threads() {
+        let reading = ProcessReading::take().expect("Linux has /proc");
+        assert!(reading.resident_memory_bytes > 100_000 && reading.open_files >= 3 && reading.threads >= 1);
+    }
+}
