@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Ban, ChannelRole, Result, Store, StoreError, micros, moment,
-    pools::{begin, on_db},
+    pools::{on_db, transaction},
 };
 
 /// A row of `bans`.
@@ -40,17 +40,8 @@ impl Store {
     /// # Errors
     /// `OwnerStays` when it is the channel's owner, `Missing` when the channel or the user does not exist.
     pub async fn set_ban(&self, ban: Ban) -> Result<()> {
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
-            let role: Option<String> =
-                sqlx::query_scalar("DELETE FROM memberships WHERE channel_id = $1 AND user_id = $2 RETURNING role")
-                    .bind(ban.channel.0)
-                    .bind(ban.user.0)
-                    .fetch_optional(&mut *tx)
-                    .await?;
-            if role.as_deref() == Some(ChannelRole::Owner.as_str()) {
-                return Err(StoreError::OwnerStays);
-            }
+        transaction!(self, |tx| {
+            // The ban first: it holds on to the channel's row, which a deletion of the channel takes before its members'.
             sqlx::query(
                 "INSERT INTO bans (channel_id, user_id, by_id, reason, until_us) VALUES ($1, $2, $3, $4, $5)
                  ON CONFLICT (channel_id, user_id) DO UPDATE
@@ -63,6 +54,15 @@ impl Store {
             .bind(ban.until.map(micros))
             .execute(&mut *tx)
             .await?;
+            let role: Option<String> =
+                sqlx::query_scalar("DELETE FROM memberships WHERE channel_id = $1 AND user_id = $2 RETURNING role")
+                    .bind(ban.channel.0)
+                    .bind(ban.user.0)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            if role.as_deref() == Some(ChannelRole::Owner.as_str()) {
+                return Err(StoreError::OwnerStays);
+            }
             tx.commit().await?;
             Ok(())
         })

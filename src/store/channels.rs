@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Channel, ChannelChange, NewChannel, Result, Store, StoreError, count, folded, micros, moment,
-    pools::{Dialect, Lock, begin, on_db},
+    pools::{Dialect, Lock, on_db, transaction},
 };
 
 /// A row of `channels`.
@@ -51,8 +51,7 @@ impl Store {
     /// `Conflict` when the name is taken, `LimitReached`, `Missing` when the owner does not exist.
     pub async fn create_channel(&self, new: NewChannel, max_channels: u32) -> Result<Channel> {
         let now_us = micros(OffsetDateTime::now_utc());
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
+        transaction!(self, |tx| {
             Dialect::lock(&mut tx, Lock::Channels).await?;
             let row: Option<ChannelRow> = sqlx::query_as(
                 "INSERT INTO channels
@@ -181,8 +180,9 @@ impl Store {
     /// # Errors
     /// Only the database's.
     pub async fn delete_channel(&self, id: ChannelId) -> Result<bool> {
-        on_db!(&self.writers, |db| {
-            let done = sqlx::query("DELETE FROM channels WHERE id = $1").bind(id.0).execute(db).await?;
+        transaction!(self, |tx| {
+            let done = sqlx::query("DELETE FROM channels WHERE id = $1").bind(id.0).execute(&mut *tx).await?;
+            tx.commit().await?;
             Ok(done.rows_affected() > 0)
         })
     }

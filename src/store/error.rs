@@ -22,6 +22,9 @@ pub enum StoreError {
     /// The database cannot be reached or is overloaded: later it may work. The text is for logs.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// The database undid the change, several times, to let others go on that wanted the same rows.
+    #[error("the database undid the change for another's sake")]
+    Interrupted,
     /// The database holds, or said, what it should not. The text is for logs.
     #[error("the database: {0}")]
     Corrupt(String),
@@ -44,7 +47,7 @@ impl From<StoreError> for AppError {
                 ErrorCode::Conflict,
                 "the owner can be neither removed, banned nor given a lesser role: make another member owner first",
             ),
-            StoreError::Unavailable(_) => Self::retry(
+            StoreError::Unavailable(_) | StoreError::Interrupted => Self::retry(
                 ErrorCode::TemporarilyUnavailable,
                 "the database cannot be reached; try again shortly",
                 RETRY_AFTER_S,
@@ -62,6 +65,7 @@ impl From<sqlx::Error> for StoreError {
         match error {
             sqlx::Error::Database(error) if error.is_foreign_key_violation() => Self::Missing,
             sqlx::Error::Database(error) if error.is_unique_violation() => Self::Conflict(unique(error.message())),
+            sqlx::Error::Database(error) if is_interrupted(error.code().as_deref()) => Self::Interrupted,
             sqlx::Error::Database(error) if is_passing(error.code().as_deref()) => Self::Unavailable(text),
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -86,11 +90,16 @@ fn unique(message: &str) -> &'static str {
     }
 }
 
+/// PostgreSQL's codes for a deadlock and for transactions that cannot have been one after the other.
+fn is_interrupted(code: Option<&str>) -> bool {
+    matches!(code, Some("40P01" | "40001"))
+}
+
 /// Codes of what passes by itself. SQLite: busy, locked, I/O error, full, cannot open (in the low byte of extended codes).
-/// PostgreSQL's classes: 08 connection, 40 rollback, 53 resources, 55 locks, 57 operator, 58 system.
+/// PostgreSQL's classes: 08 connection, 53 resources, 55 locks, 57 operator, 58 system.
 fn is_passing(code: Option<&str>) -> bool {
     match code {
-        Some(code) if code.len() == 5 => ["08", "40", "53", "55", "57", "58"].contains(&&code[..2]),
+        Some(code) if code.len() == 5 => ["08", "53", "55", "57", "58"].contains(&&code[..2]),
         Some(code) => code.parse::<u32>().is_ok_and(|code| [5, 6, 10, 13, 14].contains(&(code & 0xff))),
         None => false,
     }
@@ -102,7 +111,7 @@ mod tests {
 
     #[test]
     fn only_what_passes_is_worth_another_try() {
-        for passing in ["5", "6", "261", "517", "13", "40001", "40P01", "53300", "57P01", "08006"] {
+        for passing in ["5", "6", "261", "517", "13", "53300", "57P01", "08006"] {
             assert!(is_passing(Some(passing)), "{passing}");
         }
         for lasting in ["1", "19", "2067", "23505", "42P01", ""] {

@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{
     Result, Store, micros,
-    pools::{begin, on_db},
+    pools::{on_db, transaction},
 };
 
 /// A bucket that an attempt counts in.
@@ -55,8 +55,7 @@ impl Store {
         let mut buckets = buckets.to_vec();
         buckets.sort_by_key(|bucket| bucket.key);
         let now_us = micros(now);
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
+        transaction!(self, |tx| {
             for bucket in &buckets {
                 let counted: Option<i64> = sqlx::query_scalar(
                     "INSERT INTO login_failures (failure_key, forgiven_us) VALUES ($1, $2 + $3)
@@ -92,8 +91,7 @@ impl Store {
     pub async fn take_back_login_attempt(&self, buckets: &[Bucket]) -> Result<()> {
         let mut buckets = buckets.to_vec();
         buckets.sort_by_key(|bucket| bucket.key);
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
+        transaction!(self, |tx| {
             for bucket in &buckets {
                 sqlx::query("UPDATE login_failures SET forgiven_us = forgiven_us - $2 WHERE failure_key = $1")
                     .bind(bucket.key.as_slice())
@@ -112,8 +110,7 @@ impl Store {
     /// # Errors
     /// Only the database's.
     pub async fn remember_login_place(&self, own: &Bucket, place: [u8; 32], now: OffsetDateTime) -> Result<()> {
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
+        transaction!(self, |tx| {
             let forgive = sqlx::query("DELETE FROM login_failures WHERE failure_key = $1").bind(own.key.as_slice());
             forgive.execute(&mut *tx).await?;
             sqlx::query(

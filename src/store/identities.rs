@@ -4,7 +4,7 @@ use antiphon_core::ids::UserId;
 
 use super::{
     NewUser, Result, Store, User,
-    pools::{begin, on_db},
+    pools::{on_db, transaction},
     users::{UserRow, insert_user},
 };
 
@@ -32,9 +32,8 @@ impl Store {
     /// # Errors
     /// `Conflict` when the username is taken, or the identity was added meanwhile.
     pub async fn create_external_user(&self, issuer: &str, subject: &str, new: NewUser) -> Result<User> {
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
-            let user = insert_user!(tx, new);
+        transaction!(self, |tx| {
+            let user = insert_user!(tx, &new);
             sqlx::query("INSERT INTO external_identities (issuer, subject, user_id) VALUES ($1, $2, $3)")
                 .bind(issuer)
                 .bind(subject)

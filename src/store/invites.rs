@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Invite, NewInvite, Result, Store, StoreError, count, micros, moment,
-    pools::{begin, on_db},
+    pools::{on_db, transaction},
 };
 
 /// Random bytes of a code: too many to guess.
@@ -56,8 +56,7 @@ impl Store {
     pub async fn create_invite(&self, new: NewInvite, most: u32) -> Result<Invite> {
         let code = new_code()?;
         let now_us = micros(OffsetDateTime::now_utc());
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
+        transaction!(self, |tx| {
             // Changes nothing, but only one transaction at a time can hold the channel's row.
             let held = sqlx::query("UPDATE channels SET name = name WHERE id = $1").bind(new.channel.0);
             if held.execute(&mut *tx).await?.rows_affected() == 0 {
@@ -110,8 +109,7 @@ impl Store {
     /// `Missing` when the user does not exist.
     pub async fn redeem_invite(&self, code: &str, user: UserId, now: OffsetDateTime) -> Result<Option<ChannelId>> {
         let now_us = micros(now);
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
+        transaction!(self, |tx| {
             let channel: Option<Uuid> = sqlx::query_scalar(
                 "SELECT channel_id FROM invites WHERE code = $1 AND (expires_us IS NULL OR expires_us > $2)
                  AND NOT EXISTS (SELECT 1 FROM bans WHERE bans.channel_id = invites.channel_id AND bans.user_id = $3

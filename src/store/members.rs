@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{
     ChannelRole, Membership, Result, Store, StoreError, User, micros,
-    pools::{begin, on_db},
+    pools::{on_db, transaction},
     users::UserRow,
 };
 
@@ -21,12 +21,8 @@ impl TryFrom<MembershipRow> for Membership {
     type Error = StoreError;
 
     fn try_from(row: MembershipRow) -> Result<Self> {
-        let role = match row.member_role.as_str() {
-            "owner" => ChannelRole::Owner,
-            "moderator" => ChannelRole::Moderator,
-            "member" => ChannelRole::Member,
-            other => return Err(StoreError::Corrupt(format!("{other:?} is no role in a channel"))),
-        };
+        let role = ChannelRole::from_text(&row.member_role)
+            .ok_or_else(|| StoreError::Corrupt(format!("{:?} is no role in a channel", row.member_role)))?;
         Ok(Self { role, priority: row.is_priority })
     }
 }
@@ -80,8 +76,7 @@ impl Store {
     /// `OwnerStays` when the owner would lose their role, `Missing` when the channel or the user does not exist.
     pub async fn set_membership(&self, channel: ChannelId, user: UserId, membership: Membership) -> Result<()> {
         let now_us = micros(OffsetDateTime::now_utc());
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
+        transaction!(self, |tx| {
             if membership.role == ChannelRole::Owner {
                 // The channel's row first: of two hand-overs at once the second waits here, and then sees the first one's owner.
                 let hand_over = "UPDATE channels SET owner_id = $2 WHERE id = $1";
@@ -117,8 +112,7 @@ impl Store {
     /// # Errors
     /// `OwnerStays` for the owner's.
     pub async fn remove_membership(&self, channel: ChannelId, user: UserId) -> Result<bool> {
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
+        transaction!(self, |tx| {
             let role: Option<String> =
                 sqlx::query_scalar("DELETE FROM memberships WHERE channel_id = $1 AND user_id = $2 RETURNING role")
                     .bind(channel.0)

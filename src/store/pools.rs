@@ -31,6 +31,32 @@ macro_rules! on_db {
 }
 pub(super) use on_db;
 
+/// Runs `$body` with `$tx` bound to a transaction that may write, which `$body` commits; what isn't committed is undone. When the database
+/// undid it to break a deadlock, it runs again.
+macro_rules! transaction {
+    ($store:expr, |$tx:ident| $body:block) => {
+        $crate::store::pools::on_db!(&$store.writers, |db| {
+            let mut tries_left = $crate::store::pools::TRIES;
+            loop {
+                let outcome: $crate::store::Result<_> = async {
+                    let mut $tx = $crate::store::pools::begin(db).await?;
+                    $body
+                }
+                .await;
+                tries_left -= 1;
+                match outcome {
+                    Err($crate::store::StoreError::Interrupted) if tries_left > 0 => {}
+                    outcome => break outcome,
+                }
+            }
+        })
+    };
+}
+pub(super) use transaction;
+
+/// How often a transaction is tried that the database undoes for another's sake.
+pub(super) const TRIES: u32 = 5;
+
 /// What the two databases call differently.
 pub(super) trait Dialect: sqlx::Database {
     /// Begins a transaction that will write. SQLite takes its one write lock here, so that no transaction fails half-way for
@@ -102,7 +128,7 @@ async fn open_sqlite(url: &str, connections: u32) -> Result<(Pools, Pools)> {
     let one =
         PoolOptions::<Sqlite>::new().max_connections(1).acquire_timeout(WAIT).idle_timeout(None).max_lifetime(None);
     let writers = one.connect_with(options.clone()).await.map_err(open_error)?;
-    migrator(SQLITE).run(&writers).await.map_err(migrate_error)?;
+    migrate_sqlite(&writers).await?;
     let readers = if url.contains(":memory:") || url.contains("mode=memory") {
         writers.clone()
     } else {
@@ -110,6 +136,20 @@ async fn open_sqlite(url: &str, connections: u32) -> Result<(Pools, Pools)> {
         many.acquire_timeout(WAIT).connect_with(options).await.map_err(open_error)?
     };
     Ok((Pools::Sqlite(writers), Pools::Sqlite(readers)))
+}
+
+/// Brings the tables up to date. Only PostgreSQL keeps two processes from doing so at once: here the slower one fails, and finds it done
+/// when it looks again.
+async fn migrate_sqlite(pool: &Pool<Sqlite>) -> Result<()> {
+    let mut connection = pool.acquire().await.map_err(open_error)?;
+    let mut outcome = Ok(());
+    for _ in 0..3 {
+        outcome = migrator(SQLITE).run_direct(None, &mut *connection, false).await;
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome.map_err(migrate_error)
 }
 
 async fn open_postgres(url: &str, connections: u32) -> Result<(Pools, Pools)> {
@@ -121,7 +161,8 @@ async fn open_postgres(url: &str, connections: u32) -> Result<(Pools, Pools)> {
         .log_slow_statements(LevelFilter::Warn, SLOW);
     // The tables are brought up to date on a connection of its own: that may take longer than a statement usually may.
     let mut connection = options.clone().options([("statement_timeout", "0")]).connect().await.map_err(open_error)?;
-    migrator(POSTGRES).run(&mut connection).await.map_err(migrate_error)?;
+    // `run` takes what is generic in a way that keeps this future from being `Send`.
+    migrator(POSTGRES).run_direct(None, &mut connection, false).await.map_err(migrate_error)?;
     connection.close().await?;
     let pool = PoolOptions::<Postgres>::new().max_connections(connections).acquire_timeout(WAIT);
     let pool = pool.connect_with(options).await.map_err(open_error)?;

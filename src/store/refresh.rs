@@ -6,11 +6,7 @@ use antiphon_core::ids::UserId;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{
-    Result, Store, User, micros,
-    pools::{begin, on_db},
-    users::UserRow,
-};
+use super::{Result, Store, User, micros, pools::transaction, users::UserRow};
 
 /// A SHA-256 of a token.
 type TokenHash = [u8; 32];
@@ -57,8 +53,7 @@ impl Store {
         most: u32,
     ) -> Result<()> {
         let family = Uuid::now_v7();
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
+        transaction!(self, |tx| {
             sqlx::query("INSERT INTO refresh_families (id, user_id, used_us, expires_us) VALUES ($1, $2, $3, $4)")
                 .bind(family)
                 .bind(user.0)
@@ -100,27 +95,36 @@ impl Store {
         lifetimes: Lifetimes,
     ) -> Result<Rotation> {
         let now_us = micros(now);
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
-            let family: Option<Uuid> = sqlx::query_scalar(
-                "UPDATE refresh_tokens SET is_used = TRUE
-                 WHERE token_hash = $1 AND is_used = FALSE AND expires_us > $2 RETURNING family_id",
+        transaction!(self, |tx| {
+            let family: Option<Uuid> = sqlx::query_scalar("SELECT family_id FROM refresh_tokens WHERE token_hash = $1")
+                .bind(token.as_slice())
+                .fetch_optional(&mut *tx)
+                .await?;
+            let Some(family) = family else { return Ok(Rotation::Unknown) };
+            // The family's row first: of several with the same token the others wait here, and then see what the first one did.
+            let held = sqlx::query("UPDATE refresh_families SET used_us = $2 WHERE id = $1").bind(family).bind(now_us);
+            if held.execute(&mut *tx).await?.rows_affected() == 0 {
+                return Ok(Rotation::Unknown);
+            }
+            let used = sqlx::query(
+                "UPDATE refresh_tokens SET is_used = TRUE WHERE token_hash = $1 AND is_used = FALSE AND expires_us > $2",
             )
             .bind(token.as_slice())
             .bind(now_us)
-            .fetch_optional(&mut *tx)
+            .execute(&mut *tx)
             .await?;
-            let Some(family) = family else {
+            if used.rows_affected() == 0 {
                 let reused = sqlx::query(
-                    "DELETE FROM refresh_families WHERE id IN
-                         (SELECT family_id FROM refresh_tokens WHERE token_hash = $1 AND is_used = TRUE)",
+                    "DELETE FROM refresh_families WHERE id = $1
+                         AND EXISTS (SELECT 1 FROM refresh_tokens WHERE token_hash = $2 AND is_used = TRUE)",
                 )
+                .bind(family)
                 .bind(token.as_slice())
                 .execute(&mut *tx)
                 .await?;
                 tx.commit().await?;
                 return Ok(if reused.rows_affected() > 0 { Rotation::Reused } else { Rotation::Unknown });
-            };
+            }
             let row: UserRow = sqlx::query_as(
                 "SELECT users.* FROM users JOIN refresh_families ON refresh_families.user_id = users.id
                  WHERE refresh_families.id = $1",
@@ -130,9 +134,8 @@ impl Store {
             .await?;
             let user = User::try_from(row)?;
             let expires_us = micros(now + lifetimes.of(user.is_guest));
-            sqlx::query("UPDATE refresh_families SET used_us = $2, expires_us = $3 WHERE id = $1")
+            sqlx::query("UPDATE refresh_families SET expires_us = $2 WHERE id = $1")
                 .bind(family)
-                .bind(now_us)
                 .bind(expires_us)
                 .execute(&mut *tx)
                 .await?;
@@ -154,12 +157,15 @@ impl Store {
     /// # Errors
     /// Only the database's.
     pub async fn end_refresh_family(&self, token: TokenHash) -> Result<bool> {
-        on_db!(&self.writers, |db| {
+        transaction!(self, |tx| {
             let done = sqlx::query(
                 "DELETE FROM refresh_families WHERE id IN (SELECT family_id FROM refresh_tokens WHERE token_hash = $1)",
             )
-            .bind(token.as_slice());
-            Ok(done.execute(db).await?.rows_affected() > 0)
+            .bind(token.as_slice())
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(done.rows_affected() > 0)
         })
     }
 
@@ -168,8 +174,10 @@ impl Store {
     /// # Errors
     /// Only the database's.
     pub async fn end_refresh_families_of(&self, user: UserId) -> Result<u64> {
-        on_db!(&self.writers, |db| {
-            let done = sqlx::query("DELETE FROM refresh_families WHERE user_id = $1").bind(user.0).execute(db).await?;
+        transaction!(self, |tx| {
+            let done =
+                sqlx::query("DELETE FROM refresh_families WHERE user_id = $1").bind(user.0).execute(&mut *tx).await?;
+            tx.commit().await?;
             Ok(done.rows_affected())
         })
     }

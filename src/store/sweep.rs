@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Result, Store, micros, pools::on_db};
+use super::{Result, Store, micros, pools::transaction};
 
 /// Rows of one kind that one sweep deletes at most, so that it never holds the database for long.
 const BATCH: i64 = 500;
@@ -109,8 +109,10 @@ impl Store {
     }
 
     async fn delete(&self, statement: &'static str, before_us: i64) -> Result<u64> {
-        on_db!(&self.writers, |db| {
-            Ok(sqlx::query(statement).bind(before_us).bind(BATCH).execute(db).await?.rows_affected())
+        transaction!(self, |tx| {
+            let done = sqlx::query(statement).bind(before_us).bind(BATCH).execute(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(done.rows_affected())
         })
     }
 }

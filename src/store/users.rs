@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     NewUser, Result, Store, StoreError, User, folded, moment,
-    pools::{begin, on_db},
+    pools::{on_db, transaction},
 };
 
 /// A row of `users`.
@@ -51,7 +51,7 @@ pub(super) const fn role_name(role: Role) -> &'static str {
 /// Inserts the account `$new` in the transaction `$tx` and gives it back.
 macro_rules! insert_user {
     ($tx:ident, $new:expr) => {{
-        let new: $crate::store::NewUser = $new;
+        let new: &$crate::store::NewUser = $new;
         if new.first_is_admin {
             $crate::store::pools::Dialect::lock(&mut $tx, $crate::store::pools::Lock::Accounts).await?;
         }
@@ -88,9 +88,8 @@ impl Store {
     /// # Errors
     /// `Conflict` when the username is taken.
     pub async fn create_user(&self, new: NewUser) -> Result<User> {
-        on_db!(&self.writers, |db| {
-            let mut tx = begin(db).await?;
-            let user = insert_user!(tx, new);
+        transaction!(self, |tx| {
+            let user = insert_user!(tx, &new);
             tx.commit().await?;
             Ok(user)
         })

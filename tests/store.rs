@@ -1,0 +1,797 @@
+//! The store, on both databases: every check below runs on SQLite and on PostgreSQL.
+
+mod support;
+
+use std::future::Future;
+
+use antiphon::store::{
+    Attempt, Ban, Bucket, Channel, ChannelChange, ChannelRole, LOGIN_PLACE_REMEMBERED, Lifetimes, Membership,
+    NewChannel, NewInvite, NewUser, Rotation, Store, StoreError, Swept, User,
+};
+use antiphon_core::{
+    gateway::Role,
+    ids::{ChannelId, UserId},
+};
+use support::databases::TestDatabase;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+/// Declares each check as a test on each database.
+macro_rules! on_both {
+    ($($check:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $check() {
+                super::run(super::TestDatabase::sqlite(), super::$check).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $check() {
+                super::run(super::TestDatabase::postgres().await, super::$check).await;
+            })+
+        }
+    };
+}
+
+on_both!(
+    accounts_are_found_by_id_and_by_name,
+    a_username_is_taken_in_any_case,
+    passwords_are_kept_apart_from_accounts,
+    accounts_change,
+    the_first_account_is_an_administrator,
+    of_many_first_accounts_one_is_an_administrator,
+    channels_are_made_changed_and_deleted,
+    a_channel_name_is_taken_in_any_case,
+    there_are_never_too_many_channels,
+    listings_show_public_channels_and_ones_own,
+    members_come_change_and_go,
+    a_channel_has_one_owner,
+    of_many_hand_overs_at_once_one_lasts,
+    bans_end_membership_and_end_themselves,
+    invites_make_members,
+    a_one_use_invite_lets_exactly_one_in,
+    one_user_at_once_uses_an_invite_once,
+    invites_run_out,
+    there_are_never_too_many_invites,
+    refresh_tokens_rotate,
+    a_used_refresh_token_ends_its_family,
+    of_many_refreshes_at_once_one_wins,
+    refresh_tokens_run_out_and_log_out,
+    logins_of_an_account_are_bounded,
+    failures_fill_and_are_forgiven,
+    many_attempts_at_once_do_not_pass_together,
+    a_refused_attempt_counts_nowhere,
+    login_places_are_remembered_for_a_while,
+    external_identities_belong_to_accounts,
+    the_sweep_deletes_what_has_had_its_time,
+    the_sweep_works_in_batches,
+    what_belongs_to_nobody_is_missing,
+    what_is_stored_is_there_after_opening_again,
+    many_writers_wait_for_each_other,
+    whatever_happens_at_once_waits_its_turn,
+    a_closed_store_is_unavailable,
+);
+
+/// Several processes that start at once on a new database all find it up to date.
+async fn check_first_starts(database: TestDatabase) {
+    let stores = at_once(5, |_| {
+        let url = database.url();
+        async move { open(&url).await }
+    });
+    for (index, store) in stores.await.into_iter().enumerate() {
+        user(&store, &format!("user{index}")).await;
+        assert_eq!(store.users_count().await, Ok(index as u64 + 1));
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_may_start_at_once_on_a_new_sqlite_file() {
+    check_first_starts(TestDatabase::sqlite()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_may_start_at_once_on_a_new_postgres_database() {
+    check_first_starts(TestDatabase::postgres().await).await;
+}
+
+/// What a check gets: an open store, and its database.
+struct Context {
+    store: Store,
+    url: String,
+}
+
+async fn run<F: Future<Output = ()>>(database: TestDatabase, check: fn(Context) -> F) {
+    let store = open(&database.url()).await;
+    check(Context { store: store.clone(), url: database.url() }).await;
+    store.close().await;
+}
+
+async fn open(url: &str) -> Store {
+    Store::open(url).await.expect("the database opens")
+}
+
+/// Long after 1970, and the same in each run.
+fn start() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_900_000_000).expect("a moment")
+}
+
+async fn user(store: &Store, name: &str) -> User {
+    store.create_user(NewUser::named(name)).await.expect("a free name")
+}
+
+async fn guest(store: &Store, name: &str) -> User {
+    store.create_user(NewUser { is_guest: true, ..NewUser::named(name) }).await.expect("a free name")
+}
+
+fn new_channel(name: &str, owner: &User) -> NewChannel {
+    NewChannel {
+        name: name.to_owned(),
+        description: String::new(),
+        owner: owner.id,
+        max_users: 10,
+        max_speakers: 0,
+        is_private: false,
+    }
+}
+
+async fn channel(store: &Store, name: &str, owner: &User) -> Channel {
+    store.create_channel(new_channel(name, owner), u32::MAX).await.expect("a free name")
+}
+
+fn invite(channel: &Channel, by: &User) -> NewInvite {
+    NewInvite { channel: channel.id, by: by.id, max_uses: None, expires_at: None }
+}
+
+const MEMBER: Membership = Membership { role: ChannelRole::Member, priority: false };
+const MODERATOR: Membership = Membership { role: ChannelRole::Moderator, priority: false };
+const OWNER: Membership = Membership { role: ChannelRole::Owner, priority: false };
+
+/// Runs `task(0)` to `task(count - 1)` at once and gives their results.
+async fn at_once<T, F>(count: usize, task: impl Fn(usize) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(count));
+    let tasks: Vec<_> = (0..count)
+        .map(|index| {
+            let (barrier, work) = (barrier.clone(), task(index));
+            tokio::spawn(async move {
+                barrier.wait().await;
+                work.await
+            })
+        })
+        .collect();
+    let mut results = Vec::new();
+    for task in tasks {
+        results.push(task.await.expect("no panic"));
+    }
+    results
+}
+
+async fn accounts_are_found_by_id_and_by_name(Context { store, .. }: Context) {
+    let before = OffsetDateTime::now_utc() - Duration::SECOND;
+    let made = user(&store, "Zoé").await;
+    assert_eq!((made.username.as_str(), made.display_name.as_str()), ("Zoé", "Zoé"));
+    assert_eq!((made.role, made.is_active, made.is_guest), (Role::User, true, false));
+    assert!(made.created_at > before && made.created_at <= OffsetDateTime::now_utc());
+    assert_eq!(store.user(made.id).await, Ok(Some(made.clone())));
+    for name in ["Zoé", "zOÉ", "zoe\u{301}"] {
+        assert_eq!(store.user_by_name(name).await, Ok(Some(made.clone())), "{name}");
+    }
+    assert_eq!(store.user_by_name("zoe").await, Ok(None));
+    assert_eq!(store.user(UserId(Uuid::now_v7())).await, Ok(None));
+}
+
+async fn a_username_is_taken_in_any_case(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let taken = store.create_user(NewUser::named("aNNA")).await;
+    assert_eq!(taken, Err(StoreError::Conflict("username")));
+    let same_id = store.create_user(NewUser { id: Some(anna.id), ..NewUser::named("Berta") }).await;
+    assert_eq!(same_id, Err(StoreError::Conflict("id")));
+    assert_eq!(store.users_count().await, Ok(1));
+}
+
+async fn passwords_are_kept_apart_from_accounts(Context { store, .. }: Context) {
+    let with = NewUser { password_hash: Some("$argon2id$…".to_owned()), ..NewUser::named("Anna") };
+    let anna = store.create_user(with).await.expect("a free name");
+    user(&store, "Berta").await;
+    assert_eq!(store.credentials("ANNA").await, Ok(Some((anna, "$argon2id$…".to_owned()))));
+    assert_eq!(store.credentials("Berta").await, Ok(None), "no password");
+    assert_eq!(store.credentials("nobody").await, Ok(None));
+}
+
+async fn accounts_change(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    assert_eq!(store.set_role(anna.id, Role::Admin).await, Ok(true));
+    assert_eq!(store.set_active(anna.id, false).await, Ok(true));
+    let renamed = store.set_display_name(anna.id, "Anna B.").await.expect("works").expect("exists");
+    let found = store.user(anna.id).await.expect("works").expect("exists");
+    assert_eq!(renamed, found);
+    assert_eq!((found.role, found.is_active, found.display_name.as_str()), (Role::Admin, false, "Anna B."));
+    let nobody = UserId(Uuid::now_v7());
+    assert_eq!(store.set_role(nobody, Role::Admin).await, Ok(false));
+    assert_eq!(store.set_active(nobody, false).await, Ok(false));
+    assert_eq!(store.set_display_name(nobody, "x").await, Ok(None));
+}
+
+async fn the_first_account_is_an_administrator(Context { store, .. }: Context) {
+    let first = |name| NewUser { first_is_admin: true, ..NewUser::named(name) };
+    guest(&store, "Guest").await;
+    let anna = store.create_user(first("Anna")).await.expect("a free name");
+    let berta = store.create_user(first("Berta")).await.expect("a free name");
+    assert_eq!((anna.role, berta.role), (Role::Admin, Role::User), "a guest is not the first account");
+    assert_eq!((store.users_count().await, store.guests_count().await), (Ok(2), Ok(1)));
+}
+
+async fn of_many_first_accounts_one_is_an_administrator(Context { store, .. }: Context) {
+    let roles = at_once(20, |index| {
+        let store = store.clone();
+        async move {
+            let new = NewUser { first_is_admin: true, ..NewUser::named(format!("user{index}")) };
+            store.create_user(new).await.expect("a free name").role
+        }
+    });
+    assert_eq!(roles.await.iter().filter(|role| **role == Role::Admin).count(), 1);
+}
+
+async fn channels_are_made_changed_and_deleted(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let new = NewChannel {
+        description: "Everything".to_owned(),
+        max_users: 12,
+        max_speakers: 3,
+        is_private: true,
+        ..new_channel("General", &anna)
+    };
+    let made = store.create_channel(new, 100).await.expect("a free name");
+    assert_eq!((made.name.as_str(), made.description.as_str(), made.owner), ("General", "Everything", anna.id));
+    assert_eq!((made.max_users, made.max_speakers, made.is_private), (12, 3, true));
+    assert_eq!(store.channel(made.id).await, Ok(Some(made.clone())));
+    assert_eq!(store.channel_by_name("gENERAL").await, Ok(Some(made.clone())));
+    assert_eq!(store.membership(made.id, anna.id).await, Ok(Some(OWNER)), "the owner is a member");
+
+    let nothing = store.update_channel(made.id, ChannelChange::default()).await;
+    assert_eq!(nothing, Ok(Some(made.clone())));
+    let change = ChannelChange { name: Some("Lobby".to_owned()), is_private: Some(false), ..ChannelChange::default() };
+    let changed = store.update_channel(made.id, change).await.expect("works").expect("exists");
+    assert_eq!(changed, Channel { name: "Lobby".to_owned(), is_private: false, ..made.clone() });
+    assert_eq!(store.channel_by_name("general").await, Ok(None), "the old name is free");
+    let change = ChannelChange {
+        description: Some(String::new()),
+        max_users: Some(1),
+        max_speakers: Some(0),
+        ..ChannelChange::default()
+    };
+    let changed = store.update_channel(made.id, change).await.expect("works").expect("exists");
+    assert_eq!((changed.description.as_str(), changed.max_users, changed.max_speakers), ("", 1, 0));
+
+    let code = store.create_invite(invite(&made, &anna), 10).await.expect("room").code;
+    assert_eq!(store.delete_channel(made.id).await, Ok(true));
+    assert_eq!(store.delete_channel(made.id).await, Ok(false));
+    assert_eq!(store.channel(made.id).await, Ok(None));
+    assert_eq!(store.membership(made.id, anna.id).await, Ok(None));
+    assert_eq!(store.invite(&code, start()).await, Ok(None));
+    assert_eq!(store.update_channel(made.id, ChannelChange::default()).await, Ok(None));
+}
+
+async fn a_channel_name_is_taken_in_any_case(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    channel(&store, "General", &anna).await;
+    let lobby = channel(&store, "Lobby", &anna).await;
+    let taken = store.create_channel(new_channel("gENERAL", &anna), 100).await;
+    assert_eq!(taken, Err(StoreError::Conflict("channel name")));
+    let change = ChannelChange { name: Some("GENERAL".to_owned()), ..ChannelChange::default() };
+    assert_eq!(store.update_channel(lobby.id, change).await, Err(StoreError::Conflict("channel name")));
+    let same = ChannelChange { name: Some("LOBBY".to_owned()), ..ChannelChange::default() };
+    assert_eq!(store.update_channel(lobby.id, same).await.expect("its own name").expect("exists").name, "LOBBY");
+}
+
+async fn there_are_never_too_many_channels(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let results = at_once(30, |index| {
+        let (store, new) = (store.clone(), new_channel(&format!("channel{index}"), &anna));
+        async move { store.create_channel(new, 7).await }
+    });
+    let results = results.await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 7);
+    let refused = results.iter().filter_map(|result| result.as_ref().err());
+    assert!(
+        refused.clone().all(|error| *error == StoreError::LimitReached("channels")),
+        "{:?}",
+        refused.collect::<Vec<_>>()
+    );
+    assert_eq!(store.channels_count().await, Ok(7));
+}
+
+async fn listings_show_public_channels_and_ones_own(Context { store, .. }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    channel(&store, "zebra", &anna).await;
+    channel(&store, "Ape", &anna).await;
+    let secret = NewChannel { is_private: true, ..new_channel("secret", &anna) };
+    let secret = store.create_channel(secret, 100).await.expect("a free name");
+    let names = |channels: Vec<Channel>| channels.into_iter().map(|channel| channel.name).collect::<Vec<_>>();
+    assert_eq!(names(store.public_channels().await.expect("works")), ["Ape", "zebra"]);
+    assert_eq!(names(store.channels_of(anna.id).await.expect("works")), ["Ape", "secret", "zebra"]);
+    assert!(store.channels_of(berta.id).await.expect("works").is_empty());
+    store.set_membership(secret.id, berta.id, MEMBER).await.expect("works");
+    assert_eq!(names(store.channels_of(berta.id).await.expect("works")), ["secret"]);
+}
+
+async fn members_come_change_and_go(Context { store, .. }: Context) {
+    let (anna, berta, clara) = (user(&store, "Anna").await, user(&store, "Berta").await, user(&store, "Clara").await);
+    let general = channel(&store, "General", &anna).await;
+    assert_eq!(store.membership(general.id, berta.id).await, Ok(None));
+    store.set_membership(general.id, berta.id, MEMBER).await.expect("works");
+    store.set_membership(general.id, clara.id, MODERATOR).await.expect("works");
+    let priority = Membership { priority: true, ..MODERATOR };
+    store.set_membership(general.id, berta.id, priority).await.expect("works");
+    assert_eq!(store.membership(general.id, berta.id).await, Ok(Some(priority)));
+    let all = store.memberships(general.id).await.expect("works");
+    assert_eq!(all, [(anna, OWNER), (berta.clone(), priority), (clara, MODERATOR)], "in the order they came");
+    assert_eq!(store.remove_membership(general.id, berta.id).await, Ok(true));
+    assert_eq!(store.remove_membership(general.id, berta.id).await, Ok(false));
+    assert_eq!(store.membership(general.id, berta.id).await, Ok(None));
+}
+
+async fn a_channel_has_one_owner(Context { store, .. }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    let general = channel(&store, "General", &anna).await;
+    for role in [MEMBER, MODERATOR] {
+        assert_eq!(store.set_membership(general.id, anna.id, role).await, Err(StoreError::OwnerStays));
+    }
+    assert_eq!(store.remove_membership(general.id, anna.id).await, Err(StoreError::OwnerStays));
+    let ban = Ban { channel: general.id, user: anna.id, by: berta.id, reason: None, until: None };
+    assert_eq!(store.set_ban(ban).await, Err(StoreError::OwnerStays));
+    assert_eq!(store.membership(general.id, anna.id).await, Ok(Some(OWNER)));
+    let priority = Membership { priority: true, ..OWNER };
+    store.set_membership(general.id, anna.id, priority).await.expect("still the owner");
+    assert_eq!(store.membership(general.id, anna.id).await, Ok(Some(priority)));
+
+    store.set_membership(general.id, berta.id, OWNER).await.expect("a new owner");
+    assert_eq!(store.membership(general.id, berta.id).await, Ok(Some(OWNER)));
+    assert_eq!(store.membership(general.id, anna.id).await, Ok(Some(Membership { priority: true, ..MODERATOR })));
+    assert_eq!(store.channel(general.id).await.expect("works").expect("exists").owner, berta.id);
+    assert_eq!(store.remove_membership(general.id, anna.id).await, Ok(true));
+}
+
+async fn of_many_hand_overs_at_once_one_lasts(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let general = channel(&store, "General", &anna).await;
+    let mut others = Vec::new();
+    for index in 0..10 {
+        others.push(user(&store, &format!("user{index}")).await.id);
+    }
+    let results = at_once(10, |index| {
+        let (store, user) = (store.clone(), others[index]);
+        async move { store.set_membership(general.id, user, OWNER).await }
+    });
+    assert!(results.await.iter().all(Result::is_ok));
+    let members = store.memberships(general.id).await.expect("works");
+    let owners: Vec<_> = members.iter().filter(|(_, membership)| membership.role == ChannelRole::Owner).collect();
+    assert_eq!(owners.len(), 1, "{owners:?}");
+    assert_eq!(store.channel(general.id).await.expect("works").expect("exists").owner, owners[0].0.id);
+}
+
+async fn bans_end_membership_and_end_themselves(Context { store, .. }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    let general = channel(&store, "General", &anna).await;
+    store.set_membership(general.id, berta.id, MEMBER).await.expect("works");
+    let until = start() + Duration::HOUR;
+    let ban =
+        Ban { channel: general.id, user: berta.id, by: anna.id, reason: Some("noise".to_owned()), until: Some(until) };
+    store.set_ban(ban.clone()).await.expect("works");
+    assert_eq!(store.membership(general.id, berta.id).await, Ok(None));
+    assert_eq!(store.active_ban(general.id, berta.id, start()).await, Ok(Some(ban.clone())));
+    assert_eq!(store.active_ban(general.id, berta.id, until - Duration::MICROSECOND).await, Ok(Some(ban.clone())));
+    assert_eq!(store.active_ban(general.id, berta.id, until).await, Ok(None));
+    assert_eq!(store.active_ban(general.id, anna.id, start()).await, Ok(None));
+
+    let for_good = Ban { until: None, reason: None, ..ban };
+    store.set_ban(for_good.clone()).await.expect("in place of the first");
+    assert_eq!(store.active_ban(general.id, berta.id, until + Duration::WEEK * 5_000).await, Ok(Some(for_good)));
+    assert_eq!(store.remove_ban(general.id, berta.id).await, Ok(true));
+    assert_eq!(store.remove_ban(general.id, berta.id).await, Ok(false));
+    assert_eq!(store.active_ban(general.id, berta.id, start()).await, Ok(None));
+}
+
+async fn invites_make_members(Context { store, .. }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    let general = channel(&store, "General", &anna).await;
+    let made = store.create_invite(invite(&general, &anna), 10).await.expect("room");
+    assert_eq!((made.channel, made.by, made.uses), (general.id, anna.id, 0));
+    assert_eq!(store.invite(&made.code, start()).await, Ok(Some(made.clone())));
+    assert_eq!(store.redeem_invite(&made.code, berta.id, start()).await, Ok(Some(general.id)));
+    assert_eq!(store.redeem_invite(&made.code, berta.id, start()).await, Ok(Some(general.id)), "again is no error");
+    assert_eq!(store.redeem_invite(&made.code, anna.id, start()).await, Ok(Some(general.id)));
+    assert_eq!(store.membership(general.id, berta.id).await, Ok(Some(MEMBER)));
+    assert_eq!(store.membership(general.id, anna.id).await, Ok(Some(OWNER)), "nobody is made less");
+    assert_eq!(
+        store.invite(&made.code, start()).await.expect("works").expect("open").uses,
+        1,
+        "members use up nothing"
+    );
+    assert_eq!(store.redeem_invite("unknown", berta.id, start()).await, Ok(None));
+}
+
+async fn a_one_use_invite_lets_exactly_one_in(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let general = channel(&store, "General", &anna).await;
+    let code =
+        store.create_invite(NewInvite { max_uses: Some(1), ..invite(&general, &anna) }, 10).await.expect("room").code;
+    let mut users = Vec::new();
+    for index in 0..40 {
+        users.push(user(&store, &format!("user{index}")).await.id);
+    }
+    let results = at_once(40, |index| {
+        let (store, code, user) = (store.clone(), code.clone(), users[index]);
+        async move { store.redeem_invite(&code, user, start()).await.expect("the database works") }
+    });
+    assert_eq!(results.await.into_iter().flatten().collect::<Vec<_>>(), [general.id]);
+    assert_eq!(store.memberships(general.id).await.expect("works").len(), 2, "the owner and one more");
+    assert_eq!(store.invite(&code, start()).await, Ok(None));
+}
+
+async fn one_user_at_once_uses_an_invite_once(Context { store, .. }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    let general = channel(&store, "General", &anna).await;
+    let code =
+        store.create_invite(NewInvite { max_uses: Some(5), ..invite(&general, &anna) }, 10).await.expect("room").code;
+    let results = at_once(10, |_| {
+        let (store, code) = (store.clone(), code.clone());
+        async move { store.redeem_invite(&code, berta.id, start()).await.expect("the database works") }
+    });
+    assert!(results.await.iter().all(|result| *result == Some(general.id)));
+    assert_eq!(store.invite(&code, start()).await.expect("works").expect("open").uses, 1);
+}
+
+async fn invites_run_out(Context { store, .. }: Context) {
+    let (anna, berta, clara) = (user(&store, "Anna").await, user(&store, "Berta").await, user(&store, "Clara").await);
+    let general = channel(&store, "General", &anna).await;
+    let until = start() + Duration::HOUR;
+    let timed = NewInvite { expires_at: Some(until), ..invite(&general, &anna) };
+    let code = store.create_invite(timed, 10).await.expect("room").code;
+    assert_eq!(store.redeem_invite(&code, berta.id, until).await, Ok(None));
+    assert_eq!(store.invite(&code, until).await, Ok(None));
+    assert_eq!(store.redeem_invite(&code, berta.id, until - Duration::MICROSECOND).await, Ok(Some(general.id)));
+
+    let ban = Ban { channel: general.id, user: clara.id, by: anna.id, reason: None, until: None };
+    store.set_ban(ban).await.expect("works");
+    assert_eq!(store.redeem_invite(&code, clara.id, start()).await, Ok(None), "no invite gets round a ban");
+    assert_eq!(store.membership(general.id, clara.id).await, Ok(None));
+}
+
+async fn there_are_never_too_many_invites(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let (general, lobby) = (channel(&store, "General", &anna).await, channel(&store, "Lobby", &anna).await);
+    let results = at_once(20, |_| {
+        let (store, new) = (store.clone(), NewInvite { max_uses: Some(1), ..invite(&general, &anna) });
+        async move { store.create_invite(new, 3).await }
+    });
+    let results = results.await;
+    let made: Vec<_> = results.iter().filter_map(|result| result.as_ref().ok()).collect();
+    assert_eq!(made.len(), 3);
+    store.create_invite(invite(&lobby, &anna), 3).await.expect("another channel has its own");
+    let berta = user(&store, "Berta").await;
+    store.redeem_invite(&made[0].code, berta.id, start()).await.expect("works").expect("open");
+    store.create_invite(invite(&general, &anna), 3).await.expect("one is used up");
+    let refused = store.create_invite(invite(&general, &anna), 3).await;
+    assert!(matches!(refused, Err(StoreError::LimitReached(_))), "{refused:?}");
+    let nowhere = NewInvite { channel: ChannelId(Uuid::now_v7()), ..invite(&general, &anna) };
+    assert_eq!(store.create_invite(nowhere, 3).await, Err(StoreError::Missing));
+}
+
+const LIFETIMES: Lifetimes = Lifetimes { account: Duration::DAY, guest: Duration::HOUR };
+
+async fn login(store: &Store, user: &User, token: u8) {
+    let expires_at = start() + LIFETIMES.of(user.is_guest);
+    store.start_refresh_family(user.id, [token; 32], start(), expires_at, 10).await.expect("works");
+}
+
+async fn refresh(store: &Store, token: u8, next: u8, now: OffsetDateTime) -> Rotation {
+    store.rotate_refresh([token; 32], [next; 32], now, LIFETIMES).await.expect("the database works")
+}
+
+async fn refresh_tokens_rotate(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    login(&store, &anna, 1).await;
+    for token in 1..20 {
+        // Each is used shortly before it runs out: the family lasts as long as it is used.
+        let now = start() + (Duration::DAY - Duration::SECOND) * i32::from(token);
+        assert_eq!(refresh(&store, token, token + 1, now).await, Rotation::Rotated(anna.clone()), "{token}");
+    }
+    assert_eq!(refresh(&store, 99, 100, start()).await, Rotation::Unknown);
+}
+
+async fn a_used_refresh_token_ends_its_family(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    login(&store, &anna, 1).await;
+    login(&store, &anna, 101).await;
+    refresh(&store, 1, 2, start()).await;
+    refresh(&store, 2, 3, start()).await;
+    assert_eq!(refresh(&store, 1, 4, start()).await, Rotation::Reused);
+    assert_eq!(
+        refresh(&store, 3, 5, start()).await,
+        Rotation::Unknown,
+        "the newest of the family is worth nothing now"
+    );
+    assert_eq!(refresh(&store, 1, 6, start()).await, Rotation::Unknown);
+    assert_eq!(refresh(&store, 101, 102, start()).await, Rotation::Rotated(anna), "another login goes on");
+}
+
+async fn of_many_refreshes_at_once_one_wins(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    login(&store, &anna, 1).await;
+    let results = at_once(10, |index| {
+        let store = store.clone();
+        async move { refresh(&store, 1, 10 + u8::try_from(index).expect("small"), start()).await }
+    });
+    let results = results.await;
+    let won = results.iter().filter(|rotation| matches!(rotation, Rotation::Rotated(_))).count();
+    let reused = results.iter().filter(|rotation| **rotation == Rotation::Reused).count();
+    assert_eq!((won, reused), (1, 1), "{results:?}");
+    for token in 10..20 {
+        assert_eq!(refresh(&store, token, 200, start()).await, Rotation::Unknown, "the family has ended");
+    }
+}
+
+async fn refresh_tokens_run_out_and_log_out(Context { store, .. }: Context) {
+    let (anna, visitor) = (user(&store, "Anna").await, guest(&store, "Visitor").await);
+    login(&store, &anna, 1).await;
+    login(&store, &visitor, 2).await;
+    assert_eq!(refresh(&store, 1, 3, start() + Duration::DAY).await, Rotation::Unknown);
+    let late = start() + Duration::minutes(59);
+    assert_eq!(refresh(&store, 2, 4, late).await, Rotation::Rotated(visitor));
+    assert_eq!(refresh(&store, 4, 5, late + Duration::HOUR).await, Rotation::Unknown, "a guest's last an hour");
+    assert_eq!(store.end_refresh_family([3; 32]).await, Ok(false));
+    assert_eq!(store.end_refresh_family([2; 32]).await, Ok(true), "a used token logs out, too");
+    assert_eq!(refresh(&store, 4, 5, late).await, Rotation::Unknown);
+    login(&store, &anna, 6).await;
+    assert_eq!(store.end_refresh_families_of(anna.id).await, Ok(2));
+    assert_eq!(refresh(&store, 6, 7, start()).await, Rotation::Unknown);
+}
+
+async fn logins_of_an_account_are_bounded(Context { store, .. }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    login(&store, &berta, 100).await;
+    for token in 1..=4 {
+        let now = start() + Duration::seconds(token.into());
+        store.start_refresh_family(anna.id, [token; 32], now, now + Duration::DAY, 3).await.expect("works");
+        if token == 3 {
+            refresh(&store, 1, 11, now).await;
+        }
+    }
+    let now = start() + Duration::MINUTE;
+    assert_eq!(refresh(&store, 2, 12, now).await, Rotation::Unknown, "the one unused for longest had to go");
+    for token in [11, 3, 4, 100] {
+        assert!(matches!(refresh(&store, token, token + 20, now).await, Rotation::Rotated(_)), "{token}");
+    }
+}
+
+fn bucket(key: u8, failures: u32) -> Bucket {
+    Bucket { key: [key; 32], failures, forgiven: Duration::MINUTE }
+}
+
+async fn attempt(store: &Store, buckets: &[Bucket], now: OffsetDateTime) -> Attempt {
+    store.begin_login_attempt(buckets, now).await.expect("the database works")
+}
+
+async fn failures_fill_and_are_forgiven(Context { store, .. }: Context) {
+    let three = [bucket(1, 3)];
+    for _ in 0..3 {
+        assert_eq!(attempt(&store, &three, start()).await, Attempt::Counted);
+    }
+    assert_eq!(attempt(&store, &three, start()).await, Attempt::Refused { retry_after: Duration::MINUTE });
+    let later = start() + Duration::seconds(59);
+    assert_eq!(attempt(&store, &three, later).await, Attempt::Refused { retry_after: Duration::SECOND });
+    let later = start() + Duration::MINUTE;
+    assert_eq!(attempt(&store, &three, later).await, Attempt::Counted, "one is forgiven");
+    assert!(matches!(attempt(&store, &three, later).await, Attempt::Refused { .. }), "only one");
+    store.take_back_login_attempt(&three).await.expect("works");
+    assert_eq!(attempt(&store, &three, later).await, Attempt::Counted, "one was taken back");
+    let much_later = start() + Duration::DAY;
+    for _ in 0..3 {
+        assert_eq!(attempt(&store, &three, much_later).await, Attempt::Counted, "all are forgiven, none is saved up");
+    }
+    assert!(matches!(attempt(&store, &three, much_later).await, Attempt::Refused { .. }));
+    store.remember_login_place(&three[0], [9; 32], much_later).await.expect("works");
+    assert_eq!(attempt(&store, &three, much_later).await, Attempt::Counted, "a right password forgives all");
+}
+
+async fn many_attempts_at_once_do_not_pass_together(Context { store, .. }: Context) {
+    let results = at_once(30, |_| {
+        let store = store.clone();
+        async move { attempt(&store, &[bucket(2, 5), bucket(1, 100)], start()).await }
+    });
+    assert_eq!(results.await.iter().filter(|attempt| **attempt == Attempt::Counted).count(), 5);
+}
+
+async fn a_refused_attempt_counts_nowhere(Context { store, .. }: Context) {
+    let (full, other) = (bucket(2, 1), bucket(1, 2));
+    assert_eq!(attempt(&store, &[full], start()).await, Attempt::Counted);
+    for _ in 0..10 {
+        assert!(matches!(attempt(&store, &[other, full], start()).await, Attempt::Refused { .. }));
+    }
+    for _ in 0..2 {
+        assert_eq!(attempt(&store, &[other], start()).await, Attempt::Counted);
+    }
+}
+
+async fn login_places_are_remembered_for_a_while(Context { store, .. }: Context) {
+    assert_eq!(store.is_login_place([1; 32], start()).await, Ok(false));
+    store.remember_login_place(&bucket(1, 1), [1; 32], start()).await.expect("works");
+    assert_eq!(store.is_login_place([1; 32], start()).await, Ok(true));
+    assert_eq!(store.is_login_place([2; 32], start()).await, Ok(false));
+    assert_eq!(store.is_login_place([1; 32], start() + Duration::SECOND).await, Ok(false));
+    store.remember_login_place(&bucket(1, 1), [1; 32], start() + Duration::DAY).await.expect("works");
+    assert_eq!(store.is_login_place([1; 32], start() + Duration::SECOND).await, Ok(true));
+}
+
+async fn external_identities_belong_to_accounts(Context { store, .. }: Context) {
+    assert_eq!(store.external_user("issuer", "1").await, Ok(None));
+    let made = store.create_external_user("issuer", "1", NewUser::named("Anna")).await.expect("free");
+    assert_eq!(store.external_user("issuer", "1").await, Ok(Some(made.clone())));
+    assert_eq!(store.external_user("other", "1").await, Ok(None));
+    let again = store.create_external_user("issuer", "1", NewUser::named("Berta")).await;
+    assert_eq!(again, Err(StoreError::Conflict("id")));
+    assert_eq!(store.user_by_name("Berta").await, Ok(None), "nothing is left of it");
+    let taken = store.create_external_user("issuer", "2", NewUser::named("anna")).await;
+    assert_eq!(taken, Err(StoreError::Conflict("username")));
+    let both = [("issuer".to_owned(), "1".to_owned())];
+    assert_eq!(store.external_identities(made.id).await.expect("works"), both);
+}
+
+async fn the_sweep_deletes_what_has_had_its_time(Context { store, .. }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    let (gone, owning, staying) =
+        (guest(&store, "Gone").await, guest(&store, "Owning").await, guest(&store, "Staying").await);
+    let general = channel(&store, "General", &anna).await;
+    channel(&store, "Guests'", &owning).await;
+    let now = OffsetDateTime::now_utc() + Duration::DAY;
+    let (past, future) = (now - Duration::SECOND, now + Duration::SECOND);
+    for (token, user, expires_at) in [(1, &anna, past), (2, &anna, future), (3, &gone, past), (4, &staying, future)] {
+        store.start_refresh_family(user.id, [token; 32], start(), expires_at, 10).await.expect("works");
+    }
+    attempt(&store, &[Bucket { forgiven: Duration::SECOND, ..bucket(1, 1) }], past - Duration::SECOND).await;
+    attempt(&store, &[bucket(2, 1)], now).await;
+    store.remember_login_place(&bucket(9, 1), [1; 32], past - LOGIN_PLACE_REMEMBERED).await.expect("works");
+    store.remember_login_place(&bucket(9, 1), [2; 32], now).await.expect("works");
+    let mut codes = Vec::new();
+    for (max_uses, expires_at) in [(Some(1), None), (None, Some(past)), (Some(2), Some(future))] {
+        let new = NewInvite { max_uses, expires_at, ..invite(&general, &anna) };
+        codes.push(store.create_invite(new, 10).await.expect("room").code);
+    }
+    store.redeem_invite(&codes[0], staying.id, past).await.expect("works").expect("open");
+    for (user, until) in [(&gone, past), (&berta, future)] {
+        let ban = Ban { channel: general.id, user: user.id, by: anna.id, reason: None, until: Some(until) };
+        store.set_ban(ban).await.expect("works");
+    }
+
+    let swept = store.sweep(now).await.expect("works");
+    assert_eq!(swept, Swept { refresh: 4, logins: 2, invites: 2, bans: 1, guests: 1, more: false });
+    assert_eq!(store.sweep(now).await, Ok(Swept::default()), "nothing is left to sweep");
+    for (user, stays) in [(&anna, true), (&berta, true), (&gone, false), (&owning, true), (&staying, true)] {
+        assert_eq!(store.user(user.id).await.expect("works").is_some(), stays, "{}", user.username);
+    }
+    assert!(matches!(refresh(&store, 2, 20, now).await, Rotation::Rotated(_)));
+    assert!(matches!(attempt(&store, &[bucket(2, 1)], now).await, Attempt::Refused { .. }));
+    assert_eq!(store.is_login_place([2; 32], past).await, Ok(true));
+    assert!(store.invite(&codes[2], now).await.expect("works").is_some());
+    assert!(store.active_ban(general.id, berta.id, now).await.expect("works").is_some());
+}
+
+async fn the_sweep_works_in_batches(Context { store, .. }: Context) {
+    let now = OffsetDateTime::now_utc() + Duration::DAY;
+    for index in 0..501 {
+        guest(&store, &format!("guest{index}")).await;
+    }
+    let first = store.sweep(now).await.expect("works");
+    assert!(first.more && first.guests > 0 && first.guests < 501, "{first:?}");
+    let second = store.sweep(now).await.expect("works");
+    assert_eq!((first.guests + second.guests, second.more), (501, false));
+    let guest = guest(&store, "New").await;
+    store.sweep(OffsetDateTime::now_utc()).await.expect("works");
+    assert!(store.user(guest.id).await.expect("works").is_some(), "a new guest gets its first token in a moment");
+}
+
+async fn what_belongs_to_nobody_is_missing(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let general = channel(&store, "General", &anna).await;
+    let (nobody, nowhere) = (UserId(Uuid::now_v7()), ChannelId(Uuid::now_v7()));
+    let stray = User { id: nobody, ..anna.clone() };
+    assert_eq!(store.create_channel(new_channel("x", &stray), 100).await, Err(StoreError::Missing));
+    for role in [MEMBER, OWNER] {
+        assert_eq!(store.set_membership(general.id, nobody, role).await, Err(StoreError::Missing));
+        assert_eq!(store.set_membership(nowhere, anna.id, role).await, Err(StoreError::Missing));
+    }
+    let ban = Ban { channel: nowhere, user: anna.id, by: anna.id, reason: None, until: None };
+    assert_eq!(store.set_ban(ban).await, Err(StoreError::Missing));
+    let started = store.start_refresh_family(nobody, [1; 32], start(), start(), 1).await;
+    assert_eq!(started, Err(StoreError::Missing));
+    let code = store.create_invite(invite(&general, &anna), 10).await.expect("room").code;
+    assert_eq!(store.redeem_invite(&code, nobody, start()).await, Err(StoreError::Missing));
+    assert_eq!(store.membership(general.id, anna.id).await, Ok(Some(OWNER)), "nothing changed");
+}
+
+async fn what_is_stored_is_there_after_opening_again(Context { store, url }: Context) {
+    let anna = user(&store, "Anna").await;
+    let again = at_once(3, |_| {
+        let url = url.clone();
+        async move { open(&url).await }
+    });
+    for other in again.await {
+        assert_eq!(other.user(anna.id).await, Ok(Some(anna.clone())));
+        other.ping().await.expect("alive");
+        other.close().await;
+    }
+}
+
+async fn many_writers_wait_for_each_other(Context { store, url }: Context) {
+    let other = open(&url).await;
+    let results = at_once(100, |index| {
+        let store = if index % 2 == 0 { store.clone() } else { other.clone() };
+        async move { store.create_user(NewUser::named(format!("user{index}"))).await }
+    });
+    assert!(results.await.iter().all(Result::is_ok), "none is told that the database is busy");
+    assert_eq!(store.users_count().await, Ok(100));
+    other.close().await;
+}
+
+/// Changes to the same few rows from all sides: they may find that others were faster, but none fails for having met another.
+async fn whatever_happens_at_once_waits_its_turn(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let mut others = Vec::new();
+    for index in 0..4 {
+        others.push(user(&store, &format!("user{index}")).await);
+    }
+    for round in 0..4_u8 {
+        let general = channel(&store, "General", &anna).await;
+        let code = store.create_invite(invite(&general, &anna), 10).await.expect("room").code;
+        for (index, user) in others.iter().enumerate() {
+            login(&store, user, 16 * round + u8::try_from(index).expect("few")).await;
+        }
+        let results = at_once(48, |index| {
+            let (store, code, user) = (store.clone(), code.clone(), others[index % 4].clone());
+            let (ours, other) = (bucket(1, 1_000), bucket(2, 1_000));
+            async move {
+                let token = [16 * round + u8::try_from(index % 4).expect("few"); 32];
+                match index / 4 {
+                    0 | 1 => store.redeem_invite(&code, user.id, start()).await.map(drop),
+                    2 => store.set_membership(general.id, user.id, OWNER).await,
+                    3 => store.set_membership(general.id, user.id, MEMBER).await,
+                    4 => {
+                        let ban = Ban { channel: general.id, user: user.id, by: user.id, reason: None, until: None };
+                        store.set_ban(ban).await
+                    }
+                    5 => store.remove_membership(general.id, user.id).await.map(drop),
+                    6 => store.end_refresh_families_of(user.id).await.map(drop),
+                    7 => store.rotate_refresh(token, [255; 32], start(), LIFETIMES).await.map(drop),
+                    8 => store.begin_login_attempt(&[ours, other], start()).await.map(drop),
+                    9 => store.take_back_login_attempt(&[other, ours]).await,
+                    10 => store.sweep(start() + Duration::DAY * 400).await.map(drop),
+                    _ if index % 4 == 0 => store.delete_channel(general.id).await.map(drop),
+                    _ => store.update_channel(general.id, ChannelChange::default()).await.map(drop),
+                }
+            }
+        });
+        for result in results.await {
+            assert!(
+                matches!(
+                    result,
+                    Ok(()) | Err(StoreError::Missing | StoreError::OwnerStays | StoreError::Conflict("id"))
+                ),
+                "{result:?}"
+            );
+        }
+        store.delete_channel(general.id).await.expect("works");
+    }
+}
+
+async fn a_closed_store_is_unavailable(Context { store, .. }: Context) {
+    store.close().await;
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    let refused = store.create_user(NewUser::named("Anna")).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}

@@ -1,0 +1,6 @@
+//! What whole-server and database tests share.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
+
+pub mod databases;
+pub mod postgres;
