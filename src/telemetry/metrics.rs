@@ -120,6 +120,38 @@ catalogue! {
         gauge busy [] = "antiphon_media_busy_seconds" Seconds;
     }
 
+    /// Gateway
+    gateway: GatewayMetrics {
+        /// Open WebSocket connections, authenticated or not.
+        gauge connections [] = "antiphon_gateway_connections" Count;
+        /// Sessions, connected or waiting to be resumed.
+        gauge sessions [] = "antiphon_gateway_sessions" Count;
+        /// Error messages sent, by code.
+        counter errors [ErrorCode] = "antiphon_gateway_errors_total" Count;
+        /// Connections closed by the server, by why.
+        counter closes [CloseCause] = "antiphon_gateway_closes_total" Count;
+        /// Attempts to resume a session, by how they ended.
+        counter resumes [Outcome] = "antiphon_gateway_resumes_total" Count;
+        /// Messages refused for coming too fast.
+        counter refused [Refused] = "antiphon_gateway_refused_total" Count;
+        /// Frames of audio sent over WebSocket.
+        counter frames_sent [] = "antiphon_gateway_frames_sent_total" Count;
+        /// Frames of audio dropped because their client reads too slowly, oldest first.
+        counter frames_dropped [] = "antiphon_gateway_frames_dropped_total" Count;
+    }
+
+    /// Rooms
+    rooms: RoomsMetrics {
+        /// Attempts to join, by how they ended.
+        counter joins [Outcome] = "antiphon_rooms_joins_total" Count;
+        /// From the wish to join to its answer, the wait for the database included.
+        histogram join_duration [] = "antiphon_rooms_join_duration_seconds" Seconds REQUEST_SECONDS;
+        /// Changes of a group's key.
+        counter key_changes [] = "antiphon_rooms_key_changes_total" Count;
+        /// Frames of audio that came over the gateway and were given to a media worker.
+        counter frames_from_gateway [] = "antiphon_rooms_frames_from_gateway_total" Count;
+    }
+
     /// Process
     process: Process {
         /// CPU time used by the process so far, user and system. A gauge, since counters here hold whole numbers.
@@ -220,6 +252,66 @@ label!(
         Send = "send",
     }
 );
+
+label!(
+    /// Whether something was done or refused.
+    pub Outcome = "outcome" {
+        Ok = "ok",
+        Refused = "refused",
+    }
+);
+
+impl From<bool> for Outcome {
+    fn from(is_ok: bool) -> Self {
+        if is_ok { Self::Ok } else { Self::Refused }
+    }
+}
+
+label!(
+    /// Why the server closed a WebSocket connection.
+    pub CloseCause = "cause" {
+        /// Nobody authenticated in time.
+        NotAuthenticated = "not_authenticated",
+        /// A token or a name was refused.
+        AuthenticationFailed = "authentication_failed",
+        /// Messages came faster than allowed, or too many were malformed.
+        RateLimited = "rate_limited",
+        /// No heartbeat came in time.
+        TimedOut = "timed_out",
+        /// The session to resume is over, or never was.
+        SessionOver = "session_over",
+        /// The client does not read what it is sent.
+        SlowReader = "slow_reader",
+        /// The node is about to stop.
+        Draining = "draining",
+        /// The account was switched off.
+        Banned = "banned",
+        /// A newer connection resumed the session.
+        Replaced = "replaced",
+        /// A message was longer than a frame may be.
+        TooLong = "too_long",
+        /// A frame was none of the protocol's.
+        ProtocolError = "protocol_error",
+        /// A text frame was not UTF-8.
+        NotUtf8 = "not_utf8",
+    }
+);
+
+label!(
+    /// What a client sent too much of.
+    pub Refused = "kind" {
+        /// Messages other than audio.
+        Message = "message",
+        /// Frames of audio.
+        Frame = "frame",
+    }
+);
+
+impl From<bool> for Refused {
+    fn from(is_frame: bool) -> Self {
+        if is_frame { Self::Frame } else { Self::Message }
+    }
+}
 
 label!(
     /// Why an operation of the database failed.

@@ -1,0 +1,430 @@
+//! One WebSocket connection: three loops in one task.
+//!
+//! ```text
+//!  socket ──► reader ──(heartbeats, audio: at once)──────────────► outbox ──► writer ──► socket
+//!                └────(all else, bounded queue)──► processor ────────┘ ▲
+//!                                                                      └── events of the channels
+//! ```
+//!
+//! The processor may wait for the database or a media worker; the reader never does, so that heartbeats and audio go on.
+//! Whoever ends the connection says so to the outbox, which ends all three.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use antiphon_core::{
+    clock::Micros,
+    gateway::{
+        ClientMessage, DecodeError, Encoding, Error, ErrorCode, HeartbeatAck, RequestId, ServerMessage, UserView,
+        decode_client,
+    },
+    ids::SessionId,
+};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use parking_lot::Mutex;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error as SocketError, Message, Utf8Bytes,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
+
+use super::{
+    Gateway,
+    close::CloseCause,
+    limits::{Allowance, Budget, Verdict},
+    outbox::{End, Outbox, Outgoing},
+    sessions::Attachment,
+    socket::{Io, linger},
+    token::new_token,
+};
+use crate::{
+    error::AppError,
+    rooms::{Link, Outlet as _, Shared},
+    telemetry::metrics::metrics,
+};
+
+/// Messages that may wait for the processor.
+const WAITING_MAX: usize = 64;
+
+/// What is known of a connection before its first message.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) encoding: Encoding,
+    /// Who the token on connecting stood for.
+    pub(super) user: Option<UserView>,
+    /// The client's address, as limits count it.
+    pub(super) address: IpAddr,
+    /// The host by which the client came.
+    pub(super) reached_host: Arc<str>,
+}
+
+/// A message for the processor.
+pub(super) struct Request {
+    pub(super) message: ClientMessage,
+    pub(super) request_id: Option<RequestId>,
+}
+
+/// What the loops of one connection share.
+pub(super) struct Connection {
+    pub(super) gateway: Gateway,
+    /// The id and token that `Hello` gives; those of the session that `Authenticate` makes.
+    pub(super) session_id: SessionId,
+    pub(super) resume_token: String,
+    pub(super) address: IpAddr,
+    pub(super) link: Link,
+    pub(super) outbox: Arc<Outbox>,
+    /// The session, once there is one.
+    pub(super) attachment: OnceLock<Attachment>,
+}
+
+/// How the client's side of a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Departure {
+    /// The client said that it goes: its session is over.
+    Closed,
+    /// It was lost, or we closed it: its session waits to be resumed.
+    Lost,
+}
+
+/// Serves a connection until it ends, and settles what becomes of its session.
+pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: Arrival) {
+    let outbox = Arc::new(Outbox::new(arrival.encoding, gateway.config().outbox));
+    let Some(_registered) = gateway.register(&outbox) else { return };
+    let link = Link { outlet: Arc::clone(&outbox) as _, reached_host: arrival.reached_host };
+    let connection = Connection {
+        session_id: SessionId(uuid::Uuid::now_v7()),
+        resume_token: new_token(),
+        address: arrival.address,
+        link,
+        outbox,
+        attachment: OnceLock::new(),
+        gateway,
+    };
+    // Whatever happens, a session whose connection is gone must not be taken for connected.
+    let mut guard = LossGuard { connection: &connection, armed: true };
+    let departure = serve(&connection, socket, arrival.user).await;
+    guard.armed = false;
+    drop(guard);
+    connection.settle(departure).await;
+}
+
+async fn serve(connection: &Connection, socket: WebSocketStream<Io>, user: Option<UserView>) -> Departure {
+    let (mut sink, mut stream) = socket.split();
+    let (requests, waiting) = mpsc::channel(WAITING_MAX);
+    let reading = async {
+        let departure = Reader::new(connection, requests).read(&mut stream).await;
+        connection.outbox.end(End::Gone);
+        departure
+    };
+    let processing = connection.process(user, waiting);
+    let writing = connection.write(&mut sink);
+    let (departure, (), ()) = tokio::join!(reading, processing, writing);
+    if let Ok(socket) = sink.reunite(stream) {
+        linger(socket.into_inner(), connection.gateway.config().close_linger).await;
+    }
+    departure
+}
+
+impl Connection {
+    pub(super) fn now(&self) -> Micros {
+        self.gateway.rooms().now()
+    }
+
+    pub(super) fn send(&self, message: impl Into<ServerMessage>, request_id: Option<RequestId>) {
+        self.outbox.send(&Shared::answer(message, request_id));
+    }
+
+    pub(super) fn fail(&self, error: AppError, request_id: Option<RequestId>) {
+        metrics().gateway.errors.of(error.code).increment(1);
+        let body = Error { error_code: error.code, error: error.message, timestamp: unix_seconds() };
+        self.send(body, request_id);
+    }
+
+    pub(super) fn close(&self, cause: CloseCause) {
+        self.outbox.end(End::Close(cause));
+    }
+
+    /// Writes what the outbox holds until the end.
+    async fn write(&self, sink: &mut SplitSink<WebSocketStream<Io>, Message>) {
+        // A reader that is stuck in the middle of a frame gets so long to take it and the Close behind it.
+        let linger = self.gateway.config().close_linger;
+        let overdue = async {
+            self.outbox.until_ending().await;
+            tokio::time::sleep(linger).await;
+        };
+        tokio::select! {
+            () = self.write_all(sink) => {}
+            () = overdue => {}
+        }
+        // Nothing is written any more, so nothing need be kept.
+        self.outbox.end(End::Gone);
+    }
+
+    async fn write_all(&self, sink: &mut SplitSink<WebSocketStream<Io>, Message>) {
+        let mut flushed = true;
+        loop {
+            let written = match self.outbox.next(flushed).await {
+                Outgoing::Message(bytes) => {
+                    flushed = false;
+                    sink.feed(framed(self.outbox.encoding(), bytes)).await
+                }
+                Outgoing::Flush => {
+                    flushed = true;
+                    sink.flush().await
+                }
+                Outgoing::End(End::Close(cause)) => {
+                    metrics().gateway.closes.of(cause).increment(1);
+                    tracing::debug!(?cause, "closing");
+                    let _ = sink.send(Message::Close(Some(self.close_frame(cause)))).await;
+                    return;
+                }
+                Outgoing::End(End::Gone) => {
+                    // The answer to the client's own Close, if it sent one.
+                    let _ = sink.flush().await;
+                    return;
+                }
+            };
+            if written.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn close_frame(&self, cause: CloseCause) -> CloseFrame {
+        let reason = cause.reason();
+        let reason = if self.attachment.get().is_some() { reason } else { reason.without_session() };
+        CloseFrame { code: CloseCode::from(reason.code), reason: reason.text().into() }
+    }
+
+    async fn settle(&self, departure: Departure) {
+        let Some(attachment) = self.attachment.get() else { return };
+        match departure {
+            Departure::Closed => self.gateway.end_session(attachment).await,
+            Departure::Lost => self.gateway.lose_session(attachment),
+        }
+    }
+}
+
+/// Gives a session up as lost where its connection's task does not get to the end.
+struct LossGuard<'a> {
+    connection: &'a Connection,
+    armed: bool,
+}
+
+impl Drop for LossGuard<'_> {
+    fn drop(&mut self) {
+        if let (true, Some(attachment)) = (self.armed, self.connection.attachment.get()) {
+            self.connection.outbox.end(End::Gone);
+            self.connection.gateway.lose_session(attachment);
+        }
+    }
+}
+
+/// The reading loop with what it must remember.
+struct Reader<'a> {
+    connection: &'a Connection,
+    requests: mpsc::Sender<Box<Request>>,
+    /// What may be sent before somebody authenticated; then the account's allowance counts.
+    allowance: Mutex<Allowance>,
+    malformed: Budget,
+    opened_at: Instant,
+    heard_at: Instant,
+    confirmed: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(connection: &'a Connection, requests: mpsc::Sender<Box<Request>>) -> Self {
+        let config = connection.gateway.config();
+        Self {
+            connection,
+            requests,
+            allowance: Mutex::new(Allowance::new(config.rates, connection.now())),
+            malformed: Budget::new(config.malformed_per_minute),
+            opened_at: Instant::now(),
+            heard_at: Instant::now(),
+            confirmed: false,
+        }
+    }
+
+    async fn read(mut self, stream: &mut SplitStream<WebSocketStream<Io>>) -> Departure {
+        let ending = self.connection.outbox.until_ending();
+        let timer = tokio::time::sleep_until(self.deadline());
+        tokio::pin!(ending, timer);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut ending => return Departure::Lost,
+                () = &mut timer => match self.late() {
+                    Some(cause) => self.connection.close(cause),
+                    None => timer.as_mut().reset(self.deadline()),
+                },
+                received = stream.next() => {
+                    self.heard_at = Instant::now();
+                    match received {
+                        Some(Ok(Message::Close(frame))) => return departure(frame.as_ref()),
+                        Some(Ok(message)) => self.received(&message),
+                        Some(Err(error)) => match cause_of(&error) {
+                            Some(cause) => self.connection.close(cause),
+                            None => return Departure::Lost,
+                        },
+                        None => return Departure::Lost,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Until when something must have happened.
+    fn deadline(&self) -> Instant {
+        let config = self.connection.gateway.config();
+        let silence = self.heard_at + config.heartbeat * SILENT_HEARTBEATS;
+        if self.connection.attachment.get().is_some() { silence } else { self.opened_at + config.authentication }
+    }
+
+    /// Why the connection ends, if the deadline has passed.
+    fn late(&self) -> Option<CloseCause> {
+        if self.deadline() > Instant::now() {
+            return None;
+        }
+        let is_session = self.connection.attachment.get().is_some();
+        Some(if is_session { CloseCause::TimedOut } else { CloseCause::NotAuthenticated })
+    }
+
+    fn received(&mut self, message: &Message) {
+        let encoding = self.connection.outbox.encoding();
+        let decoded = match (message, encoding) {
+            (Message::Text(text), Encoding::Json) => decode_client(encoding, text.as_bytes()),
+            (Message::Binary(bytes), Encoding::MessagePack) => decode_client(encoding, bytes),
+            (Message::Text(_), _) => Err(wrong_frame("a text frame on a connection with MessagePack in binary frames")),
+            (Message::Binary(_), _) => Err(wrong_frame("a binary frame on a connection with JSON in text frames")),
+            // Pings are answered by the socket itself.
+            _ => return,
+        };
+        match decoded {
+            Ok((message, request_id, shape)) => {
+                self.connection.outbox.answer_in_kind(shape);
+                self.accept(message, request_id);
+            }
+            Err(error) => self.malformed(error),
+        }
+    }
+
+    fn malformed(&mut self, error: DecodeError) {
+        let message = error.to_string();
+        let (code, request_id, counts) = match error {
+            DecodeError::Malformed(_) => (ErrorCode::InvalidInput, None, true),
+            DecodeError::UnknownType { request_id, .. } => (ErrorCode::UnknownMessage, request_id, true),
+            DecodeError::Invalid { request_id, .. } => (ErrorCode::InvalidInput, request_id, false),
+        };
+        if !counts && self.refuse(false, &request_id) {
+            return;
+        }
+        self.connection.fail(AppError::new(code, message), request_id);
+        if counts && !self.malformed.spend(self.connection.now()) {
+            self.connection.close(CloseCause::RateLimited);
+        }
+    }
+
+    fn accept(&mut self, message: ClientMessage, request_id: Option<RequestId>) {
+        if !std::mem::replace(&mut self.confirmed, true)
+            && let Some(attachment) = self.connection.attachment.get()
+        {
+            attachment.token_arrived();
+        }
+        if self.refuse(matches!(message, ClientMessage::AudioData(_)), &request_id) {
+            return;
+        }
+        match message {
+            ClientMessage::Heartbeat(_) => {
+                let server_time_us = self.connection.now().0;
+                self.connection.send(HeartbeatAck { server_time_us }, request_id);
+            }
+            ClientMessage::AudioData(audio) if self.is_in(audio.channel_id) => {
+                self.connection.frame(audio, request_id);
+            }
+            message => self.enqueue(Request { message, request_id }),
+        }
+    }
+
+    fn is_in(&self, channel: antiphon_core::ids::ChannelId) -> bool {
+        self.connection.attachment.get().is_some_and(|attachment| attachment.session.presence.is_in(channel))
+    }
+
+    /// Whether a message is over the rate; then it was answered.
+    fn refuse(&self, is_frame: bool, request_id: &Option<RequestId>) -> bool {
+        let now = self.connection.now();
+        let verdict = match self.connection.attachment.get() {
+            Some(attachment) => attachment.session.allowance.lock().take(is_frame, now),
+            None => self.allowance.lock().take(is_frame, now),
+        };
+        if verdict == Verdict::Granted {
+            return false;
+        }
+        metrics().gateway.refused.of(is_frame.into()).increment(1);
+        if !is_frame || verdict == Verdict::Over {
+            let message = "too many messages: slow down, or the connection is closed";
+            self.connection.fail(AppError::new(ErrorCode::RateLimited, message), request_id.clone());
+        }
+        if verdict == Verdict::Over {
+            self.connection.close(CloseCause::RateLimited);
+        }
+        true
+    }
+
+    fn enqueue(&self, request: Request) {
+        if let Err(refused) = self.requests.try_send(Box::new(request)) {
+            let request = refused.into_inner();
+            let message = format!("{WAITING_MAX} messages wait already: await their answers first");
+            self.connection.fail(AppError::new(ErrorCode::RateLimited, message), request.request_id);
+        }
+    }
+}
+
+/// A session is lost after so many heartbeats did not come.
+const SILENT_HEARTBEATS: u32 = 3;
+
+fn wrong_frame(what: &str) -> DecodeError {
+    DecodeError::Malformed(what.to_owned())
+}
+
+/// What a client's Close means. Without a code it is a normal one, as browsers send it.
+fn departure(frame: Option<&CloseFrame>) -> Departure {
+    match frame.map(|frame| frame.code) {
+        None | Some(CloseCode::Normal | CloseCode::Away | CloseCode::Status) => Departure::Closed,
+        Some(_) => Departure::Lost,
+    }
+}
+
+/// How a connection whose frames cannot be read is closed; `None` when it is gone already.
+fn cause_of(error: &SocketError) -> Option<CloseCause> {
+    match error {
+        SocketError::Capacity(_) => Some(CloseCause::TooLong),
+        SocketError::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+            None
+        }
+        SocketError::Protocol(_) => Some(CloseCause::ProtocolError),
+        SocketError::Utf8(_) => Some(CloseCause::NotUtf8),
+        _ => None,
+    }
+}
+
+fn framed(encoding: Encoding, bytes: bytes::Bytes) -> Message {
+    match encoding {
+        Encoding::Json => Message::Text(Utf8Bytes::try_from(bytes).expect("JSON is written as UTF-8")),
+        Encoding::MessagePack => Message::Binary(bytes),
+    }
+}
+
+fn unix_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.as_ref().map_or(0, Duration::as_secs)
+}

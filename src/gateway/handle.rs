@@ -1,0 +1,195 @@
+//! What a client's messages do.
+
+use std::sync::Arc;
+
+use antiphon_core::gateway::{
+    Ack, AudioData, Authenticate, Authenticated, ClientMessage, ErrorCode, Hello, RequestId, Resume, Resumed, UserView,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    close::{CloseCause, after_failed_authentication},
+    connection::{Connection, Request},
+    sessions::{Attachment, ResumeRefused},
+};
+use crate::{
+    error::AppError,
+    rooms::{Presence, Shared},
+    telemetry::metrics::metrics,
+};
+
+impl Connection {
+    /// Greets the client, then carries out its messages one after the other.
+    pub(super) async fn process(&self, user: Option<UserView>, mut waiting: mpsc::Receiver<Box<Request>>) {
+        let config = self.gateway.config();
+        let hello = Hello {
+            session_id: self.session_id,
+            resume_token: self.resume_token.clone(),
+            heartbeat_ms: u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX),
+            node: config.node.clone(),
+            server_time_us: self.now().0,
+        };
+        self.send(hello, None);
+        if let Some(user) = user {
+            self.open(Authenticated { user, access_token: None, refresh_token: None }, None);
+        }
+        while let Some(request) = waiting.recv().await {
+            if self.outbox.end_in_sight().is_some() {
+                continue;
+            }
+            let Request { message, request_id } = *request;
+            if let Err(error) = self.handle(message, request_id.clone()).await {
+                self.fail(error, request_id);
+            }
+        }
+    }
+
+    async fn handle(&self, message: ClientMessage, request_id: Option<RequestId>) -> Result<(), AppError> {
+        match message {
+            ClientMessage::Authenticate(request) => return self.authenticate(request, request_id).await,
+            ClientMessage::Resume(request) => return self.resume(request, request_id).await,
+            _ => {}
+        }
+        let Some(attachment) = self.attachment.get() else {
+            let message = "nobody is authenticated on this connection: send Authenticate or Resume first";
+            return Err(AppError::new(ErrorCode::Unauthenticated, message));
+        };
+        let (rooms, presence) = (self.gateway.rooms(), &attachment.session.presence);
+        match message {
+            ClientMessage::JoinChannel(request) => return rooms.join(presence, &request, request_id).await,
+            ClientMessage::LeaveChannel(request) => return rooms.leave(presence, request.channel_id, request_id).await,
+            ClientMessage::Recover(request) => {
+                return rooms.recover(presence, request.channel_id, &request.position, request_id).await;
+            }
+            ClientMessage::StartAudio(request) => rooms.announce(presence, request.channel_id, true)?,
+            ClientMessage::StopAudio(request) => rooms.announce(presence, request.channel_id, false)?,
+            ClientMessage::SetVoiceState(request) => rooms.set_voice_state(presence, &request).await?,
+            ClientMessage::AudioData(audio) => rooms.frame(presence, audio)?,
+            ClientMessage::Authenticate(_) | ClientMessage::Resume(_) | ClientMessage::Heartbeat(_) => {}
+        }
+        self.acknowledge(request_id);
+        Ok(())
+    }
+
+    /// A frame of a channel that the session is in.
+    pub(super) fn frame(&self, audio: AudioData, request_id: Option<RequestId>) {
+        let Some(attachment) = self.attachment.get() else { return };
+        match self.gateway.rooms().frame(&attachment.session.presence, audio) {
+            Ok(()) => self.acknowledge(request_id),
+            Err(error) => self.fail(error, request_id),
+        }
+    }
+
+    fn acknowledge(&self, request_id: Option<RequestId>) {
+        if request_id.is_some() {
+            self.send(Ack {}, request_id);
+        }
+    }
+
+    fn expect_nobody(&self) -> Result<(), AppError> {
+        if self.attachment.get().is_none() {
+            return Ok(());
+        }
+        let message = "this connection has a session already: connect anew for another";
+        Err(AppError::new(ErrorCode::InvalidInput, message))
+    }
+
+    async fn authenticate(&self, request: Authenticate, request_id: Option<RequestId>) -> Result<(), AppError> {
+        self.expect_nobody()?;
+        match self.identify(request).await {
+            Ok(authenticated) => {
+                self.open(authenticated, request_id);
+                Ok(())
+            }
+            Err(error) => {
+                let cause = after_failed_authentication(error.code);
+                self.fail(error, request_id);
+                if let Some(cause) = cause {
+                    self.close(cause);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn identify(&self, request: Authenticate) -> Result<Authenticated, AppError> {
+        let auth = self.gateway.auth();
+        match request {
+            Authenticate { token: Some(token), .. } => {
+                let user = auth.authenticate(&token).await?.user;
+                Ok(Authenticated { user, access_token: None, refresh_token: None })
+            }
+            Authenticate { username: Some(username), .. } => {
+                let tokens = auth.guest(self.address, &username, None).await?;
+                Ok(Authenticated {
+                    user: tokens.user,
+                    access_token: Some(tokens.access_token),
+                    refresh_token: Some(tokens.refresh_token),
+                })
+            }
+            Authenticate { token: None, username: None } => {
+                let message = "Authenticate needs a `token`, or a `username` to come in as a guest";
+                Err(AppError::new(ErrorCode::InvalidInput, message))
+            }
+        }
+    }
+
+    /// Makes the session of whoever has been authenticated.
+    fn open(&self, authenticated: Authenticated, request_id: Option<RequestId>) {
+        let presence = Presence::new(self.session_id, authenticated.user.clone(), self.link.clone());
+        let opened =
+            self.gateway.sessions().open(presence.into(), &self.resume_token, Arc::clone(&self.outbox), self.now());
+        match opened {
+            Some(attachment) => {
+                self.attach(attachment);
+                self.send(authenticated, request_id);
+            }
+            None => {
+                let message = "this account has as many sessions as it may have: end one first";
+                self.fail(AppError::new(ErrorCode::LimitReached, message), request_id);
+                self.close(CloseCause::RateLimited);
+            }
+        }
+    }
+
+    fn attach(&self, attachment: Attachment) {
+        let session = &attachment.session.presence;
+        tracing::Span::current().record("session_id", tracing::field::display(session.id));
+        tracing::Span::current().record("user_id", tracing::field::display(session.user.id));
+        // One processor sets it, and only where it was not set.
+        let _ = self.attachment.set(attachment);
+    }
+
+    async fn resume(&self, request: Resume, request_id: Option<RequestId>) -> Result<(), AppError> {
+        self.expect_nobody()?;
+        self.outbox.hold();
+        let resumed = self.take_up(&request, request_id.clone()).await;
+        self.outbox.release(resumed.as_ref().ok());
+        metrics().gateway.resumes.of(resumed.is_ok().into()).increment(1);
+        let Err(refused) = resumed else { return Ok(()) };
+        let (message, cause) = match refused {
+            ResumeRefused::Unknown => ("this session is over: connect anew and authenticate", CloseCause::SessionOver),
+            ResumeRefused::WrongToken => {
+                ("the resume_token is not this session's latest", CloseCause::AuthenticationFailed)
+            }
+        };
+        self.fail(AppError::new(ErrorCode::Unauthenticated, message), request_id);
+        self.close(cause);
+        Ok(())
+    }
+
+    async fn take_up(&self, request: &Resume, request_id: Option<RequestId>) -> Result<Shared, ResumeRefused> {
+        let sessions = self.gateway.sessions();
+        let resumption = sessions.resume(request.session_id, &request.resume_token, Arc::clone(&self.outbox))?;
+        if let Some(older) = resumption.older {
+            older.end(super::outbox::End::Close(CloseCause::Replaced));
+        }
+        let presence = Arc::clone(&resumption.attachment.session.presence);
+        self.attach(resumption.attachment);
+        let channels = self.gateway.rooms().resume(&presence, &self.link, &request.positions).await;
+        let channels = channels.ok_or(ResumeRefused::Unknown)?;
+        let answer =
+            Resumed { session_id: presence.id, resume_token: resumption.token, user: presence.user.clone(), channels };
+        Ok(Shared::answer(answer, request_id))
+    }
+}

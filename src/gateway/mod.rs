@@ -1,0 +1,246 @@
+//! The gateway: WebSocket connections, the sessions that outlive them, and the messages of clients.
+//!
+//! `socket` makes a WebSocket of an HTTP request, `connection` runs it, `outbox` is what waits to be written, `handle`
+//! carries out what a client asks for, `sessions` keeps who is who over reconnects, `limits` and `close` say how much is
+//! too much and how a connection ends.
+
+mod close;
+mod connection;
+mod handle;
+mod limits;
+mod outbox;
+mod sessions;
+mod socket;
+mod token;
+mod upgrade;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use antiphon_core::{
+    gateway::{LeaveReason, Reconnect},
+    ids::UserId,
+};
+use dashmap::DashMap;
+use tokio::sync::Notify;
+
+pub use close::CloseCause;
+pub use limits::{Rate, Rates};
+pub use outbox::OutboxLimits;
+pub use upgrade::{any_path_router, router};
+
+use self::{
+    outbox::{End, Outbox},
+    sessions::{Attachment, Sessions},
+};
+use crate::{
+    auth::Auth,
+    rooms::{Outlet as _, Rooms, Shared},
+    telemetry::metrics::metrics,
+};
+
+/// What can be set of the gateway.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// This node's name, for `Hello`.
+    pub node: String,
+    /// How often clients are to send a heartbeat; three silent ones end the connection.
+    pub heartbeat: Duration,
+    /// How long a client may take to authenticate.
+    pub authentication: Duration,
+    /// How long a session without a connection, and its places in channels, are kept.
+    pub resume_grace: Duration,
+    /// How long a client may take to read our Close and to close in turn.
+    pub close_linger: Duration,
+    /// So many malformed or unknown messages a minute end the connection.
+    pub malformed_per_minute: u32,
+    /// What one account may send.
+    pub rates: Rates,
+    /// Sessions that one account may have at once.
+    pub sessions_per_account: usize,
+    /// What may wait for one connection.
+    pub outbox: OutboxLimits,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            node: "antiphon".to_owned(),
+            heartbeat: Duration::from_secs(10),
+            authentication: Duration::from_secs(10),
+            resume_grace: Duration::from_secs(30),
+            close_linger: Duration::from_secs(10),
+            malformed_per_minute: 10,
+            rates: Rates::default(),
+            sessions_per_account: 64,
+            outbox: OutboxLimits::default(),
+        }
+    }
+}
+
+/// The gateway of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: GatewayConfig,
+    auth: Auth,
+    rooms: Rooms,
+    sessions: Sessions,
+    connections: DashMap<u64, Arc<Outbox>>,
+    next_connection: AtomicU64,
+    /// Wakes whoever waits for the last connection to end.
+    connection_ended: Notify,
+    draining: AtomicBool,
+}
+
+impl Gateway {
+    /// A gateway to `rooms` for whom `auth` knows.
+    #[must_use]
+    pub fn new(auth: Auth, rooms: Rooms, config: GatewayConfig) -> Self {
+        let sessions = Sessions::new(config.rates, config.sessions_per_account);
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                auth,
+                rooms,
+                sessions,
+                connections: DashMap::new(),
+                next_connection: AtomicU64::new(0),
+                connection_ended: Notify::new(),
+                draining: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Open connections, authenticated or not.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.inner.connections.len()
+    }
+
+    /// Sessions, connected or waiting to be resumed.
+    #[must_use]
+    pub fn sessions_count(&self) -> usize {
+        self.inner.sessions.count()
+    }
+
+    /// Ends all sessions of an account that was switched off: their connections close with 4014.
+    pub async fn disconnect_user(&self, user: UserId) {
+        for (session, outbox) in self.inner.sessions.end_all_of(user) {
+            if let Some(outbox) = outbox {
+                outbox.end(End::Close(CloseCause::Banned));
+            }
+            self.inner.rooms.end(&session.presence, LeaveReason::Banned).await;
+        }
+    }
+
+    /// Takes no new connections, tells the clients to resume at `nodes` (HTTP URLs of others), and closes with 4012 those
+    /// that are still here after `grace`.
+    pub async fn drain(&self, reason: &str, grace: Duration, nodes: Vec<String>) {
+        self.inner.draining.store(true, Ordering::Release);
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let message = Shared::new(Reconnect { reason: reason.to_owned(), grace_ms, nodes });
+        self.each_connection(|outbox| outbox.send(&message));
+        if tokio::time::timeout(grace, self.until_empty()).await.is_ok() {
+            return;
+        }
+        self.each_connection(|outbox| outbox.end(End::Close(CloseCause::Draining)));
+        // Each ends by itself within that time; should one not, the process ends it.
+        let _ = tokio::time::timeout(self.inner.config.close_linger * 2, self.until_empty()).await;
+    }
+
+    fn each_connection(&self, act: impl Fn(&Outbox)) {
+        // Copied first: an end may want to remove its own entry.
+        let outboxes: Vec<Arc<Outbox>> = self.inner.connections.iter().map(|entry| Arc::clone(entry.value())).collect();
+        outboxes.iter().for_each(|outbox| act(outbox));
+    }
+
+    async fn until_empty(&self) {
+        loop {
+            let ended = self.inner.connection_ended.notified();
+            if self.inner.connections.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn config(&self) -> &GatewayConfig {
+        &self.inner.config
+    }
+
+    fn rooms(&self) -> &Rooms {
+        &self.inner.rooms
+    }
+
+    fn auth(&self) -> &Auth {
+        &self.inner.auth
+    }
+
+    fn sessions(&self) -> &Sessions {
+        &self.inner.sessions
+    }
+
+    fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
+    }
+
+    /// Counts a connection for as long as what this yields lives; `None` when the node takes none any more.
+    fn register(&self, outbox: &Arc<Outbox>) -> Option<Registered> {
+        let id = self.inner.next_connection.fetch_add(1, Ordering::Relaxed);
+        self.inner.connections.insert(id, Arc::clone(outbox));
+        metrics().gateway.connections.increment(1.0);
+        let registered = Registered { gateway: self.clone(), id };
+        // Looked at after the insertion, so that a drain either sees the connection or is seen by it.
+        (!self.is_draining()).then_some(registered)
+    }
+
+    /// Ends a session whose client said goodbye.
+    async fn end_session(&self, attachment: &Attachment) {
+        if self.inner.sessions.end(attachment) {
+            self.inner.rooms.end(&attachment.session.presence, LeaveReason::Left).await;
+        }
+    }
+
+    /// Keeps a session whose connection was lost for the resume grace, then ends it.
+    fn lose_session(&self, attachment: &Attachment) {
+        if !attachment.lose() {
+            return;
+        }
+        let (gateway, attachment) = (self.clone(), attachment.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(gateway.config().resume_grace).await;
+            if gateway.inner.sessions.expire(&attachment) {
+                gateway.inner.rooms.end(&attachment.session.presence, LeaveReason::Timeout).await;
+            }
+        });
+    }
+}
+
+/// An open connection as the gateway counts it.
+struct Registered {
+    gateway: Gateway,
+    id: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.gateway.inner.connections.remove(&self.id);
+        metrics().gateway.connections.decrement(1.0);
+        self.gateway.inner.connection_ended.notify_waiters();
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gateway({} connections, {} sessions)", self.connections(), self.sessions_count())
+    }
+}

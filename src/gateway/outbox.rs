@@ -1,0 +1,340 @@
+//! What waits to be written to one connection: two bounded queues with a policy each.
+//!
+//! Control messages (answers and events) are never dropped and keep their order; a client that leaves too many of them
+//! unread is closed as too slow. Audio is dropped, oldest first, and counted. Control goes before audio.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use antiphon_core::gateway::{Encoding, Shape};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::close::CloseCause;
+use crate::{
+    rooms::{Form, Outlet, Shared},
+    telemetry::metrics::metrics,
+};
+
+/// How much may wait for one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxLimits {
+    /// Control messages.
+    pub messages: usize,
+    /// Their bytes; where less waits, the next is taken however long it is.
+    pub bytes: usize,
+    /// Frames of audio.
+    pub frames: usize,
+}
+
+impl Default for OutboxLimits {
+    /// Events have about 500 bytes: a thousand members may come back at once. 250 frames are a second of five speakers.
+    fn default() -> Self {
+        Self { messages: 4_096, bytes: 1 << 20, frames: 250 }
+    }
+}
+
+/// The queues of one connection.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    encoding: Encoding,
+    /// The client sent an externally tagged message, so everything is written like that from then on.
+    external: AtomicBool,
+    limits: OutboxLimits,
+    queues: Mutex<Queues>,
+    /// Wakes the writer.
+    filled: Notify,
+    /// Wakes whoever waits for the end.
+    ending: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    control: VecDeque<Bytes>,
+    control_bytes: usize,
+    audio: VecDeque<Shared>,
+    /// Messages that wait for the answer to `Resume`, which must be the first.
+    held: Option<Vec<Shared>>,
+    end: Option<End>,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By us, for this reason.
+    Close(CloseCause),
+    /// The client has gone or is going: nothing more needs to be written.
+    Gone,
+}
+
+/// What to write next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outgoing {
+    /// An encoded message.
+    Message(Bytes),
+    /// Nothing waits: what was written must go out.
+    Flush,
+    /// Nothing comes any more.
+    End(End),
+}
+
+impl Outbox {
+    pub(super) fn new(encoding: Encoding, limits: OutboxLimits) -> Self {
+        Self {
+            encoding,
+            external: AtomicBool::new(false),
+            limits,
+            queues: Mutex::default(),
+            filled: Notify::new(),
+            ending: Notify::new(),
+        }
+    }
+
+    pub(super) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Notes the shape of a message from the client.
+    pub(super) fn answer_in_kind(&self, shape: Shape) {
+        if shape == Shape::External {
+            self.external.store(true, Relaxed);
+        }
+    }
+
+    fn form(&self) -> Form {
+        Form { encoding: self.encoding, shape: self.shape() }
+    }
+
+    /// Keeps everything back until [`Outbox::release`].
+    pub(super) fn hold(&self) {
+        self.queues.lock().held.get_or_insert_default();
+    }
+
+    /// Sends `first`, if there is one, then what was kept back.
+    pub(super) fn release(&self, first: Option<&Shared>) {
+        let mut queues = self.queues.lock();
+        let held = queues.held.take().unwrap_or_default();
+        for message in first.into_iter().chain(&held) {
+            self.push(&mut queues, message);
+        }
+    }
+
+    /// Ends the connection once what waits is written; a reader that is too slow gets no more than the Close. The first
+    /// end holds.
+    pub(super) fn end(&self, end: End) {
+        self.end_with(&mut self.queues.lock(), end);
+    }
+
+    fn end_with(&self, queues: &mut Queues, end: End) {
+        if queues.end.is_some() {
+            return;
+        }
+        queues.end = Some(end);
+        queues.held = None;
+        queues.audio = VecDeque::new();
+        if matches!(end, End::Gone | End::Close(CloseCause::SlowReader)) {
+            queues.control = VecDeque::new();
+        }
+        self.filled.notify_one();
+        self.ending.notify_waiters();
+    }
+
+    /// How the connection ends, once that is certain.
+    pub(super) fn end_in_sight(&self) -> Option<End> {
+        self.queues.lock().end
+    }
+
+    /// Waits until it is certain how the connection ends.
+    pub(super) async fn until_ending(&self) -> End {
+        loop {
+            let ending = self.ending.notified();
+            if let Some(end) = self.end_in_sight() {
+                return end;
+            }
+            ending.await;
+        }
+    }
+
+    fn push(&self, queues: &mut Queues, message: &Shared) {
+        if queues.end.is_some() {
+            return;
+        }
+        let waiting = queues.held.as_ref().map_or(queues.control.len(), Vec::len);
+        if waiting >= self.limits.messages || queues.control_bytes >= self.limits.bytes {
+            self.end_with(queues, End::Close(CloseCause::SlowReader));
+            return;
+        }
+        if let Some(held) = &mut queues.held {
+            held.push(message.clone());
+            return;
+        }
+        let bytes = message.bytes(self.form());
+        queues.control_bytes += bytes.len();
+        queues.control.push_back(bytes.clone());
+        self.filled.notify_one();
+    }
+
+    /// What to write next; once `flushed`, it waits until there is something.
+    pub(super) async fn next(&self, flushed: bool) -> Outgoing {
+        loop {
+            if let Some(outgoing) = self.take() {
+                return outgoing;
+            }
+            if !flushed {
+                return Outgoing::Flush;
+            }
+            // Whoever fills the queue leaves a permit, so nothing is missed between the look and the wait.
+            self.filled.notified().await;
+        }
+    }
+
+    fn take(&self) -> Option<Outgoing> {
+        let frame = {
+            let mut queues = self.queues.lock();
+            if let Some(bytes) = queues.control.pop_front() {
+                queues.control_bytes -= bytes.len();
+                return Some(Outgoing::Message(bytes));
+            }
+            if let Some(end) = queues.end {
+                return Some(Outgoing::End(end));
+            }
+            queues.audio.pop_front()?
+        };
+        metrics().gateway.frames_sent.increment(1);
+        Some(Outgoing::Message(frame.bytes(self.form()).clone()))
+    }
+}
+
+impl Outlet for Outbox {
+    fn send(&self, message: &Shared) {
+        self.push(&mut self.queues.lock(), message);
+    }
+
+    fn send_audio(&self, frame: &Shared) {
+        let mut queues = self.queues.lock();
+        if queues.end.is_some() || queues.held.is_some() {
+            return;
+        }
+        if queues.audio.len() >= self.limits.frames {
+            queues.audio.pop_front();
+            metrics().gateway.frames_dropped.increment(1);
+        }
+        queues.audio.push_back(frame.clone());
+        drop(queues);
+        self.filled.notify_one();
+    }
+
+    fn shape(&self) -> Shape {
+        if self.external.load(Relaxed) { Shape::External } else { Shape::Tagged }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::gateway::{HeartbeatAck, RequestId};
+
+    use super::*;
+
+    fn outbox(messages: usize, bytes: usize, frames: usize) -> Outbox {
+        Outbox::new(Encoding::Json, OutboxLimits { messages, bytes, frames })
+    }
+
+    fn message(number: u64) -> Shared {
+        Shared::new(HeartbeatAck { server_time_us: number })
+    }
+
+    /// Everything that waits, up to the end.
+    fn taken(outbox: &Outbox) -> Vec<String> {
+        let mut taken = Vec::new();
+        loop {
+            match outbox.take() {
+                Some(Outgoing::Message(bytes)) => taken.push(String::from_utf8(bytes.to_vec()).expect("JSON")),
+                Some(Outgoing::End(end)) => {
+                    taken.push(format!("{end:?}"));
+                    return taken;
+                }
+                Some(Outgoing::Flush) | None => return taken,
+            }
+        }
+    }
+
+    fn json(number: u64) -> String {
+        format!(r#"{{"type":"HeartbeatAck","server_time_us":{number}}}"#)
+    }
+
+    #[test]
+    fn control_keeps_its_order_and_goes_before_audio() {
+        let outbox = outbox(10, 10_000, 10);
+        outbox.send_audio(&message(100));
+        outbox.send(&message(1));
+        outbox.send(&message(2));
+        assert_eq!(taken(&outbox), [json(1), json(2), json(100)]);
+    }
+
+    #[test]
+    fn the_oldest_audio_gives_way_and_no_control_does() {
+        let outbox = outbox(10, 10_000, 3);
+        for number in 0..10 {
+            outbox.send_audio(&message(number));
+        }
+        assert_eq!(taken(&outbox), [json(7), json(8), json(9)]);
+        assert_eq!(outbox.end_in_sight(), None);
+    }
+
+    #[test]
+    fn whoever_leaves_too_much_unread_is_closed() {
+        for outbox in [outbox(3, 10_000, 10), outbox(10, json(1).len() * 3, 10)] {
+            for number in 0..3 {
+                outbox.send(&message(number));
+            }
+            assert_eq!(outbox.end_in_sight(), None);
+            outbox.send(&message(3));
+            assert_eq!(outbox.end_in_sight(), Some(End::Close(CloseCause::SlowReader)));
+            assert_eq!(taken(&outbox), ["Close(SlowReader)"], "what waited is given up");
+        }
+    }
+
+    #[test]
+    fn one_long_message_is_no_slow_reader() {
+        let outbox = outbox(10, 1, 10);
+        outbox.send(&message(1));
+        assert_eq!(taken(&outbox), [json(1)]);
+        assert_eq!(outbox.end_in_sight(), None);
+    }
+
+    #[test]
+    fn an_error_is_written_before_the_close() {
+        let outbox = outbox(10, 10_000, 10);
+        outbox.send(&message(1));
+        outbox.end(End::Close(CloseCause::RateLimited));
+        outbox.end(End::Gone);
+        outbox.send(&message(2));
+        outbox.send_audio(&message(3));
+        assert_eq!(taken(&outbox), [json(1), "Close(RateLimited)".to_owned()]);
+    }
+
+    #[test]
+    fn what_is_held_back_follows_the_answer() {
+        let outbox = outbox(10, 10_000, 10);
+        outbox.hold();
+        outbox.send(&message(2));
+        outbox.send_audio(&message(100));
+        outbox.send(&message(3));
+        assert_eq!(taken(&outbox), Vec::<String>::new());
+        outbox.release(Some(&message(1)));
+        outbox.send(&message(4));
+        assert_eq!(taken(&outbox), [json(1), json(2), json(3), json(4)]);
+    }
+
+    #[test]
+    fn the_shape_changes_with_the_clients_first_external_message() {
+        let outbox = outbox(10, 10_000, 10);
+        outbox.answer_in_kind(Shape::External);
+        outbox.answer_in_kind(Shape::Tagged);
+        outbox.send(&Shared::answer(HeartbeatAck { server_time_us: 1 }, Some(RequestId::Number(2))));
+        assert_eq!(taken(&outbox), [r#"{"HeartbeatAck":{"request_id":2,"server_time_us":1}}"#]);
+    }
+}

@@ -1,0 +1,315 @@
+//! The sessions of this node: each outlives its connection by the resume grace.
+
+use std::sync::Arc;
+
+use antiphon_core::{
+    clock::Micros,
+    ids::{SessionId, UserId},
+};
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use super::{
+    limits::{Allowance, Rates},
+    outbox::Outbox,
+    token::{TokenHash, new_token},
+};
+use crate::{rooms::Presence, telemetry::metrics::metrics};
+
+/// Somebody's session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) presence: Arc<Presence>,
+    /// What the account may send, over all its sessions.
+    pub(super) allowance: Arc<Mutex<Allowance>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    token: TokenHash,
+    /// The token before: it still holds where the connection that was told the new one is gone and its client never
+    /// showed that it had it, for the answer may have been lost with the connection.
+    token_before: Option<TokenHash>,
+    /// The connection of now; `None` while there is none.
+    outbox: Option<Arc<Outbox>>,
+    /// Counts connections, so that what is left of an older one changes nothing.
+    connection: u64,
+    ended: bool,
+}
+
+impl std::fmt::Debug for State {
+    /// Without the tokens' hashes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "connection {}", self.connection)
+    }
+}
+
+/// A connection's hold on its session.
+#[derive(Clone, Debug)]
+pub(super) struct Attachment {
+    pub(super) session: Arc<Session>,
+    connection: u64,
+}
+
+/// A session taken up again.
+#[derive(Debug)]
+pub(super) struct Resumption {
+    pub(super) attachment: Attachment,
+    /// The new token.
+    pub(super) token: String,
+    /// The connection that had the session until now.
+    pub(super) older: Option<Arc<Outbox>>,
+}
+
+/// Why a session is not taken up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResumeRefused {
+    /// It is over, or never was.
+    Unknown,
+    /// The token is not its.
+    WrongToken,
+}
+
+/// All sessions of this node.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    sessions: DashMap<SessionId, Arc<Session>>,
+    accounts: DashMap<UserId, Account>,
+    rates: Rates,
+    most_per_account: usize,
+}
+
+/// What the sessions of one account share.
+#[derive(Debug)]
+struct Account {
+    allowance: Arc<Mutex<Allowance>>,
+    sessions: Vec<SessionId>,
+}
+
+impl Sessions {
+    pub(super) fn new(rates: Rates, most_per_account: usize) -> Self {
+        Self { sessions: DashMap::new(), accounts: DashMap::new(), rates, most_per_account }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Makes a session with its first connection. `None` when the account has as many as it may have.
+    pub(super) fn open(
+        &self,
+        presence: Arc<Presence>,
+        token: &str,
+        outbox: Arc<Outbox>,
+        now: Micros,
+    ) -> Option<Attachment> {
+        let allowance = {
+            let mut account = self.accounts.entry(presence.user.id).or_insert_with(|| Account {
+                allowance: Arc::new(Mutex::new(Allowance::new(self.rates, now))),
+                sessions: Vec::new(),
+            });
+            if account.sessions.len() >= self.most_per_account {
+                return None;
+            }
+            account.sessions.push(presence.id);
+            Arc::clone(&account.allowance)
+        };
+        let state = State {
+            token: TokenHash::of(token),
+            token_before: None,
+            outbox: Some(outbox),
+            connection: 0,
+            ended: false,
+        };
+        let session = Arc::new(Session { presence, allowance, state: Mutex::new(state) });
+        self.sessions.insert(session.presence.id, Arc::clone(&session));
+        metrics().gateway.sessions.increment(1.0);
+        Some(Attachment { session, connection: 0 })
+    }
+
+    /// Turns a session to another connection.
+    pub(super) fn resume(&self, id: SessionId, token: &str, outbox: Arc<Outbox>) -> Result<Resumption, ResumeRefused> {
+        let session = self.sessions.get(&id).map(|session| Arc::clone(&session)).ok_or(ResumeRefused::Unknown)?;
+        let offered = TokenHash::of(token);
+        let mut state = session.state.lock();
+        if state.ended {
+            return Err(ResumeRefused::Unknown);
+        }
+        let is_before = state.outbox.is_none() && state.token_before.is_some_and(|before| before.matches(&offered));
+        if !state.token.matches(&offered) && !is_before {
+            return Err(ResumeRefused::WrongToken);
+        }
+        let token = new_token();
+        state.token_before = Some(offered);
+        state.token = TokenHash::of(&token);
+        state.connection += 1;
+        let older = state.outbox.replace(outbox);
+        let connection = state.connection;
+        drop(state);
+        Ok(Resumption { attachment: Attachment { session, connection }, token, older })
+    }
+
+    /// Ends a session for good, unless another connection has it by now. False when it was not for this one to end.
+    pub(super) fn end(&self, attachment: &Attachment) -> bool {
+        let ended = attachment.with_current(|state| {
+            state.ended = true;
+            state.outbox = None;
+        });
+        if ended.is_some() {
+            self.forget(&attachment.session);
+        }
+        ended.is_some()
+    }
+
+    /// Ends a session that has had no connection since `attachment` was lost. False when it was taken up again.
+    pub(super) fn expire(&self, attachment: &Attachment) -> bool {
+        let is_lost = attachment.with_current(|state| {
+            state.ended = state.outbox.is_none();
+            state.ended
+        });
+        if is_lost == Some(true) {
+            self.forget(&attachment.session);
+        }
+        is_lost == Some(true)
+    }
+
+    /// Ends all sessions of an account, whatever their connections, which are yielded.
+    pub(super) fn end_all_of(&self, user: UserId) -> Vec<(Arc<Session>, Option<Arc<Outbox>>)> {
+        let ids = self.accounts.get(&user).map_or(Vec::new(), |account| account.sessions.clone());
+        let sessions: Vec<_> =
+            ids.iter().filter_map(|id| self.sessions.get(id).map(|session| Arc::clone(&session))).collect();
+        let end = |session: Arc<Session>| {
+            let outbox = {
+                let mut state = session.state.lock();
+                state.ended = true;
+                state.connection += 1;
+                state.outbox.take()
+            };
+            self.forget(&session);
+            (session, outbox)
+        };
+        sessions.into_iter().map(end).collect()
+    }
+
+    fn forget(&self, session: &Session) {
+        let presence = &session.presence;
+        if self.sessions.remove(&presence.id).is_none() {
+            return;
+        }
+        metrics().gateway.sessions.decrement(1.0);
+        self.accounts.remove_if_mut(&presence.user.id, |_, account| {
+            account.sessions.retain(|id| *id != presence.id);
+            account.sessions.is_empty()
+        });
+    }
+}
+
+impl Attachment {
+    /// Notes that the connection is gone. False when another has the session by now.
+    pub(super) fn lose(&self) -> bool {
+        self.with_current(|state| state.outbox = None).is_some()
+    }
+
+    /// Notes that the client has read the newest token.
+    pub(super) fn token_arrived(&self) {
+        self.with_current(|state| state.token_before = None);
+    }
+
+    fn with_current<T>(&self, change: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let mut state = self.session.state.lock();
+        (state.connection == self.connection && !state.ended).then(|| change(&mut state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::gateway::{Encoding, Role, UserView};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{gateway::outbox::OutboxLimits, rooms::Link};
+
+    fn sessions() -> Sessions {
+        Sessions::new(Rates::default(), 2)
+    }
+
+    fn outbox() -> Arc<Outbox> {
+        Arc::new(Outbox::new(Encoding::Json, OutboxLimits::default()))
+    }
+
+    fn presence(id: u128) -> Arc<Presence> {
+        let user = UserView {
+            id: UserId(Uuid::from_u128(1)),
+            username: "anna".to_owned(),
+            display_name: "Anna".to_owned(),
+            role: Role::User,
+            is_active: true,
+            is_guest: false,
+            created_at: "2026-01-01T00:00:00Z".to_owned(),
+        };
+        let link = Link { outlet: outbox(), reached_host: "localhost".into() };
+        Arc::new(Presence::new(SessionId(Uuid::from_u128(id)), user, link))
+    }
+
+    fn open(sessions: &Sessions, id: u128, token: &str) -> Option<Attachment> {
+        sessions.open(presence(id), token, outbox(), Micros::ZERO)
+    }
+
+    #[test]
+    fn only_the_token_opens_and_each_resume_changes_it() {
+        let sessions = sessions();
+        let first = open(&sessions, 1, "first").expect("opens");
+        let id = first.session.presence.id;
+        let refused = |id, token| sessions.resume(id, token, outbox()).map(|_| ()).expect_err("refused");
+        assert_eq!(refused(id, "other"), ResumeRefused::WrongToken);
+        assert_eq!(refused(SessionId(Uuid::from_u128(9)), "first"), ResumeRefused::Unknown);
+
+        let second = sessions.resume(id, "first", outbox()).expect("resumes");
+        assert!(second.older.is_some());
+        assert!(!first.lose() && !sessions.end(&first), "the older connection has no say any more");
+        second.attachment.token_arrived();
+        assert_eq!(refused(id, "first"), ResumeRefused::WrongToken);
+        sessions.resume(id, &second.token, outbox()).expect("resumes with the new token");
+    }
+
+    #[test]
+    fn a_token_holds_until_the_next_has_arrived() {
+        let sessions = sessions();
+        let id = open(&sessions, 1, "first").expect("opens").session.presence.id;
+        let lost = sessions.resume(id, "first", outbox()).expect("resumes");
+        assert!(sessions.resume(id, "first", outbox()).is_err(), "used, and its connection lives");
+        assert!(lost.attachment.lose());
+        let again = sessions.resume(id, "first", outbox()).expect("the answer was lost with the connection");
+        assert!(sessions.resume(id, &lost.token, outbox()).is_err(), "nobody ever had that one");
+        again.attachment.token_arrived();
+        assert!(again.attachment.lose());
+        assert!(sessions.resume(id, "first", outbox()).is_err());
+    }
+
+    #[test]
+    fn a_lost_session_expires_unless_it_was_resumed() {
+        let sessions = sessions();
+        let attachment = open(&sessions, 1, "token").expect("opens");
+        assert!(!sessions.expire(&attachment), "it has a connection");
+        assert!(attachment.lose());
+        let resumed = sessions.resume(attachment.session.presence.id, "token", outbox()).expect("resumes");
+        assert!(!sessions.expire(&attachment), "it was resumed");
+        assert!(resumed.attachment.lose() && sessions.expire(&resumed.attachment));
+        assert_eq!(sessions.count(), 0);
+        let late = sessions.resume(attachment.session.presence.id, &resumed.token, outbox()).map(|_| ());
+        assert_eq!(late, Err(ResumeRefused::Unknown));
+    }
+
+    #[test]
+    fn an_account_has_so_many_sessions_and_they_share_an_allowance() {
+        let sessions = sessions();
+        let (one, two) = (open(&sessions, 1, "a").expect("opens"), open(&sessions, 2, "b").expect("opens"));
+        assert!(Arc::ptr_eq(&one.session.allowance, &two.session.allowance));
+        assert!(open(&sessions, 3, "c").is_none());
+        assert!(sessions.end(&one));
+        assert!(open(&sessions, 4, "d").is_some());
+        assert_eq!(sessions.end_all_of(one.session.presence.user.id).len(), 2);
+        assert_eq!((sessions.count(), sessions.accounts.len()), (0, 0));
+        assert!(!two.lose(), "it is over");
+    }
+}

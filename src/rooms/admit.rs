@@ -1,0 +1,106 @@
+//! Whether somebody may enter a channel as they ask to: what needs no place yet.
+
+use std::sync::atomic::Ordering;
+
+use antiphon_core::{
+    gateway::{ErrorCode, JoinChannel, MediaMode, MediaTransport, UserView},
+    ids::ChannelId,
+    permission::{Action, Decision, Standing, decide},
+};
+use time::OffsetDateTime;
+
+use super::Rooms;
+use crate::{error::AppError, store::Channel};
+
+/// Opus's sample rates (RFC 6716, 2.1.1).
+const SAMPLE_RATES_HZ: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
+
+/// A channel that somebody may enter.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) channel: Channel,
+    pub(super) priority: bool,
+    /// The count of changes when this was decided; with another count it must be decided anew.
+    pub(super) decided_at: u64,
+}
+
+impl Rooms {
+    /// Decides whether `user` may enter, redeeming the invite where one is needed.
+    pub(super) async fn admit(&self, user: &UserView, request: &JoinChannel) -> Result<Admission, AppError> {
+        let decided_at = self.inner.changes.load(Ordering::Acquire);
+        let id = request.channel_id;
+        let Some(channel) = self.inner.store.channel(id).await? else { return Err(not_found()) };
+        let (standing, priority) = self.standing(id, user).await?;
+        match decide(&standing, channel.is_private, Action::Join) {
+            Decision::Allowed => Ok(Admission { channel, priority, decided_at }),
+            Decision::Denied(reason) => Err(AppError::new(ErrorCode::PermissionDenied, reason)),
+            Decision::Hidden => {
+                self.redeem(&standing, &channel, request.invite.as_deref()).await?;
+                Ok(Admission { channel, priority, decided_at })
+            }
+        }
+    }
+
+    async fn standing(&self, channel: ChannelId, user: &UserView) -> Result<(Standing, bool), AppError> {
+        let store = &self.inner.store;
+        let membership = store.membership(channel, user.id).await?;
+        let banned = store.active_ban(channel, user.id, OffsetDateTime::now_utc()).await?.is_some();
+        let standing = Standing {
+            user: user.id,
+            server: user.role,
+            channel: membership.as_ref().map(|membership| membership.role),
+            guest: user.is_guest,
+            banned,
+        };
+        Ok((standing, membership.is_some_and(|membership| membership.priority)))
+    }
+
+    /// Makes a stranger a member of a private channel by an invite. A full channel leaves the invite as it is.
+    async fn redeem(&self, standing: &Standing, channel: &Channel, invite: Option<&str>) -> Result<(), AppError> {
+        let (store, now) = (&self.inner.store, OffsetDateTime::now_utc());
+        let Some(code) = invite.filter(|_| !standing.banned) else { return Err(not_found()) };
+        if store.invite(code, now).await?.is_none_or(|invite| invite.channel != channel.id) {
+            return Err(not_found());
+        }
+        if self.occupancy(channel.id) >= channel.max_users {
+            return Err(channel_full(channel.max_users));
+        }
+        match store.redeem_invite(code, standing.user, now).await? {
+            Some(_) => Ok(()),
+            None => Err(not_found()),
+        }
+    }
+
+    /// Whether this release can do what is asked for.
+    pub(super) fn check_request(&self, request: &JoinChannel) -> Result<(), AppError> {
+        let invalid = |message: String| Err(AppError::new(ErrorCode::InvalidInput, message));
+        if request.media == MediaTransport::Webrtc {
+            return invalid("media `webrtc` is not offered by this server: use `udp` or `websocket`".to_owned());
+        }
+        if request.mode == MediaMode::Mixed {
+            return invalid("mode `mixed` is not offered by this server: use `forward`".to_owned());
+        }
+        if let Some(rate) = request.sample_rate.filter(|rate| !SAMPLE_RATES_HZ.contains(rate)) {
+            return invalid(format!("sample_rate {rate} is none of Opus's: 8000, 12000, 16000, 24000 or 48000"));
+        }
+        if let Some(channels) = request.channels.filter(|channels| !(1..=2).contains(channels)) {
+            return invalid(format!("channels {channels} is neither 1 (mono) nor 2 (stereo)"));
+        }
+        Ok(())
+    }
+}
+
+/// The answer for a channel that does not exist, or must not seem to.
+pub(super) fn not_found() -> AppError {
+    AppError::new(ErrorCode::ChannelNotFound, "there is no channel with this id")
+}
+
+/// The answer when no place is left.
+pub(super) fn channel_full(max_users: u32) -> AppError {
+    AppError::new(ErrorCode::ChannelFull, format!("all {max_users} places of this channel are taken"))
+}
+
+/// The answer to whoever is not in the channel they speak of.
+pub(super) fn not_joined() -> AppError {
+    AppError::new(ErrorCode::PermissionDenied, "this session is not in that channel: send JoinChannel first")
+}

@@ -1,0 +1,108 @@
+//! Leaving a channel, of one's own accord or with the session.
+
+use std::sync::Arc;
+
+use antiphon_core::{
+    engine::Command,
+    gateway::{ChannelLeft, LeaveReason, RequestId},
+    ids::{ChannelId, StreamId},
+};
+
+use super::{
+    Rooms,
+    admit::not_joined,
+    outlet::Shared,
+    presence::{Place, Presence},
+    room::{LocalMember, Room, Turn},
+};
+use crate::{cluster::Left, error::AppError};
+
+impl Rooms {
+    /// Takes a session out of a channel, tells it so (`ChannelLeft`) and the others (`UserLeft`).
+    ///
+    /// # Errors
+    /// When the session is not in the channel.
+    pub async fn leave(
+        &self,
+        presence: &Presence,
+        channel: ChannelId,
+        request_id: Option<RequestId>,
+    ) -> Result<(), AppError> {
+        let _turn = presence.turn.lock().await;
+        let place = presence.place(channel).ok_or_else(not_joined)?;
+        let answer = Shared::answer(ChannelLeft { channel_id: channel }, request_id);
+        if self.leave_place(presence, &place, LeaveReason::Left, Some(&answer)).await {
+            Ok(())
+        } else {
+            Err(not_joined())
+        }
+    }
+
+    /// Ends a session: it leaves all channels, and joins none any more.
+    pub async fn end(&self, presence: &Presence, reason: LeaveReason) {
+        let _turn = presence.turn.lock().await;
+        let places: Vec<Place> = {
+            let mut state = presence.state();
+            state.ended = true;
+            state.places.values().cloned().collect()
+        };
+        for place in places {
+            self.leave_place(presence, &place, reason, None).await;
+        }
+    }
+
+    /// False when the session was removed from there meanwhile.
+    async fn leave_place(
+        &self,
+        presence: &Presence,
+        place: &Place,
+        reason: LeaveReason,
+        farewell: Option<&Shared>,
+    ) -> bool {
+        let room = &place.room;
+        let mut turn = room.turn.lock().await;
+        let left = self.inner.membership.leave(room.id, presence.user.id, Some(presence.id), reason).await;
+        let Some(left) = left else { return false };
+        self.take_out(room, &left, farewell).await;
+        self.close_if_empty(room, &mut turn).await;
+        true
+    }
+
+    /// What follows from the end of a membership, within the room's turn: nothing more is forwarded from or to the
+    /// member, they get `farewell`, the others hear that they left, and the group's key changes.
+    pub(super) async fn take_out(&self, room: &Arc<Room>, left: &Left, farewell: Option<&Shared>) {
+        let stream = left.member.stream;
+        let Some(member) = room.live_mut().members.remove(&stream) else { return };
+        self.remove_from_media(room, stream, &member).await;
+        if let Some(farewell) = farewell {
+            member.outlet.send(farewell);
+        }
+        room.broadcast(&Shared::event(&left.event), None);
+        if let Some(udp) = &member.udp {
+            self.leave_group(room, udp.cipher).await;
+        }
+    }
+
+    async fn remove_from_media(&self, room: &Room, stream: StreamId, member: &LocalMember) {
+        let media = &self.inner.media;
+        media.send(room.home, Command::RemoveMember { channel: room.id, stream }).await;
+        let unused = member.presence.give_up(room.id, stream);
+        if let Some(udp) = unused {
+            self.remove_udp_session(&udp).await;
+        } else if let Some(udp) = &member.udp {
+            media.send(udp.worker, Command::DetachStream { session: udp.id, stream }).await;
+        }
+    }
+
+    /// Closes a room that has no members, within its turn.
+    pub(super) async fn close_if_empty(&self, room: &Arc<Room>, turn: &mut Turn) {
+        if !room.live().members.is_empty() {
+            return;
+        }
+        if *turn == Turn::Open {
+            self.inner.media.send(room.home, Command::CloseChannel { channel: room.id }).await;
+        }
+        *turn = Turn::Closed;
+        self.inner.rooms.remove_if(&room.id, |_, known| Arc::ptr_eq(known, room));
+    }
+}

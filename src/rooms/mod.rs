@@ -1,0 +1,194 @@
+//! What happens in channels: who joins, speaks, is muted or removed, and who hears of it.
+//!
+//! [`Rooms`] is the control side of voice. It keeps no audio: frames go from media worker to media worker's sockets, and
+//! only those for members without UDP pass through here. Each channel with members on this node is a room; changes of
+//! one room happen one after the other, each with its journal entry ([`crate::cluster`]), its commands to the media
+//! workers and its messages to the members. So everybody sees them in the journal's order.
+//!
+//! Locks, always taken in this order: a session's turn, a room's turn (both held across awaits), then without awaits a
+//! room's members, a session's state.
+
+mod admit;
+mod events;
+mod join;
+mod keys;
+mod leave;
+mod moderation;
+mod outlet;
+mod presence;
+mod quality;
+mod resume;
+mod room;
+mod setup;
+mod speaking;
+mod stats;
+mod tunnel;
+mod udp;
+mod voice_state;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use antiphon_core::{
+    clock::Micros,
+    engine::Event,
+    ids::{ChannelId, GroupId, MediaSessionId},
+};
+use dashmap::DashMap;
+use tokio::sync::{OwnedMutexGuard, mpsc};
+
+pub use outlet::{Form, Outlet, Shared};
+pub use presence::{Link, Presence};
+pub use stats::ChannelStats;
+
+use self::{
+    room::{Room, Turn},
+    stats::Totals,
+    udp::UdpSession,
+};
+use crate::{
+    cluster::{Membership, MembershipConfig},
+    media::Media,
+    store::Store,
+};
+
+/// What can be set of rooms.
+#[derive(Clone, Debug)]
+pub struct RoomsConfig {
+    /// The UDP addresses that clients are told, `host:port`; empty: the address by which each came.
+    pub advertise: Vec<String>,
+    /// How often clients are told to ping, in milliseconds.
+    pub ping_ms: u64,
+    /// The most channels a session may be in.
+    pub channels_per_session: usize,
+    /// Audio channels of a stream whose speaker names no count, 1 or 2.
+    pub channels: u8,
+    /// How long a resumed session's old UDP session works when the new one is not bound.
+    pub old_udp_grace: Duration,
+    /// What is kept of each channel.
+    pub membership: MembershipConfig,
+}
+
+impl Default for RoomsConfig {
+    fn default() -> Self {
+        Self {
+            advertise: Vec::new(),
+            ping_ms: 5_000,
+            channels_per_session: 16,
+            channels: 2,
+            old_udp_grace: Duration::from_secs(5),
+            membership: MembershipConfig::default(),
+        }
+    }
+}
+
+/// The channels as they live on this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    media: Media,
+    membership: Membership,
+    config: RoomsConfig,
+    /// Channels with members here.
+    rooms: DashMap<ChannelId, Arc<Room>>,
+    udp_sessions: DashMap<MediaSessionId, Arc<UdpSession>>,
+    /// Of each channel that was joined since this node started.
+    totals: DashMap<ChannelId, Arc<Totals>>,
+    next_group: AtomicU32,
+    /// How often something changed that decides about joins, but not through one.
+    changes: AtomicU64,
+}
+
+impl Rooms {
+    /// Rooms over the media workers that `events` comes from, which are followed in a task of their own.
+    #[must_use]
+    pub fn start(store: Store, media: Media, events: mpsc::Receiver<Event>, config: RoomsConfig) -> Self {
+        let rooms = Self {
+            inner: Arc::new(Inner {
+                store,
+                media,
+                membership: Membership::new(config.membership.clone()),
+                config,
+                rooms: DashMap::new(),
+                udp_sessions: DashMap::new(),
+                totals: DashMap::new(),
+                next_group: AtomicU32::new(1),
+                changes: AtomicU64::new(0),
+            }),
+        };
+        tokio::spawn(rooms.clone().follow(events));
+        rooms
+    }
+
+    /// The node's clock, the same as on UDP.
+    #[must_use]
+    pub fn now(&self) -> Micros {
+        self.inner.media.now()
+    }
+
+    /// Where this node takes datagrams.
+    #[must_use]
+    pub fn udp_address(&self) -> SocketAddr {
+        self.inner.media.local_addr()
+    }
+
+    /// Forgets what nobody has needed for a while. To be called every minute or so.
+    pub async fn sweep(&self) {
+        self.inner.membership.sweep().await;
+    }
+
+    fn room(&self, channel: ChannelId) -> Option<Arc<Room>> {
+        self.inner.rooms.get(&channel).map(|room| Arc::clone(&room))
+    }
+
+    /// A channel's room within its turn; `None` while it has no members here.
+    async fn turn_of(&self, channel: ChannelId) -> Option<(Arc<Room>, OwnedMutexGuard<Turn>)> {
+        loop {
+            let room = self.room(channel)?;
+            let turn = Arc::clone(&room.turn).lock_owned().await;
+            // A room that closed while we waited has left the map; the next may be there.
+            if *turn != Turn::Closed {
+                return Some((room, turn));
+            }
+        }
+    }
+
+    /// Likewise, made when there is none. Whoever has it must close it if it is still empty in the end.
+    async fn turn_of_new(&self, channel: ChannelId) -> (Arc<Room>, OwnedMutexGuard<Turn>) {
+        loop {
+            let room = self.room_or_new(channel);
+            let turn = Arc::clone(&room.turn).lock_owned().await;
+            if *turn != Turn::Closed {
+                return (room, turn);
+            }
+        }
+    }
+
+    fn room_or_new(&self, channel: ChannelId) -> Arc<Room> {
+        let new = || {
+            let totals = self.inner.totals.entry(channel).or_default();
+            Arc::new(Room::new(channel, self.inner.media.place_channel(), Arc::clone(&totals)))
+        };
+        Arc::clone(&self.inner.rooms.entry(channel).or_insert_with(new))
+    }
+
+    fn new_group_id(&self) -> GroupId {
+        GroupId(self.inner.next_group.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl std::fmt::Debug for Rooms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rooms({} open)", self.inner.rooms.len())
+    }
+}

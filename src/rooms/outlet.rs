@@ -1,0 +1,140 @@
+//! How rooms reach a member: messages that are encoded once however many they go to, and the queue they go into.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use antiphon_core::gateway::{Encoding, RequestId, ServerMessage, Shape, encode_server};
+use bytes::Bytes;
+
+/// Where messages for one connection go. A member without a connection has one that discards what it gets.
+pub trait Outlet: Send + Sync + fmt::Debug {
+    /// Queues an answer or an event. While the connection lives, none of these is lost and their order stays: where
+    /// the queue is full the connection is closed as too slow.
+    fn send(&self, message: &Shared);
+
+    /// Queues a frame of audio. Where the queue is full its oldest frame gives way and is counted.
+    fn send_audio(&self, frame: &Shared);
+
+    /// Where the client wants a message's type: events inside a message follow that, too.
+    fn shape(&self) -> Shape;
+}
+
+/// Which of the four encoded forms a connection speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Form {
+    /// JSON or `MessagePack`.
+    pub encoding: Encoding,
+    /// With `type`, or under its type.
+    pub shape: Shape,
+}
+
+impl Form {
+    const fn index(self) -> usize {
+        let encoding = match self.encoding {
+            Encoding::Json => 0,
+            Encoding::MessagePack => 2,
+        };
+        match self.shape {
+            Shape::Tagged => encoding,
+            Shape::External => encoding + 1,
+        }
+    }
+}
+
+/// A message to any number of connections, encoded at most once in each form.
+#[derive(Clone)]
+pub struct Shared(Arc<Inner>);
+
+struct Inner {
+    message: Arc<ServerMessage>,
+    request_id: Option<RequestId>,
+    encoded: [OnceLock<Bytes>; 4],
+}
+
+impl Shared {
+    /// A message of our own accord.
+    pub fn new(message: impl Into<ServerMessage>) -> Self {
+        Self::answer(message, None)
+    }
+
+    /// A message that answers the one which carried `request_id`.
+    pub fn answer(message: impl Into<ServerMessage>, request_id: Option<RequestId>) -> Self {
+        Self::build(Arc::new(message.into()), request_id)
+    }
+
+    /// An entry of a channel's journal.
+    #[must_use]
+    pub fn event(event: &Arc<ServerMessage>) -> Self {
+        Self::build(Arc::clone(event), None)
+    }
+
+    fn build(message: Arc<ServerMessage>, request_id: Option<RequestId>) -> Self {
+        Self(Arc::new(Inner { message, request_id, encoded: [const { OnceLock::new() }; 4] }))
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn message(&self) -> &ServerMessage {
+        &self.0.message
+    }
+
+    /// Its bytes in a form, made when first asked for.
+    #[must_use]
+    pub fn bytes(&self, form: Form) -> &Bytes {
+        self.0.encoded[form.index()].get_or_init(|| {
+            encode_server(form.encoding, form.shape, &self.0.message, self.0.request_id.as_ref()).into()
+        })
+    }
+}
+
+impl fmt::Debug for Shared {
+    /// Its type only: messages hold tokens, keys and what people say.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shared({})", self.0.message.name())
+    }
+}
+
+/// An event as a value inside another message, in the shape that the connection speaks.
+pub(super) fn event_value(event: &ServerMessage, shape: Shape) -> serde_json::Value {
+    let bytes = encode_server(Encoding::Json, shape, event, None);
+    serde_json::from_slice(&bytes).expect("it was encoded as JSON just now")
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::gateway::{Ack, HeartbeatAck};
+
+    use super::*;
+
+    #[test]
+    fn each_form_is_encoded_once_and_is_its_own() {
+        let message = Shared::answer(Ack {}, Some(RequestId::Number(7)));
+        let mut seen = Vec::new();
+        for encoding in [Encoding::Json, Encoding::MessagePack] {
+            for shape in [Shape::Tagged, Shape::External] {
+                let form = Form { encoding, shape };
+                let bytes = message.bytes(form).clone();
+                assert_eq!(bytes.as_ptr(), message.clone().bytes(form).as_ptr(), "shared by clones");
+                assert!(!seen.contains(&bytes), "{form:?}");
+                seen.push(bytes);
+            }
+        }
+        assert_eq!(&seen[0][..], br#"{"type":"Ack","request_id":7}"#);
+        assert_eq!(&seen[1][..], br#"{"Ack":{"request_id":7}}"#);
+    }
+
+    #[test]
+    fn what_a_message_holds_is_not_shown() {
+        let message = Shared::new(HeartbeatAck { server_time_us: 12_345 });
+        assert_eq!(format!("{message:?}"), "Shared(HeartbeatAck)");
+    }
+
+    #[test]
+    fn an_event_inside_a_message_has_the_connections_shape() {
+        let event = ServerMessage::HeartbeatAck(HeartbeatAck { server_time_us: 1 });
+        assert_eq!(event_value(&event, Shape::Tagged)["type"], "HeartbeatAck");
+        assert_eq!(event_value(&event, Shape::External)["HeartbeatAck"]["server_time_us"], 1);
+    }
+}

@@ -1,0 +1,92 @@
+//! A gateway session as the rooms know it: whose it is, where its messages go, which channels it is in and through
+//! which UDP session.
+
+use std::{collections::HashMap, sync::Arc};
+
+use antiphon_core::{
+    gateway::UserView,
+    ids::{ChannelId, SessionId, StreamId, UserId},
+};
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{outlet::Outlet, room::Room, udp::UdpSession};
+
+/// The way to a session's client as of now: its connection and how it came here.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Where messages go.
+    pub outlet: Arc<dyn Outlet>,
+    /// The host name or address by which the client reached this node, without a port; an IPv6 address in brackets.
+    pub reached_host: Arc<str>,
+}
+
+/// A session's presence in rooms. It outlives the session's connections.
+#[derive(Debug)]
+pub struct Presence {
+    /// The session.
+    pub id: SessionId,
+    /// Whose it is.
+    pub user: UserView,
+    /// Makes joining, leaving, resuming and ending of one session happen one after the other. Held across awaits, and
+    /// always taken before a room's turn, never while one is held.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    state: Mutex<PresenceState>,
+}
+
+#[derive(Debug)]
+pub(super) struct PresenceState {
+    pub(super) link: Link,
+    /// Where it is, at most one place in each channel.
+    pub(super) places: HashMap<ChannelId, Place>,
+    /// The UDP session of all its channels with `media: udp`; `None` while there are none.
+    pub(super) udp: Option<Arc<UdpSession>>,
+    /// It is over: nothing can be joined any more.
+    pub(super) ended: bool,
+}
+
+/// A session's place in one channel.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) room: Arc<Room>,
+    pub(super) stream: StreamId,
+    pub(super) uses_udp: bool,
+}
+
+impl Presence {
+    /// A session that is nowhere yet.
+    #[must_use]
+    pub fn new(id: SessionId, user: UserView, link: Link) -> Self {
+        let state = PresenceState { link, places: HashMap::new(), udp: None, ended: false };
+        Self { id, user, turn: tokio::sync::Mutex::new(()), state: Mutex::new(state) }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn user_id(&self) -> UserId {
+        self.user.id
+    }
+
+    /// Whether the session is in a channel.
+    #[must_use]
+    pub fn is_in(&self, channel: ChannelId) -> bool {
+        self.state().places.contains_key(&channel)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, PresenceState> {
+        self.state.lock()
+    }
+
+    pub(super) fn place(&self, channel: ChannelId) -> Option<Place> {
+        self.state().places.get(&channel).cloned()
+    }
+
+    /// Gives up the place in `channel` if it is `stream`'s, and yields the UDP session when no place needs it any more.
+    pub(super) fn give_up(&self, channel: ChannelId, stream: StreamId) -> Option<Arc<UdpSession>> {
+        let mut state = self.state();
+        if state.places.get(&channel).is_none_or(|place| place.stream != stream) {
+            return None;
+        }
+        state.places.remove(&channel);
+        if state.places.values().any(|place| place.uses_udp) { None } else { state.udp.take() }
+    }
+}

@@ -1,0 +1,129 @@
+//! A channel as it is on this node: its members here and their groups.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use antiphon_core::{
+    engine::MemberFlags,
+    gateway::{Cipher, MediaTransport},
+    ids::{ChannelId, StreamId, UserId, WorkerIndex},
+    quality::QualityAdvisor,
+};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{
+    keys::Group,
+    outlet::{Outlet, Shared},
+    presence::Presence,
+    stats::Totals,
+    udp::UdpSession,
+};
+use crate::store::Channel;
+
+/// A channel with members on this node.
+pub(super) struct Room {
+    pub(super) id: ChannelId,
+    /// The media worker that the channel lives in.
+    pub(super) home: WorkerIndex,
+    /// Makes changes of the channel happen one after the other, each with its commands to the media workers and its
+    /// messages to the members, so that all see them in the journal's order. Held across awaits.
+    pub(super) turn: Arc<tokio::sync::Mutex<Turn>>,
+    /// What the turn's holder changes and everybody reads. Never held across awaits.
+    live: RwLock<Live>,
+    pub(super) totals: Arc<Totals>,
+}
+
+/// Where a room is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Made for a join that has not happened yet; the media worker does not know the channel.
+    New,
+    /// It has, or had, members.
+    Open,
+    /// The last member has left: whoever still waits for this room must look for another.
+    Closed,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    /// The channel's settings as last heard; `None` before the first join.
+    pub(super) channel: Option<Channel>,
+    pub(super) members: HashMap<StreamId, LocalMember>,
+    /// By cipher.
+    pub(super) groups: [Option<Group>; Cipher::ALL.len()],
+}
+
+/// A member whose session is on this node.
+#[derive(Debug)]
+pub(super) struct LocalMember {
+    pub(super) presence: Arc<Presence>,
+    pub(super) outlet: Arc<dyn Outlet>,
+    pub(super) media: MediaTransport,
+    pub(super) udp: Option<Arc<UdpSession>>,
+    pub(super) switches: Switches,
+    /// In a talk spurt, as the others were told.
+    pub(super) speaking: bool,
+    pub(super) advisor: QualityAdvisor,
+}
+
+/// Everything that decides what a member may send and gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Switches {
+    pub(super) muted: bool,
+    pub(super) deafened: bool,
+    pub(super) server_muted: bool,
+    pub(super) priority: bool,
+}
+
+impl Switches {
+    /// As the media workers know them.
+    pub(super) fn flags(self) -> MemberFlags {
+        MemberFlags { muted: self.muted || self.server_muted, deafened: self.deafened, priority: self.priority }
+    }
+}
+
+impl LocalMember {
+    /// Whether their audio goes over the gateway.
+    pub(super) fn is_tunnelled(&self) -> bool {
+        match &self.udp {
+            Some(udp) => !udp.is_proven(),
+            None => self.media == MediaTransport::Websocket,
+        }
+    }
+}
+
+impl Live {
+    /// A user's stream, if they are here.
+    pub(super) fn stream_of(&self, user: UserId) -> Option<StreamId> {
+        self.members.iter().find(|(_, member)| member.presence.user_id() == user).map(|(stream, _)| *stream)
+    }
+}
+
+impl Room {
+    pub(super) fn new(id: ChannelId, home: WorkerIndex, totals: Arc<Totals>) -> Self {
+        Self { id, home, turn: Arc::new(tokio::sync::Mutex::new(Turn::New)), live: RwLock::default(), totals }
+    }
+
+    pub(super) fn live(&self) -> RwLockReadGuard<'_, Live> {
+        self.live.read()
+    }
+
+    pub(super) fn live_mut(&self) -> RwLockWriteGuard<'_, Live> {
+        self.live.write()
+    }
+
+    /// Sends to all members here but `except`.
+    pub(super) fn broadcast(&self, message: &Shared, except: Option<StreamId>) {
+        for (stream, member) in &self.live().members {
+            if Some(*stream) != except {
+                member.outlet.send(message);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Room {
+    /// Without its members, who hold it in turn.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Room({})", self.id)
+    }
+}
