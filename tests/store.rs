@@ -12,27 +12,9 @@ use antiphon_core::{
     gateway::Role,
     ids::{ChannelId, UserId},
 };
-use support::databases::TestDatabase;
+use support::databases::{TestDatabase, at_once};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
-
-/// Declares each check as a test on each database.
-macro_rules! on_both {
-    ($($check:ident),+ $(,)?) => {
-        mod sqlite {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                super::run(super::TestDatabase::sqlite(), super::$check).await;
-            })+
-        }
-        mod postgres {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $check() {
-                super::run(super::TestDatabase::postgres().await, super::$check).await;
-            })+
-        }
-    };
-}
 
 on_both!(
     accounts_are_found_by_id_and_by_name,
@@ -147,29 +129,6 @@ fn invite(channel: &Channel, by: &User) -> NewInvite {
 const MEMBER: Membership = Membership { role: ChannelRole::Member, priority: false };
 const MODERATOR: Membership = Membership { role: ChannelRole::Moderator, priority: false };
 const OWNER: Membership = Membership { role: ChannelRole::Owner, priority: false };
-
-/// Runs `task(0)` to `task(count - 1)` at once and gives their results.
-async fn at_once<T, F>(count: usize, task: impl Fn(usize) -> F) -> Vec<T>
-where
-    T: Send + 'static,
-    F: Future<Output = T> + Send + 'static,
-{
-    let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(count));
-    let tasks: Vec<_> = (0..count)
-        .map(|index| {
-            let (barrier, work) = (barrier.clone(), task(index));
-            tokio::spawn(async move {
-                barrier.wait().await;
-                work.await
-            })
-        })
-        .collect();
-    let mut results = Vec::new();
-    for task in tasks {
-        results.push(task.await.expect("no panic"));
-    }
-    results
-}
 
 async fn accounts_are_found_by_id_and_by_name(Context { store, .. }: Context) {
     let before = OffsetDateTime::now_utc() - Duration::SECOND;
