@@ -44,13 +44,10 @@ impl Engine {
     pub(super) fn retell_due(&mut self, now: Micros, key: SlabKey, out: &mut impl Output) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.retell_armed = false;
-        let proven = session.proof.is_proven();
         if session.reach_refused {
             self.announce(now, key, out);
         }
-        if self.sessions.get(key).is_some_and(|session| session.proven_told != proven) {
-            self.tell_control(now, key, proven, out);
-        }
+        self.tell_proof(now, key, out);
     }
 
     /// Sees to it that the end of a proof is noticed.
@@ -71,8 +68,9 @@ impl Engine {
             return;
         }
         let elsewhere = session.streams.iter().any(|route| route.home != self.worker);
-        if proven && elsewhere {
-            self.arm_retell(key, now + OVERLAP);
+        let taken_in_at = session.reach_told_at + OVERLAP;
+        if proven && elsewhere && now < taken_in_at {
+            self.arm_retell(key, taken_in_at);
         } else {
             self.tell_control(now, key, proven, out);
         }
@@ -93,6 +91,9 @@ impl Engine {
     /// Tells the workers of all the session's channels where it is reached.
     pub(super) fn announce(&mut self, now: Micros, key: SlabKey, out: &mut impl Output) {
         let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.reach_told != session.reach() {
+            session.reach_told_at = now;
+        }
         session.reach_told = session.reach();
         session.reach_refused = false;
         let streams = session.streams.len();
@@ -118,6 +119,7 @@ impl Engine {
         } else if !out.handover(route.home, Handover::Reach { channel: route.channel, stream, session: id, address }) {
             if let Some(session) = self.sessions.get_mut(key) {
                 session.reach_refused = true;
+                session.reach_told_at = now;
             }
             self.arm_retell(key, now + RETELL_INTERVAL);
         }

@@ -64,7 +64,8 @@ impl Engine {
             let moved = session.move_to(from);
             session.proof.end();
             if moved {
-                let bound = Event::Bound { session: session.id, address: from };
+                let address = SocketAddr::new(from.ip().to_canonical(), from.port());
+                let bound = Event::Bound { session: session.id, address };
                 Turn { now, out, work: &mut self.work }.mention(bound);
             }
             self.tell_proof(now, key, out);

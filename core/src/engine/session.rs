@@ -52,6 +52,8 @@ pub(super) struct Session {
     pub(super) proven_told: bool,
     /// What the channels' workers were last told.
     pub(super) reach_told: Option<SocketAddr>,
+    /// When they were told last.
+    pub(super) reach_told_at: Micros,
     /// One of them had no room for it.
     pub(super) reach_refused: bool,
     pub(super) retell_armed: bool,
@@ -71,6 +73,7 @@ impl Session {
             proof_armed: false,
             proven_told: false,
             reach_told: None,
+            reach_told_at: Micros::ZERO,
             reach_refused: false,
             retell_armed: false,
             streams: Vec::new(),

@@ -188,6 +188,9 @@ pub(crate) struct World {
     pub(crate) now: Micros,
     pub(crate) engines: Vec<Engine>,
     pub(crate) out: Vec<Recorder>,
+    /// How long hand-overs take.
+    pub(crate) handover_delay: Micros,
+    under_way: VecDeque<(Micros, WorkerIndex, Handover)>,
     group_keys: HashMap<(GroupId, KeyId), (Key, u64)>,
 }
 
@@ -198,6 +201,8 @@ impl World {
             now: Micros::from_secs(100),
             engines: (0..workers).map(engine).collect(),
             out: (0..workers).map(|_| Recorder::default()).collect(),
+            handover_delay: Micros::ZERO,
+            under_way: VecDeque::new(),
             group_keys: HashMap::new(),
         }
     }
@@ -341,18 +346,22 @@ impl World {
         self.pass_on();
     }
 
-    /// Hand-overs reach their workers.
+    /// Hand-overs reach their workers, when their time has come.
     pub(crate) fn pass_on(&mut self) {
         loop {
-            let next = self.out.iter_mut().find_map(|out| out.handovers.pop_front());
-            let Some((to, handover)) = next else { return };
+            let arrival = self.now + self.handover_delay;
+            for out in &mut self.out {
+                self.under_way.extend(out.handovers.drain(..).map(|(to, handover)| (arrival, to, handover)));
+            }
+            let Some((_, to, handover)) = self.under_way.pop_front_if(|(at, ..)| *at <= self.now) else { return };
             let worker = usize::from(to.0);
             self.engines[worker].handover(self.now, handover, &mut self.out[worker]);
         }
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Micros> {
-        self.engines.iter().filter_map(Engine::poll_timeout).min()
+        let engines = self.engines.iter().filter_map(Engine::poll_timeout);
+        engines.chain(self.under_way.front().map(|(at, ..)| *at)).min()
     }
 
     /// Time passes; what comes due happens on time.
