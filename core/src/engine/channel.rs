@@ -119,6 +119,7 @@ impl Channel {
         let key = self.members.insert_with(|_| member);
         self.by_stream.insert(stream, key);
         self.selector.reserve(self.members.len());
+        self.sides.iter_mut().for_each(|side| side.listeners.reserve(self.members.len()));
         self.refresh_listener(key);
     }
 

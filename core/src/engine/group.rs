@@ -77,6 +77,12 @@ impl Listeners {
         &self.addresses
     }
 
+    /// Makes room for so many, so that [`Self::push`] does not allocate.
+    pub(super) fn reserve(&mut self, members: usize) {
+        self.addresses.reserve(members.saturating_sub(self.addresses.len()));
+        self.members.reserve(members.saturating_sub(self.members.len()));
+    }
+
     /// Appends a listener; their index.
     pub(super) fn push(&mut self, member: SlabKey, address: SocketAddr) -> usize {
         self.addresses.push(address);

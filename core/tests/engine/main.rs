@@ -1,5 +1,9 @@
 //! The media engine as a whole, in virtual time.
 
+mod hostile;
+mod model;
+mod network;
 mod reach;
 mod routing;
+mod telling;
 mod world;
