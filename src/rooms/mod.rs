@@ -8,6 +8,8 @@
 //! Locks, always taken in this order: a session's turn, a room's turn (both held across awaits), then without awaits a
 //! room's members, a session's state.
 
+pub mod directory;
+
 mod admit;
 mod events;
 mod join;

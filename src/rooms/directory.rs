@@ -1,0 +1,474 @@
+//! The lasting side of channels: making, changing and deleting them, members, invites, bans, with the permission each
+//! needs, and what each means for those who are in voice.
+//!
+//! Every operation takes who asks, asks [`decide`] whether they may, changes the database and then tells [`Rooms`].
+//! Should the server die in between, the database is right and nobody is in voice any more.
+
+use antiphon_core::{
+    gateway::{ChannelView, ErrorCode, MemberView, Role, UserView},
+    ids::{ChannelId, UserId},
+    permission::{Action, ChannelRole, Decision, Standing, decide},
+};
+use time::{Duration, OffsetDateTime};
+
+use super::{ChannelStats, Rooms};
+use crate::{
+    error::AppError,
+    store::{Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, Store, User, check_name},
+};
+
+/// Numbers that channels must keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectoryConfig {
+    /// `max_users` of a channel that names none.
+    pub max_users_default: u32,
+    /// The most that `max_users` may be.
+    pub max_users_ceiling: u32,
+    /// Channels on the server.
+    pub max_channels: u32,
+    /// Invites of one channel that are not used up.
+    pub invites_per_channel: u32,
+}
+
+/// The longest description, in characters.
+pub const DESCRIPTION_CHARS_MAX: usize = 1_000;
+
+/// The longest reason for removing somebody, in characters.
+pub const REASON_CHARS_MAX: usize = 500;
+
+/// Bans and invites that end do so within ten years; longer ones can be without an end.
+const TTL_MAX: Duration = Duration::days(3_650);
+
+/// A channel that is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct ChannelRequest {
+    /// 1 to 32 printable characters, unique without regard to case.
+    pub name: String,
+    /// Up to [`DESCRIPTION_CHARS_MAX`] characters.
+    pub description: Option<String>,
+    /// At least 1; the server's default when `None`.
+    pub max_users: Option<u32>,
+    /// 0, the default: all are forwarded; else the loudest so many.
+    pub max_speakers: Option<u32>,
+    /// Whether only members and those invited see it.
+    pub is_private: Option<bool>,
+}
+
+/// What to change of a member; `None` leaves as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemberChange {
+    /// Their role. Making somebody the owner makes the owner before them a moderator.
+    pub role: Option<ChannelRole>,
+    /// Whether they are heard before others where speakers are limited.
+    pub priority: Option<bool>,
+}
+
+/// Somebody who belongs to a channel, is in its voice, or both.
+#[derive(Clone, Debug)]
+pub struct DirectoryMember {
+    /// Who.
+    pub user: UserView,
+    /// What they are in the channel; `None` for somebody who is only in its voice.
+    pub membership: Option<Membership>,
+    /// As they are in voice now; `None` when they are not.
+    pub voice: Option<MemberView>,
+}
+
+/// Channels, as the API offers them.
+#[derive(Clone)]
+pub struct Directory {
+    store: Store,
+    rooms: Rooms,
+    config: DirectoryConfig,
+}
+
+type Result<T> = std::result::Result<T, AppError>;
+
+impl Directory {
+    /// Channels of `store`, whose voice is in `rooms`.
+    #[must_use]
+    pub fn new(store: Store, rooms: Rooms, config: DirectoryConfig) -> Self {
+        Self { store, rooms, config }
+    }
+
+    /// Public channels, and those private ones that `caller` is a member of.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn channels(&self, caller: Option<&UserView>) -> Result<Vec<ChannelView>> {
+        let mut channels = self.store.public_channels().await?;
+        if let Some(caller) = caller {
+            channels.extend(self.store.channels_of(caller.id).await?.into_iter().filter(|channel| channel.is_private));
+        }
+        Ok(channels.iter().map(|channel| self.view(channel)).collect())
+    }
+
+    /// Makes a channel, which `caller` then owns.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_INPUT`, `CONFLICT` for a taken name, `LIMIT_REACHED` when there are as many channels as there may be.
+    pub async fn create(&self, caller: &UserView, request: ChannelRequest) -> Result<ChannelView> {
+        let new = NewChannel {
+            name: checked_name(request.name)?,
+            description: checked_text("description", request.description.unwrap_or_default(), DESCRIPTION_CHARS_MAX)?,
+            owner: caller.id,
+            max_users: self.checked_max_users(request.max_users.unwrap_or(self.config.max_users_default))?,
+            max_speakers: self.checked_max_speakers(request.max_speakers.unwrap_or(0))?,
+            is_private: request.is_private.unwrap_or(false),
+        };
+        let channel = self.store.create_channel(new, self.config.max_channels).await?;
+        Ok(self.view(&channel))
+    }
+
+    /// A channel.
+    ///
+    /// # Errors
+    ///
+    /// `CHANNEL_NOT_FOUND`, also for a private one that `caller` does not belong to.
+    pub async fn channel(&self, caller: &UserView, id: ChannelId) -> Result<ChannelView> {
+        Ok(self.view(&self.enter(caller, id).await?.channel))
+    }
+
+    /// Changes a channel. Nobody in voice is removed, also when `max_users` falls below their number.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::channel`] and [`Directory::create`]; `PERMISSION_DENIED` for all but the owner.
+    pub async fn update(&self, caller: &UserView, id: ChannelId, change: ChannelChange) -> Result<ChannelView> {
+        self.enter(caller, id).await?.require(Action::Edit)?;
+        let change = ChannelChange {
+            name: change.name.map(checked_name).transpose()?,
+            description: change
+                .description
+                .map(|text| checked_text("description", text, DESCRIPTION_CHARS_MAX))
+                .transpose()?,
+            max_users: change.max_users.map(|count| self.checked_max_users(count)).transpose()?,
+            max_speakers: change.max_speakers.map(|count| self.checked_max_speakers(count)).transpose()?,
+            is_private: change.is_private,
+        };
+        let changed = self.store.update_channel(id, change).await?.ok_or_else(no_such_channel)?;
+        let view = self.view(&changed);
+        self.rooms.channel_changed(changed).await;
+        Ok(view)
+    }
+
+    /// Deletes a channel with all that is in it; those in voice are removed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::update`].
+    pub async fn delete(&self, caller: &UserView, id: ChannelId) -> Result<()> {
+        self.enter(caller, id).await?.require(Action::Delete)?;
+        if !self.store.delete_channel(id).await? {
+            return Err(no_such_channel());
+        }
+        self.rooms.channel_deleted(id).await;
+        Ok(())
+    }
+
+    /// What the channel's voice carried.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::channel`].
+    pub async fn stats(&self, caller: &UserView, id: ChannelId) -> Result<ChannelStats> {
+        self.enter(caller, id).await?;
+        Ok(self.rooms.traffic(id).await)
+    }
+
+    /// Everyone who belongs to the channel or is in its voice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::channel`].
+    pub async fn members(&self, caller: &UserView, id: ChannelId) -> Result<Vec<DirectoryMember>> {
+        self.enter(caller, id).await?;
+        let mut voices = self.rooms.members(id).await;
+        let mut members: Vec<DirectoryMember> = Vec::new();
+        for (user, membership) in self.store.memberships(id).await? {
+            let voice = voices.iter().position(|voice| voice.user_id == user.id).map(|at| voices.swap_remove(at));
+            members.push(DirectoryMember { user: user.view(), membership: Some(membership), voice });
+        }
+        members.extend(voices.into_iter().map(|voice| DirectoryMember {
+            user: voice.user.clone(),
+            membership: None,
+            voice: Some(voice),
+        }));
+        Ok(members)
+    }
+
+    /// Makes somebody a member, or changes what they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::channel`]; `USER_NOT_FOUND`; `PERMISSION_DENIED` for all but the owner, and for what would leave
+    /// the channel without one.
+    pub async fn set_member(
+        &self,
+        caller: &UserView,
+        id: ChannelId,
+        user: UserId,
+        change: MemberChange,
+    ) -> Result<DirectoryMember> {
+        let scene = self.enter(caller, id).await?;
+        let (target, before) = (self.user(user).await?, self.store.membership(id, user).await?);
+        let role = change.role.or(before.map(|membership| membership.role)).unwrap_or(ChannelRole::Member);
+        let standing = self.standing(&target.view(), id).await?;
+        scene.require(Action::SetRole { target: &standing, role })?;
+        let priority = change.priority.unwrap_or(before.is_some_and(|membership| membership.priority));
+        let membership = Membership { role, priority };
+        self.store.set_membership(id, user, membership).await?;
+        self.rooms.set_priority(id, user, priority).await;
+        if role == ChannelRole::Owner
+            && before.is_none_or(|membership| membership.role != ChannelRole::Owner)
+            && let Some(channel) = self.store.channel(id).await?
+        {
+            self.rooms.channel_changed(channel).await;
+        }
+        let voice = self.rooms.members(id).await.into_iter().find(|voice| voice.user_id == user);
+        Ok(DirectoryMember { user: target.view(), membership: Some(membership), voice })
+    }
+
+    /// Ends a membership. Of a private channel the user is also removed from voice, since it no longer exists for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::channel`]; `USER_NOT_FOUND` for who is no member; `PERMISSION_DENIED` for others than moderators
+    /// and oneself, and for the owner.
+    pub async fn remove_member(&self, caller: &UserView, id: ChannelId, user: UserId) -> Result<()> {
+        let scene = self.enter(caller, id).await?;
+        let target = self.target(id, user).await?;
+        scene.require(Action::RemoveMember(&target))?;
+        if !self.store.remove_membership(id, user).await? {
+            return Err(AppError::new(ErrorCode::UserNotFound, "this user is no member of the channel"));
+        }
+        self.rooms.set_priority(id, user, false).await;
+        if scene.channel.is_private && target.server != Role::Admin {
+            self.rooms.kick(id, user, caller.id, None).await;
+        }
+        Ok(())
+    }
+
+    /// Removes somebody from voice; they may come back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::channel`]; `USER_NOT_FOUND` for who is not in voice; `PERMISSION_DENIED`.
+    pub async fn kick(&self, caller: &UserView, id: ChannelId, user: UserId, reason: Option<String>) -> Result<()> {
+        let reason = checked_reason(reason)?;
+        self.enter(caller, id).await?.require(Action::Kick(&self.target(id, user).await?))?;
+        if self.rooms.kick(id, user, caller.id, reason).await {
+            return Ok(());
+        }
+        Err(AppError::new(ErrorCode::UserNotFound, "this user is not in the channel's voice"))
+    }
+
+    /// Removes somebody and keeps them out, for a time or for good. Their membership ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::channel`]; `USER_NOT_FOUND`; `PERMISSION_DENIED`.
+    pub async fn ban(
+        &self,
+        caller: &UserView,
+        id: ChannelId,
+        user: UserId,
+        reason: Option<String>,
+        duration_s: Option<u64>,
+    ) -> Result<Ban> {
+        let reason = checked_reason(reason)?;
+        let until = ending("duration_s", duration_s)?;
+        self.enter(caller, id).await?.require(Action::Ban(&self.target(id, user).await?))?;
+        let ban = Ban { channel: id, user, by: caller.id, reason, until };
+        self.store.set_ban(ban.clone()).await?;
+        self.rooms.ban(id, user, caller.id, ban.reason.clone()).await;
+        Ok(ban)
+    }
+
+    /// Lets somebody in again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::ban`]; `NOT_FOUND` for who is not banned.
+    pub async fn unban(&self, caller: &UserView, id: ChannelId, user: UserId) -> Result<()> {
+        self.enter(caller, id).await?.require(Action::Ban(&self.target(id, user).await?))?;
+        if self.store.remove_ban(id, user).await? {
+            return Ok(());
+        }
+        Err(AppError::new(ErrorCode::NotFound, "this user is not banned from the channel"))
+    }
+
+    /// Mutes or unmutes somebody for everyone, also when they leave and come back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::ban`].
+    pub async fn mute(&self, caller: &UserView, id: ChannelId, user: UserId, muted: bool) -> Result<()> {
+        self.enter(caller, id).await?.require(Action::Mute(&self.target(id, user).await?))?;
+        self.rooms.set_server_mute(id, user, muted, caller.id).await;
+        Ok(())
+    }
+
+    /// Makes an invite.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::channel`]; `INVALID_INPUT`; `PERMISSION_DENIED`; `LIMIT_REACHED`.
+    pub async fn invite(
+        &self,
+        caller: &UserView,
+        id: ChannelId,
+        max_uses: Option<u32>,
+        ttl_s: Option<u64>,
+    ) -> Result<Invite> {
+        if max_uses == Some(0) {
+            return Err(AppError::new(
+                ErrorCode::InvalidInput,
+                "max_uses must be at least 1, or absent for any number",
+            ));
+        }
+        let expires_at = ending("ttl_s", ttl_s)?;
+        self.enter(caller, id).await?.require(Action::Invite)?;
+        let new = NewInvite { channel: id, by: caller.id, max_uses, expires_at };
+        Ok(self.store.create_invite(new, self.config.invites_per_channel).await?)
+    }
+
+    /// Uses an invite: `caller` is a member then.
+    ///
+    /// # Errors
+    ///
+    /// `NOT_FOUND` for a code that does not exist, is used up or has expired; `PERMISSION_DENIED` for the banned.
+    pub async fn redeem(&self, caller: &UserView, code: &str) -> Result<ChannelView> {
+        let gone = || AppError::new(ErrorCode::NotFound, "there is no such invite, or it is used up or has expired");
+        let id = self.store.redeem_invite(code, caller.id, OffsetDateTime::now_utc()).await?.ok_or_else(gone)?;
+        self.channel(caller, id).await
+    }
+
+    /// The channel, and how `caller` stands to it.
+    async fn enter(&self, caller: &UserView, id: ChannelId) -> Result<Scene> {
+        let channel = self.store.channel(id).await?.ok_or_else(no_such_channel)?;
+        let scene = Scene { channel, actor: self.standing(caller, id).await? };
+        scene.require(Action::See)?;
+        Ok(scene)
+    }
+
+    /// How a user stands to a channel, by their id.
+    async fn target(&self, id: ChannelId, user: UserId) -> Result<Standing> {
+        self.standing(&self.user(user).await?.view(), id).await
+    }
+
+    async fn standing(&self, user: &UserView, id: ChannelId) -> Result<Standing> {
+        Ok(Standing {
+            user: user.id,
+            server: user.role,
+            channel: self.store.membership(id, user.id).await?.map(|membership| membership.role),
+            guest: user.is_guest,
+            banned: self.store.active_ban(id, user.id, OffsetDateTime::now_utc()).await?.is_some(),
+        })
+    }
+
+    async fn user(&self, id: UserId) -> Result<User> {
+        let no_such_user = || AppError::new(ErrorCode::UserNotFound, "there is no user with this id");
+        self.store.user(id).await?.ok_or_else(no_such_user)
+    }
+
+    fn view(&self, channel: &Channel) -> ChannelView {
+        channel.view(self.rooms.occupancy(channel.id))
+    }
+
+    fn checked_max_users(&self, count: u32) -> Result<u32> {
+        let ceiling = self.config.max_users_ceiling;
+        check((1..=ceiling).contains(&count), || format!("max_users must be from 1 to {ceiling}, not {count}"))?;
+        Ok(count)
+    }
+
+    fn checked_max_speakers(&self, count: u32) -> Result<u32> {
+        let ceiling = self.config.max_users_ceiling;
+        check(count <= ceiling, || format!("max_speakers must be from 0 (no limit) to {ceiling}, not {count}"))?;
+        Ok(count)
+    }
+}
+
+/// A channel, and somebody who sees it.
+struct Scene {
+    channel: Channel,
+    actor: Standing,
+}
+
+impl Scene {
+    /// Whether the actor may do `action`.
+    fn require(&self, action: Action<'_>) -> Result<()> {
+        match decide(&self.actor, self.channel.is_private, action) {
+            Decision::Allowed => Ok(()),
+            Decision::Hidden => Err(no_such_channel()),
+            Decision::Denied(reason) => Err(AppError::new(ErrorCode::PermissionDenied, reason)),
+        }
+    }
+}
+
+fn no_such_channel() -> AppError {
+    AppError::new(
+        ErrorCode::ChannelNotFound,
+        "there is no channel with this id, or it is private and you are not in it",
+    )
+}
+
+fn check(is_right: bool, message: impl FnOnce() -> String) -> Result<()> {
+    if is_right { Ok(()) } else { Err(AppError::new(ErrorCode::InvalidInput, message())) }
+}
+
+fn checked_name(name: String) -> Result<String> {
+    check_name("name", &name).map_err(|message| AppError::new(ErrorCode::InvalidInput, message))?;
+    Ok(name)
+}
+
+/// Free text: any characters but control characters other than line breaks and tabs.
+fn checked_text(what: &str, text: String, chars_max: usize) -> Result<String> {
+    let count = text.chars().count();
+    check(count <= chars_max, || format!("{what} must have at most {chars_max} characters, not {count}"))?;
+    let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    check(!text.contains(is_control), || format!("{what} must have no control characters but line breaks and tabs"))?;
+    Ok(text)
+}
+
+fn checked_reason(reason: Option<String>) -> Result<Option<String>> {
+    reason.map(|text| checked_text("reason", text, REASON_CHARS_MAX)).transpose()
+}
+
+/// The moment `seconds` from now; `None` is never.
+fn ending(what: &str, seconds: Option<u64>) -> Result<Option<OffsetDateTime>> {
+    let Some(seconds) = seconds else { return Ok(None) };
+    let longest = TTL_MAX.whole_seconds();
+    let span = i64::try_from(seconds).ok().filter(|span| (1..=longest).contains(span));
+    let message = || format!("{what} must be from 1 to {longest}, or absent for no end");
+    let span = span.ok_or_else(|| AppError::new(ErrorCode::InvalidInput, message()))?;
+    Ok(Some(OffsetDateTime::now_utc() + Duration::seconds(span)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_text_is_short_and_without_control_characters() {
+        assert_eq!(checked_text("description", "line\n\tline".into(), 20), Ok("line\n\tline".into()));
+        assert!(checked_text("description", "é".repeat(20), 20).is_ok(), "characters count, not bytes");
+        for wrong in ["x".repeat(21), "a\u{0}b".into(), "a\u{1b}[31m".into()] {
+            let error = checked_text("description", wrong, 20).expect_err("refused");
+            assert_eq!(error.code, ErrorCode::InvalidInput);
+            assert!(error.message.starts_with("description must"), "{error}");
+        }
+    }
+
+    #[test]
+    fn endings_lie_ahead_and_not_too_far() {
+        assert_eq!(ending("ttl_s", None), Ok(None));
+        let in_an_hour = ending("ttl_s", Some(3_600)).expect("an hour").expect("an end");
+        assert!(in_an_hour > OffsetDateTime::now_utc() + Duration::minutes(59));
+        for wrong in [0, 315_360_001, u64::MAX] {
+            assert!(ending("ttl_s", Some(wrong)).is_err(), "{wrong}");
+        }
+    }
+}
