@@ -12,7 +12,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::AppError;
+use crate::{error::AppError, store::StoreError};
 
 /// The body of every error answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -61,6 +61,12 @@ impl From<AppError> for ApiError {
     fn from(error: AppError) -> Self {
         let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self { status, error }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        AppError::from(error).into()
     }
 }
 

@@ -1,5 +1,173 @@
 //! The HTTP API: REST over JSON, health, metrics, and the documents that describe it.
+//!
+//! Each file declares its routes with their part of the OpenAPI document; [`router`] puts them together and wraps them:
+//!
+//! ```text
+//! CORS > request id, span, address, limits, time limit, metrics > panics > body limit > route > handler
+//! ```
 
+mod accounts;
+mod answer;
+mod audio;
+mod channels;
 pub mod client_address;
+mod document;
 pub mod error;
+mod extract;
+mod gateway_entry;
+pub mod health;
+mod invites;
 pub mod limits;
+mod members;
+mod observe;
+mod page;
+mod scrape;
+pub mod serve;
+
+use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
+
+use antiphon_core::gateway::ErrorCode;
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{Method, Uri, header},
+    middleware::from_fn_with_state,
+    response::{IntoResponse, Response},
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowOrigin, CorsLayer},
+};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use self::{document::Document, error::ApiError, health::Health, limits::Limits, observe::REQUEST_ID};
+use crate::{
+    auth::Auth,
+    media::Media,
+    rooms::directory::Directory,
+    settings::Settings,
+    store::Store,
+    telemetry::{metrics::metrics, sampler::Sampler},
+};
+
+/// Everything that handlers use.
+pub struct Api {
+    /// The database.
+    pub store: Store,
+    /// Accounts and tokens.
+    pub auth: Auth,
+    /// Channels.
+    pub directory: Directory,
+    /// The media workers.
+    pub media: Media,
+    /// Where the server is in its life.
+    pub health: Arc<Health>,
+    /// Rate limits.
+    pub limits: Limits,
+    /// What is counted elsewhere.
+    pub sampler: Sampler,
+    /// What is set.
+    pub settings: Arc<Settings>,
+    /// Where the server listens.
+    pub addresses: Addresses,
+}
+
+/// Where the server listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// HTTP, and the gateway at `/ws`.
+    pub http: SocketAddr,
+    /// The gateway at any path.
+    pub websocket: SocketAddr,
+    /// Voice.
+    pub udp: SocketAddr,
+    /// Metrics, where they have an address of their own.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// How long a browser may remember what another origin may do.
+const CORS_MAX_AGE: Duration = Duration::from_secs(600);
+
+/// The HTTP port's router, with `gateway`'s routes among its own.
+pub fn router(api: &Arc<Api>, gateway: Router) -> Router {
+    let metrics_here = api.settings.metrics.listen.is_none();
+    let described = if metrics_here { routes().merge(scrape::routes()) } else { routes() };
+    let (router, document) = described.split_for_parts();
+    let router = router.merge(page::routes()).merge(document::routes(document::with_errors(document)));
+    layered(api, refusing_others(router.with_state(Arc::clone(api)).merge(gateway)))
+}
+
+/// The WebSocket port's router: `gateway` alone, which answers at any path.
+pub fn gateway_router(api: &Arc<Api>, gateway: Router) -> Router {
+    layered(api, gateway)
+}
+
+/// The router of an address that serves metrics alone.
+pub fn metrics_router(api: &Arc<Api>) -> Router {
+    layered(api, refusing_others(scrape::alone(Arc::clone(api))))
+}
+
+/// The routes that the OpenAPI document describes.
+fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(accounts::routes())
+        .merge(channels::routes())
+        .merge(members::routes())
+        .merge(invites::routes())
+        .merge(audio::routes())
+        .merge(health::routes())
+}
+
+/// Answers what no route takes with errors in the one shape.
+fn refusing_others(router: Router) -> Router {
+    router.fallback(no_such_path).method_not_allowed_fallback(no_such_method)
+}
+
+/// What is around every request.
+fn layered(api: &Arc<Api>, router: Router) -> Router {
+    router
+        .layer(DefaultBodyLimit::max(usize::try_from(api.settings.http.body_bytes_max).unwrap_or(usize::MAX)))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(Arc::clone(api), observe::observe))
+        .layer(cors(&api.settings.http.allowed_origins))
+}
+
+async fn no_such_path() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there is nothing at this path; /docs/ lists what there is")
+}
+
+async fn no_such_method(method: Method) -> ApiError {
+    let message = format!("this path does not take {method}; the Allow header says what it takes");
+    ApiError::new(ErrorCode::MethodNotAllowed, message)
+}
+
+/// A handler panicked. The panic hook has written where; the client learns no more than that it is our fault.
+fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    metrics().http.panics.increment(1);
+    ApiError::new(ErrorCode::InternalError, "an internal error; the server's log has more").into_response()
+}
+
+/// Lets pages of `origins` call the server from a browser, and pages on this machine. `*` lets all.
+fn cors(origins: &[String]) -> CorsLayer {
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        let origins: Vec<String> = origins.to_vec();
+        AllowOrigin::predicate(move |origin, _| {
+            origin.to_str().is_ok_and(|origin| is_local(origin) || origins.iter().any(|allowed| allowed == origin))
+        })
+    };
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID])
+        .expose_headers([header::RETRY_AFTER, REQUEST_ID])
+        .max_age(CORS_MAX_AGE)
+}
+
+/// Whether an origin is a page that this machine serves itself.
+fn is_local(origin: &str) -> bool {
+    let Ok(uri) = origin.parse::<Uri>() else { return false };
+    matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"))
+}

@@ -21,7 +21,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -168,6 +168,13 @@ impl Media {
     #[must_use]
     pub fn workers(&self) -> u16 {
         u16::try_from(self.inner.handles.len()).unwrap_or(u16::MAX)
+    }
+
+    /// How many workers run: fewer than [`Self::workers`] once one has ended by a panic or all were stopped.
+    #[must_use]
+    pub fn workers_running(&self) -> u16 {
+        let threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        u16::try_from(threads.iter().filter(|thread| !thread.is_finished()).count()).unwrap_or(u16::MAX)
     }
 
     /// The node's clock, as it is on the wire.

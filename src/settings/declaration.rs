@@ -144,6 +144,12 @@ settings! {
         http_per_minute_per_address: u32 [] = 12_000;
         /// HTTP requests per minute of one account; 0 for any number.
         http_per_minute_per_account: u32 [] = 6_000;
+        /// Gateway messages per minute of one account, over all its connections; audio not counted.
+        gateway_messages_per_minute: u32 [.only("at least 60", |count| *count >= 60)] = 1_200;
+        /// Frames of audio per minute of one account over the gateway: a speaker sends 3,000 in each channel.
+        gateway_frames_per_minute: u32 [.only("at least 3000", |count| *count >= 3_000)] = 30_000;
+        /// Gateway sessions that one account may have at once.
+        sessions_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 64;
         /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.
         logins_per_minute_per_address: u32 [] = 1_200;
         /// New guests per minute from one address; 0 for any number.

@@ -131,6 +131,15 @@ impl Settings {
             None => format!("sqlite:{}", self.data_dir.join("antiphon.db").display()),
         }
     }
+
+    /// The same for people to read: without a password.
+    #[must_use]
+    pub fn shown_database_url(&self) -> String {
+        match &self.database.url {
+            Some(url) => url.to_string(),
+            None => self.database_url(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,14 @@ impl ConnectionUrl {
     }
 }
 
+impl FromStr for ConnectionUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+}
+
 impl fmt::Display for ConnectionUrl {
     /// `scheme://user:password@host/path?query` without the password, and without a query, which may hold one too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,7 @@
 //! To add one, add an entry to the section it belongs to, with a doc comment that is also its help text, then run
 //! `ANTIPHON_UPDATE_DOCS=1 cargo test -p antiphon --lib telemetry`, which writes `docs/metrics.md` anew. Names follow
 //! Prometheus' rules: the prefix `antiphon_`, base units at the end (`_seconds`, `_bytes`), then `_total` for counters.
-//! Labels are closed enums ([`label!`]). What happens for each packet is counted by the media workers themselves and
+//! Labels are closed enums (`label!`). What happens for each packet is counted by the media workers themselves and
 //! sampled here ([`Sampled`]); everything else is counted where it happens: `metrics().auth.attempts.of(…).increment(1)`.
 
 use std::sync::LazyLock;

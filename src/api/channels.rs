@@ -1,0 +1,269 @@
+//! Channels: listing, making, changing, deleting, and what their voice carried.
+
+use std::sync::Arc;
+
+use antiphon_core::{e_model::Path as VoicePath, gateway::ChannelView, ids::ChannelId};
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api,
+    answer::{Answer, Created},
+    error::{ApiResult, ErrorBody},
+    extract::{Body, Caller, MaybeCaller, PathOf},
+};
+use crate::{
+    rooms::{ChannelStats, directory::ChannelRequest},
+    store::{ChannelChange, rfc3339},
+};
+
+/// These routes.
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(channels, create_channel))
+        .routes(routes!(channel, change_channel, delete_channel))
+        .routes(routes!(channel_stats))
+}
+
+/// The public channels; with a token also the private ones that one is a member of.
+#[utoipa::path(get, path = "/api/channels", tag = "channels", security((), ("bearer" = [])),
+    responses((status = OK, description = "The channels", body = Answer<Vec<ChannelView>>)))]
+async fn channels(
+    State(api): State<Arc<Api>>,
+    MaybeCaller(caller): MaybeCaller,
+) -> ApiResult<Answer<Vec<ChannelView>>> {
+    Ok(Answer::of(api.directory.channels(caller.as_ref()).await?))
+}
+
+/// A new channel.
+#[derive(Deserialize, ToSchema)]
+struct ChannelBody {
+    /// 1 to 32 printable characters, unique without regard to case.
+    #[schema(example = "General")]
+    name: String,
+    /// Up to 1,000 characters.
+    #[schema(example = "Where everybody is")]
+    description: Option<String>,
+    /// How many may be in voice at once; the server's default when absent.
+    #[schema(example = 10, minimum = 1)]
+    max_users: Option<u32>,
+    /// 0, the default: everyone is forwarded; else the loudest so many.
+    #[schema(example = 0)]
+    max_speakers: Option<u32>,
+    /// Hidden from all but members and those invited; false when absent.
+    is_private: Option<bool>,
+}
+
+/// Makes a channel, which one then owns.
+#[utoipa::path(post, path = "/api/channels", tag = "channels", request_body = ChannelBody,
+    responses((status = CREATED, description = "The channel", body = Answer<ChannelView>),
+        (status = CONFLICT, description = "`CONFLICT`: the name is taken; `LIMIT_REACHED`: there are as many channels as there may be", body = ErrorBody)))]
+async fn create_channel(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Body(body): Body<ChannelBody>,
+) -> ApiResult<Created<ChannelView>> {
+    let ChannelBody { name, description, max_users, max_speakers, is_private } = body;
+    let request = ChannelRequest { name, description, max_users, max_speakers, is_private };
+    Ok(Created(api.directory.create(&caller, request).await?))
+}
+
+/// A channel.
+#[utoipa::path(get, path = "/api/channels/{id}", tag = "channels",
+    params(("id" = ChannelId, Path, description = "The channel's id")),
+    responses((status = OK, description = "The channel", body = Answer<ChannelView>)))]
+async fn channel(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    PathOf(id): PathOf<ChannelId>,
+) -> ApiResult<Answer<ChannelView>> {
+    Ok(Answer::of(api.directory.channel(&caller, id).await?))
+}
+
+/// What to change of a channel; what is absent stays as it is.
+#[derive(Deserialize, ToSchema)]
+struct ChannelChangeBody {
+    /// 1 to 32 printable characters, unique without regard to case.
+    #[schema(example = "Lobby")]
+    name: Option<String>,
+    /// Up to 1,000 characters.
+    description: Option<String>,
+    /// How many may be in voice at once. Nobody who is in is removed.
+    #[schema(minimum = 1)]
+    max_users: Option<u32>,
+    /// 0: everyone is forwarded; else the loudest so many.
+    max_speakers: Option<u32>,
+    /// Hidden from all but members and those invited.
+    is_private: Option<bool>,
+}
+
+/// Changes a channel, which one must own.
+#[utoipa::path(put, path = "/api/channels/{id}", tag = "channels",
+    params(("id" = ChannelId, Path, description = "The channel's id")), request_body = ChannelChangeBody,
+    responses((status = OK, description = "The channel as it is now", body = Answer<ChannelView>),
+        (status = FORBIDDEN, description = "`PERMISSION_DENIED`: somebody else owns it", body = ErrorBody),
+        (status = CONFLICT, description = "`CONFLICT`: the name is taken", body = ErrorBody)))]
+async fn change_channel(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    PathOf(id): PathOf<ChannelId>,
+    Body(body): Body<ChannelChangeBody>,
+) -> ApiResult<Answer<ChannelView>> {
+    let ChannelChangeBody { name, description, max_users, max_speakers, is_private } = body;
+    let change = ChannelChange { name, description, max_users, max_speakers, is_private };
+    Ok(Answer::of(api.directory.update(&caller, id, change).await?))
+}
+
+/// That a channel is gone.
+#[derive(Serialize, ToSchema)]
+struct ChannelDeleted {
+    /// Which.
+    channel_id: ChannelId,
+}
+
+/// Deletes a channel, which one must own, with all that is in it. Those in voice are removed.
+#[utoipa::path(delete, path = "/api/channels/{id}", tag = "channels",
+    params(("id" = ChannelId, Path, description = "The channel's id")),
+    responses((status = OK, description = "It is gone", body = Answer<ChannelDeleted>),
+        (status = FORBIDDEN, description = "`PERMISSION_DENIED`: somebody else owns it", body = ErrorBody)))]
+async fn delete_channel(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    PathOf(id): PathOf<ChannelId>,
+) -> ApiResult<Answer<ChannelDeleted>> {
+    api.directory.delete(&caller, id).await?;
+    Ok(Answer::of(ChannelDeleted { channel_id: id }))
+}
+
+/// What a channel's voice carried on this node since somebody first joined it after the node's start. Figures that
+/// nothing is known of yet are null.
+#[derive(Serialize, ToSchema)]
+struct ChannelStatsView {
+    /// Which channel.
+    channel_id: ChannelId,
+    /// How many are in voice now.
+    current_users: u32,
+    /// How many are in a talk spurt now.
+    speaking_users: u32,
+    /// How often somebody joined.
+    total_connections: u64,
+    /// Since when this is counted, RFC 3339 UTC; null when nobody has joined yet.
+    since: Option<String>,
+    /// Frames taken from speakers.
+    packets_received: u64,
+    /// Frames delivered to listeners: one for each listener of each frame.
+    packets_sent: u64,
+    /// Bytes of the frames taken and of the datagrams sent for them.
+    bytes_transferred: u64,
+    /// Mean of the round trips to the node that listeners report, which is also the network's delay from mouth to ear.
+    average_latency_ms: Option<f64>,
+    /// Frames lost between speakers and listeners, in percent: on the way to the node as it counts them, and on the way
+    /// from it as listeners report.
+    packet_loss_rate: Option<f64>,
+    /// Mean interarrival jitter of speakers' frames at the node (RFC 3550).
+    jitter_ms: Option<f64>,
+    /// 0 to 1: the E-model's rating (ITU-T G.107, simplified) of the three figures above, as a share of the best possible.
+    audio_quality_score: Option<f64>,
+}
+
+/// What a channel's voice carried.
+#[utoipa::path(get, path = "/api/channels/{id}/audio/stats", tag = "channels",
+    params(("id" = ChannelId, Path, description = "The channel's id")),
+    responses((status = OK, description = "The figures", body = Answer<ChannelStatsView>)))]
+async fn channel_stats(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    PathOf(id): PathOf<ChannelId>,
+) -> ApiResult<Answer<ChannelStatsView>> {
+    Ok(Answer::of(stats_view(id, &api.directory.stats(&caller, id).await?)))
+}
+
+fn stats_view(channel_id: ChannelId, stats: &ChannelStats) -> ChannelStatsView {
+    let traffic = stats.traffic;
+    let heard_any = traffic.frames_in > 0;
+    let jitter_ms = heard_any.then(|| f64::from(traffic.jitter_us) / 1_000.0);
+    let average_latency_ms = stats.round_trip_ms.map(f64::from);
+    let loss = heard_any.then(|| {
+        let lost_before = traffic.frames_lost as f64 / (traffic.frames_in + traffic.frames_lost) as f64;
+        let lost_after = stats.reported_loss.map_or(0.0, f64::from);
+        1.0 - (1.0 - lost_before) * (1.0 - lost_after)
+    });
+    let quality = average_latency_ms
+        .zip(loss)
+        .zip(jitter_ms)
+        .map(|((round_trip_ms, loss), jitter_ms)| VoicePath { round_trip_ms, jitter_ms, loss }.score());
+    ChannelStatsView {
+        channel_id,
+        current_users: stats.current_users,
+        speaking_users: stats.speaking_users,
+        total_connections: stats.joins,
+        since: stats.since.map(|since| rfc3339(since.into())),
+        packets_received: traffic.frames_in,
+        packets_sent: traffic.frames_out,
+        bytes_transferred: traffic.bytes_in + traffic.bytes_out,
+        average_latency_ms,
+        packet_loss_rate: loss.map(|loss| loss * 100.0),
+        jitter_ms,
+        audio_quality_score: quality,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use antiphon_core::engine::ChannelTraffic;
+
+    use super::*;
+
+    fn id() -> ChannelId {
+        ChannelId(uuid::Uuid::nil())
+    }
+
+    #[test]
+    fn what_nobody_measured_is_null() {
+        let stats = ChannelStats {
+            since: None,
+            joins: 0,
+            current_users: 0,
+            speaking_users: 0,
+            traffic: ChannelTraffic::default(),
+            round_trip_ms: None,
+            reported_loss: None,
+        };
+        let view = stats_view(id(), &stats);
+        assert!(view.since.is_none() && view.average_latency_ms.is_none() && view.packet_loss_rate.is_none());
+        assert!(view.jitter_ms.is_none() && view.audio_quality_score.is_none());
+    }
+
+    #[test]
+    fn figures_follow_from_counters_and_reports() {
+        let traffic = ChannelTraffic {
+            frames_in: 95,
+            frames_out: 190,
+            bytes_in: 9_500,
+            bytes_out: 20_000,
+            frames_lost: 5,
+            jitter_us: 2_500,
+        };
+        let stats = ChannelStats {
+            since: Some(SystemTime::UNIX_EPOCH),
+            joins: 3,
+            current_users: 2,
+            speaking_users: 1,
+            traffic,
+            round_trip_ms: Some(40.0),
+            reported_loss: Some(0.1),
+        };
+        let view = stats_view(id(), &stats);
+        assert_eq!((view.packets_received, view.packets_sent, view.bytes_transferred), (95, 190, 29_500));
+        assert_eq!(view.since.as_deref(), Some("1970-01-01T00:00:00Z"));
+        // 1 - 0.95 × 0.9
+        assert!((view.packet_loss_rate.expect("known") - 14.5).abs() < 1e-5);
+        assert_eq!((view.average_latency_ms, view.jitter_ms), (Some(40.0), Some(2.5)));
+        let score = view.audio_quality_score.expect("known");
+        assert!((0.0..1.0).contains(&score), "{score}");
+    }
+}

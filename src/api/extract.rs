@@ -1,0 +1,113 @@
+//! What handlers take from a request. Each refuses with an error of the API's own shape.
+
+use std::sync::Arc;
+
+use antiphon_core::gateway::{ErrorCode, UserView};
+use axum::{
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+
+use super::{Api, client_address::ClientAddress, error::ApiError};
+
+/// A JSON body.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Arc<Api>) -> Result<Self, ApiError> {
+        let axum::Json(value) = axum::Json::<T>::from_request(request, state).await?;
+        Ok(Self(value))
+    }
+}
+
+/// The parts of a path that are no fixed text.
+pub(super) struct PathOf<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Api>> for PathOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<Api>) -> Result<Self, ApiError> {
+        let Path(value) = Path::<T>::from_request_parts(parts, state).await?;
+        Ok(Self(value))
+    }
+}
+
+/// Who asks, proved by the bearer token.
+pub(super) struct Caller(pub(super) UserView);
+
+impl FromRequestParts<Arc<Api>> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let token = bearer_token(&parts.headers)?.ok_or_else(|| {
+            ApiError::new(ErrorCode::Unauthenticated, "send an access token: `Authorization: Bearer TOKEN`")
+        })?;
+        let identity = api.auth.authenticate(token).await?;
+        api.limits.check_account(identity.user.id)?;
+        tracing::Span::current().record("user_id", tracing::field::display(identity.user.id));
+        Ok(Self(identity.user))
+    }
+}
+
+/// Who asks, where one need not say. A token that is sent must still be good.
+pub(super) struct MaybeCaller(pub(super) Option<UserView>);
+
+impl FromRequestParts<Arc<Api>> for MaybeCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        if !parts.headers.contains_key(header::AUTHORIZATION) {
+            return Ok(Self(None));
+        }
+        Caller::from_request_parts(parts, api).await.map(|Caller(user)| Self(Some(user)))
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for ClientAddress {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
+        let known = parts.extensions.get::<Self>().copied();
+        known.ok_or_else(|| ApiError::new(ErrorCode::InternalError, "the request came from no address"))
+    }
+}
+
+/// The token of an `Authorization: Bearer` header; `None` without the header.
+///
+/// # Errors
+///
+/// `UNAUTHENTICATED` when the header holds something else.
+pub(super) fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let token = value.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    match token {
+        Some(token) if !token.is_empty() => Ok(Some(token)),
+        _ => Err(ApiError::new(ErrorCode::Unauthenticated, "the Authorization header must read `Bearer TOKEN`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_taken_and_nothing_else() {
+        let token = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().expect("a header"));
+            bearer_token(&headers).map(|token| token.map(str::to_owned)).map_err(|_| ())
+        };
+        assert_eq!(token("Bearer abc"), Ok(Some("abc".into())));
+        assert_eq!(token("bearer  abc "), Ok(Some("abc".into())));
+        for wrong in ["Bearer", "Bearer ", "Basic abc", "abc"] {
+            assert_eq!(token(wrong), Err(()), "{wrong}");
+        }
+        assert!(bearer_token(&HeaderMap::new()).is_ok_and(|token| token.is_none()));
+    }
+}

@@ -1,0 +1,205 @@
+//! Around every request: its id, its span, its address and that address's limit, its time limit, its metrics.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use antiphon_core::gateway::ErrorCode;
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{self, HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::{Api, client_address::ClientAddress, error::ApiError, serve::Peer};
+use crate::telemetry::{
+    logs::MaskedAddress,
+    metrics::{Area, Method, StatusClass, metrics},
+};
+
+/// The header that carries a request's id, both ways.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The middleware.
+pub(super) async fn observe(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let _in_flight = InFlight::begin();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let (area, method) = (area_of(route.as_deref()), method_of(request.method()));
+    let request_id = request_id_of(request.headers());
+    let client = client_of(&request, &api);
+    let span = tracing::info_span!(
+        "request",
+        request_id = %request_id.to_str().unwrap_or_default(),
+        method = %request.method(),
+        route = route.as_deref().unwrap_or("unknown"),
+        network = %client.map_or_else(|| "unknown".to_owned(), |client| MaskedAddress(client.0).to_string()),
+        user_id = tracing::field::Empty,
+    );
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
+    }
+    let mut response = answer(&api, area, client, request, next).instrument(span.clone()).await;
+    finish(&mut response, area, request_id);
+    count(&span, &response, (area, method), started.elapsed());
+    response
+}
+
+/// The answer, or the error of the first limit that the request runs into.
+async fn answer(api: &Api, area: Area, client: Option<ClientAddress>, request: Request, next: Next) -> Response {
+    // What load balancers and collectors ask must be answered however busy their address is.
+    let limited = !matches!(area, Area::Health | Area::Metrics);
+    if let (true, Some(client)) = (limited, client)
+        && let Err(error) = api.limits.check_address(client)
+    {
+        return error.into_response();
+    }
+    let seconds = api.settings.http.request_timeout_s;
+    match tokio::time::timeout(Duration::from_secs(seconds.into()), next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = format!("this took longer than {seconds} s and was given up; try again later");
+            ApiError::new(ErrorCode::Timeout, message).into_response()
+        }
+    }
+}
+
+/// Headers that every answer has.
+fn finish(response: &mut Response, area: Area, request_id: HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if area != Area::Docs {
+        // Answers hold tokens and what only their reader may see.
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
+}
+
+fn count(span: &tracing::Span, response: &Response, (area, method): (Area, Method), took: Duration) {
+    let http = &metrics().http;
+    let status = response.status();
+    http.requests.of((area, method, class_of(status))).increment(1);
+    http.duration.of((area, method)).record(took.as_secs_f64());
+    let code = response.extensions().get::<ErrorCode>().copied();
+    if let Some(code) = code {
+        http.errors.of(code).increment(1);
+    }
+    let code = code.map_or("", ErrorCode::as_str);
+    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let _entered = span.enter();
+    if status.is_server_error() {
+        tracing::warn!(status = status.as_u16(), code, took_us, "request failed");
+    } else {
+        tracing::debug!(status = status.as_u16(), code, took_us, "request answered");
+    }
+}
+
+/// The client's own id for the request when it is harmless to repeat in a log, else a new one.
+fn request_id_of(headers: &HeaderMap) -> HeaderValue {
+    let harmless = |id: &&HeaderValue| {
+        let bytes = id.as_bytes();
+        (1..=64).contains(&bytes.len()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+    };
+    headers.get(REQUEST_ID).filter(harmless).cloned().unwrap_or_else(|| {
+        let id = Uuid::now_v7().to_string();
+        HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("none"))
+    })
+}
+
+fn client_of(request: &Request, api: &Api) -> Option<ClientAddress> {
+    let Peer(peer) = request.extensions().get()?;
+    Some(ClientAddress::of(peer.ip(), request.headers(), &api.settings.server.trusted_proxies))
+}
+
+/// The part of the API that a route belongs to.
+fn area_of(route: Option<&str>) -> Area {
+    let Some(route) = route else { return Area::Unknown };
+    let below = |prefix: &str| route.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    match route {
+        _ if below("/api/auth") || below("/api/users") => Area::Accounts,
+        _ if below("/api/channels") || below("/api/invites") => Area::Channels,
+        _ if below("/api/audio") => Area::Audio,
+        _ if below("/health") => Area::Health,
+        _ if below("/metrics") => Area::Metrics,
+        _ if below("/ws") => Area::Gateway,
+        _ => Area::Docs,
+    }
+}
+
+fn method_of(method: &http::Method) -> Method {
+    match *method {
+        http::Method::GET | http::Method::HEAD => Method::Get,
+        http::Method::POST => Method::Post,
+        http::Method::PUT => Method::Put,
+        http::Method::DELETE => Method::Delete,
+        _ => Method::Other,
+    }
+}
+
+fn class_of(status: StatusCode) -> StatusClass {
+    match status.as_u16() {
+        ..200 => StatusClass::Informational,
+        200..300 => StatusClass::Success,
+        300..400 => StatusClass::Redirection,
+        400..500 => StatusClass::ClientError,
+        500.. => StatusClass::ServerError,
+    }
+}
+
+/// Counts a request as in flight for as long as it lives, also when its client gives up.
+struct InFlight;
+
+impl InFlight {
+    fn begin() -> Self {
+        metrics().http.in_flight.increment(1.0);
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        metrics().http.in_flight.decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_harmless_request_id_is_kept_and_another_replaced() {
+        let id = |sent: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, sent.parse().expect("a header"));
+            request_id_of(&headers).to_str().expect("ASCII").to_owned()
+        };
+        assert_eq!(id("trace-1.a_B"), "trace-1.a_B");
+        for wrong in ["", "two words", "a\"b", &"x".repeat(65)] {
+            assert!(Uuid::parse_str(&id(wrong)).is_ok(), "{wrong}");
+        }
+        assert!(Uuid::parse_str(request_id_of(&HeaderMap::new()).to_str().expect("ASCII")).is_ok());
+    }
+
+    #[test]
+    fn routes_belong_to_areas() {
+        for (route, area) in [
+            (Some("/api/users/{id}"), Area::Accounts),
+            (Some("/api/auth/login"), Area::Accounts),
+            (Some("/api/channels"), Area::Channels),
+            (Some("/api/invites/{code}"), Area::Channels),
+            (Some("/api/audio/config"), Area::Audio),
+            (Some("/health/ready"), Area::Health),
+            (Some("/metrics"), Area::Metrics),
+            (Some("/ws"), Area::Gateway),
+            (Some("/docs/{*rest}"), Area::Docs),
+            (Some("/"), Area::Docs),
+            (None, Area::Unknown),
+        ] {
+            assert_eq!(area_of(route), area, "{route:?}");
+        }
+    }
+}
