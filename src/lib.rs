@@ -11,6 +11,7 @@ pub mod media;
 mod random;
 pub mod rates;
 pub mod rooms;
+pub mod server;
 pub mod settings;
 pub mod store;
 pub mod telemetry;

@@ -1,0 +1,288 @@
+//! The whole server: start, wait, drain, stop, in order.
+
+mod config;
+mod listeners;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use antiphon_core::engine::Event;
+use time::OffsetDateTime;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use self::listeners::Listeners;
+use crate::{
+    api::{Addresses, Api, health::Health, limits::Limits},
+    auth::{Auth, AuthConfig},
+    gateway::Gateway,
+    media::Media,
+    rooms::{Rooms, directory::Directory},
+    settings::{LocalStateError, Settings},
+    store::{Store, StoreError},
+    telemetry::{
+        logs::{self, LogFilterError},
+        sampler::{Sampler, try_timers},
+    },
+};
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log's filter is none.
+    #[error(transparent)]
+    Log(#[from] LogFilterError),
+    /// The data dir cannot be used.
+    #[error(transparent)]
+    LocalState(#[from] LocalStateError),
+    /// The database cannot be opened.
+    #[error("cannot open the database {url}: {error}")]
+    Store {
+        /// Where it is, without a password.
+        url: String,
+        /// Why.
+        error: StoreError,
+    },
+    /// No HTTPS client for an external issuer's keys.
+    #[error("cannot make an HTTPS client for the keys of auth.issuer_jwks: {0}")]
+    Issuer(#[from] reqwest::Error),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({settings}): {error}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// The settings that say so.
+        settings: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The system does not say where a port is.
+    #[error("cannot tell which port was taken: {0}")]
+    LocalAddress(io::Error),
+    /// The signals that stop the server cannot be waited for.
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
+}
+
+/// How long a database that is not there yet is waited for, as when both start together.
+const STORE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long between two attempts.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How often counters are read, limits swept and the database checked.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How often the database is swept of what has run out, and rooms of what nobody needs.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Starts a server, says how to reach it, and runs it until SIGTERM or SIGINT; then drains and stops it. A second signal
+/// ends it at once.
+///
+/// # Errors
+///
+/// When it cannot start.
+pub async fn run(settings: Settings) -> Result<(), StartError> {
+    let mut signals = Signals::listen().map_err(StartError::Signals)?;
+    logs::init(settings.log.format, &settings.log.level)?;
+    let running = Server::start(settings).await?;
+    running.announce().await;
+    let name = signals.next().await;
+    tracing::info!(signal = name, deadline_s = running.settings.server.drain_deadline_s, "draining");
+    tokio::select! {
+        () = running.stop() => tracing::info!("stopped"),
+        name = signals.next() => tracing::warn!(signal = name, "stopping at once"),
+    }
+    Ok(())
+}
+
+/// The signals that stop the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Starts servers.
+pub struct Server;
+
+/// A server that runs until [`Running::stop`].
+pub struct Running {
+    settings: Arc<Settings>,
+    addresses: Addresses,
+    health: Arc<Health>,
+    gateway: Gateway,
+    media: Media,
+    store: Store,
+    /// Turns true when listeners are to stop.
+    stop: watch::Sender<bool>,
+    listeners: JoinSet<()>,
+    /// Ended when this is dropped.
+    background: JoinSet<()>,
+}
+
+impl Server {
+    /// Starts everything, bottom up. Ports of 0 take free ones; [`Running::addresses`] says which.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be opened or listened on. What was started before is stopped again.
+    pub async fn start(settings: Settings) -> Result<Running, StartError> {
+        let settings = Arc::new(settings);
+        let health = Arc::new(Health::starting());
+        let local = settings.local_state()?;
+        let store = open_store(&settings).await?;
+        let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
+        let listeners = Listeners::bind(&settings).await?;
+        let (media, events) = start_media(&settings)?;
+        let rooms = Rooms::start(store.clone(), media.clone(), events, config::rooms(&settings));
+        let gateway = Gateway::new(auth.clone(), rooms.clone(), config::gateway(&settings, &local));
+        let addresses = listeners.addresses(media.local_addr())?;
+        let api = Arc::new(Api {
+            store: store.clone(),
+            auth,
+            directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
+            media: media.clone(),
+            health: Arc::clone(&health),
+            limits: Limits::new(config::http_limits(&settings)),
+            sampler: Sampler::new(media.clone()),
+            settings: Arc::clone(&settings),
+            addresses,
+        });
+        let (stop, stopped) = watch::channel(false);
+        let listeners = listeners.serve(&api, &gateway, &stopped);
+        let mut background = JoinSet::new();
+        background.spawn(try_timers());
+        background.spawn(upkeep(Arc::clone(&api)));
+        background.spawn(sweep(store.clone(), rooms));
+        api.health.check_store(&store).await;
+        health.set_started();
+        Ok(Running { settings, addresses, health, gateway, media, store, stop, listeners, background })
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Says that no new sessions are wanted; nothing else changes.
+    pub fn begin_drain(&self) {
+        self.health.set_draining();
+    }
+
+    /// Drains: tells clients to go and waits until they have, or until the deadline. Then stops everything, top down.
+    pub async fn stop(mut self) {
+        self.begin_drain();
+        let deadline = Duration::from_secs(self.settings.server.drain_deadline_s.into());
+        self.gateway.drain("the server is stopping", deadline, Vec::new()).await;
+        // Nobody may be left to hear it.
+        let _ = self.stop.send(true);
+        while self.listeners.join_next().await.is_some() {}
+        self.background.shutdown().await;
+        self.media.stop().await;
+        self.store.close().await;
+    }
+
+    /// Tells people how to reach it.
+    async fn announce(&self) {
+        let Addresses { http, websocket, udp, metrics } = self.addresses;
+        let (http, websocket) = (reachable(http), reachable(websocket));
+        let mut lines = vec![
+            format!("Antiphon {} is running.", env!("CARGO_PKG_VERSION")),
+            format!("  page and API   http://{http}/  (described at http://{http}/docs/)"),
+            format!("  gateway        ws://{http}/ws and ws://{websocket}/"),
+            format!("  voice          UDP {udp}"),
+            format!("  data           {} ({})", self.settings.data_dir.display(), self.settings.shown_database_url()),
+        ];
+        if let Some(metrics) = metrics {
+            lines.push(format!("  metrics        http://{metrics}/metrics"));
+        }
+        if self.store.users_count().await.is_ok_and(|count| count == 0) {
+            lines.push("The first account that registers will be its administrator.".to_owned());
+        }
+        lines.push("Ctrl-C stops it.".to_owned());
+        say(&lines.join("\n"));
+    }
+}
+
+/// Standard output is for people; the log goes to standard error.
+#[expect(clippy::print_stdout, reason = "this is what a person who starts the server reads")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// An address as one on this machine reaches it.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+}
+
+/// Opens the database; one that cannot be reached is waited for a while.
+async fn open_store(settings: &Settings) -> Result<Store, StartError> {
+    let url = settings.database_url();
+    let deadline = tokio::time::Instant::now() + STORE_PATIENCE;
+    loop {
+        match Store::open_with(&url, settings.database.max_connections).await {
+            Ok(store) => return Ok(store),
+            Err(StoreError::Unavailable(why)) if tokio::time::Instant::now() + STORE_RETRY < deadline => {
+                tracing::warn!(
+                    database = settings.shown_database_url(),
+                    why,
+                    "the database is not there yet; trying again"
+                );
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+            Err(error) => return Err(StartError::Store { url: settings.shown_database_url(), error }),
+        }
+    }
+}
+
+fn start_media(settings: &Settings) -> Result<(Media, mpsc::Receiver<Event>), StartError> {
+    let config = config::media(settings);
+    let address = config.bind;
+    Media::start(config).map_err(|error| StartError::Listen {
+        address,
+        settings: "UDP; server.host and audio.udp_port",
+        error,
+    })
+}
+
+/// Reads counters, sweeps limits and checks the database, for ever.
+async fn upkeep(api: Arc<Api>) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        api.sampler.sample();
+        api.limits.sweep();
+        api.auth.sweep();
+        api.health.check_store(&api.store).await;
+    }
+}
+
+/// Forgets what has run out, for ever.
+async fn sweep(store: Store, rooms: Rooms) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        rooms.sweep().await;
+        if let Err(error) = store.sweep(OffsetDateTime::now_utc()).await {
+            tracing::warn!(%error, "the database was not swept");
+        }
+    }
+}

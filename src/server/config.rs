@@ -1,0 +1,74 @@
+//! What each part is told of the settings.
+
+use std::net::SocketAddr;
+
+use crate::{
+    api::limits::LimitsConfig,
+    gateway::{GatewayConfig, Rate, Rates},
+    media::MediaConfig,
+    rooms::{RoomsConfig, directory::DirectoryConfig},
+    settings::{LocalState, Settings},
+};
+
+pub(super) fn media(settings: &Settings) -> MediaConfig {
+    let defaults = MediaConfig::default();
+    MediaConfig {
+        bind: SocketAddr::new(settings.server.host, settings.audio.udp_port),
+        workers: if settings.media.workers == 0 { defaults.workers } else { settings.media.workers },
+        hold_us: settings.media.hold_us,
+        receive_buffer_bytes: count(settings.media.receive_buffer_bytes),
+        ..defaults
+    }
+}
+
+pub(super) fn rooms(settings: &Settings) -> RoomsConfig {
+    RoomsConfig {
+        advertise: settings.audio.advertise.clone(),
+        ping_ms: settings.media.ping_ms.into(),
+        channels_per_session: count(settings.limits.channels_per_session),
+        channels: u8::try_from(settings.audio.channels).unwrap_or(2),
+        ..RoomsConfig::default()
+    }
+}
+
+pub(super) fn directory(settings: &Settings) -> DirectoryConfig {
+    let limits = &settings.limits;
+    DirectoryConfig {
+        max_users_default: limits.max_users_per_channel,
+        max_users_ceiling: limits.max_users_ceiling,
+        max_channels: limits.max_channels,
+        invites_per_channel: limits.invites_per_channel,
+    }
+}
+
+pub(super) fn gateway(settings: &Settings, local: &LocalState) -> GatewayConfig {
+    let limits = &settings.limits;
+    let defaults = GatewayConfig::default();
+    GatewayConfig {
+        node: local.node_id.clone(),
+        rates: Rates {
+            messages: per_minute(limits.gateway_messages_per_minute),
+            frames: per_minute(limits.gateway_frames_per_minute),
+            ..defaults.rates
+        },
+        sessions_per_account: count(limits.sessions_per_account),
+        ..defaults
+    }
+}
+
+pub(super) fn http_limits(settings: &Settings) -> LimitsConfig {
+    LimitsConfig {
+        address_per_minute: settings.limits.http_per_minute_per_address,
+        account_per_minute: settings.limits.http_per_minute_per_account,
+        login_per_minute: settings.limits.logins_per_minute_per_address,
+    }
+}
+
+/// A rate that refills continuously; a full minute's worth may come at once.
+fn per_minute(count: u32) -> Rate {
+    Rate { per_second: count.div_ceil(60), burst: count }
+}
+
+fn count(setting: u32) -> usize {
+    usize::try_from(setting).unwrap_or(usize::MAX)
+}

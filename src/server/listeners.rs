@@ -1,0 +1,68 @@
+//! The TCP ports: bound before anything is served, so that a taken one is known at once.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::Router;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+use super::StartError;
+use crate::{
+    api::{self, Addresses, Api, serve::serve},
+    gateway::{self, Gateway},
+    settings::Settings,
+};
+
+/// The bound sockets.
+pub(super) struct Listeners {
+    http: TcpListener,
+    websocket: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    pub(super) async fn bind(settings: &Settings) -> Result<Self, StartError> {
+        let server = &settings.server;
+        let http = listen(SocketAddr::new(server.host, server.port), "server.host and server.port").await?;
+        let websocket_host = server.websocket_host.unwrap_or(server.host);
+        let websocket = listen(
+            SocketAddr::new(websocket_host, server.websocket_port),
+            "server.websocket_host and server.websocket_port",
+        );
+        let websocket = websocket.await?;
+        let metrics = match settings.metrics.listen {
+            Some(address) => Some(listen(address, "metrics.listen").await?),
+            None => None,
+        };
+        Ok(Self { http, websocket, metrics })
+    }
+
+    /// Where they are, with the UDP port at `udp`.
+    pub(super) fn addresses(&self, udp: SocketAddr) -> Result<Addresses, StartError> {
+        let address = |listener: &TcpListener| listener.local_addr().map_err(StartError::LocalAddress);
+        Ok(Addresses {
+            http: address(&self.http)?,
+            websocket: address(&self.websocket)?,
+            udp,
+            metrics: self.metrics.as_ref().map(address).transpose()?,
+        })
+    }
+
+    /// Serves each until `stopped` turns true.
+    pub(super) fn serve(self, api: &Arc<Api>, gateway: &Gateway, stopped: &watch::Receiver<bool>) -> JoinSet<()> {
+        let connections_max = usize::try_from(api.settings.http.connections_max).unwrap_or(usize::MAX);
+        let mut tasks = JoinSet::new();
+        let mut spawn = |listener: TcpListener, router: Router| {
+            tasks.spawn(serve(listener, router, connections_max, stopped.clone()));
+        };
+        spawn(self.http, api::router(api, gateway::router(gateway.clone())));
+        spawn(self.websocket, api::gateway_router(api, gateway::any_path_router(gateway.clone())));
+        if let Some(metrics) = self.metrics {
+            spawn(metrics, api::metrics_router(api));
+        }
+        tasks
+    }
+}
+
+async fn listen(address: SocketAddr, settings: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, settings, error })
+}
