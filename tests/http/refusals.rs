@@ -1,0 +1,161 @@
+//! What HTTP itself can get wrong, and what the server answers when it cannot do its work.
+
+use std::time::Duration;
+
+use antiphon::settings::Settings;
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    Database,
+    client::{Client, PASSWORD},
+    run, run_on,
+    support::databases::TestDatabase,
+};
+
+#[tokio::test]
+async fn wrong_requests_are_told_what_is_wrong() {
+    run(
+        Database::Sqlite,
+        |_| {},
+        async |nobody: &Client| {
+            for path in ["/nothing", "/api", "/api/users/me/nothing", "/api/channels/", "/health/"] {
+                nobody.get(path).await.expect_error(404, "NOT_FOUND");
+            }
+            for (method, path, allow) in [
+                (Method::DELETE, "/api/channels", "GET,HEAD,POST"),
+                (Method::GET, "/api/auth/login", "POST"),
+                (Method::PATCH, "/api/users/me", "GET,HEAD,PUT"),
+                (Method::POST, "/health", "GET,HEAD"),
+            ] {
+                let answer = nobody.send(nobody.request(method, path)).await;
+                answer.expect_error(405, "METHOD_NOT_ALLOWED");
+                assert_eq!(answer.header("allow"), allow, "{path}");
+            }
+            let login = |body: &'static str, content_type: Option<&'static str>| {
+                let request = nobody.request(Method::POST, "/api/auth/login").body(body);
+                match content_type {
+                    Some(content_type) => request.header("content-type", content_type),
+                    None => request,
+                }
+            };
+            for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
+                nobody.send(login("{}", content_type)).await.expect_error(415, "INVALID_INPUT");
+            }
+            for (body, hint) in [
+                ("", "EOF"),
+                ("{", "EOF"),
+                ("{}", "missing field `username`"),
+                (r#"{"username": 3}"#, "username: invalid type: integer `3`, expected a string"),
+                (r#"{"username": "a", "username": "b"}"#, "duplicate field `username`"),
+                ("[]", "invalid length 0"),
+                ("null", "invalid type: null"),
+            ] {
+                let sentence =
+                    nobody.send(login(body, Some("application/json"))).await.expect_error(400, "INVALID_INPUT");
+                assert!(sentence.contains(hint), "{body}: {sentence}");
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn large_bodies_are_refused() {
+    let small = |settings: &mut Settings| settings.http.body_bytes_max = 2_048;
+    run(Database::Sqlite, small, async |nobody: &Client| {
+        let fits = json!({"username": "x".repeat(1_900), "password": PASSWORD});
+        nobody.post("/api/auth/register", fits).await.expect_error(400, "INVALID_INPUT");
+        let large = json!({"username": "x".repeat(2_100), "password": PASSWORD});
+        nobody.post("/api/auth/register", large).await.expect_error(413, "INVALID_INPUT");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_runs_into_the_time_limit() {
+    let quick = |settings: &mut Settings| settings.http.request_timeout_s = 1;
+    run(Database::Sqlite, quick, async |nobody: &Client| {
+        let address = nobody.base().strip_prefix("http://").expect("a URL");
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        let head = "POST /api/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                    content-length: 50\r\nconnection: close\r\n\r\n{\"username\"";
+        stream.write_all(head.as_bytes()).await.expect("sends");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        assert!(answer.contains(r#""error_code":"TIMEOUT""#), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_said_to_be_away_and_is_used_when_it_is_back() {
+    let database = TestDatabase::postgres().await;
+    run_on(
+        &database,
+        |_| {},
+        async |nobody: &Client| {
+            let alice = nobody.register("alice").await;
+            close_to_all(&database).await;
+            for answer in [
+                alice.get("/api/users/me").await,
+                alice.post("/api/channels", json!({"name": "General"})).await,
+                nobody.get("/api/channels").await,
+                nobody.post("/api/users", json!({"username": "bob"})).await,
+            ] {
+                answer.expect_error(503, "TEMPORARILY_UNAVAILABLE");
+                assert!(answer.header("retry-after").parse::<u32>().expect("seconds") >= 1);
+            }
+            nobody.get("/health/live").await.expect(200);
+            nobody.get("/health/ready").await.expect(200);
+            let health = health_that_is(nobody, "degraded").await;
+            assert_eq!(health["checks"]["store"], json!({"status": "unavailable", "latency_ms": null}));
+            open_to_all(&database).await;
+            alice.get("/api/users/me").await.expect(200);
+            health_that_is(nobody, "ok").await;
+        },
+    )
+    .await;
+}
+
+/// The detailed health once its status is `wanted`: checks are kept for a second.
+async fn health_that_is(nobody: &Client, wanted: &str) -> Value {
+    for _ in 0..300 {
+        let health = nobody.get("/health/detailed").await.expect(200)["data"].clone();
+        if health["status"] == wanted {
+            return health;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the health never became {wanted}");
+}
+
+/// Makes PostgreSQL refuse the database to everybody, and ends their connections.
+async fn close_to_all(database: &TestDatabase) {
+    let name = name_of(database);
+    beside(database, &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
+    beside(database, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
+}
+
+async fn open_to_all(database: &TestDatabase) {
+    beside(database, &format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", name_of(database))).await;
+}
+
+fn name_of(database: &TestDatabase) -> String {
+    let url = database.url();
+    let (front, _) = url.split_once('?').expect("a socket's folder");
+    front.rsplit('/').next().expect("a name").to_owned()
+}
+
+/// Runs a statement in another database of the same PostgreSQL.
+async fn beside(database: &TestDatabase, statement: &str) {
+    let url = database.url().replacen(&name_of(database), "postgres", 1);
+    let mut connection = PgConnection::connect(&url).await.expect("PostgreSQL runs");
+    sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await.expect("it is done");
+}
