@@ -123,6 +123,17 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The file of the database, when it is one.
+    #[must_use]
+    pub fn database_file(&self) -> Option<PathBuf> {
+        let url = self.database_url();
+        let path = url.strip_prefix("sqlite:")?;
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let (path, parameters) = path.split_once('?').unwrap_or((path, ""));
+        let is_in_memory = path.is_empty() || path == ":memory:" || parameters.contains("mode=memory");
+        (!is_in_memory).then(|| path.into())
+    }
+
     /// The URL of the database: what is set, else SQLite in the data dir.
     #[must_use]
     pub fn database_url(&self) -> String {
@@ -316,6 +327,20 @@ max_channels = 4_294_967_296
         ] {
             read_both(right, &[]).expect("nothing is wrong");
         }
+    }
+
+    #[test]
+    fn a_database_may_be_a_file() {
+        for (url, file) in [
+            ("sqlite:a/b.db", Some("a/b.db")),
+            ("sqlite:///a/b.db?mode=rwc", Some("/a/b.db")),
+            ("sqlite::memory:", None),
+            ("postgres://db/antiphon", None),
+        ] {
+            let loaded = read_both("", &[("DATABASE_URL", url)]).expect("nothing is wrong");
+            assert_eq!(loaded.settings.database_file(), file.map(PathBuf::from), "{url}");
+        }
+        assert_eq!(Settings::default().database_file(), Some("antiphon-data/antiphon.db".into()));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use antiphon_core::gateway::ErrorCode;
 
-use crate::error::AppError;
+use crate::{
+    error::AppError,
+    telemetry::metrics::{StoreFailure, metrics},
+};
 
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +62,23 @@ impl From<StoreError> for AppError {
     }
 }
 
+impl StoreError {
+    /// The database holds what it should not: counted and logged, since whoever asked is only told that something went wrong.
+    pub(super) fn corrupt(text: String) -> Self {
+        metrics().store.failures.of(StoreFailure::Corrupt).increment(1);
+        tracing::error!(error = text, "the database answered what it should not");
+        Self::Corrupt(text)
+    }
+
+    /// The database cannot be asked: counted, and logged in detail only, since it concerns all requests at once and the health check says
+    /// so, too.
+    fn unavailable(text: String) -> Self {
+        metrics().store.failures.of(StoreFailure::Unavailable).increment(1);
+        tracing::debug!(error = text, "the database is not available");
+        Self::Unavailable(text)
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let text = error.to_string();
@@ -66,14 +86,14 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(error) if error.is_foreign_key_violation() => Self::Missing,
             sqlx::Error::Database(error) if error.is_unique_violation() => Self::Conflict(unique(error.message())),
             sqlx::Error::Database(error) if is_interrupted(error.code().as_deref()) => Self::Interrupted,
-            sqlx::Error::Database(error) if is_passing(error.code().as_deref()) => Self::Unavailable(text),
+            sqlx::Error::Database(error) if is_passing(error.code().as_deref()) => Self::unavailable(text),
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed => Self::Unavailable(text),
-            _ => Self::Corrupt(text),
+            | sqlx::Error::BeginFailed => Self::unavailable(text),
+            _ => Self::corrupt(text),
         }
     }
 }

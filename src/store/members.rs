@@ -22,7 +22,7 @@ impl TryFrom<MembershipRow> for Membership {
 
     fn try_from(row: MembershipRow) -> Result<Self> {
         let role = ChannelRole::from_text(&row.member_role)
-            .ok_or_else(|| StoreError::Corrupt(format!("{:?} is no role in a channel", row.member_role)))?;
+            .ok_or_else(|| StoreError::corrupt(format!("{:?} is no role in a channel", row.member_role)))?;
         Ok(Self { role, priority: row.is_priority })
     }
 }

@@ -89,10 +89,10 @@ fn micros(moment: OffsetDateTime) -> i64 {
 /// The moment of a column.
 fn moment(micros: i64) -> Result<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)
-        .map_err(|_| StoreError::Corrupt(format!("{micros} is no moment")))
+        .map_err(|_| StoreError::corrupt(format!("{micros} is no moment")))
 }
 
 /// A count of a column.
 fn count(value: i64) -> Result<u32> {
-    u32::try_from(value).map_err(|_| StoreError::Corrupt(format!("{value} is no count")))
+    u32::try_from(value).map_err(|_| StoreError::corrupt(format!("{value} is no count")))
 }

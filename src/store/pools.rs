@@ -169,10 +169,12 @@ async fn open_postgres(url: &str, connections: u32) -> Result<(Pools, Pools)> {
     Ok((Pools::Postgres(pool.clone()), Pools::Postgres(pool)))
 }
 
+/// Why a database cannot be opened: what may pass by itself, or what is wrong with the URL.
 fn open_error(error: sqlx::Error) -> StoreError {
+    let text = error.to_string();
     match StoreError::from(error) {
         StoreError::Unavailable(text) => StoreError::Unavailable(text),
-        other => StoreError::Corrupt(format!("cannot open it: {other}")),
+        _ => StoreError::Corrupt(text),
     }
 }
 

@@ -30,7 +30,7 @@ impl TryFrom<UserRow> for User {
             role: match row.role.as_str() {
                 "user" => Role::User,
                 "admin" => Role::Admin,
-                other => return Err(StoreError::Corrupt(format!("{other:?} is no role"))),
+                other => return Err(StoreError::corrupt(format!("{other:?} is no role"))),
             },
             username: row.username,
             display_name: row.display_name,
