@@ -3,10 +3,12 @@
 //! [`client`] is a client for ordinary use. It is made of [`voice`], the client's voice as state machines without
 //! sockets or clocks, and [`gateway`], the session over a WebSocket; [`rest`] is what is needed of the HTTP API and
 //! [`audio`] reads and writes sound in files.
+//! [`play`] and [`record`] put these together; [`load`] drives and measures servers with many clients at once.
 
 pub mod audio;
 pub mod client;
 pub mod gateway;
+pub mod load;
 pub mod play;
 pub mod record;
 pub mod rest;

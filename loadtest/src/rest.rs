@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use antiphon_core::gateway::{ChannelView, ErrorCode, UserView};
+use antiphon_core::{
+    gateway::{ChannelView, ErrorCode, UserView},
+    ids::ChannelId,
+};
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -167,6 +170,16 @@ impl Rest {
     /// When there is no answer or the server refuses.
     pub async fn create_channel(&self, access_token: &str, channel: &NewChannel) -> Result<ChannelView, RestError> {
         self.data(Method::POST, "/api/channels", access_token, Some(channel)).await
+    }
+
+    /// Deletes a channel that the account owns.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn delete_channel(&self, access_token: &str, channel: ChannelId) -> Result<(), RestError> {
+        let path = format!("/api/channels/{channel}");
+        let _deleted: serde_json::Value = self.call(Method::DELETE, &path, Some(access_token), None::<&()>).await?;
+        Ok(())
     }
 
     /// The channel of that name, made where there is none yet. Two clients that do so at once get the same one.

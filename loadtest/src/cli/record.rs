@@ -8,7 +8,7 @@ use antiphon_loadtest::{
     gateway::Closed,
     record::{Recorded, Recorder, TICK},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     access::{AccessArguments, ChannelArguments, Joined, join},
-    output,
+    duration, output,
 };
 
 /// The arguments of `record`.
@@ -29,10 +29,10 @@ pub(crate) struct RecordArguments {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// End after so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
     duration: Option<Duration>,
     /// End once somebody has spoken and then nobody for so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
     until_silence: Option<Duration>,
     /// End after so many frames
     #[arg(long, value_name = "COUNT")]
@@ -167,11 +167,4 @@ fn interrupted() -> Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
-}
-
-/// A duration in seconds, as a person types it.
-pub(crate) fn seconds(text: &str) -> Result<Duration> {
-    let number = text.trim_end_matches('s');
-    let seconds: f64 = number.parse().with_context(|| format!("`{text}` is no number of seconds"))?;
-    Duration::try_from_secs_f64(seconds).with_context(|| format!("`{text}` is no duration"))
 }

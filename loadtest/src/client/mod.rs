@@ -6,6 +6,8 @@
 
 mod actor;
 
+pub(crate) use actor::node_address;
+
 use antiphon_core::{
     clock::Micros,
     gateway::{ChannelJoined, ClientMessage, Error, JoinChannel, LeaveChannel, ServerMessage, UserView},

@@ -13,8 +13,7 @@ use antiphon_core::gateway::{
     Resume, Resumed, ServerMessage, UserView,
 };
 use tokio::{
-    sync::mpsc,
-    task::JoinHandle,
+    sync::{Notify, mpsc},
     time::{Instant, MissedTickBehavior},
 };
 
@@ -80,6 +79,18 @@ pub enum GatewayError {
     Protocol(&'static str),
 }
 
+impl GatewayError {
+    /// Whether trying again a little later may help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused(error) => !is_final(error.error_code),
+            Self::Connection(error) => matches!(error, ConnectionError::Refused(429 | 503)),
+            Self::Protocol(_) => false,
+        }
+    }
+}
+
 /// The session is over: nothing can be sent any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the gateway session is over")]
@@ -103,9 +114,9 @@ pub struct Gateway {
     outgoing: mpsc::Sender<(ClientMessage, Option<i64>)>,
     audio: mpsc::Sender<AudioData>,
     audio_dropped: AtomicU64,
-    next_request: Arc<AtomicI64>,
+    next_request: AtomicI64,
     authenticated: Authenticated,
-    task: JoinHandle<()>,
+    closing: Arc<Notify>,
 }
 
 impl Gateway {
@@ -119,15 +130,24 @@ impl Gateway {
         let (outgoing, outgoing_rx) = mpsc::channel(OUTGOING_MAX);
         let (audio, audio_rx) = mpsc::channel(AUDIO_MAX);
         let (events, events_rx) = mpsc::channel(EVENTS_MAX);
-        let task =
-            Task { config, hello, journals: Journals::default(), outgoing: outgoing_rx, audio: audio_rx, events };
+        let closing = Arc::new(Notify::new());
+        let task = Task {
+            config,
+            hello,
+            journals: Journals::default(),
+            outgoing: outgoing_rx,
+            audio: audio_rx,
+            events,
+            closing: Arc::clone(&closing),
+        };
+        tokio::spawn(task.run(connection));
         let gateway = Self {
             outgoing,
             audio,
             audio_dropped: AtomicU64::new(0),
-            next_request: Arc::new(AtomicI64::new(1)),
+            next_request: AtomicI64::new(1),
             authenticated,
-            task: tokio::spawn(task.run(connection)),
+            closing,
         };
         Ok((gateway, events_rx))
     }
@@ -166,10 +186,9 @@ impl Gateway {
     }
 
     /// Leaves in good order and waits until that is done.
-    pub async fn close(self) {
-        drop((self.outgoing, self.audio));
-        // The task only ends by itself; a panic in it has been printed.
-        let _ended = self.task.await;
+    pub async fn close(&self) {
+        self.closing.notify_one();
+        self.outgoing.closed().await;
     }
 }
 
@@ -208,6 +227,7 @@ struct Task {
     outgoing: mpsc::Receiver<(ClientMessage, Option<i64>)>,
     audio: mpsc::Receiver<AudioData>,
     events: mpsc::Sender<GatewayEvent>,
+    closing: Arc<Notify>,
 }
 
 /// Why a connection's time is over.
@@ -259,6 +279,7 @@ impl Task {
                     Some((message, request_id)) => connection.send(&message, request_id).await,
                     None => return End::Wanted(Box::new(connection)),
                 },
+                () = self.closing.notified() => return End::Wanted(Box::new(connection)),
                 Some(audio) = self.audio.recv() => connection.send(&audio.into(), None).await,
                 _ = heartbeat.tick() => {
                     if heard_at.elapsed() > period * (HEARTBEATS_UNANSWERED_MAX + 1) {
@@ -309,7 +330,11 @@ impl Task {
         let give_up_at = Instant::now() + RESUME_FOR;
         let mut backoff = BACKOFF_FIRST;
         loop {
-            tokio::time::sleep(jittered(backoff)).await;
+            let nobody = Closed { resume: false, ..Closed::BROKEN };
+            tokio::select! {
+                () = tokio::time::sleep(jittered(backoff)) => {}
+                () = self.closing.notified() => return Err(nobody),
+            }
             match tokio::time::timeout(GREETING_TIMEOUT, self.try_resume()).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(GatewayError::Refused(error))) if is_final(error.error_code) => {
@@ -323,7 +348,7 @@ impl Task {
             }
             // Whoever held the handle has gone: nobody wants the session any more.
             if Instant::now() >= give_up_at || self.outgoing.is_closed() {
-                return Err(Closed { resume: false, ..Closed::BROKEN });
+                return Err(nobody);
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }

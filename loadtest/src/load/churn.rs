@@ -1,0 +1,174 @@
+//! People who come and go while others talk.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use antiphon_core::ids::ChannelId;
+use serde::Serialize;
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    LoadError,
+    account::TokenPair,
+    members::{Connected, Place, Shared},
+    swarm::Role,
+};
+use crate::{gateway::Identity, rest::Rest};
+
+/// Comers and goers beyond those that stay at once: connecting, joining and leaving take their time.
+const UNDER_WAY_EXTRA: f64 = 4.0;
+
+/// How they come and go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Churn {
+    /// Joins a second, and as many leaves.
+    pub per_second: f64,
+    /// How long each stays.
+    pub stay: Duration,
+}
+
+impl Churn {
+    /// How many may be in the channel at once because of this.
+    pub(super) fn at_once_max(&self) -> usize {
+        (self.per_second * (self.stay.as_secs_f64() + UNDER_WAY_EXTRA)).ceil() as usize
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ChurnOutcome {
+    /// Joins that succeeded.
+    pub joins: u64,
+    /// Leaves that succeeded.
+    pub leaves: u64,
+    /// Visits that failed somewhere.
+    pub failures: u64,
+    /// Visits not begun, since as many as may be were under way.
+    pub skipped: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    joins: AtomicU64,
+    leaves: AtomicU64,
+    failures: AtomicU64,
+    skipped: AtomicU64,
+}
+
+struct Visits {
+    shared: Shared,
+    rest: Rest,
+    churn: Churn,
+    channels: Vec<ChannelId>,
+    prefix: String,
+    /// Guests made so far who are not visiting.
+    idle: Mutex<Vec<TokenPair>>,
+    /// Slots of the swarm that are free.
+    slots: Mutex<Vec<usize>>,
+    made: AtomicUsize,
+    counters: Counters,
+}
+
+/// Lets people come and go until `until`, and waits for the last to go. Slots from `first_slot` on are theirs.
+pub(super) async fn churn(
+    shared: Shared,
+    rest: Rest,
+    churn: Churn,
+    channels: Vec<ChannelId>,
+    prefix: String,
+    first_slot: usize,
+    until: Instant,
+) -> Result<ChurnOutcome, LoadError> {
+    let limit = Arc::new(Semaphore::new(churn.at_once_max()));
+    let slots = Mutex::new((first_slot..first_slot + churn.at_once_max()).collect());
+    let visits = Arc::new(Visits {
+        shared,
+        rest,
+        churn,
+        channels,
+        prefix,
+        idle: Mutex::default(),
+        slots,
+        made: AtomicUsize::new(0),
+        counters: Counters::default(),
+    });
+    let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / churn.per_second));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut tasks = JoinSet::new();
+    let mut number = 0;
+    while Instant::now() < until {
+        tick.tick().await;
+        while tasks.try_join_next().is_some() {}
+        let Ok(permit) = Arc::clone(&limit).try_acquire_owned() else {
+            visits.counters.skipped.fetch_add(1, Ordering::Relaxed);
+            continue;
+        };
+        let visits = Arc::clone(&visits);
+        tasks.spawn(async move {
+            if let Err(error) = visits.visit(number).await {
+                visits.counters.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "a visit failed");
+            }
+            drop(permit);
+        });
+        number += 1;
+    }
+    while tasks.join_next().await.is_some() {}
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Ok(ChurnOutcome {
+        joins: read(&visits.counters.joins),
+        leaves: read(&visits.counters.leaves),
+        failures: read(&visits.counters.failures),
+        skipped: read(&visits.counters.skipped),
+    })
+}
+
+impl Visits {
+    /// Connects, joins, stays, leaves.
+    async fn visit(&self, number: usize) -> Result<(), LoadError> {
+        let (guest, tokens) = self.connect().await?;
+        let slot = lock(&self.slots).pop().ok_or(LoadError::Protocol("lets more visit than there are places"))?;
+        let channel = number % self.channels.len();
+        let place = Place { slot, channel, channel_id: self.channels[channel], role: Role::Passes };
+        let left = self.stay(guest, place).await;
+        lock(&self.slots).push(slot);
+        lock(&self.idle).push(tokens);
+        left
+    }
+
+    async fn stay(&self, guest: Connected, place: Place) -> Result<(), LoadError> {
+        let joined = guest.join(&self.shared, place).await?;
+        self.counters.joins.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(self.churn.stay).await;
+        joined.leave(&self.shared).await?;
+        self.counters.leaves.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// As somebody who was there before, or as somebody new.
+    async fn connect(&self) -> Result<(Connected, TokenPair), LoadError> {
+        let idle = lock(&self.idle).pop();
+        if let Some(mut tokens) = idle {
+            let access = tokens.access(&self.rest).await?;
+            return Ok((Connected::connect(&self.shared, Identity::Token(access)).await?, tokens));
+        }
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-v{number}", self.prefix);
+        let guest = Connected::connect(&self.shared, Identity::Guest(name)).await?;
+        let tokens = TokenPair::of(&guest)?;
+        Ok((guest, tokens))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,92 @@
+//! The load tester: many clients in one process, who speak, and verify and count every frame they hear.
+//!
+//! ```text
+//!  gateway sessions (tokio) ──── who joined, keys, hints ────▶ swarm: one thread, all sockets, no wake-ups
+//!        one task each      ◀──── frames without UDP ────────       schedule · sweep · verify · count
+//! ```
+//!
+//! [`measure_node`] runs the scenario against a server, [`measure_relay`] against a bare [`Relay`] in a process of its
+//! own, with the same sockets, schedule and counting; so that the two can be compared.
+
+mod account;
+mod churn;
+mod members;
+mod outcome;
+mod payload;
+mod process;
+mod relay;
+mod run;
+mod schedule;
+mod swarm;
+mod system;
+mod tally;
+mod wire;
+
+use std::io;
+
+use antiphon_core::gateway::Error;
+
+pub use churn::{Churn, ChurnOutcome};
+pub use outcome::{ClientHealth, Joins, Outcome, Resident};
+pub use process::CpuUsed;
+pub use relay::{Relay, RelayConfig};
+pub use run::{NodeConfig, RelayProcess, Shape, Stage, measure_node, measure_relay, pin_process};
+pub use schedule::Phases;
+pub use tally::TimesSummary;
+
+use crate::{
+    gateway::{Closed, GatewayClosed, GatewayError},
+    rest::RestError,
+    voice::SetupError,
+};
+
+/// The longest frame: with its headers it fits the usual datagram.
+pub const FRAME_BYTES_MAX: usize = 1_100;
+
+/// The shortest frame: it holds what proves it.
+pub const FRAME_BYTES_MIN: usize = payload::FRAME_BYTES_MIN;
+
+/// Why there is nothing to report.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The system.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The HTTP API.
+    #[error(transparent)]
+    Rest(#[from] RestError),
+    /// A gateway session.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// The server refused a join.
+    #[error("joining: {} ({})", .0.error, .0.error_code.as_str())]
+    Refused(Error),
+    /// The server closed a session.
+    #[error("the server closed a session: {0}")]
+    Closed(Closed),
+    /// A session had ended.
+    #[error(transparent)]
+    Ended(#[from] GatewayClosed),
+    /// The server's keys cannot be used.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The server did something unexpected.
+    #[error("the server {0}")]
+    Protocol(&'static str),
+    /// Not everyone's way worked in time.
+    #[error("of {total} clients only {working} could bind within {seconds} s")]
+    NotBound {
+        /// Whose way worked.
+        working: usize,
+        /// All.
+        total: usize,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The arguments contradict each other.
+    #[error("{0}")]
+    Arguments(String),
+    /// The thread with the sockets ended.
+    #[error("the load client's own thread ended early")]
+    SwarmEnded,
+}

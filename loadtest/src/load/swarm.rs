@@ -1,0 +1,601 @@
+//! All clients' sockets in one thread, which nothing wakes: it sleeps until a frame is due or until it is time to sweep
+//! the sockets for what has arrived. So the server's sends wake nobody, and the kernel's stamps still tell to the
+//! microsecond when each datagram came.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use antiphon_core::{
+    clock::Micros,
+    gateway::{ChannelJoined, ServerMessage},
+    ids::ChannelId,
+    wire::{datagram::DATAGRAM_BYTES_MAX, frame::FrameKind},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    payload::Payload,
+    process::{CpuSample, CpuUsed},
+    schedule::{FRAME, Schedule},
+    system::{Batch, StampedSocket, realtime_ns},
+    tally::{Seen, Times},
+    wire::{Ready, Wire},
+};
+use crate::{
+    gateway::Gateway,
+    voice::{OutgoingFrame, Route, VoiceOutput},
+};
+
+/// Clients swept between two looks at what is due to be sent.
+const SLICE: usize = 32;
+
+/// Messages taken between two looks at what is due to be sent.
+const MESSAGES_AT_ONCE: usize = 64;
+
+/// After the last frame so long is still listened.
+const DRAIN: Duration = Duration::from_millis(1_000);
+
+/// After the measured time the server's CPU clock is read with so much delay, which lets it send what it holds.
+const CPU_DELAY: Duration = Duration::from_millis(20);
+
+/// The level that speakers speak at.
+const LEVEL: u8 = 25;
+
+/// A clock for the voice sessions that the kernel's stamps can be read on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SwarmClock {
+    origin: Instant,
+    origin_ns: u64,
+}
+
+impl SwarmClock {
+    pub(super) fn start() -> Self {
+        Self { origin: Instant::now(), origin_ns: realtime_ns() }
+    }
+
+    pub(super) fn now(&self) -> Micros {
+        Micros(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn of_stamp(&self, stamp_ns: u64) -> Micros {
+        Micros(stamp_ns.saturating_sub(self.origin_ns) / 1_000)
+    }
+}
+
+/// What a client is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Stays, and hears or speaks.
+    Stays,
+    /// Comes and goes; what it misses is not counted.
+    Passes,
+}
+
+/// A client that has joined.
+pub(super) struct NewClient {
+    pub(super) slot: usize,
+    pub(super) role: Role,
+    /// The channel's number and id.
+    pub(super) channel: usize,
+    pub(super) channel_id: ChannelId,
+    pub(super) peer: SocketAddr,
+    pub(super) wire: Wire,
+    /// For what UDP does not carry.
+    pub(super) gateway: Option<Arc<Gateway>>,
+}
+
+/// What is to be spoken, and when it is measured.
+pub(super) struct Plan {
+    pub(super) warm_up: Duration,
+    pub(super) measured: Duration,
+    /// Place in the 20 ms grid and number of each speaker.
+    pub(super) places: Vec<(Duration, usize)>,
+    /// The slot and the channel of each speaker.
+    pub(super) speakers: Vec<(usize, usize)>,
+    /// Whose CPU time to read.
+    pub(super) pid: Option<u32>,
+}
+
+/// Told to the thread.
+pub(super) enum ToSwarm {
+    Add(Box<NewClient>),
+    Remove(usize),
+    Message(usize, Box<ServerMessage>),
+    Resumed(usize, Vec<ChannelJoined>),
+    Run(Box<Plan>),
+    /// End without having run.
+    Stop,
+}
+
+/// Seen by others while the thread runs.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Clients that stay and whose way works.
+    pub(super) working: AtomicUsize,
+    /// Frames delivered in the measured time.
+    pub(super) delivered: AtomicU64,
+}
+
+/// How the thread is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SwarmConfig {
+    pub(super) clock: SwarmClock,
+    pub(super) frame_bytes: usize,
+    pub(super) sweep_interval: Duration,
+    pub(super) receive_buffer_bytes: usize,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub(super) struct Measured {
+    pub(super) sent: u64,
+    pub(super) expected: u64,
+    pub(super) tally: Tally,
+    /// Duplicates that the clients themselves dropped.
+    pub(super) dropped_as_duplicate: u64,
+    /// Datagrams that opened with no key.
+    pub(super) unopened: u64,
+    pub(super) lateness: Times,
+    pub(super) sweep_gap: Times,
+    /// Datagrams that found no room in our own sockets.
+    pub(super) receive_drops: u64,
+    pub(super) cpu: Option<CpuUsed>,
+    pub(super) measured: Duration,
+}
+
+/// What was heard in the measured time.
+#[derive(Clone, Debug)]
+pub(super) struct Tally {
+    /// When counted frames were sent.
+    window_ns: std::ops::Range<u64>,
+    pub(super) delivered: u64,
+    pub(super) duplicated: u64,
+    /// Frames that are not what was sent, or not for this listener.
+    pub(super) corrupt: u64,
+    pub(super) over_gateway: u64,
+    pub(super) datagrams: u64,
+    /// Delivered to those who come and go.
+    pub(super) to_passers: u64,
+    pub(super) latency: Times,
+}
+
+struct SwarmClient {
+    socket: StampedSocket,
+    wire: Wire,
+    role: Role,
+    channel: usize,
+    channel_id: ChannelId,
+    gateway: Option<Arc<Gateway>>,
+    /// Of each speaker of the channel.
+    seen: Vec<Seen>,
+}
+
+struct Speaker {
+    slot: usize,
+    channel: usize,
+    /// The speaker's number in the channel.
+    local: usize,
+    frames: u32,
+    /// Of those, sent in the measured time.
+    counted: u64,
+}
+
+/// The thread's state.
+pub(super) struct Swarm {
+    config: SwarmConfig,
+    commands: mpsc::Receiver<ToSwarm>,
+    progress: Arc<Progress>,
+    clients: Vec<Option<SwarmClient>>,
+    batch: Batch,
+    speakers: Vec<Speaker>,
+    speakers_of_channel: Vec<usize>,
+    run: Option<Run>,
+    tally: Tally,
+    lateness: Times,
+    sweep_gap: Times,
+    next_sweep: Instant,
+    last_sweep: Option<Instant>,
+    cursor: usize,
+    gone_drops: u64,
+    gone_duplicates: u64,
+    unopened: u64,
+    datagram: Box<[u8; DATAGRAM_BYTES_MAX]>,
+    frame: Vec<u8>,
+}
+
+/// A run under way.
+struct Run {
+    start: Instant,
+    plan: Plan,
+    schedule: Schedule,
+    /// The process' CPU time when the measured time began, and what it used until its end.
+    cpu_before: Option<CpuSample>,
+    cpu: Option<CpuUsed>,
+    began: bool,
+    stopped: bool,
+}
+
+impl Swarm {
+    pub(super) fn new(config: SwarmConfig, commands: mpsc::Receiver<ToSwarm>, progress: Arc<Progress>) -> Self {
+        Self {
+            config,
+            commands,
+            progress,
+            clients: Vec::new(),
+            batch: Batch::new(),
+            speakers: Vec::new(),
+            speakers_of_channel: Vec::new(),
+            run: None,
+            tally: Tally::new(),
+            lateness: Times::new(),
+            sweep_gap: Times::new(),
+            next_sweep: Instant::now(),
+            last_sweep: None,
+            cursor: 0,
+            gone_drops: 0,
+            gone_duplicates: 0,
+            unopened: 0,
+            datagram: Box::new([0; DATAGRAM_BYTES_MAX]),
+            frame: vec![0; config.frame_bytes],
+        }
+    }
+
+    /// Runs until a run is over; `None` when it was stopped before.
+    pub(super) fn run(mut self) -> io::Result<Option<Measured>> {
+        loop {
+            self.send_due();
+            if !self.take_messages()? {
+                return Ok(None);
+            }
+            if self.advance_run()? {
+                return self.finish().map(Some);
+            }
+            let now = Instant::now();
+            if self.cursor > 0 || now >= self.next_sweep {
+                self.sweep_slice(now)?;
+            } else {
+                std::thread::sleep(self.wake_at().saturating_duration_since(now));
+            }
+        }
+    }
+
+    fn wake_at(&self) -> Instant {
+        let due = self.run.as_ref().and_then(Run::next_due);
+        due.map_or(self.next_sweep, |due| due.min(self.next_sweep))
+    }
+
+    /// False when the thread is to end.
+    fn take_messages(&mut self) -> io::Result<bool> {
+        for _ in 0..MESSAGES_AT_ONCE {
+            match self.commands.try_recv() {
+                Ok(ToSwarm::Add(client)) => self.add(*client)?,
+                Ok(ToSwarm::Remove(slot)) => self.remove(slot)?,
+                Ok(ToSwarm::Message(slot, message)) => self.message(slot, &message),
+                Ok(ToSwarm::Resumed(slot, channels)) => self.resumed(slot, &channels),
+                Ok(ToSwarm::Run(plan)) => self.begin(*plan),
+                Ok(ToSwarm::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => return Ok(false),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+            }
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, new: NewClient) -> io::Result<()> {
+        let socket = StampedSocket::connect(new.peer, self.config.receive_buffer_bytes)?;
+        let NewClient { slot, role, channel, channel_id, wire, gateway, .. } = new;
+        if self.clients.len() <= slot {
+            self.clients.resize_with(slot + 1, || None);
+        }
+        self.remove(slot)?;
+        let seen = vec![Seen::default(); self.speakers_of_channel.get(channel).copied().unwrap_or(0)];
+        self.clients[slot] = Some(SwarmClient { socket, wire, role, channel, channel_id, gateway, seen });
+        Ok(())
+    }
+
+    fn remove(&mut self, slot: usize) -> io::Result<()> {
+        if let Some(client) = self.clients.get_mut(slot).and_then(Option::take) {
+            self.gone_duplicates += client.wire.duplicates();
+            self.gone_drops += u64::from(client.socket.dropped()?);
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, slot: usize, message: &ServerMessage) {
+        let now = self.config.clock.now();
+        let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return };
+        let Wire::Node(voice) = &mut client.wire else { return };
+        match message {
+            ServerMessage::KeyRotated(rotated) => {
+                if let Err(error) = voice.rotate(now, rotated) {
+                    tracing::warn!(%error, "a rotated key cannot be used");
+                }
+            }
+            ServerMessage::AudioStarted(_) => voice.announced(now),
+            ServerMessage::UserJoined(joined) => voice.forget(joined.stream_id),
+            ServerMessage::UserLeft(left) => voice.forget(left.stream_id),
+            ServerMessage::AudioFrame(frame) => {
+                let Some(heard) = voice.tunnelled(now, frame) else { return };
+                let mut listener = Listener { role: client.role, channel: client.channel, seen: &mut client.seen };
+                self.tally.heard(
+                    &mut listener,
+                    &self.speakers,
+                    heard.bytes,
+                    self.config.frame_bytes,
+                    realtime_ns(),
+                    heard.route,
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn resumed(&mut self, slot: usize, channels: &[ChannelJoined]) {
+        let now = self.config.clock.now();
+        let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return };
+        if let Wire::Node(voice) = &mut client.wire
+            && let Err(error) = voice.resumed(now, channels)
+        {
+            tracing::warn!(%error, "UDP is not used after the resume");
+        }
+    }
+
+    fn begin(&mut self, plan: Plan) {
+        let mut counts: Vec<usize> = Vec::new();
+        for &(slot, channel) in &plan.speakers {
+            counts.resize(counts.len().max(channel + 1), 0);
+            self.speakers.push(Speaker { slot, channel, local: counts[channel], frames: 0, counted: 0 });
+            counts[channel] += 1;
+        }
+        for client in self.clients.iter_mut().flatten() {
+            client.seen = vec![Seen::default(); counts.get(client.channel).copied().unwrap_or(0)];
+        }
+        self.speakers_of_channel = counts;
+        let start = Instant::now() + FRAME;
+        let measured_from = realtime_ns() + ns(FRAME + plan.warm_up);
+        self.tally.window_ns = measured_from..measured_from + ns(plan.measured);
+        let schedule = Schedule::new(plan.places.clone());
+        let run = Run { start, plan, schedule, cpu_before: None, cpu: None, began: false, stopped: false };
+        self.run = Some(run);
+        self.lateness = Times::new();
+        self.sweep_gap = Times::new();
+    }
+
+    /// Reads the CPU clock at both ends of the measured time; true when all is over.
+    fn advance_run(&mut self) -> io::Result<bool> {
+        let Some(run) = &mut self.run else { return Ok(false) };
+        let now = Instant::now();
+        let measured_from = run.start + run.plan.warm_up;
+        let measured_to = measured_from + run.plan.measured;
+        if !run.began && now >= measured_from {
+            run.began = true;
+            run.cpu_before = run.plan.pid.map(CpuSample::take).transpose()?;
+        }
+        if run.cpu.is_none()
+            && now >= measured_to + CPU_DELAY
+            && let (Some(pid), Some(before)) = (run.plan.pid, &run.cpu_before)
+        {
+            run.cpu = Some(CpuSample::take(pid)?.since(before));
+        }
+        if !run.stopped && now >= measured_to {
+            run.stopped = true;
+            self.stop_speaking();
+            return Ok(false);
+        }
+        Ok(now >= measured_to + DRAIN)
+    }
+
+    fn send_due(&mut self) {
+        while let Some((due, speaker)) = self.run.as_ref().and_then(Run::due) {
+            self.lateness.record_us(Instant::now().saturating_duration_since(due).as_micros() as u64);
+            let kind = if self.speakers[speaker].frames == 0 { FrameKind::AudioStart } else { FrameKind::Audio };
+            let sent_ns = realtime_ns();
+            let Speaker { frames, counted, .. } = &mut self.speakers[speaker];
+            Payload { speaker: speaker as u32, sequence: *frames, sent_ns }.write(&mut self.frame);
+            *frames += 1;
+            *counted += u64::from(self.tally.window_ns.contains(&sent_ns));
+            self.send(speaker, kind, true);
+            if let Some(run) = &mut self.run {
+                run.schedule.advance();
+            }
+        }
+    }
+
+    fn stop_speaking(&mut self) {
+        for speaker in 0..self.speakers.len() {
+            self.send(speaker, FrameKind::AudioStop, false);
+        }
+    }
+
+    /// Sends the frame that was written, or an empty one.
+    fn send(&mut self, speaker: usize, kind: FrameKind, with_bytes: bool) {
+        let Speaker { slot, frames, .. } = self.speakers[speaker];
+        let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return };
+        let bytes: &[u8] = if with_bytes { &self.frame } else { &[] };
+        let outgoing = OutgoingFrame { kind, flags: 0, level: LEVEL, timestamp: frames.wrapping_mul(960), bytes };
+        let now = self.config.clock.now();
+        match client.wire.send(now, client.channel_id, &outgoing, &mut self.datagram) {
+            // What the kernel does not take is missed, and so counted, at the listeners.
+            Some(Ready::Datagram(length)) => drop(client.socket.send(&self.datagram[..length])),
+            Some(Ready::Output(output)) => client.output(output),
+            None => {}
+        }
+    }
+
+    /// Empties the next few sockets.
+    fn sweep_slice(&mut self, now: Instant) -> io::Result<()> {
+        if self.cursor == 0 {
+            if let Some(last) = self.last_sweep.replace(now) {
+                self.sweep_gap.record_us((now - last).as_micros() as u64);
+            }
+            self.next_sweep = now + self.config.sweep_interval;
+        }
+        let end = (self.cursor + SLICE).min(self.clients.len());
+        for slot in self.cursor..end {
+            self.sweep(slot)?;
+        }
+        self.cursor = end;
+        if end == self.clients.len() {
+            self.cursor = 0;
+            let stays = |client: &&SwarmClient| client.role == Role::Stays && client.wire.works();
+            self.progress.working.store(self.clients.iter().flatten().filter(stays).count(), Ordering::Relaxed);
+            self.progress.delivered.store(self.tally.delivered, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self, slot: usize) -> io::Result<()> {
+        let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        loop {
+            let count = client.socket.receive(&mut self.batch)?;
+            for index in 0..count {
+                let (datagram, stamp_ns) = self.batch.datagram(index);
+                let stamp_ns = stamp_ns.unwrap_or_else(realtime_ns);
+                let SwarmClient { wire, role, channel, seen, .. } = client;
+                let (tally, speakers, frame_bytes) = (&mut self.tally, &self.speakers, self.config.frame_bytes);
+                let mut counted = false;
+                let mut listener = Listener { role: *role, channel: *channel, seen };
+                let opened = wire.open(self.config.clock.of_stamp(stamp_ns), datagram, |bytes, route| {
+                    counted |= tally.heard(&mut listener, speakers, bytes, frame_bytes, stamp_ns, route);
+                });
+                self.unopened += u64::from(!opened);
+                tally.datagrams += u64::from(counted);
+            }
+            if count < Batch::DATAGRAMS {
+                break;
+            }
+        }
+        let now = self.config.clock.now();
+        while let Some(output) = client.wire.poll(now) {
+            client.output(output);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<Measured> {
+        let mut stayers_of_channel: Vec<u64> = vec![0; self.speakers_of_channel.len()];
+        for client in self.clients.iter().flatten().filter(|client| client.role == Role::Stays) {
+            if let Some(count) = stayers_of_channel.get_mut(client.channel) {
+                *count += 1;
+            }
+        }
+        let listeners = |speaker: &Speaker| stayers_of_channel[speaker.channel].saturating_sub(1);
+        let sent = self.speakers.iter().map(|speaker| speaker.counted).sum();
+        let expected = self.speakers.iter().map(|speaker| speaker.counted * listeners(speaker)).sum();
+        for slot in 0..self.clients.len() {
+            self.remove(slot)?;
+        }
+        Ok(Measured {
+            sent,
+            expected,
+            tally: self.tally,
+            dropped_as_duplicate: self.gone_duplicates,
+            unopened: self.unopened,
+            lateness: self.lateness,
+            sweep_gap: self.sweep_gap,
+            receive_drops: self.gone_drops,
+            cpu: self.run.as_ref().and_then(|run| run.cpu),
+            measured: self.run.map(|run| run.plan.measured).unwrap_or_default(),
+        })
+    }
+}
+
+impl Run {
+    fn next_due(&self) -> Option<Instant> {
+        let (place, _) = self.schedule.peek().filter(|_| !self.stopped)?;
+        Some(self.start + place)
+    }
+
+    /// The frame whose time has come.
+    fn due(&self) -> Option<(Instant, usize)> {
+        let (place, speaker) = self.schedule.peek().filter(|_| !self.stopped)?;
+        let due = self.start + place;
+        (due <= Instant::now() && place < self.plan.warm_up + self.plan.measured).then_some((due, speaker))
+    }
+}
+
+impl SwarmClient {
+    fn output(&self, output: VoiceOutput) {
+        match output {
+            // A lost control datagram is repeated by the session.
+            VoiceOutput::Datagram(datagram) => drop(self.socket.send(&datagram)),
+            VoiceOutput::Tunnel(audio) => {
+                if let Some(gateway) = &self.gateway {
+                    gateway.send_audio(audio);
+                }
+            }
+            VoiceOutput::UdpWorks(_) => {}
+        }
+    }
+}
+
+/// Who heard something.
+struct Listener<'a> {
+    role: Role,
+    channel: usize,
+    seen: &'a mut [Seen],
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            window_ns: 0..0,
+            delivered: 0,
+            duplicated: 0,
+            corrupt: 0,
+            over_gateway: 0,
+            datagrams: 0,
+            to_passers: 0,
+            latency: Times::new(),
+        }
+    }
+
+    /// Verifies and counts a frame; true when it is one of the measured time.
+    fn heard(
+        &mut self,
+        listener: &mut Listener<'_>,
+        speakers: &[Speaker],
+        bytes: &[u8],
+        frame_bytes: usize,
+        arrived_ns: u64,
+        route: Route,
+    ) -> bool {
+        // The end of a spurt.
+        if bytes.is_empty() {
+            return false;
+        }
+        let payload = Payload::verify(bytes, frame_bytes);
+        let speaker = payload.and_then(|payload| speakers.get(payload.speaker as usize));
+        let (Some(payload), Some(speaker)) = (payload, speaker.filter(|speaker| speaker.channel == listener.channel))
+        else {
+            self.corrupt += 1;
+            return false;
+        };
+        let first = listener.seen.get_mut(speaker.local).is_some_and(|seen| seen.first(payload.sequence));
+        if !self.window_ns.contains(&payload.sent_ns) {
+            return false;
+        }
+        if !first {
+            self.duplicated += 1;
+            return true;
+        }
+        if listener.role == Role::Passes {
+            self.to_passers += 1;
+            return true;
+        }
+        self.delivered += 1;
+        self.over_gateway += u64::from(route == Route::Gateway);
+        self.latency.record_us(arrived_ns.saturating_sub(payload.sent_ns) / 1_000);
+        true
+    }
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,102 @@
+//! Counts deliveries, each receiver and speaker apart, and their latencies.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Latencies above a minute count as one.
+const LATENCY_US_MAX: u64 = 60_000_000;
+
+/// What one receiver has of one speaker.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// The highest sequence plus one; 0 before the first.
+    next: u32,
+    /// Bit n: the one n below the highest.
+    window: u64,
+}
+
+impl Seen {
+    /// Whether this sequence is here for the first time, as far as the last 64 tell; an older one counts as there
+    /// before, so that a loss is never hidden.
+    pub(super) fn first(&mut self, sequence: u32) -> bool {
+        if sequence >= self.next {
+            let ahead = sequence + 1 - self.next;
+            self.window = self.window.checked_shl(ahead).unwrap_or(0) | 1;
+            self.next = sequence + 1;
+            return true;
+        }
+        let bit = 1_u64.checked_shl(self.next - 1 - sequence).unwrap_or(0);
+        let first = bit != 0 && self.window & bit == 0;
+        self.window |= bit;
+        first
+    }
+}
+
+/// A distribution of times.
+#[derive(Clone, Debug)]
+pub(super) struct Times(Histogram<u64>);
+
+impl Times {
+    pub(super) fn new() -> Self {
+        Self(Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("constants within the histogram's bounds"))
+    }
+
+    pub(super) fn record_us(&mut self, micros: u64) {
+        self.0.saturating_record(micros);
+    }
+
+    pub(super) fn summary(&self) -> TimesSummary {
+        let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1_000.0;
+        TimesSummary {
+            count: self.0.len(),
+            p50_ms: at(0.5),
+            p95_ms: at(0.95),
+            p99_ms: at(0.99),
+            p999_ms: at(0.999),
+            max_ms: self.0.max() as f64 / 1_000.0,
+        }
+    }
+}
+
+/// A distribution in a few figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct TimesSummary {
+    /// How many.
+    pub count: u64,
+    /// The median.
+    pub p50_ms: f64,
+    /// 95 of 100 are no longer.
+    pub p95_ms: f64,
+    /// 99 of 100.
+    pub p99_ms: f64,
+    /// 999 of 1,000.
+    pub p999_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sequence_is_first_once_in_any_order() {
+        let mut seen = Seen::default();
+        let order = [0, 1, 5, 3, 3, 4, 2, 0, 70, 69, 7, 70];
+        let first: Vec<bool> = order.iter().map(|sequence| seen.first(*sequence)).collect();
+        assert_eq!(first, [true, true, true, true, false, true, true, false, true, true, true, false],);
+        assert!(!seen.first(5), "64 behind is too old to tell");
+        assert!(seen.first(1_000));
+        assert!(!seen.first(70));
+    }
+
+    #[test]
+    fn summaries_are_in_milliseconds() {
+        let mut times = Times::new();
+        (1..=1_000).for_each(|number| times.record_us(number * 10));
+        let summary = times.summary();
+        assert_eq!(summary.count, 1_000);
+        let close = |a: f64, b: f64| (a - b).abs() < b * 0.002;
+        assert!(close(summary.p50_ms, 5.0) && close(summary.p99_ms, 9.9) && close(summary.max_ms, 10.0));
+    }
+}
