@@ -107,6 +107,12 @@ impl Health {
         let begun = Instant::now();
         let answered = matches!(tokio::time::timeout(CHECK_TIMEOUT, store.ping()).await, Ok(Ok(())));
         let took = answered.then(|| begun.elapsed());
+        let was_away = last.is_some_and(|check| check.took.is_none());
+        match (answered, was_away) {
+            (false, false) => tracing::warn!("the database does not answer"),
+            (true, true) => tracing::info!("the database answers again"),
+            (true, false) | (false, true) => {}
+        }
         *last = Some(StoreCheck { at: Instant::now(), took });
         let store = &metrics().store;
         store.up.set(f64::from(u8::from(answered)));
