@@ -242,7 +242,7 @@ impl Task {
     async fn run(mut self, mut connection: Connection) {
         loop {
             let closed = match self.serve(connection).await {
-                End::Wanted(connection) => return self.leave(*connection).await,
+                End::Wanted(connection) => return connection.close().await,
                 End::Lost(closed) => closed,
             };
             if !closed.resume {
@@ -254,21 +254,6 @@ impl Task {
                 Err(closed) => return self.emit(GatewayEvent::Closed(closed)).await,
             };
         }
-    }
-
-    /// Sends what was given before, and closes in good order.
-    async fn leave(&mut self, mut connection: Connection) {
-        while let Ok((message, request_id)) = self.outgoing.try_recv() {
-            if connection.send(&message, request_id).await.is_err() {
-                return;
-            }
-        }
-        while let Ok(audio) = self.audio.try_recv() {
-            if connection.send(&audio.into(), None).await.is_err() {
-                return;
-            }
-        }
-        connection.close().await;
     }
 
     /// Nobody reading the events any more is noticed by the closing of the other channels.

@@ -10,10 +10,10 @@ use std::{
     },
 };
 
-use tokio::{net::UdpSocket, task::JoinSet};
+use tokio::{net::UdpSocket, task::JoinSet, time::Instant};
 
 /// Stands between clients and a server: clients send to [`UdpProxy::address`].
-pub struct UdpProxy {
+pub(crate) struct UdpProxy {
     address: SocketAddr,
     switches: Arc<Switches>,
     _tasks: JoinSet<()>,
@@ -24,11 +24,21 @@ struct Switches {
     target: Mutex<Option<SocketAddr>>,
     to_server_blocked: AtomicBool,
     to_client_blocked: AtomicBool,
+    tapped: Mutex<Option<Vec<Tapped>>>,
+}
+
+/// A datagram from the server that went by.
+#[derive(Clone, Debug)]
+pub(crate) struct Tapped {
+    /// When.
+    pub(crate) at: Instant,
+    /// What.
+    pub(crate) datagram: Vec<u8>,
 }
 
 impl UdpProxy {
     /// Binds a port on loopback; datagrams are dropped until [`UdpProxy::forward_to`].
-    pub async fn start() -> io::Result<Self> {
+    pub(crate) async fn start() -> io::Result<Self> {
         let front = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
         let address = front.local_addr()?;
         let switches = Arc::new(Switches::default());
@@ -38,23 +48,33 @@ impl UdpProxy {
     }
 
     /// Where clients are to send.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Where the server listens.
-    pub fn forward_to(&self, server: SocketAddr) {
+    pub(crate) fn forward_to(&self, server: SocketAddr) {
         *self.switches.target.lock().expect("no holder panics") = Some(server);
     }
 
     /// Drops (or lets through) what clients send.
-    pub fn block_to_server(&self, blocked: bool) {
+    pub(crate) fn block_to_server(&self, blocked: bool) {
         self.switches.to_server_blocked.store(blocked, Ordering::Relaxed);
     }
 
     /// Drops (or lets through) what the server sends.
-    pub fn block_to_client(&self, blocked: bool) {
+    pub(crate) fn block_to_client(&self, blocked: bool) {
         self.switches.to_client_blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// Keeps what the server sends from now on.
+    pub(crate) fn start_tap(&self) {
+        *self.switches.tapped.lock().expect("no holder panics") = Some(Vec::new());
+    }
+
+    /// What the server has sent since [`UdpProxy::start_tap`].
+    pub(crate) fn tapped(&self) -> Vec<Tapped> {
+        self.switches.tapped.lock().expect("no holder panics").take().unwrap_or_default()
     }
 }
 
@@ -83,6 +103,9 @@ async fn relay(front: Arc<UdpSocket>, switches: Arc<Switches>) {
 async fn answer(back: Arc<UdpSocket>, front: Arc<UdpSocket>, client: SocketAddr, switches: Arc<Switches>) {
     let mut buffer = [0_u8; 2048];
     while let Ok((length, _)) = back.recv_from(&mut buffer).await {
+        if let Some(tapped) = switches.tapped.lock().expect("no holder panics").as_mut() {
+            tapped.push(Tapped { at: Instant::now(), datagram: buffer[..length].to_vec() });
+        }
         if !switches.to_client_blocked.load(Ordering::Relaxed) {
             let _ = front.send_to(&buffer[..length], client).await;
         }

@@ -1,0 +1,12 @@
+//! The whole server as a process of its own, reached through real sockets only.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod blocked_udp;
+mod departed;
+mod hostile;
+mod people;
+mod process;
+mod talk;
+mod udp_proxy;

@@ -1,0 +1,123 @@
+//! A server process on random ports with a data folder of its own, gone when dropped.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use antiphon_loadtest::ServerUrl;
+
+/// A folder for one test, removed when dropped.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("antiphon-test-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&path).expect("a new folder");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One of the workspace's programs, built beside the server.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_antiphon")).with_file_name(name);
+    assert!(path.exists(), "{} is missing: run `make test`, which builds it first", path.display());
+    path
+}
+
+/// A running server.
+pub(crate) struct Process {
+    child: Child,
+    http: SocketAddr,
+    udp: SocketAddr,
+    _data: Scratch,
+}
+
+impl Process {
+    /// Starts one on free ports, with these environment variables besides, and waits until it says how to reach it.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        tokio::task::spawn_blocking(move || Self::start_blocking(&settings)).await.expect("it starts")
+    }
+
+    fn start_blocking(settings: &[(String, String)]) -> Self {
+        let data = Scratch::new();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_antiphon"))
+            .current_dir(data.path())
+            .env("ANTIPHON_DATA_DIR", data.path().join("data"))
+            .env("ANTIPHON_SERVER__PORT", "0")
+            .env("ANTIPHON_SERVER__WEBSOCKET_PORT", "0")
+            .env("ANTIPHON_AUDIO__UDP_PORT", "0")
+            .env("ANTIPHON_LOG__LEVEL", "warn")
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let (http, udp) = read_addresses(child.stdout.take().expect("piped"));
+        Self { child, http, udp, _data: data }
+    }
+
+    pub(crate) fn url(&self) -> ServerUrl {
+        format!("http://{}", self.http).parse().expect("a URL")
+    }
+
+    pub(crate) fn udp_address(&self) -> SocketAddr {
+        self.udp
+    }
+
+    /// The memory it occupies.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says so");
+        let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");
+        kibibytes * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads what the server tells people on starting; a thread goes on reading, so that it never blocks.
+fn read_addresses(stdout: ChildStdout) -> (SocketAddr, SocketAddr) {
+    let (lines, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = lines.send(line);
+        }
+    });
+    let (mut http, mut udp) = (None, None);
+    while http.is_none() || udp.is_none() {
+        let line = told.recv_timeout(Duration::from_secs(60)).expect("the server says how to reach it");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["page", "and", "API", url, ..] => {
+                http = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix('/')).map(parse);
+            }
+            ["voice", "UDP", address] => udp = Some(parse(address)),
+            _ => {}
+        }
+    }
+    (http.expect("told"), udp.expect("told"))
+}
+
+fn parse(address: &str) -> SocketAddr {
+    address.parse().unwrap_or_else(|_| panic!("{address} is an address"))
+}
