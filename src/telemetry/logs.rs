@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    io::IsTerminal as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -31,7 +32,10 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogFilterError> {
     let registry = tracing_subscriber::registry().with(parsed);
     let writer = std::io::stderr;
     let _ = match format {
-        LogFormat::Text => registry.with(lines::layer().with_writer(writer)).try_init(),
+        LogFormat::Text => {
+            let layer = lines::layer().with_ansi(writer().is_terminal()).with_writer(writer);
+            registry.with(layer).try_init()
+        }
         LogFormat::Json => registry
             .with(lines::layer().json().flatten_event(true).with_span_list(false).with_writer(writer))
             .try_init(),
