@@ -78,7 +78,9 @@ impl Engine {
     }
 
     fn remove_session(&mut self, now: Micros, id: MediaSessionId, out: &mut impl Output) -> Option<()> {
-        let key = *self.by_session.get(&id)?;
+        // No fault where it has gone already: a session that was replaced is dropped as soon as the new one is bound, and
+        // removed by the control plane, whose commands are never lost, at about the same time.
+        let Some(&key) = self.by_session.get(&id) else { return Some(()) };
         self.sessions.get_mut(key)?.proof.end();
         self.announce(now, key, out);
         self.forget_session(id);
