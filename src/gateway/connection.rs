@@ -111,13 +111,21 @@ pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: 
     };
     // Whatever happens, a session whose connection is gone must not be taken for connected.
     let mut guard = LossGuard { connection: &connection, armed: true };
-    let departure = serve(&connection, socket, arrival.user).await;
+    let (departure, io) = serve(&connection, socket, arrival.user).await;
     guard.armed = false;
     drop(guard);
     connection.settle(departure).await;
+    if let Some(io) = io {
+        linger(io, connection.gateway.config().close_linger).await;
+    }
 }
 
-async fn serve(connection: &Connection, socket: WebSocketStream<Io>, user: Option<UserView>) -> Departure {
+/// Runs the three loops. Yields how it ended, and the raw connection for a quiet end.
+async fn serve(
+    connection: &Connection,
+    socket: WebSocketStream<Io>,
+    user: Option<UserView>,
+) -> (Departure, Option<Io>) {
     let (mut sink, mut stream) = socket.split();
     let (requests, waiting) = mpsc::channel(WAITING_MAX);
     let reading = async {
@@ -128,10 +136,7 @@ async fn serve(connection: &Connection, socket: WebSocketStream<Io>, user: Optio
     let processing = connection.process(user, waiting);
     let writing = connection.write(&mut sink);
     let (departure, (), ()) = tokio::join!(reading, processing, writing);
-    if let Ok(socket) = sink.reunite(stream) {
-        linger(socket.into_inner(), connection.gateway.config().close_linger).await;
-    }
-    departure
+    (departure, sink.reunite(stream).ok().map(WebSocketStream::into_inner))
 }
 
 impl Connection {
@@ -257,7 +262,7 @@ impl<'a> Reader<'a> {
 
     async fn read(mut self, stream: &mut SplitStream<WebSocketStream<Io>>) -> Departure {
         let ending = self.connection.outbox.until_ending();
-        let timer = tokio::time::sleep_until(self.deadline());
+        let timer = tokio::time::sleep_until(self.next_look());
         tokio::pin!(ending, timer);
         loop {
             tokio::select! {
@@ -265,7 +270,7 @@ impl<'a> Reader<'a> {
                 _ = &mut ending => return Departure::Lost,
                 () = &mut timer => match self.late() {
                     Some(cause) => self.connection.close(cause),
-                    None => timer.as_mut().reset(self.deadline()),
+                    None => timer.as_mut().reset(self.next_look()),
                 },
                 received = stream.next() => {
                     self.heard_at = Instant::now();
@@ -288,6 +293,11 @@ impl<'a> Reader<'a> {
         let config = self.connection.gateway.config();
         let silence = self.heard_at + config.heartbeat * SILENT_HEARTBEATS;
         if self.connection.attachment.get().is_some() { silence } else { self.opened_at + config.authentication }
+    }
+
+    /// When to look whether the deadline has passed. It may come nearer meanwhile, when somebody authenticates.
+    fn next_look(&self) -> Instant {
+        self.deadline().min(Instant::now() + self.connection.gateway.config().heartbeat * SILENT_HEARTBEATS)
     }
 
     /// Why the connection ends, if the deadline has passed.
