@@ -1,0 +1,15 @@
+//! The gateway and the rooms behind it, through real sockets: a server in this process on free ports, over SQLite and
+//! real media workers, and clients that know no more than the protocol says.
+//!
+//! Waiting is for events, with a generous limit that only a failing test reaches; limits that end something are set short.
+
+mod audio;
+mod client;
+mod closing;
+mod forms;
+mod hostile;
+mod joining;
+mod membership;
+mod resuming;
+mod server;
+mod udp;
