@@ -330,6 +330,16 @@ max_channels = 4_294_967_296
     }
 
     #[test]
+    fn a_list_in_a_variable_has_commas_or_the_files_form() {
+        for text in ["a.example:1, b.example:2", r#"["a.example:1", "b.example:2"]"#] {
+            let loaded = read_both("", &[("ANTIPHON_AUDIO__ADVERTISE", text)]).expect("read");
+            assert_eq!(loaded.settings.audio.advertise, ["a.example:1", "b.example:2"], "{text}");
+        }
+        assert!(!problems("", &[("ANTIPHON_AUDIO__ADVERTISE", "[\"a.example:1\"")]).is_empty());
+        assert!(!problems("", &[("ANTIPHON_AUDIO__ADVERTISE", "[1]")]).is_empty());
+    }
+
+    #[test]
     fn a_database_may_be_a_file() {
         for (url, file) in [
             ("sqlite:a/b.db", Some("a/b.db")),

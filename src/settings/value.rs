@@ -158,8 +158,12 @@ impl<T: Value> Value for Vec<T> {
         array.iter().map(|item| T::from_toml(item.get_ref())).collect()
     }
 
-    /// Comma-separated; an empty variable is an empty list.
+    /// Comma-separated, or a list as in the file: `a, b` or `["a", "b"]`. An empty variable is an empty list.
     fn from_text(text: &str) -> Result<Self, String> {
+        if text.trim_start().starts_with('[') {
+            let value = DeValue::parse(text).map_err(|error| format!("must be a list ({})", error.message()))?;
+            return Self::from_toml(value.get_ref());
+        }
         text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::from_text).collect()
     }
 
