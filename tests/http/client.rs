@@ -63,6 +63,11 @@ impl Client {
         &self.base
     }
 
+    /// The account's access token.
+    pub(crate) fn token(&self) -> &str {
+        self.token.as_deref().expect("a token")
+    }
+
     /// The account's id.
     pub(crate) fn id(&self) -> &str {
         self.user["id"].as_str().expect("an account")

@@ -6,6 +6,7 @@ mod accounts;
 mod channels;
 mod client;
 mod limits;
+mod live;
 mod malformed;
 mod observed;
 mod permissions;

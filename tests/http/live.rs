@@ -1,0 +1,244 @@
+//! What the API does to those who are in voice: real clients on the gateway and UDP feel it and count in its figures.
+
+use std::time::Duration;
+
+use antiphon::settings::Settings;
+use antiphon_core::{
+    gateway::{Encoding, ErrorCode, JoinChannel, LeaveReason, MediaMode, MediaTransport, ServerMessage},
+    ids::ChannelId,
+    wire::frame::FrameKind,
+};
+use antiphon_loadtest::{
+    client::{Client as VoiceClient, ClientError, ClientEvent, VoiceFrame},
+    gateway::{GatewayConfig, Identity},
+};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::{Database, client::Client, run};
+
+/// What arrives at all arrives within this time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One second of speech.
+const FRAMES: u32 = 50;
+
+/// An account with a voice.
+struct Talker {
+    voice: VoiceClient,
+    events: mpsc::Receiver<ClientEvent>,
+}
+
+impl Talker {
+    async fn connect(account: &Client) -> Self {
+        let config = GatewayConfig {
+            server: account.base().parse().expect("a URL"),
+            encoding: Encoding::Json,
+            identity: Identity::Token(account.token().to_owned()),
+        };
+        let (voice, events) = VoiceClient::connect(config).await.expect("the gateway takes it");
+        Self { voice, events }
+    }
+
+    async fn join(&self, channel: &str) -> Result<(), ClientError> {
+        let channel_id = channel.parse().expect("an id");
+        let join = JoinChannel {
+            channel_id,
+            media: MediaTransport::Udp,
+            mode: MediaMode::Forward,
+            cipher: None,
+            sample_rate: None,
+            channels: None,
+            invite: None,
+        };
+        self.voice.join(join).await.map(drop)
+    }
+
+    /// The next message that `pick` wants.
+    async fn expect<T>(&mut self, pick: impl Fn(ServerMessage) -> Option<T>) -> T {
+        let found = timeout(PATIENCE, async {
+            loop {
+                match self.events.recv().await.expect("the session goes on") {
+                    ClientEvent::Message(message) => {
+                        if let Some(found) = pick(*message) {
+                            return found;
+                        }
+                    }
+                    ClientEvent::Closed(closed) => panic!("{closed:?}"),
+                    _ => {}
+                }
+            }
+        });
+        found.await.expect("the message comes")
+    }
+
+    async fn expect_removal(&mut self) -> (LeaveReason, Option<String>, Option<String>) {
+        self.expect(|message| match message {
+            ServerMessage::Removed(removed) => {
+                Some((removed.reason, removed.by.map(|by| by.to_string()), removed.message))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits until frames go by UDP.
+    async fn until_udp(&mut self) {
+        let proven = timeout(PATIENCE, async {
+            while !self.voice.stats().await.expect("the session goes on").udp_works {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        proven.await.expect("UDP works on loopback");
+    }
+
+    /// Speaks for a second at the pace of speech.
+    async fn speak(&self, channel: &str) {
+        let channel: ChannelId = channel.parse().expect("an id");
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        for number in 0..FRAMES {
+            pace.tick().await;
+            let kind = if number == 0 { FrameKind::AudioStart } else { FrameKind::Audio };
+            let frame = VoiceFrame { kind, flags: 0, level: 20, timestamp: number * 960, bytes: vec![0xfc; 80] };
+            self.voice.send(channel, frame).await.expect("sent");
+        }
+    }
+}
+
+/// Asks until the answer is as wanted.
+async fn eventually(client: &Client, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+    let asked = timeout(PATIENCE, async {
+        loop {
+            let data = client.get(path).await.expect(200)["data"].clone();
+            if is_wanted(&data) {
+                return data;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    asked.await.unwrap_or_else(|_| panic!("{path} never answered what was wanted"))
+}
+
+fn as_configured(_: &mut Settings) {}
+
+#[tokio::test]
+async fn speech_shows_in_the_figures() {
+    run(Database::Sqlite, as_configured, async |nobody: &Client| {
+        let (anna, ben) = (nobody.register("anna").await, nobody.guest("ben").await);
+        let id = anna.channel("General", false).await;
+        let path = format!("/api/channels/{id}");
+        let (mut speaker, mut listener) = (Talker::connect(&anna).await, Talker::connect(&ben).await);
+        speaker.join(&id).await.expect("there is room");
+        listener.join(&id).await.expect("there is room");
+        speaker.until_udp().await;
+        listener.until_udp().await;
+        assert_eq!(anna.get(&path).await.expect(200)["data"]["current_users"], 2);
+        let members = anna.get(&format!("{path}/members")).await.expect(200)["data"].clone();
+        assert_eq!((&members[0]["role"], &members[0]["voice"]["media"]), (&json!("owner"), &json!("udp")));
+        assert_eq!((&members[1]["role"], &members[1]["voice"]["muted"]), (&Value::Null, &json!(false)));
+        assert_eq!(members[1]["user"], ben.user);
+
+        speaker.speak(&id).await;
+        let stats = eventually(&anna, &format!("{path}/audio/stats"), |stats| {
+            stats["packets_received"] == FRAMES && !stats["audio_quality_score"].is_null()
+        })
+        .await;
+        assert_eq!(stats["packets_sent"], FRAMES, "one listener");
+        assert_eq!((&stats["current_users"], &stats["total_connections"]), (&json!(2), &json!(2)));
+        assert!(stats["bytes_transferred"].as_u64().expect("counted") > u64::from(FRAMES) * 160);
+        assert_eq!(stats["packet_loss_rate"], 0.0);
+        assert!((0.0..1_000.0).contains(&stats["average_latency_ms"].as_f64().expect("reported")));
+        assert!((0.0..1_000.0).contains(&stats["jitter_ms"].as_f64().expect("measured")));
+        assert!((0.5..=1.0).contains(&stats["audio_quality_score"].as_f64().expect("rated")));
+
+        let health = nobody.get("/health/detailed").await.expect(200)["data"]["activity"].clone();
+        assert_eq!(
+            (&health["channels"], &health["members"], &health["udp_sessions_proven"]),
+            (&json!(1), &json!(2), &json!(2))
+        );
+        assert_eq!((&health["frames_received"], &health["frames_delivered"]), (&json!(FRAMES), &json!(FRAMES)));
+        speaker.voice.close().await;
+        listener.voice.close().await;
+        eventually(&anna, &path, |channel| channel["current_users"] == 0).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn moderation_reaches_those_in_voice() {
+    run(Database::Sqlite, as_configured, async |nobody: &Client| {
+        let (anna, ben) = (nobody.register("anna").await, nobody.register("ben").await);
+        let id = anna.channel("General", false).await;
+        let path = format!("/api/channels/{id}");
+        let (mut owner, mut troll) = (Talker::connect(&anna).await, Talker::connect(&ben).await);
+        owner.join(&id).await.expect("there is room");
+        troll.join(&id).await.expect("there is room");
+
+        anna.post(&format!("{path}/mute"), json!({"user_id": ben.id(), "muted": true})).await.expect(200);
+        for talker in [&mut owner, &mut troll] {
+            let change = talker.expect(|message| match message {
+                ServerMessage::VoiceStateChanged(change) => Some(change),
+                _ => None,
+            });
+            let change = change.await;
+            assert_eq!(
+                (change.user_id.to_string(), change.by.to_string()),
+                (ben.id().to_owned(), anna.id().to_owned())
+            );
+            assert!(change.server_muted && !change.muted);
+        }
+
+        let because = json!({"user_id": ben.id(), "reason": "too loud"});
+        anna.post(&format!("{path}/kick"), because).await.expect(200);
+        let by_anna = Some(anna.id().to_owned());
+        let removal = troll.expect_removal().await;
+        assert_eq!(removal, (LeaveReason::Kicked, by_anna.clone(), Some("too loud".to_owned())));
+        troll.join(&id).await.expect("one who was kicked may come back");
+
+        anna.post(&format!("{path}/ban"), json!({"user_id": ben.id()})).await.expect(200);
+        assert_eq!(troll.expect_removal().await, (LeaveReason::Banned, by_anna, None));
+        refused(troll.join(&id).await, ErrorCode::PermissionDenied);
+        anna.delete(&format!("{path}/ban/{}", ben.id())).await.expect(200);
+        troll.join(&id).await.expect("the ban is lifted");
+        owner.voice.close().await;
+        troll.voice.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn changes_of_a_channel_hold_at_once() {
+    run(Database::Sqlite, as_configured, async |nobody: &Client| {
+        let (anna, ben) = (nobody.register("anna").await, nobody.guest("ben").await);
+        let id = anna.channel("General", false).await;
+        let path = format!("/api/channels/{id}");
+        let (mut owner, mut guest) = (Talker::connect(&anna).await, Talker::connect(&ben).await);
+        owner.join(&id).await.expect("there is room");
+        anna.put(&path, json!({"max_users": 1})).await.expect(200);
+        refused(guest.join(&id).await, ErrorCode::ChannelFull);
+        anna.put(&path, json!({"max_users": 2, "is_private": true})).await.expect(200);
+        refused(guest.join(&id).await, ErrorCode::ChannelNotFound);
+
+        let member = format!("{path}/members/{}", ben.id());
+        anna.put(&member, json!({"priority": true})).await.expect(200);
+        guest.join(&id).await.expect("a member sees it");
+        anna.delete(&member).await.expect(200);
+        assert_eq!(guest.expect_removal().await.0, LeaveReason::Kicked, "for a stranger it does not exist");
+        refused(guest.join(&id).await, ErrorCode::ChannelNotFound);
+
+        anna.delete(&path).await.expect(200);
+        assert_eq!(owner.expect_removal().await.0, LeaveReason::Kicked);
+        refused(owner.join(&id).await, ErrorCode::ChannelNotFound);
+        owner.voice.close().await;
+        guest.voice.close().await;
+    })
+    .await;
+}
+
+#[track_caller]
+fn refused(outcome: Result<(), ClientError>, code: ErrorCode) {
+    match outcome {
+        Err(ClientError::Refused(error)) => assert_eq!(error.error_code, code, "{}", error.error),
+        other => panic!("{other:?}"),
+    }
+}
