@@ -1,34 +1,146 @@
-//! The command line.
+//! The command line: a thin way into the library.
 
-use std::process::ExitCode;
+use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
-use antiphon::{server, settings};
+use antiphon::{
+    settings::{self, Loaded, Settings},
+    store::{Store, StoreError},
+};
+use antiphon_core::gateway::Role;
+use clap::{Parser, Subcommand};
 
 /// Short-lived small buffers are most of what a voice server allocates.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Antiphon, a voice server: voice channels over encrypted UDP, with accounts, an HTTP API and a WebSocket gateway.
+///
+/// Without any settings it serves this machine alone, with its data in ./antiphon-data. Settings come from settings.toml and from
+/// environment variables such as ANTIPHON_SERVER__HOST; docs/configuration.md lists them all, and `antiphon config` shows what is in force.
+#[derive(Parser)]
+#[command(name = "antiphon", version, max_term_width = 100)]
+struct Arguments {
+    /// The settings file [default: settings.toml here or in the data dir, if there is one]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server (what happens without a command, too). SIGTERM or Ctrl-C lets clients go elsewhere first; a second one ends it at once
+    Serve,
+    /// Print the settings in force as TOML, each with where it was set, secrets hidden
+    Config {
+        /// Only check them: says what is wrong, if anything, and exits with 2 then
+        #[arg(long)]
+        check: bool,
+    },
+    /// Change what accounts may do, also while the server runs
+    #[command(subcommand)]
+    Admin(Admin),
+}
+
+#[derive(Subcommand)]
+enum Admin {
+    /// Make an account an administrator
+    Grant {
+        /// The account's username
+        name: String,
+    },
+    /// Make an administrator an ordinary account again
+    Revoke {
+        /// The account's username
+        name: String,
+    },
+}
+
+/// What is wrong with the settings ends the program with this, as wrong arguments do; everything else with 1.
+const WRONG_SETTINGS: u8 = 2;
+
 fn main() -> ExitCode {
-    match serve() {
+    let arguments = Arguments::parse();
+    let loaded = match settings::load(arguments.config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            complain(&problems);
+            return ExitCode::from(WRONG_SETTINGS);
+        }
+    };
+    for warning in &loaded.warnings {
+        complain(&format_args!("warning: {warning}"));
+    }
+    let outcome = match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => {
+            block_on(async { antiphon::server::run(loaded.settings).await.map_err(|error| error.to_string()) })
+        }
+        Command::Config { check } => {
+            show(&loaded, check);
+            Ok(())
+        }
+        Command::Admin(Admin::Grant { name }) => block_on(set_role(&loaded.settings, &name, Role::Admin)),
+        Command::Admin(Admin::Revoke { name }) => block_on(set_role(&loaded.settings, &name, Role::User)),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error.to_string());
+        Err(message) => {
+            complain(&format_args!("antiphon: {message}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn serve() -> Result<(), Box<dyn std::error::Error>> {
-    let loaded = settings::load(None)?;
-    for warning in &loaded.warnings {
-        complain(&warning.to_string());
+fn block_on(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot start its threads: {error}"))?.block_on(work)
+}
+
+fn show(loaded: &Loaded, check: bool) {
+    if !check {
+        return say(&loaded.to_toml().trim_start());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(server::run(loaded.settings))?;
+    match &loaded.file {
+        Some(file) => say(&format_args!("the settings are right ({} and the environment)", file.display())),
+        None => say(&"the settings are right (the environment; there is no settings file)"),
+    }
+}
+
+/// Gives the account called `name` a role. A running server asks the database, so it counts at once.
+async fn set_role(settings: &Settings, name: &str, role: Role) -> Result<(), String> {
+    let no_database =
+        |error: StoreError| format!("cannot open the database {}: {error}", settings.shown_database_url());
+    if let Some(file) = settings.database_file().filter(|file| !file.exists()) {
+        return Err(format!("there is no database {}: run the server once, with the same settings", file.display()));
+    }
+    let store = Store::open(&settings.database_url()).await.map_err(no_database)?;
+    let outcome = set_role_in(&store, name, role).await;
+    store.close().await;
+    outcome
+}
+
+async fn set_role_in(store: &Store, name: &str, role: Role) -> Result<(), String> {
+    let user = store.user_by_name(name).await.map_err(|error| error.to_string())?;
+    let user = user.ok_or_else(|| format!("there is no account called {name:?}"))?;
+    if user.is_guest {
+        return Err(format!("{:?} is a guest: only accounts with a password can be administrators", user.username));
+    }
+    store.set_role(user.id, role).await.map_err(|error| error.to_string())?;
+    let (name, now) = (&user.username, if role == Role::Admin { "an administrator" } else { "an ordinary account" });
+    if user.role == role {
+        say(&format_args!("{name} is {now} already"));
+    } else {
+        say(&format_args!("{name} is {now} now"));
+    }
     Ok(())
 }
 
-#[expect(clippy::print_stderr, reason = "nothing logs yet, or any more, when this is said")]
-fn complain(text: &str) {
-    eprintln!("antiphon: {text}");
+#[expect(clippy::print_stdout, reason = "this is the command line")]
+fn say(text: &dyn Display) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "this is the command line")]
+fn complain(text: &dyn Display) {
+    eprintln!("{text}");
 }

@@ -1,0 +1,155 @@
+//! The command line, as a person or a script uses it.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use antiphon::store::{NewUser, Store};
+use antiphon_core::gateway::Role;
+use uuid::Uuid;
+
+/// A folder to run in, without any of this process's settings.
+struct Place {
+    dir: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("antiphon-cli-{}", Uuid::now_v7()));
+        fs::create_dir(&dir).expect("a new folder");
+        Self { dir }
+    }
+
+    fn run(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+        command.args(arguments).current_dir(&self.dir).env_clear().envs(environment.iter().copied());
+        command.output().expect("the program runs")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.dir.join(name), text).expect("our folder");
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+#[test]
+fn config_prints_what_is_in_force_and_hides_secrets() {
+    let place = Place::new();
+    place.write("settings.toml", "[server]\nport = 4000\n[metrics]\ntoken = \"hunter2\"\n");
+    let output =
+        place.run(&["config"], &[("JWT_SECRET", "hunter2hunter2hunter2hunter2hunter2"), ("SERVER_HOST", "::1")]);
+    assert!(output.status.success());
+    let shown = stdout(&output);
+    for line in [
+        "port = 4000 # settings.toml line 2",
+        "host = \"::1\" # environment variable SERVER_HOST",
+        "jwt_secret = \"(hidden)\" # environment variable JWT_SECRET",
+        "token = \"(hidden)\" # settings.toml line 4",
+        "udp_port = 3002 # default",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} in:\n{shown}");
+    }
+    assert!(!shown.contains("hunter2") && !stderr(&output).contains("hunter2"));
+    assert_eq!(fs::read_dir(&place.dir).expect("our folder").count(), 1, "nothing was made");
+}
+
+#[test]
+fn config_check_says_what_is_wrong_and_where() {
+    let place = Place::new();
+    let output = place.run(&["config", "--check"], &[]);
+    assert!(output.status.success());
+    assert_eq!(stdout(&output), "the settings are right (the environment; there is no settings file)\n");
+
+    place.write("settings.toml", "[server]\nprot = 1\nhost = \"nowhere\"\n");
+    for arguments in [["config", "--check"].as_slice(), &["config"], &["serve"], &[], &["admin", "grant", "Anna"]] {
+        let output = place.run(arguments, &[("REDIS_URL", "redis://localhost")]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(stdout(&output), "");
+        let said = stderr(&output);
+        for problem in [
+            "these things are wrong in the settings:",
+            "settings.toml line 2: server.prot is no setting; did you mean server.port?",
+            "settings.toml line 3: server.host must be an IP address",
+            "environment variable REDIS_URL: redis.url cannot be used: this release runs as a single node",
+        ] {
+            assert!(said.contains(problem), "{problem} in:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn the_settings_file_is_the_named_one_or_here_or_in_the_data_dir() {
+    let place = Place::new();
+    fs::create_dir(place.dir.join("data")).expect("our folder");
+    place.write("data/settings.toml", "[server]\nport = 1\n");
+    let port = |arguments: &[&str]| {
+        let shown = stdout(&place.run(arguments, &[("ANTIPHON_DATA_DIR", "data")]));
+        shown.lines().find_map(|line| line.strip_prefix("port = ").map(str::to_owned)).expect("a port")
+    };
+    assert_eq!(port(&["config"]), "1 # data/settings.toml line 2");
+    place.write("settings.toml", "[server]\nport = 2\n");
+    assert_eq!(port(&["config"]), "2 # settings.toml line 2");
+    place.write("other.toml", "[server]\nport = 3\n");
+    assert_eq!(port(&["--config", "other.toml", "config"]), "3 # other.toml line 2");
+    assert_eq!(port(&["config", "--config", "other.toml"]), "3 # other.toml line 2");
+    let missing = place.run(&["--config", "missing.toml", "config"], &[]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("cannot read the settings file missing.toml"), "{}", stderr(&missing));
+}
+
+#[tokio::test]
+async fn admin_grant_and_revoke_change_a_role() {
+    let place = Place::new();
+    let early = place.run(&["admin", "grant", "Anna"], &[]);
+    assert_eq!(early.status.code(), Some(1));
+    assert!(stderr(&early).contains("there is no database antiphon-data/antiphon.db"), "{}", stderr(&early));
+    assert_eq!(fs::read_dir(&place.dir).expect("our folder").count(), 0, "nothing was made");
+
+    fs::create_dir(place.dir.join("antiphon-data")).expect("our folder");
+    let url = format!("sqlite:{}", place.dir.join("antiphon-data/antiphon.db").display());
+    let store = Store::open(&url).await.expect("the database opens");
+    let anna = store.create_user(NewUser::named("Anna")).await.expect("a free name").id;
+    store.create_user(NewUser { is_guest: true, ..NewUser::named("Visitor") }).await.expect("a free name");
+    let role = async || store.user(anna).await.expect("works").expect("exists").role;
+    for (command, said, expected) in [
+        ("grant", "Anna is an administrator now\n", Role::Admin),
+        ("grant", "Anna is an administrator already\n", Role::Admin),
+        ("revoke", "Anna is an ordinary account now\n", Role::User),
+    ] {
+        let output = place.run(&["admin", command, "aNNA"], &[]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!((stdout(&output).as_str(), role().await), (said, expected));
+    }
+    for (name, wrong) in [("nobody", "there is no account called \"nobody\""), ("Visitor", "is a guest")] {
+        let output = place.run(&["admin", "grant", name], &[]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(wrong), "{}", stderr(&output));
+    }
+    store.close().await;
+}
+
+#[test]
+fn help_says_what_there_is() {
+    let place = Place::new();
+    let help = stdout(&place.run(&["--help"], &[]));
+    for word in ["serve", "config", "admin", "--config <FILE>", "settings.toml", "docs/configuration.md"] {
+        assert!(help.contains(word), "{word} in:\n{help}");
+    }
+    assert_eq!(place.run(&["sevre"], &[]).status.code(), Some(2));
+    assert_eq!(stdout(&place.run(&["--version"], &[])), format!("antiphon {}\n", env!("CARGO_PKG_VERSION")));
+}
