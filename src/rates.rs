@@ -41,8 +41,8 @@ impl<K: Hash + Eq + Clone> Rates<K> {
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next one is accepted.
-    pub fn check(&self, key: K, what: &str) -> Result<(), AppError> {
-        let outcome = if self.limiter.len() < KEYS_MAX { self.limiter.check_key(&key) } else { self.overflow.check() };
+    pub fn check(&self, key: &K, what: &str) -> Result<(), AppError> {
+        let outcome = if self.limiter.len() < KEYS_MAX { self.limiter.check_key(key) } else { self.overflow.check() };
         outcome.map_err(|refused| {
             let wait = refused.wait_time_from(self.clock.now());
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -65,11 +65,11 @@ mod tests {
     fn a_flood_of_addresses_shares_one_limit_and_is_forgotten() {
         let rates = Rates::new(60_000).expect("a limit");
         for key in 0..KEYS_MAX {
-            let _ = rates.check(key, "keys");
+            let _ = rates.check(&key, "keys");
         }
         assert_eq!(rates.limiter.len(), KEYS_MAX);
         for key in KEYS_MAX..KEYS_MAX + 1_000 {
-            rates.check(key, "keys").expect("the shared limit has room");
+            rates.check(&key, "keys").expect("the shared limit has room");
         }
         assert_eq!(rates.limiter.len(), KEYS_MAX, "no more keys are kept");
     }

@@ -113,7 +113,7 @@ impl Context {
         let mut all = json!({ "exp": self.now_s() + 60 });
         let more = claims.as_object().expect("claims").clone();
         all.as_object_mut().expect("claims").extend(more);
-        sign(Header::new(Algorithm::HS256), &all, &EncodingKey::from_secret(SECRET.as_bytes()))
+        sign(&Header::new(Algorithm::HS256), &all, &EncodingKey::from_secret(SECRET.as_bytes()))
     }
 }
 
@@ -121,8 +121,8 @@ fn moment(unix_s: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(unix_s).expect("a moment")
 }
 
-fn sign(header: Header, claims: &Value, key: &EncodingKey) -> String {
-    jsonwebtoken::encode(&header, claims, key).expect("it can be signed")
+fn sign(header: &Header, claims: &Value, key: &EncodingKey) -> String {
+    jsonwebtoken::encode(header, claims, key).expect("it can be signed")
 }
 
 fn address(last: u8) -> IpAddr {
@@ -399,7 +399,7 @@ async fn tokens_made_elsewhere_are_accepted(context: Context) {
     let mut header = Header::new(Algorithm::HS256);
     header.kid = Some("their own key's name".to_owned());
     let claims = json!({ "sub": id, "exp": f64::from(2_000_000_000_u32) + 0.5, "nbf": context.now_s() });
-    let token = sign(header, &claims, &EncodingKey::from_secret(SECRET.as_bytes()));
+    let token = sign(&header, &claims, &EncodingKey::from_secret(SECRET.as_bytes()));
     assert_eq!(auth.authenticate(&token).await.expect("good").expires_at_s, 2_000_000_000);
 
     let empty = context.auth(|_| ());
@@ -470,18 +470,18 @@ async fn nothing_else_is_accepted(context: Context) {
     let cases = [
         ("no algorithm", with(json!({ "alg": "none" }), &good, "")),
         ("no algorithm, capitals", with(json!({ "alg": "nOnE", "typ": "JWT" }), &good, &signature_of(&signed))),
-        ("a longer hash", sign(Header::new(Algorithm::HS384), &good, &secret)),
-        ("the longest hash", sign(Header::new(Algorithm::HS512), &good, &secret)),
-        ("no end", sign(Header::new(Algorithm::HS256), &json!({ "sub": anna.user.id }), &secret)),
+        ("a longer hash", sign(&Header::new(Algorithm::HS384), &good, &secret)),
+        ("the longest hash", sign(&Header::new(Algorithm::HS512), &good, &secret)),
+        ("no end", sign(&Header::new(Algorithm::HS256), &json!({ "sub": anna.user.id }), &secret)),
         ("an end in words", context.elsewhere(&json!({ "sub": anna.user.id, "exp": "tomorrow" }))),
         ("over", context.elsewhere(&json!({ "sub": anna.user.id, "exp": context.now_s() }))),
         ("not yet", context.elsewhere(&json!({ "sub": anna.user.id, "nbf": context.now_s() + 1 }))),
         ("nobody's", context.elsewhere(&json!({ "name": "Anna" }))),
         ("an empty subject", context.elsewhere(&json!({ "sub": "" }))),
         ("an endless subject", context.elsewhere(&json!({ "sub": "x".repeat(256) }))),
-        ("another secret", sign(Header::new(Algorithm::HS256), &good, &foreign)),
-        ("a key pair nobody knows", sign(Header::new(Algorithm::RS256), &good, &rsa_key(&keys))),
-        ("something critical", sign(critical, &good, &secret)),
+        ("another secret", sign(&Header::new(Algorithm::HS256), &good, &foreign)),
+        ("a key pair nobody knows", sign(&Header::new(Algorithm::RS256), &good, &rsa_key(&keys))),
+        ("something critical", sign(&critical, &good, &secret)),
         (
             "changed",
             with(
@@ -594,12 +594,12 @@ async fn an_issuers_keys_of_each_kind_are_accepted(context: Context) {
     let auth = context.auth_with_issuer(&context.key_file(&set));
     for (kind, (key, _)) in kinds.iter().zip(&pairs) {
         let subject = format!("{kind:?}");
-        let identity = auth.authenticate(&sign(named(*kind, &subject), &context.issued(&subject), key)).await;
+        let identity = auth.authenticate(&sign(&named(*kind, &subject), &context.issued(&subject), key)).await;
         let identity = identity.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         assert_eq!((identity.user.username.as_str(), identity.user.role), (subject.as_str(), Role::User));
-        let nameless = sign(Header::new(*kind), &context.issued(&subject), key);
+        let nameless = sign(&Header::new(*kind), &context.issued(&subject), key);
         assert_eq!(auth.authenticate(&nameless).await.expect("the key is found without its name").user, identity.user);
-        let crossed = sign(named(*kind, "another"), &context.issued(&subject), key);
+        let crossed = sign(&named(*kind, "another"), &context.issued(&subject), key);
         assert_eq!(code(auth.authenticate(&crossed).await), ErrorCode::Unauthenticated);
     }
     let ours = register(&auth, "Anna").await;
@@ -613,7 +613,7 @@ async fn an_issuers_tokens_must_be_its_own_and_meant_for_us(context: Context) {
     let try_with = async |key: &EncodingKey, change: Value| {
         let mut claims = context.issued("Anna");
         claims.as_object_mut().expect("claims").extend(change.as_object().expect("claims").clone());
-        auth.authenticate(&sign(named(Algorithm::ES256, "a"), &claims, key)).await
+        auth.authenticate(&sign(&named(Algorithm::ES256, "a"), &claims, key)).await
     };
     let anna = try_with(&key, json!({})).await.expect("good").user;
     assert_eq!(try_with(&key, json!({ "aud": ["other", "antiphon"], "name": "New" })).await.expect("good").user, anna);
@@ -651,7 +651,7 @@ async fn a_public_key_is_no_secret(context: Context) {
     for secret in [public, text, b"secret".to_vec()] {
         for kid in ["a", "b"] {
             let key = EncodingKey::from_secret(&secret);
-            let token = sign(named(Algorithm::HS256, kid), &context.issued("Anna"), &key);
+            let token = sign(&named(Algorithm::HS256, kid), &context.issued("Anna"), &key);
             assert_eq!(code(auth.authenticate(&token).await), ErrorCode::Unauthenticated);
         }
     }
@@ -678,7 +678,7 @@ async fn an_issuers_keys_are_fetched_rarely_and_kept(context: Context) {
     let body = json!({ "keys": [public] }).to_string();
     let (url, fetched) = serve(move || body.clone()).await;
     let auth = context.auth_with_issuer(&url);
-    let good = sign(named(Algorithm::EdDSA, "a"), &context.issued("Anna"), &key);
+    let good = sign(&named(Algorithm::EdDSA, "a"), &context.issued("Anna"), &key);
     let results = at_once(20, |_| {
         let (auth, good) = (auth.clone(), good.clone());
         async move { auth.authenticate(&good).await }
@@ -686,7 +686,7 @@ async fn an_issuers_keys_are_fetched_rarely_and_kept(context: Context) {
     assert!(results.await.iter().all(Result::is_ok));
     assert_eq!(fetched.load(Ordering::Relaxed), 1, "one fetches, the others wait for it");
     for index in 0..20 {
-        let made_up = sign(named(Algorithm::EdDSA, &format!("made up {index}")), &context.issued("Anna"), &key);
+        let made_up = sign(&named(Algorithm::EdDSA, &format!("made up {index}")), &context.issued("Anna"), &key);
         assert_eq!(code(auth.authenticate(&made_up).await), ErrorCode::Unauthenticated);
     }
     assert_eq!(fetched.load(Ordering::Relaxed), 1, "made-up names bring about no flood");
@@ -695,7 +695,7 @@ async fn an_issuers_keys_are_fetched_rarely_and_kept(context: Context) {
 
 async fn an_issuer_that_cannot_be_asked_is_a_passing_thing(context: Context) {
     let (key, public) = key_pair(Algorithm::EdDSA, "a");
-    let token = sign(named(Algorithm::EdDSA, "a"), &context.issued("Anna"), &key);
+    let token = sign(&named(Algorithm::EdDSA, "a"), &context.issued("Anna"), &key);
     let set = json!({ "keys": [public] });
     let large = json!({ "keys": set["keys"], "padding": "x".repeat(300_000) }).to_string();
     let (good, _) = serve(move || set.to_string()).await;

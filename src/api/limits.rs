@@ -47,7 +47,7 @@ impl Limits {
     ///
     /// `RATE_LIMITED`, with the time until the next one is accepted.
     pub fn check_address(&self, client: ClientAddress) -> Result<(), AppError> {
-        check(self.address.as_ref(), client.limit_key(), RateLimit::Address, "requests from this address")
+        check(self.address.as_ref(), &client.limit_key(), RateLimit::Address, "requests from this address")
     }
 
     /// Counts a request of `user`.
@@ -56,7 +56,7 @@ impl Limits {
     ///
     /// As [`Limits::check_address`].
     pub fn check_account(&self, user: UserId) -> Result<(), AppError> {
-        check(self.account.as_ref(), user, RateLimit::Account, "requests of this account")
+        check(self.account.as_ref(), &user, RateLimit::Account, "requests of this account")
     }
 
     /// Counts a sign-up, login or refresh of `client`.
@@ -65,7 +65,7 @@ impl Limits {
     ///
     /// As [`Limits::check_address`].
     pub fn check_login(&self, client: ClientAddress) -> Result<(), AppError> {
-        check(self.login.as_ref(), client.limit_key(), RateLimit::Login, "sign-ups and logins from this address")
+        check(self.login.as_ref(), &client.limit_key(), RateLimit::Login, "sign-ups and logins from this address")
     }
 
     /// Forgets who has not been seen for a while: to be called every few seconds.
@@ -79,7 +79,12 @@ impl Limits {
     }
 }
 
-fn check<K: Hash + Eq + Clone>(rates: Option<&Rates<K>>, key: K, limit: RateLimit, what: &str) -> Result<(), AppError> {
+fn check<K: Hash + Eq + Clone>(
+    rates: Option<&Rates<K>>,
+    key: &K,
+    limit: RateLimit,
+    what: &str,
+) -> Result<(), AppError> {
     let Some(rates) = rates else { return Ok(()) };
     rates.check(key, what).inspect_err(|_| metrics().http.rate_limited.of(limit).increment(1))
 }

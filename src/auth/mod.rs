@@ -269,7 +269,7 @@ impl Inner {
         }
         let display_name = check_names(username, display_name)?;
         if let Some(rates) = &self.guest_rates {
-            rates.check(guessing::network(address), "guests from this address")?;
+            rates.check(&guessing::network(address), "guests from this address")?;
         }
         if self.store.guests_count().await? >= self.config.guests_max.into() {
             return Err(StoreError::LimitReached("guests").into());

@@ -49,11 +49,11 @@ macro_rules! settings {
             pub(super) fn read(reader: &mut Reader<'_>) -> Self {
                 Self {
                     $( $top: reader.take(
-                        "", stringify!($top), &[$($top_doc),+], Rule::<$Top>::new() $($top_rule)*, $top_default,
+                        "", stringify!($top), &[$($top_doc),+], &Rule::<$Top>::new() $($top_rule)*, $top_default,
                     ), )+
                     $( $section: $Section {
                         $( $key: reader.take(
-                            stringify!($section), stringify!($key), &[$($doc),+], Rule::<$Type>::new() $($rule)*, $default,
+                            stringify!($section), stringify!($key), &[$($doc),+], &Rule::<$Type>::new() $($rule)*, $default,
                         ), )+
                     }, )+
                 }

@@ -42,7 +42,7 @@ impl Settings {
         make_dir(&self.data_dir).map_err(|error| LocalStateError { path: self.data_dir.clone(), error })?;
         let jwt_secret = match &self.auth.jwt_secret {
             Some(secret) => secret.clone(),
-            None => Secret::new(kept(&self.data_dir.join(JWT_SECRET_FILE), || random_text::<32>())?),
+            None => Secret::new(kept(&self.data_dir.join(JWT_SECRET_FILE), random_text::<32>)?),
         };
         let node_id = match &self.cluster.node_id {
             Some(id) => id.clone(),

@@ -105,10 +105,16 @@ fn dotted(section: &str, key: &str) -> String {
 /// Cuts an alias's own part out of what the variable holds.
 type Part = fn(&str) -> Result<&str, String>;
 
+/// What a setting may be, in words and as a check.
+struct Check<T> {
+    allowed: String,
+    allows: fn(&T) -> bool,
+}
+
 /// What a setting's declaration says beside its type and default.
 pub(super) struct Rule<T> {
     aliases: Vec<(&'static str, Part)>,
-    check: Option<(String, fn(&T) -> bool)>,
+    check: Option<Check<T>>,
     reserved: Option<&'static str>,
 }
 
@@ -130,7 +136,7 @@ impl<T> Rule<T> {
 
     /// Only what `allows` accepts, which `allowed` names.
     pub(super) fn only(mut self, allowed: impl Into<String>, allows: fn(&T) -> bool) -> Self {
-        self.check = Some((allowed.into(), allows));
+        self.check = Some(Check { allowed: allowed.into(), allows });
         self
     }
 
@@ -202,7 +208,7 @@ impl<'a> Reader<'a> {
         section: &'static str,
         key: &'static str,
         docs: &[&str],
-        rule: Rule<T>,
+        rule: &Rule<T>,
         default: T,
     ) -> T {
         let mut entry = Entry {
@@ -210,19 +216,19 @@ impl<'a> Reader<'a> {
             key,
             doc: docs.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" "),
             kind: T::KIND,
-            allowed: rule.check.as_ref().map(|(allowed, _)| allowed.clone()),
+            allowed: rule.check.as_ref().map(|check| check.allowed.clone()),
             aliases: rule.aliases.iter().map(|(name, _)| *name).collect(),
             reserved: rule.reserved,
             default: default.to_toml(),
             value: None,
             origin: Origin::Default,
         };
-        let found = self.find(&entry, &rule);
+        let found = self.find(&entry, rule);
         let value = match found {
             None => default,
             Some((origin, value)) => {
                 let wrong = value.and_then(|value| match &rule.check {
-                    Some((allowed, allows)) if !allows(&value) => {
+                    Some(Check { allowed, allows }) if !allows(&value) => {
                         let shown = value.to_toml().unwrap_or_default();
                         Err(format!("must be {allowed}, not {shown}"))
                     }

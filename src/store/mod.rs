@@ -70,7 +70,9 @@ impl Store {
     /// # Errors
     /// When it gives none.
     pub async fn ping(&self) -> Result<()> {
-        on_db!(&self.readers, |db| drop(sqlx::query("SELECT 1").execute(db).await?));
+        on_db!(&self.readers, |db| {
+            sqlx::query("SELECT 1").execute(db).await?;
+        });
         Ok(())
     }
 

@@ -149,7 +149,7 @@ async fn migrate_sqlite(pool: &Pool<Sqlite>) -> Result<()> {
             break;
         }
     }
-    outcome.map_err(migrate_error)
+    outcome.map_err(|error| migrate_error(&error))
 }
 
 async fn open_postgres(url: &str, connections: u32) -> Result<(Pools, Pools)> {
@@ -162,7 +162,7 @@ async fn open_postgres(url: &str, connections: u32) -> Result<(Pools, Pools)> {
     // The tables are brought up to date on a connection of its own: that may take longer than a statement usually may.
     let mut connection = options.clone().options([("statement_timeout", "0")]).connect().await.map_err(open_error)?;
     // `run` takes what is generic in a way that keeps this future from being `Send`.
-    migrator(POSTGRES).run_direct(None, &mut connection, false).await.map_err(migrate_error)?;
+    migrator(POSTGRES).run_direct(None, &mut connection, false).await.map_err(|error| migrate_error(&error))?;
     connection.close().await?;
     let pool = PoolOptions::<Postgres>::new().max_connections(connections).acquire_timeout(WAIT);
     let pool = pool.connect_with(options).await.map_err(open_error)?;
@@ -178,7 +178,7 @@ fn open_error(error: sqlx::Error) -> StoreError {
     }
 }
 
-fn migrate_error(error: sqlx::migrate::MigrateError) -> StoreError {
+fn migrate_error(error: &sqlx::migrate::MigrateError) -> StoreError {
     StoreError::Corrupt(format!("cannot bring its tables up to date: {error}"))
 }
 
