@@ -9,7 +9,8 @@ use crate::{
     wire::frame::FrameHeader,
 };
 
-/// From the control plane to one worker. Never lost: the control plane waits when the worker's queue is full.
+/// From the control plane to one worker. Never lost: the control plane waits when the worker's queue is full. To remove
+/// what is gone is no error; a command that names what does not exist otherwise does nothing and is counted.
 #[derive(Debug)]
 pub enum Command {
     /// A client's UDP session lives in this worker from now on.
@@ -26,7 +27,8 @@ pub enum Command {
         /// Which.
         session: MediaSessionId,
     },
-    /// Goes to the session's worker: frames of `stream` belong to `channel`, which lives in worker `home`.
+    /// Goes to the session's worker: frames of `stream` belong to `channel`, which lives in worker `home`. Give it after
+    /// `AddMember`, so that the channel knows whom it hears of.
     AttachStream {
         /// Whose.
         session: MediaSessionId,

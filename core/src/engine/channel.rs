@@ -124,15 +124,14 @@ impl Channel {
     }
 
     /// Takes a member out, if there is one with this stream. Their UDP session is the caller's.
-    pub(super) fn remove_member(&mut self, work: &mut Work, stream: StreamId) -> Option<()> {
-        let key = self.by_stream.remove(&stream)?;
+    pub(super) fn remove_member(&mut self, work: &mut Work, stream: StreamId) {
+        let Some(key) = self.by_stream.remove(&stream) else { return };
         self.stop_listening(key);
         self.selector.release(stream);
-        let member = self.members.remove(key)?;
+        let Some(member) = self.members.remove(key) else { return };
         self.tunnelled -= u64::from(member.tunnelled);
         work.timers.release(timers::PER_MEMBER);
         work.stats.down(Counter::MembersPresent);
-        Some(())
     }
 
     /// A member's switches.

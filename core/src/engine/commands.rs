@@ -16,15 +16,22 @@ use crate::{
 };
 
 impl Engine {
-    /// Does what is asked, or `None` when it names what does not exist or carries a key of the wrong length.
+    /// Does what is asked, or `None` when it names what does not exist or carries a key of the wrong length. To remove
+    /// what is gone is no error.
     pub(super) fn obey(&mut self, now: Micros, command: Command, out: &mut impl Output) -> Option<()> {
         match command {
             Command::AddSession { session, cipher, key } => self.add_session(session, cipher, &key),
-            Command::RemoveSession { session } => self.remove_session(now, session, out),
+            Command::RemoveSession { session } => {
+                self.remove_session(now, session, out);
+                Some(())
+            }
             Command::AttachStream { session, stream, channel, home } => {
                 self.attach(now, session, StreamRoute { stream, channel, home }, out)
             }
-            Command::DetachStream { session, stream } => self.detach(session, stream),
+            Command::DetachStream { session, stream } => {
+                self.detach(session, stream);
+                Some(())
+            }
             Command::OpenChannel { channel, max_speakers } => {
                 self.open_channel(now, channel, max_speakers);
                 Some(())
@@ -34,7 +41,10 @@ impl Engine {
                 channel.set_max_speakers(turn.now, max_speakers);
                 Some(())
             }
-            Command::CloseChannel { channel } => self.close_channel(now, channel, out),
+            Command::CloseChannel { channel } => {
+                self.close_channel(now, channel, out);
+                Some(())
+            }
             Command::SetGroupKey { channel, group, cipher, key_id, key, activate_at } => {
                 let key = Key::new(cipher, &key).ok()?;
                 let (channel, _) = self.channel_turn(now, channel, out)?;
@@ -57,8 +67,10 @@ impl Engine {
                 Some(())
             }
             Command::RemoveMember { channel, stream } => {
-                let (channel, turn) = self.channel_turn(now, channel, out)?;
-                channel.remove_member(turn.work, stream)
+                if let Some((channel, turn)) = self.channel_turn(now, channel, out) {
+                    channel.remove_member(turn.work, stream);
+                }
+                Some(())
             }
             Command::Frame { channel, stream, frame } => {
                 self.gateway_frame(now, channel, stream, &frame, out);
@@ -77,14 +89,15 @@ impl Engine {
         Some(())
     }
 
-    fn remove_session(&mut self, now: Micros, id: MediaSessionId, out: &mut impl Output) -> Option<()> {
-        // No fault where it has gone already: a session that was replaced is dropped as soon as the new one is bound, and
-        // removed by the control plane, whose commands are never lost, at about the same time.
-        let Some(&key) = self.by_session.get(&id) else { return Some(()) };
-        self.sessions.get_mut(key)?.proof.end();
+    /// No fault where it has gone already: a session that was replaced is dropped as soon as the new one is bound, and
+    /// removed by the control plane, whose commands are never lost, at about the same time.
+    fn remove_session(&mut self, now: Micros, id: MediaSessionId, out: &mut impl Output) {
+        let Some(&key) = self.by_session.get(&id) else { return };
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.proof.end();
+        }
         self.announce(now, key, out);
         self.forget_session(id);
-        Some(())
     }
 
     /// Drops a session without telling its channels.
@@ -107,11 +120,11 @@ impl Engine {
         Some(())
     }
 
-    fn detach(&mut self, id: MediaSessionId, stream: StreamId) -> Option<()> {
-        let session = self.sessions.get_mut(*self.by_session.get(&id)?)?;
-        let before = session.streams.len();
-        session.streams.retain(|route| route.stream != stream);
-        (session.streams.len() < before).then_some(())
+    fn detach(&mut self, id: MediaSessionId, stream: StreamId) {
+        let session = self.by_session.get(&id).and_then(|key| self.sessions.get_mut(*key));
+        if let Some(session) = session {
+            session.streams.retain(|route| route.stream != stream);
+        }
     }
 
     /// Opens a channel; one that is open already keeps its members.
@@ -126,13 +139,14 @@ impl Engine {
         self.work.stats.count(Counter::ChannelsOpen);
     }
 
-    fn close_channel(&mut self, now: Micros, id: ChannelId, out: &mut impl Output) -> Option<()> {
-        let (channel, mut turn) = self.channel_turn(now, id, out)?;
+    fn close_channel(&mut self, now: Micros, id: ChannelId, out: &mut impl Output) {
+        let Some((channel, mut turn)) = self.channel_turn(now, id, out) else { return };
         channel.close(&mut turn);
-        self.channels.remove(self.by_channel.remove(&id)?);
+        if let Some(key) = self.by_channel.remove(&id) {
+            self.channels.remove(key);
+        }
         self.work.timers.release(timers::PER_CHANNEL);
         self.work.stats.down(Counter::ChannelsOpen);
-        Some(())
     }
 
     /// A frame that came over the gateway: its sender has no UDP that works.
