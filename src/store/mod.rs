@@ -1,7 +1,7 @@
 //! Durable data, in SQLite or PostgreSQL.
 //!
-//! Both are spoken to in the same SQL, with `$1` placeholders; a method's body is compiled once for each ([`on_db`]). Where they
-//! differ, [`Dialect`] says how. Moments are kept as microseconds since 1970 UTC, ids as UUIDs, so that both compare exactly.
+//! Both are spoken to in the same SQL, with `$1` placeholders; a method's body is compiled once for each (`on_db`). Where they
+//! differ, `Dialect` says how. Moments are kept as microseconds since 1970 UTC, ids as UUIDs, so that both compare exactly.
 //! Migrations lie in `migrations/sqlite` and `migrations/postgres` and are applied by [`Store::open`]; each must leave the database
 //! usable by the release before.
 
