@@ -11,6 +11,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
 
 use self::listeners::Listeners;
@@ -66,10 +67,7 @@ pub enum StartError {
     Signals(io::Error),
 }
 
-/// How long a database that is not there yet is waited for, as when both start together.
-const STORE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long between two attempts.
+/// How long between two attempts to open a database that is not there yet, as when both start together.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// How often counters are read, limits swept and the database checked.
@@ -236,11 +234,12 @@ fn reachable(address: SocketAddr) -> String {
 /// Opens the database; one that cannot be reached is waited for a while.
 async fn open_store(settings: &Settings) -> Result<Store, StartError> {
     let url = settings.database_url();
-    let deadline = tokio::time::Instant::now() + STORE_PATIENCE;
+    let patience = Duration::from_secs(settings.database.wait_at_start_s.into());
+    let deadline = Instant::now() + patience;
     loop {
         match Store::open_with(&url, settings.database.max_connections).await {
             Ok(store) => return Ok(store),
-            Err(StoreError::Unavailable(why)) if tokio::time::Instant::now() + STORE_RETRY < deadline => {
+            Err(StoreError::Unavailable(why)) if Instant::now() + STORE_RETRY < deadline => {
                 tracing::warn!(
                     database = settings.shown_database_url(),
                     why,

@@ -197,6 +197,8 @@ settings! {
         /// `sqlite:FILE` or `postgres://USER:PASSWORD@HOST/NAME`. When not set: `antiphon.db` in the data dir.
         url: Option<ConnectionUrl> [.env("DATABASE_URL").only("a sqlite: or postgres: URL",
             |url| url.as_ref().is_none_or(|url| ["sqlite", "postgres", "postgresql"].contains(&url.scheme())))] = None;
+        /// How long, in seconds, a starting server waits for a database that cannot be reached yet.
+        wait_at_start_s: u32 [.only("at most 3600", |s| *s <= 3_600)] = 30;
         /// Connections at once.
         max_connections: u32 [.only("from 2 to 1000", |count| (2..=1000).contains(count))] = 8;
     }
