@@ -25,12 +25,12 @@ use super::{
     process::{CpuSample, CpuUsed},
     schedule::{FRAME, Schedule},
     system::{Batch, StampedSocket, realtime_ns},
-    tally::{Seen, Times},
+    tally::{Listener, Seen, Speaker, Tally, Times},
     wire::{Ready, Wire},
 };
 use crate::{
     gateway::Gateway,
-    voice::{OutgoingFrame, Route, VoiceOutput},
+    voice::{OutgoingFrame, VoiceOutput},
 };
 
 /// Clients swept between two looks at what is due to be sent.
@@ -150,22 +150,6 @@ pub(super) struct Measured {
     pub(super) measured: Duration,
 }
 
-/// What was heard in the measured time.
-#[derive(Clone, Debug)]
-pub(super) struct Tally {
-    /// When counted frames were sent.
-    window_ns: std::ops::Range<u64>,
-    pub(super) delivered: u64,
-    pub(super) duplicated: u64,
-    /// Frames that are not what was sent, or not for this listener.
-    pub(super) corrupt: u64,
-    pub(super) over_gateway: u64,
-    pub(super) datagrams: u64,
-    /// Delivered to those who come and go.
-    pub(super) to_passers: u64,
-    pub(super) latency: Times,
-}
-
 struct SwarmClient {
     socket: StampedSocket,
     wire: Wire,
@@ -175,16 +159,6 @@ struct SwarmClient {
     gateway: Option<Arc<Gateway>>,
     /// Of each speaker of the channel.
     seen: Vec<Seen>,
-}
-
-struct Speaker {
-    slot: usize,
-    channel: usize,
-    /// The speaker's number in the channel.
-    local: usize,
-    frames: u32,
-    /// Of those, sent in the measured time.
-    counted: u64,
 }
 
 /// The thread's state.
@@ -532,67 +506,6 @@ impl SwarmClient {
             }
             VoiceOutput::UdpWorks(_) => {}
         }
-    }
-}
-
-/// Who heard something.
-struct Listener<'a> {
-    role: Role,
-    channel: usize,
-    seen: &'a mut [Seen],
-}
-
-impl Tally {
-    fn new() -> Self {
-        Self {
-            window_ns: 0..0,
-            delivered: 0,
-            duplicated: 0,
-            corrupt: 0,
-            over_gateway: 0,
-            datagrams: 0,
-            to_passers: 0,
-            latency: Times::new(),
-        }
-    }
-
-    /// Verifies and counts a frame; true when it is one of the measured time.
-    fn heard(
-        &mut self,
-        listener: &mut Listener<'_>,
-        speakers: &[Speaker],
-        bytes: &[u8],
-        frame_bytes: usize,
-        arrived_ns: u64,
-        route: Route,
-    ) -> bool {
-        // The end of a spurt.
-        if bytes.is_empty() {
-            return false;
-        }
-        let payload = Payload::verify(bytes, frame_bytes);
-        let speaker = payload.and_then(|payload| speakers.get(payload.speaker as usize));
-        let (Some(payload), Some(speaker)) = (payload, speaker.filter(|speaker| speaker.channel == listener.channel))
-        else {
-            self.corrupt += 1;
-            return false;
-        };
-        let first = listener.seen.get_mut(speaker.local).is_some_and(|seen| seen.first(payload.sequence));
-        if !self.window_ns.contains(&payload.sent_ns) {
-            return false;
-        }
-        if !first {
-            self.duplicated += 1;
-            return true;
-        }
-        if listener.role == Role::Passes {
-            self.to_passers += 1;
-            return true;
-        }
-        self.delivered += 1;
-        self.over_gateway += u64::from(route == Route::Gateway);
-        self.latency.record_us(arrived_ns.saturating_sub(payload.sent_ns) / 1_000);
-        true
     }
 }
 

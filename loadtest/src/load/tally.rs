@@ -1,7 +1,12 @@
 //! Counts deliveries, each receiver and speaker apart, and their latencies.
 
+use std::ops::Range;
+
 use hdrhistogram::Histogram;
 use serde::Serialize;
+
+use super::{payload::Payload, swarm::Role};
+use crate::voice::Route;
 
 /// Latencies above a minute count as one.
 const LATENCY_US_MAX: u64 = 60_000_000;
@@ -29,6 +34,94 @@ impl Seen {
         let first = bit != 0 && self.window & bit == 0;
         self.window |= bit;
         first
+    }
+}
+
+/// Who speaks, and how much so far.
+pub(super) struct Speaker {
+    pub(super) slot: usize,
+    pub(super) channel: usize,
+    /// The speaker's number in the channel.
+    pub(super) local: usize,
+    pub(super) frames: u32,
+    /// Of those, sent in the measured time.
+    pub(super) counted: u64,
+}
+
+/// Who heard something.
+pub(super) struct Listener<'a> {
+    pub(super) role: Role,
+    pub(super) channel: usize,
+    pub(super) seen: &'a mut [Seen],
+}
+
+/// What was heard in the measured time.
+#[derive(Clone, Debug)]
+pub(super) struct Tally {
+    /// When counted frames were sent.
+    pub(super) window_ns: Range<u64>,
+    pub(super) delivered: u64,
+    pub(super) duplicated: u64,
+    /// Frames that are not what was sent, or not for this listener.
+    pub(super) corrupt: u64,
+    pub(super) over_gateway: u64,
+    pub(super) datagrams: u64,
+    /// Delivered to those who come and go.
+    pub(super) to_passers: u64,
+    pub(super) latency: Times,
+}
+
+impl Tally {
+    pub(super) fn new() -> Self {
+        Self {
+            window_ns: 0..0,
+            delivered: 0,
+            duplicated: 0,
+            corrupt: 0,
+            over_gateway: 0,
+            datagrams: 0,
+            to_passers: 0,
+            latency: Times::new(),
+        }
+    }
+
+    /// Verifies and counts a frame; true when it is one of the measured time.
+    pub(super) fn heard(
+        &mut self,
+        listener: &mut Listener<'_>,
+        speakers: &[Speaker],
+        bytes: &[u8],
+        frame_bytes: usize,
+        arrived_ns: u64,
+        route: Route,
+    ) -> bool {
+        // The end of a spurt.
+        if bytes.is_empty() {
+            return false;
+        }
+        let payload = Payload::verify(bytes, frame_bytes);
+        let speaker = payload.and_then(|payload| speakers.get(payload.speaker as usize));
+        let (Some(payload), Some(speaker)) = (payload, speaker.filter(|speaker| speaker.channel == listener.channel))
+        else {
+            self.corrupt += 1;
+            return false;
+        };
+        let first = listener.seen.get_mut(speaker.local).is_some_and(|seen| seen.first(payload.sequence));
+        if !self.window_ns.contains(&payload.sent_ns) {
+            return false;
+        }
+        if !first {
+            self.duplicated += 1;
+            return true;
+        }
+        if listener.role == Role::Passes {
+            self.to_passers += 1;
+            return true;
+        }
+        self.delivered += 1;
+        self.over_gateway += u64::from(route == Route::Gateway);
+        self.latency.record_us(arrived_ns.saturating_sub(payload.sent_ns) / 1_000);
+        true
     }
 }
 
