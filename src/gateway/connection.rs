@@ -243,6 +243,7 @@ struct Reader<'a> {
     malformed: Budget,
     opened_at: Instant,
     heard_at: Instant,
+    /// The session's token is known to have arrived: something came after it.
     confirmed: bool,
 }
 
@@ -345,9 +346,10 @@ impl<'a> Reader<'a> {
     }
 
     fn accept(&mut self, message: ClientMessage, request_id: Option<RequestId>) {
-        if !std::mem::replace(&mut self.confirmed, true)
+        if !self.confirmed
             && let Some(attachment) = self.connection.attachment.get()
         {
+            self.confirmed = true;
             attachment.token_arrived();
         }
         if self.refuse(matches!(message, ClientMessage::AudioData(_)), &request_id) {
