@@ -24,7 +24,8 @@ use crate::{
 pub struct OutboxLimits {
     /// Control messages.
     pub messages: usize,
-    /// Their bytes; where less waits, the next is taken however long it is.
+    /// Their bytes; where less waits, the next is taken however long it is. The state of a large channel may be longer
+    /// than this on its own: of one message 256 KiB count at most.
     pub bytes: usize,
     /// Frames of audio.
     pub frames: usize,
@@ -35,6 +36,15 @@ impl Default for OutboxLimits {
     fn default() -> Self {
         Self { messages: 4_096, bytes: 1 << 20, frames: 250 }
     }
+}
+
+/// What a message counts for at most, so that whoever enters a large channel is not closed for the events behind its
+/// state.
+const COUNTED_BYTES_MAX: usize = 256 * 1024;
+
+/// What a message counts for among the bytes that wait.
+fn counted(bytes: &Bytes) -> usize {
+    bytes.len().min(COUNTED_BYTES_MAX)
 }
 
 /// The queues of one connection.
@@ -172,7 +182,7 @@ impl Outbox {
             return;
         }
         let bytes = message.bytes(self.form());
-        queues.control_bytes += bytes.len();
+        queues.control_bytes += counted(bytes);
         queues.control.push_back(bytes.clone());
         self.filled.notify_one();
     }
@@ -195,7 +205,7 @@ impl Outbox {
         let frame = {
             let mut queues = self.queues.lock();
             if let Some(bytes) = queues.control.pop_front() {
-                queues.control_bytes -= bytes.len();
+                queues.control_bytes -= counted(&bytes);
                 return Some(Outgoing::Message(bytes));
             }
             if let Some(end) = queues.end {
@@ -234,7 +244,7 @@ impl Outlet for Outbox {
 
 #[cfg(test)]
 mod tests {
-    use antiphon_core::gateway::{HeartbeatAck, RequestId};
+    use antiphon_core::gateway::{HeartbeatAck, Reconnect, RequestId};
 
     use super::*;
 
@@ -303,6 +313,18 @@ mod tests {
         outbox.send(&message(1));
         assert_eq!(taken(&outbox), [json(1)]);
         assert_eq!(outbox.end_in_sight(), None);
+    }
+
+    #[test]
+    fn events_follow_the_state_of_a_large_channel() {
+        let limits = OutboxLimits::default();
+        let outbox = Outbox::new(Encoding::Json, limits);
+        let reason = "x".repeat(limits.bytes * 4);
+        outbox.send(&Shared::new(Reconnect { reason, grace_ms: 0, nodes: Vec::new() }));
+        outbox.send(&message(1));
+        outbox.send(&message(2));
+        assert_eq!(outbox.end_in_sight(), None);
+        assert_eq!(taken(&outbox)[1..], [json(1), json(2)]);
     }
 
     #[test]
