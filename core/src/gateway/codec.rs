@@ -264,12 +264,14 @@ fn decode<F: Family>(encoding: Encoding, bytes: &[u8]) -> Result<(F, Option<Requ
         Shape::Tagged => head.request_id,
         Shape::External => parse::<External<RequestIdOnly>>(encoding, bytes).ok().and_then(|outer| outer.0.request_id),
     };
+    let is_too_long = matches!(&request_id, Some(RequestId::Text(text)) if text.len() > RequestId::TEXT_BYTES_MAX);
+    let request_id = request_id.filter(|_| !is_too_long);
     let Some(&name) = F::names().iter().find(|known| **known == name) else {
         return Err(DecodeError::UnknownType { name: name.chars().take(64).collect(), request_id });
     };
-    if matches!(&request_id, Some(RequestId::Text(text)) if text.len() > RequestId::TEXT_BYTES_MAX) {
+    if is_too_long {
         let reason = format!("request_id is longer than {} bytes", RequestId::TEXT_BYTES_MAX);
-        return Err(DecodeError::Invalid { name, reason, request_id: None });
+        return Err(DecodeError::Invalid { name, reason, request_id });
     }
     match F::parse_body(name, EncodedBody { encoding, shape, bytes }) {
         Ok(message) => Ok((message, request_id, shape)),
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seeds_forms_are_understood() {
+    fn older_clients_forms_are_understood() {
         let tagged = br#"{"type":"JoinChannel","channel_id":"00000000-0000-0000-0000-0000000000c0","user_id":"x"}"#;
         let external = br#"{"JoinChannel":{"channel_id":"00000000-0000-0000-0000-0000000000c0","request_id":"a"}}"#;
         let (message, id, shape) = decode_client(Encoding::Json, tagged).expect("tagged");
