@@ -1,20 +1,15 @@
 //! Audio over the gateway, both ways: for members whose UDP is blocked or who chose `media: websocket`.
 
 use antiphon_core::{
-    engine::{Command, FrameBytes, GatewayFrame},
+    engine::{Command, FRAME_BYTES_MAX, FrameBytes, GatewayFrame},
     gateway::{AudioBytes, AudioData, AudioFrame, ErrorCode},
     ids::{ChannelId, StreamId},
-    wire::{
-        datagram::{DATAGRAM_BYTES_MAX, HEADER_BYTES, TAG_BYTES},
-        frame::{FRAME_HEADER_BYTES, FrameHeader, LEVEL_SILENCE},
-    },
+    wire::frame::{FrameHeader, LEVEL_SILENCE},
 };
 
 use super::{Rooms, admit::not_joined, outlet::Shared, presence::Presence};
 use crate::{error::AppError, telemetry::metrics::metrics};
 
-/// The longest frame that a datagram can carry: a longer one could not be forwarded.
-const FRAME_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - HEADER_BYTES - TAG_BYTES - FRAME_HEADER_BYTES;
 /// The level of a frame that names none: as loud as ordinary speech.
 const USUAL_LEVEL: u8 = 30;
 
