@@ -41,7 +41,7 @@ struct RegisterBody {
     /// 1 to 32 printable characters, unique without regard to case.
     #[schema(example = "john_doe")]
     username: String,
-    /// 8 to 256 characters.
+    /// At least 8 characters, at most 1,024 bytes.
     #[schema(example = "correct horse battery staple")]
     password: String,
     /// The name to show; the username when absent.
@@ -132,7 +132,7 @@ struct CreateUserBody {
     /// The name to show; the username when absent.
     #[schema(example = "John Doe")]
     display_name: Option<String>,
-    /// 8 to 256 characters. Without one nobody can log in again once the refresh token is lost.
+    /// At least 8 characters, at most 1,024 bytes. Without one nobody can log in again once the refresh token is lost.
     password: Option<String>,
 }
 

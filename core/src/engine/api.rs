@@ -169,7 +169,7 @@ pub struct GatewayFrame {
 }
 
 /// From one worker's engine to another's. Any may be dropped when the queue is full: a frame is then lost and counted,
-/// the others are repeated.
+/// `Reach` and `Unprove` are repeated, and instead of `Retire` the control plane's `RemoveSession` ends the session.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "frames travel inline so that handing over allocates nothing")]
 pub enum Handover {
