@@ -19,7 +19,7 @@ use crate::{
 /// How long the first frame waits for UDP; after that it goes over the gateway.
 const UDP_WAIT: Duration = Duration::from_millis(500);
 
-/// A channel's speakers start somewhere in this grid, so that their frames coincide (PROTOCOL 2.2, `phase_us`).
+/// A channel's speakers start somewhere in this grid, so that their frames coincide (docs/protocol.md, 3.3, `phase_us`).
 const GRID_US: u64 = 20_000;
 
 /// Why a file was not spoken to its end.

@@ -1,4 +1,4 @@
-//! The shapes of successful answers: `{"success": true, "data": …}`, and the seeds' own where they have one.
+//! The shapes of successful answers: `{"success": true, "data": …}`, and shapes of their own where clients knew those before.
 
 use antiphon_core::gateway::UserView;
 use axum::{

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{MediaConfig, sys};
 
-/// Where a native datagram's session id lies. It names the worker: `id % workers` (PROTOCOL 1.1).
+/// Where a native datagram's session id lies. It names the worker: `id % workers` (docs/protocol.md, 2.1).
 const SESSION_ID_OFFSET: u32 = 4;
 
 /// Binds a socket for each worker, in the order of their indices.

@@ -1,5 +1,5 @@
 //! The keys of a room's groups: made here, given to the members by the gateway and to the media worker, and changed
-//! after somebody left (PROTOCOL 1.2).
+//! after somebody left (docs/protocol.md, 2.2).
 //!
 //! ```text
 //!  leave ──► new key to the members and the worker ──200 ms──► the worker seals with it ──► next change 5 s later at

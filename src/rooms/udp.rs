@@ -137,7 +137,7 @@ impl Rooms {
     }
 
     /// Ends a UDP session that another has taken the place of, once that one is bound, at the latest after the time
-    /// that `PROTOCOL` 1.2 gives.
+    /// that docs/protocol.md, 3.2, gives.
     pub(super) fn retire_udp_session(&self, old: Arc<UdpSession>, new: Arc<UdpSession>) {
         let rooms = self.clone();
         tokio::spawn(async move {

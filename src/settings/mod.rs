@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_the_first_seed_is_read_as_it_is() {
+    fn an_older_servers_file_is_read_as_it_is() {
         let file = "
             [server]
             host = \"127.0.0.1\"
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn each_name_of_the_seeds_is_understood() {
+    fn each_older_variable_is_understood() {
         let loaded = read_both(
             "",
             &[

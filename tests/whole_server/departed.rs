@@ -17,7 +17,7 @@ use super::{
     udp_proxy::{Tapped, UdpProxy},
 };
 
-/// From then on the departed's keys open nothing new (PROTOCOL 1.2).
+/// From then on the departed's keys open nothing new (docs/protocol.md, 2.2).
 const KEYS_END_AFTER: Duration = Duration::from_secs(6);
 
 fn opens(key: &Key, datagram: &[u8]) -> bool {

@@ -126,7 +126,7 @@ pub struct AudioData {
     pub channel_id: ChannelId,
     /// One Opus packet, or nothing for a stop or silence.
     pub data: AudioBytes,
-    /// The frame's number; the node goes on from the last one it knows when absent (the seeds' short form).
+    /// The frame's number; the node goes on from the last one it knows when absent (older clients' short form).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u16>,
     /// 48 kHz sample clock; likewise.

@@ -117,7 +117,7 @@ impl Cipher {
 pub struct MemberView {
     /// Who.
     pub user: UserView,
-    /// Who, again, as the seeds' messages name them.
+    /// Who, again, where older clients look for them.
     pub user_id: UserId,
     /// Their stream in this channel.
     pub stream_id: StreamId,

@@ -1,4 +1,4 @@
-//! Keeps the events of each channel's journal in order and notices what is missing (PROTOCOL 2.2, positions).
+//! Keeps the events of each channel's journal in order and notices what is missing (docs/protocol.md, 3.4).
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Whether UDP to the node and back works, and what to send to find out (PROTOCOL 1.3).
+//! Whether UDP to the node and back works, and what to send to find out (docs/protocol.md, 2.5).
 //!
 //! ```text
 //!             BindAck                        three pings in a row unanswered (1.5 s)

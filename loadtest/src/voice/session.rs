@@ -17,7 +17,7 @@ use super::{
     udp::{DatagramDrop, Opened, SetupError, UdpCounters, UdpOutput, UdpSession},
 };
 
-/// How often reception is reported (PROTOCOL 1.3: about every 2 s).
+/// How often reception is reported (docs/protocol.md, 2.6: about every 2 s).
 const REPORT_INTERVAL: Micros = Micros::from_secs(2);
 
 /// How often to look whether a loss of the way would be heard.

@@ -16,7 +16,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::path::{Path, PathAction};
 
-/// How long a group's last key is kept after the next was announced (PROTOCOL 1.2).
+/// How long a group's last key is kept after the next was announced (docs/protocol.md, 2.2).
 const LAST_KEY_KEPT: Micros = Micros::from_secs(10);
 
 /// Keys kept at once: a group's current and next, and as many again of each further channel.

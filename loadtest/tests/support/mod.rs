@@ -1,6 +1,6 @@
 //! A node in virtual time, built from the core's own wire types, and the clients and networks around it.
 //!
-//! It does what PROTOCOL 1.2 and 1.3 ask of a node with one worker and one channel: opens, answers, forwards, seals,
+//! It does what docs/protocol.md, 2, asks of a node with one worker and one channel: opens, answers, forwards, seals,
 //! keeps the proof of the way to each member, and tunnels where that is missing.
 
 use std::collections::VecDeque;
