@@ -11,7 +11,7 @@ use antiphon_core::{
     seal::{Direction, Key},
     wire::{
         control::{Answer, Bind, Ping, REQUEST_BYTES},
-        datagram::{DATAGRAM_BYTES_MIN, HEADER_BYTES, Header, PacketType},
+        datagram::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, HEADER_BYTES, Header, PacketType},
         frame::{FRAME_HEADER_BYTES, FrameHeader, write_frame},
     },
 };
@@ -142,7 +142,11 @@ impl Node {
         let mut node = Self {
             now: Micros::from_secs(100),
             proven_at: Micros::ZERO,
-            engine: Engine::new(EngineConfig { worker: WORKER, hold: Micros::ZERO }),
+            engine: Engine::new(EngineConfig {
+                worker: WORKER,
+                hold: Micros::ZERO,
+                datagram_bytes_max: DATAGRAM_BYTES_MAX,
+            }),
             sink: Sink::default(),
             clients: (1..=members).map(|session| Client::new(session, cipher)).collect(),
         };

@@ -32,6 +32,7 @@ use antiphon_core::{
     clock::Micros,
     engine::{Command, Counter, Event},
     ids::WorkerIndex,
+    wire::datagram::DATAGRAM_BYTES_MAX,
 };
 use tokio::sync::mpsc;
 
@@ -49,6 +50,8 @@ pub struct MediaConfig {
     pub workers: u16,
     /// How long a frame may wait for others when several people speak in its channel, in microseconds.
     pub hold_us: u32,
+    /// The longest datagram that is taken, at most 1,500 bytes; longer ones are dropped and counted.
+    pub datagram_bytes_max: usize,
     /// The size of each worker's receive buffer in the kernel, which may grant less.
     pub receive_buffer_bytes: usize,
     /// The size of each worker's send buffer in the kernel, which may grant less.
@@ -68,6 +71,7 @@ impl Default for MediaConfig {
             workers: std::thread::available_parallelism()
                 .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX)),
             hold_us: 2_000,
+            datagram_bytes_max: DATAGRAM_BYTES_MAX,
             // A second of 20,000 datagrams of 200 bytes, as the kernel accounts for them.
             receive_buffer_bytes: 4 << 20,
             send_buffer_bytes: 4 << 20,
@@ -139,6 +143,7 @@ impl Media {
                 clock,
                 socket,
                 hold: Micros(config.hold_us.into()),
+                datagram_bytes_max: config.datagram_bytes_max,
                 commands: taken,
                 events: events.clone(),
                 inboxes: Arc::clone(&inboxes),

@@ -47,6 +47,8 @@ pub(super) struct Setup {
     pub(super) socket: UdpSocket,
     /// How long a frame may wait for others.
     pub(super) hold: Micros,
+    /// The longest datagram that is taken.
+    pub(super) datagram_bytes_max: usize,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) events: mpsc::Sender<Event>,
     /// All workers', by index.
@@ -70,7 +72,7 @@ pub(super) struct Worker {
 impl Worker {
     /// To be called in the worker's thread.
     pub(super) fn new(setup: Setup) -> Self {
-        let Setup { index, clock, socket, hold, commands, events, inboxes, shared } = setup;
+        let Setup { index, clock, socket, hold, datagram_bytes_max, commands, events, inboxes, shared } = setup;
         let socket = Arc::new(socket);
         let worker = WorkerIndex(u16::try_from(index).unwrap_or(u16::MAX));
         Self {
@@ -78,7 +80,7 @@ impl Worker {
             clock,
             outbox: Outbox::new(Arc::clone(&socket), events, Arc::clone(&inboxes)),
             socket,
-            engine: Engine::new(EngineConfig { worker, hold }),
+            engine: Engine::new(EngineConfig { worker, hold, datagram_bytes_max }),
             commands,
             inboxes,
             shared,

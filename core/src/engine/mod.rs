@@ -56,6 +56,8 @@ pub struct EngineConfig {
     pub worker: WorkerIndex,
     /// How long a frame may wait for others when several people speak in its channel; zero: no longer than its batch.
     pub hold: Micros,
+    /// The longest datagram that is taken; above 1,500 bytes none is, whatever this says.
+    pub datagram_bytes_max: usize,
 }
 
 /// One media worker's state machine.
@@ -65,6 +67,7 @@ pub struct EngineConfig {
 /// says. Time must not go back.
 pub struct Engine {
     worker: WorkerIndex,
+    datagram_bytes_max: usize,
     sessions: Slab<Session>,
     by_session: IdMap<MediaSessionId, SlabKey>,
     channels: Slab<Channel>,
@@ -78,6 +81,7 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Self {
         Self {
             worker: config.worker,
+            datagram_bytes_max: config.datagram_bytes_max,
             sessions: Slab::default(),
             by_session: IdMap::default(),
             channels: Slab::default(),

@@ -22,6 +22,9 @@ impl Engine {
         datagram: &mut [u8],
         out: &mut impl Output,
     ) -> Result<(), Counter> {
+        if datagram.len() > self.datagram_bytes_max {
+            return Err(Counter::DroppedTooLong);
+        }
         let header = Header::parse(datagram).map_err(Counter::of_header_error)?;
         if matches!(header.packet_type, PacketType::BindAck | PacketType::Pong) {
             return Err(Counter::DroppedType);

@@ -1,9 +1,9 @@
 //! Whatever is not a session's own sealed datagram is dropped: no answer, no effect.
 
 use antiphon_core::{
-    engine::{Counter, Family},
+    engine::{Counter, Engine, EngineConfig, Family},
     gateway::Cipher,
-    ids::KeyId,
+    ids::{KeyId, WorkerIndex},
     prng::Prng,
     seal::{Direction, Key},
     wire::datagram::{Header, PacketType},
@@ -113,4 +113,18 @@ fn every_datagram_is_counted_once_by_what_became_of_it() {
         ("malformed", 1),
     ];
     assert_eq!(grown, expected);
+}
+
+#[test]
+fn datagrams_above_the_nodes_limit_are_too_long() {
+    let mut world = World::new(1, ms(2));
+    world.engines[0] = Engine::new(EngineConfig { worker: WorkerIndex(0), hold: ms(2), datagram_bytes_max: 600 });
+    let mut clients = world.room(0, channel_id(1), 2, Cipher::Aes128Gcm);
+    for bytes in [599, 600, 601, 1_500] {
+        let mut padded = clients[0].voice();
+        padded.resize(bytes, 0);
+        world.send(&clients[0], padded);
+    }
+    assert_eq!(world.count(Counter::DroppedTooLong), 2);
+    assert_eq!(world.stats().total(Family::DatagramsDropped), 4, "the others are not authentic");
 }

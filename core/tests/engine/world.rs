@@ -196,7 +196,9 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(workers: u16, hold: Micros) -> Self {
-        let engine = |worker| Engine::new(EngineConfig { worker: WorkerIndex(worker), hold });
+        let engine = |worker| {
+            Engine::new(EngineConfig { worker: WorkerIndex(worker), hold, datagram_bytes_max: DATAGRAM_BYTES_MAX })
+        };
         Self {
             now: Micros::from_secs(100),
             engines: (0..workers).map(engine).collect(),

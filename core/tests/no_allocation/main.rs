@@ -17,7 +17,10 @@ use antiphon_core::{
     engine::{Command, Counter, Engine, EngineConfig, Event, Family, Handover, MemberFlags, MemberUdp, Output},
     gateway::Cipher,
     ids::{GroupId, KeyId, StreamId, WorkerIndex},
-    wire::{datagram::PacketType, frame::FrameKind},
+    wire::{
+        datagram::{DATAGRAM_BYTES_MAX, PacketType},
+        frame::FrameKind,
+    },
 };
 use world::{Client, LEVEL, channel_id, ms};
 
@@ -99,7 +102,13 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        let engine = |worker| Engine::new(EngineConfig { worker: WorkerIndex(worker), hold: ms(2) });
+        let engine = |worker| {
+            Engine::new(EngineConfig {
+                worker: WorkerIndex(worker),
+                hold: ms(2),
+                datagram_bytes_max: DATAGRAM_BYTES_MAX,
+            })
+        };
         let sink = || Sink { datagrams: 0, events: 0, handovers: VecDeque::with_capacity(1_000) };
         Self { now: Micros::from_secs(1), engines: [engine(0), engine(1)], sinks: [sink(), sink()] }
     }
