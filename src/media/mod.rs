@@ -189,7 +189,7 @@ impl Media {
     }
 
     /// The worker for a new channel: the one with the fewest members and channels. It counts as taken until
-    /// [`Command::CloseChannel`] is sent there.
+    /// [`Command::CloseChannel`] is sent there, or [`Self::give_back`] says that the channel was not opened.
     #[must_use]
     pub fn place_channel(&self) -> WorkerIndex {
         let handles = &self.inner.handles;
@@ -198,6 +198,13 @@ impl Media {
         let index = round.min_by_key(|index| handles[*index].load()).unwrap_or(0);
         handles[index].channels.fetch_add(1, Ordering::Relaxed);
         WorkerIndex(u16::try_from(index).unwrap_or(0))
+    }
+
+    /// A channel that was placed in this worker is not going to be opened.
+    pub fn give_back(&self, worker: WorkerIndex) {
+        if let Some(handle) = self.inner.handles.get(usize::from(worker.0)) {
+            handle.channels.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Gives a worker a command; waits while its queue is full. After [`Self::stop`] commands go nowhere.

@@ -99,8 +99,10 @@ impl Rooms {
         if !room.live().members.is_empty() {
             return;
         }
-        if *turn == Turn::Open {
-            self.inner.media.send(room.home, Command::CloseChannel { channel: room.id }).await;
+        match *turn {
+            Turn::New => self.inner.media.give_back(room.home),
+            Turn::Open => self.inner.media.send(room.home, Command::CloseChannel { channel: room.id }).await,
+            Turn::Closed => {}
         }
         *turn = Turn::Closed;
         self.inner.rooms.remove_if(&room.id, |_, known| Arc::ptr_eq(known, room));
