@@ -4,6 +4,7 @@ use antiphon_core::{
     gateway::{AudioStarted, AudioStopped, ErrorCode},
     ids::{ChannelId, StreamId},
 };
+use parking_lot::RwLockWriteGuard;
 
 use super::{Rooms, admit::not_joined, outlet::Shared, presence::Presence, room::Room};
 use crate::error::AppError;
@@ -30,20 +31,22 @@ impl Rooms {
 
     /// Tells everyone in the channel that a talk spurt began or ended, once.
     pub(super) fn set_speaking(&self, room: &Room, stream: StreamId, speaking: bool) {
-        let user = {
-            let mut live = room.live_mut();
-            let Some(member) = live.members.get_mut(&stream) else { return };
-            if member.speaking == speaking {
-                return;
-            }
-            member.speaking = speaking;
-            member.presence.user.id
-        };
+        let mut live = room.live_mut();
+        let Some(member) = live.members.get_mut(&stream) else { return };
+        if member.speaking == speaking {
+            return;
+        }
+        member.speaking = speaking;
+        let user_id = member.presence.user.id;
         let message = if speaking {
-            Shared::new(AudioStarted { user_id: user, channel_id: room.id })
+            Shared::new(AudioStarted { user_id, channel_id: room.id })
         } else {
-            Shared::new(AudioStopped { user_id: user, channel_id: room.id })
+            Shared::new(AudioStopped { user_id, channel_id: room.id })
         };
-        room.broadcast(&message, None);
+        // Not let go of in between: everybody gets the changes in the order in which they were made.
+        let live = RwLockWriteGuard::downgrade(live);
+        for member in live.members.values() {
+            member.outlet.send(&message);
+        }
     }
 }
