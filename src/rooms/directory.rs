@@ -354,9 +354,17 @@ impl Directory {
         Ok(scene)
     }
 
-    /// How a user stands to a channel, by their id.
+    /// How a user stands to a channel, by their id. A guest's account may have been swept away while they are in voice.
     async fn target(&self, id: ChannelId, user: UserId) -> Result<Standing> {
-        self.standing(&self.user(user).await?.view(), id).await
+        let view = match self.store.user(user).await? {
+            Some(known) => known.view(),
+            None => {
+                let voices = self.rooms.members(id).await;
+                let voice = voices.into_iter().find(|voice| voice.user_id == user);
+                voice.ok_or_else(no_such_user)?.user
+            }
+        };
+        self.standing(&view, id).await
     }
 
     async fn standing(&self, user: &UserView, id: ChannelId) -> Result<Standing> {
@@ -370,7 +378,6 @@ impl Directory {
     }
 
     async fn user(&self, id: UserId) -> Result<User> {
-        let no_such_user = || AppError::new(ErrorCode::UserNotFound, "there is no user with this id");
         self.store.user(id).await?.ok_or_else(no_such_user)
     }
 
@@ -413,6 +420,10 @@ fn no_such_channel() -> AppError {
         ErrorCode::ChannelNotFound,
         "there is no channel with this id, or it is private and you are not in it",
     )
+}
+
+fn no_such_user() -> AppError {
+    AppError::new(ErrorCode::UserNotFound, "there is no user with this id")
 }
 
 fn check(is_right: bool, message: impl FnOnce() -> String) -> Result<()> {
