@@ -58,11 +58,20 @@ async fn answer(api: &Api, area: Area, client: Option<ClientAddress>, request: R
     {
         return error.into_response();
     }
-    let seconds = api.settings.http.request_timeout_s;
-    match tokio::time::timeout(Duration::from_secs(seconds.into()), next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            let message = format!("this took longer than {seconds} s and was given up; try again later");
+    // In a task of its own, so that what was begun is done: a client that goes away, or time that runs out, must not leave
+    // somebody banned in the database and still in voice. Who sends a body without end is not read for ever all the same.
+    let limit = Duration::from_secs(api.settings.http.request_timeout_s.into());
+    let handling = tokio::spawn(tokio::time::timeout(limit * 2, next.run(request)).in_current_span());
+    match tokio::time::timeout(limit, handling).await {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a handler's task ended early");
+            ApiError::new(ErrorCode::InternalError, "an internal error; the server's log has more").into_response()
+        }
+        Ok(Ok(Err(_))) | Err(_) => {
+            let seconds = limit.as_secs();
+            let message =
+                format!("this takes longer than {seconds} s; it may still be carried out: look before trying again");
             ApiError::new(ErrorCode::Timeout, message).into_response()
         }
     }
