@@ -280,8 +280,20 @@ async fn sweep(store: Store, rooms: Rooms) {
     loop {
         ticks.tick().await;
         rooms.sweep().await;
-        if let Err(error) = store.sweep(OffsetDateTime::now_utc()).await {
-            tracing::warn!(%error, "the database was not swept");
+        sweep_store(&store).await;
+    }
+}
+
+/// Until nothing is left to be deleted; each step is bounded, and requests get their turn in between.
+async fn sweep_store(store: &Store) {
+    loop {
+        match store.sweep(OffsetDateTime::now_utc()).await {
+            Ok(swept) if swept.more => tokio::task::yield_now().await,
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the database was not swept");
+                return;
+            }
         }
     }
 }

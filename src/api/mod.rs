@@ -41,14 +41,23 @@ use tower_http::{
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use self::{document::Document, error::ApiError, health::Health, limits::Limits, observe::REQUEST_ID};
+use self::{
+    document::Document,
+    error::ApiError,
+    health::Health,
+    limits::Limits,
+    observe::{Observer, REQUEST_ID},
+};
 use crate::{
     auth::Auth,
     media::Media,
     rooms::directory::Directory,
     settings::Settings,
     store::Store,
-    telemetry::{metrics::metrics, sampler::Sampler},
+    telemetry::{
+        metrics::{Area, metrics},
+        sampler::Sampler,
+    },
 };
 
 /// Everything that handlers use.
@@ -95,17 +104,17 @@ pub fn router(api: &Arc<Api>, gateway: Router) -> Router {
     let described = if metrics_here { routes().merge(scrape::routes()) } else { routes() };
     let (router, document) = described.split_for_parts();
     let router = router.merge(page::routes()).merge(document::routes(document::with_errors(document)));
-    layered(api, refusing_others(router.with_state(Arc::clone(api)).merge(gateway)))
+    layered(api, Area::Unknown, refusing_others(router.with_state(Arc::clone(api)).merge(gateway)))
 }
 
 /// The WebSocket port's router: `gateway` alone, which answers at any path.
 pub fn gateway_router(api: &Arc<Api>, gateway: Router) -> Router {
-    layered(api, gateway)
+    layered(api, Area::Gateway, gateway)
 }
 
 /// The router of an address that serves metrics alone.
 pub fn metrics_router(api: &Arc<Api>) -> Router {
-    layered(api, refusing_others(scrape::alone(Arc::clone(api))))
+    layered(api, Area::Unknown, refusing_others(scrape::alone(Arc::clone(api))))
 }
 
 /// The routes that the OpenAPI document describes.
@@ -124,12 +133,13 @@ fn refusing_others(router: Router) -> Router {
     router.fallback(no_such_path).method_not_allowed_fallback(no_such_method)
 }
 
-/// What is around every request.
-fn layered(api: &Arc<Api>, router: Router) -> Router {
+/// What is around every request. Requests that no route matches belong to `unmatched`.
+fn layered(api: &Arc<Api>, unmatched: Area, router: Router) -> Router {
+    let observer = Observer { api: Arc::clone(api), unmatched };
     router
         .layer(DefaultBodyLimit::max(usize::try_from(api.settings.http.body_bytes_max).unwrap_or(usize::MAX)))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(Arc::clone(api), observe::observe))
+        .layer(from_fn_with_state(observer, observe::observe))
         .layer(cors(&api.settings.http.allowed_origins))
 }
 
@@ -170,4 +180,42 @@ fn cors(origins: &[String]) -> CorsLayer {
 fn is_local(origin: &str) -> bool {
     let Ok(uri) = origin.parse::<Uri>() else { return false };
     matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request, routing::get};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_answers_and_is_counted() {
+        async fn panicking() {
+            panic!("a private detail");
+        }
+        let router: Router = Router::new().route("/", get(panicking)).layer(CatchPanicLayer::custom(panicked));
+        let response = router.oneshot(Request::new(Body::empty())).await.expect("an answer");
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.extensions().get(), Some(&ErrorCode::InternalError));
+        let body = axum::body::to_bytes(response.into_body(), 4_096).await.expect("reads");
+        assert!(!String::from_utf8_lossy(&body).contains("private"));
+    }
+
+    #[test]
+    fn only_pages_of_this_machine_are_local() {
+        for local in ["http://localhost", "http://localhost:5173", "https://127.0.0.1:1", "http://[::1]:80"] {
+            assert!(is_local(local), "{local}");
+        }
+        for other in [
+            "null",
+            "",
+            "http://localhost.evil.org",
+            "http://evil.org/localhost",
+            "http://evil.org:80",
+            "localhost:x y",
+        ] {
+            assert!(!is_local(other), "{other}");
+        }
+    }
 }

@@ -24,12 +24,21 @@ use crate::telemetry::{
 /// The header that carries a request's id, both ways.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What the middleware knows.
+#[derive(Clone)]
+pub(super) struct Observer {
+    pub(super) api: Arc<Api>,
+    /// Where requests belong that no route matches.
+    pub(super) unmatched: Area,
+}
+
 /// The middleware.
-pub(super) async fn observe(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
+    let Observer { api, unmatched } = observer;
     let started = Instant::now();
     let _in_flight = InFlight::begin();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let (area, method) = (area_of(route.as_deref()), method_of(request.method()));
+    let (area, method) = (route.as_deref().map_or(unmatched, area_of), method_of(request.method()));
     let request_id = request_id_of(request.headers());
     let client = client_of(&request, &api);
     let span = tracing::info_span!(
@@ -125,8 +134,7 @@ fn client_of(request: &Request, api: &Api) -> Option<ClientAddress> {
 }
 
 /// The part of the API that a route belongs to.
-fn area_of(route: Option<&str>) -> Area {
-    let Some(route) = route else { return Area::Unknown };
+fn area_of(route: &str) -> Area {
     let below = |prefix: &str| route.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     match route {
         _ if below("/api/auth") || below("/api/users") => Area::Accounts,
@@ -196,17 +204,16 @@ mod tests {
     #[test]
     fn routes_belong_to_areas() {
         for (route, area) in [
-            (Some("/api/users/{id}"), Area::Accounts),
-            (Some("/api/auth/login"), Area::Accounts),
-            (Some("/api/channels"), Area::Channels),
-            (Some("/api/invites/{code}"), Area::Channels),
-            (Some("/api/audio/config"), Area::Audio),
-            (Some("/health/ready"), Area::Health),
-            (Some("/metrics"), Area::Metrics),
-            (Some("/ws"), Area::Gateway),
-            (Some("/docs/{*rest}"), Area::Docs),
-            (Some("/"), Area::Docs),
-            (None, Area::Unknown),
+            ("/api/users/{id}", Area::Accounts),
+            ("/api/auth/login", Area::Accounts),
+            ("/api/channels", Area::Channels),
+            ("/api/invites/{code}", Area::Channels),
+            ("/api/audio/config", Area::Audio),
+            ("/health/ready", Area::Health),
+            ("/metrics", Area::Metrics),
+            ("/ws", Area::Gateway),
+            ("/docs/{*rest}", Area::Docs),
+            ("/", Area::Docs),
         ] {
             assert_eq!(area_of(route), area, "{route:?}");
         }

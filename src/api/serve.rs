@@ -102,3 +102,90 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut sto
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::Notify,
+        task::JoinHandle,
+    };
+
+    use super::*;
+
+    /// A server whose `/slow` answers once told to.
+    async fn started(connections_max: usize) -> (SocketAddr, Arc<Notify>, watch::Sender<bool>, JoinHandle<()>) {
+        let release = Arc::new(Notify::new());
+        let released = Arc::clone(&release);
+        let slow = move || async move {
+            released.notified().await;
+            "at last"
+        };
+        let router = Router::new().route("/", get(|| async { "at once" })).route("/slow", get(slow));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(serve(listener, router, connections_max, stopped));
+        (address, release, stop, task)
+    }
+
+    async fn asked(address: SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.expect("sends");
+        stream
+    }
+
+    /// Reads until `end` has come.
+    async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains(end) {
+            let mut part = [0; 1_024];
+            let count = stream.read(&mut part).await.expect("reads");
+            assert!(count > 0, "closed after {}", String::from_utf8_lossy(&text));
+            text.extend_from_slice(&part[..count]);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    #[tokio::test]
+    async fn stopping_lets_open_requests_finish_and_closes_idle_connections() {
+        let (address, release, stop, task) = started(10).await;
+        let mut idle = asked(address, "/").await;
+        read_until(&mut idle, "at once").await;
+        let mut busy = asked(address, "/slow").await;
+        // Its handler runs once another connection, opened later, was answered.
+        read_until(&mut asked(address, "/").await, "at once").await;
+        stop.send(true).expect("somebody listens");
+        assert_eq!(idle.read(&mut [0; 16]).await.expect("closed in good order"), 0);
+        release.notify_one();
+        let answer = read_until(&mut busy, "at last").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        task.await.expect("it ends");
+        assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    }
+
+    #[tokio::test]
+    async fn connections_above_the_limit_wait_for_a_place() {
+        let (address, _release, _stop, _task) = started(1).await;
+        let mut first = asked(address, "/").await;
+        read_until(&mut first, "at once").await;
+        let mut second = asked(address, "/").await;
+        let early = tokio::time::timeout(Duration::from_millis(200), second.read(&mut [0; 16])).await;
+        assert!(early.is_err(), "the first is still open");
+        drop(first);
+        read_until(&mut second, "at once").await;
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_refused() {
+        let (address, _release, _stop, _task) = started(10).await;
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        let line = format!("x-padding: {}\r\n", "x".repeat(1_000));
+        let head = format!("GET / HTTP/1.1\r\nhost: x\r\n{}", line.repeat(HEAD_BYTES_MAX / 1_000 + 2));
+        // It may close before everything is sent.
+        let _ = stream.write_all(head.as_bytes()).await;
+        let answer = read_until(&mut stream, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+}

@@ -52,8 +52,14 @@ pub fn check_filter(filter: &str) -> Result<(), LogFilterError> {
     parse_filter(filter).map(drop)
 }
 
+/// Libraries that log what they carry, down to messages and tokens, at `debug` and `trace`: a filter such as `trace`
+/// does not open them, only one that names them.
+const DISCREET: &str = "axum=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,sqlx=info,tokio_tungstenite=info,\
+                        tungstenite=info";
+
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogFilterError> {
-    EnvFilter::try_new(filter).map_err(|error| LogFilterError { filter: filter.to_owned(), reason: error.to_string() })
+    EnvFilter::try_new(format!("{DISCREET},{filter}"))
+        .map_err(|error| LogFilterError { filter: filter.to_owned(), reason: error.to_string() })
 }
 
 /// An address as logs show it: the network it is in (an IPv4 /24, an IPv6 /48), which is enough to see where trouble
@@ -93,6 +99,14 @@ mod tests {
         ] {
             assert_eq!(MaskedAddress(address.parse().expect("an address")).to_string(), shown);
         }
+    }
+
+    #[test]
+    fn libraries_that_log_what_they_carry_open_only_by_name() {
+        let shown = parse_filter("trace").expect("a filter").to_string();
+        assert!(shown.contains("tungstenite=info") && shown.contains("trace"), "{shown}");
+        let shown = parse_filter("info,tungstenite=trace").expect("a filter").to_string();
+        assert!(shown.contains("tungstenite=trace") && !shown.contains(",tungstenite=info"), "{shown}");
     }
 
     #[test]
