@@ -149,3 +149,89 @@ impl Output for Outbox {
         left
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use antiphon_core::{
+        engine::FrameBytes,
+        ids::{ChannelId, MediaSessionId, StreamId},
+        wire::frame::FrameHeader,
+    };
+    use uuid::Uuid;
+
+    fn listener() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        let address = socket.local_addr().expect("bound");
+        (socket, address)
+    }
+
+    fn outbox(event_queue: usize) -> (Outbox, mpsc::Receiver<Event>) {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let (events, received) = mpsc::channel(event_queue);
+        let inboxes = Arc::new([Inbox::new(2).expect("an inbox")]);
+        (Outbox::new(Arc::new(socket), events, inboxes), received)
+    }
+
+    fn received(socket: &UdpSocket) -> Vec<u8> {
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        let length = socket.recv(&mut buffer).expect("a datagram");
+        buffer[..length].to_vec()
+    }
+
+    #[test]
+    fn more_datagrams_and_listeners_than_a_batch_holds_are_all_sent() {
+        let (mut outbox, _events) = outbox(1);
+        let (socket, address) = listener();
+        for number in 0..DATAGRAMS as u8 + 10 {
+            outbox.send(address, &[number; 40]);
+        }
+        outbox.fan_out(&[255; 50], &vec![address; SEND_BATCH + 20]);
+        outbox.flush();
+        for number in 0..DATAGRAMS as u8 + 10 {
+            assert_eq!(received(&socket), [number; 40]);
+        }
+        for _ in 0..SEND_BATCH + 20 {
+            assert_eq!(received(&socket), [255; 50]);
+        }
+        let sent = outbox.stats[SocketCounter::DatagramsSent];
+        assert_eq!(sent, (DATAGRAMS + 10 + SEND_BATCH + 20) as u64);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_sent_to_keeps_no_other_waiting() {
+        let (mut outbox, _events) = outbox(1);
+        let (socket, address) = listener();
+        let forbidden = SocketAddr::from(([255, 255, 255, 255], 9));
+        outbox.fan_out(&[1; 40], &[forbidden, address, forbidden, address, forbidden]);
+        outbox.flush();
+        assert_eq!([received(&socket), received(&socket)], [[1; 40]; 2]);
+        let counted = [SocketCounter::SendErrors, SocketCounter::DatagramsSent].map(|counter| outbox.stats[counter]);
+        assert_eq!(counted, [3, 2]);
+    }
+
+    #[test]
+    fn audio_leaves_room_for_other_events() {
+        let (mut outbox, _received) = outbox(EVENTS_RESERVED * 2);
+        let stream = StreamId(1);
+        let audio = || Event::Tunnel {
+            channel: ChannelId(Uuid::nil()),
+            header: FrameHeader { stream, sequence: 0, timestamp: 0, kind_flags: 0, level: 0 },
+            bytes: FrameBytes::copy_from(&[1]).expect("short"),
+        };
+        let taken = (0..100).filter(|_| outbox.event(audio())).count();
+        assert_eq!(taken, EVENTS_RESERVED * 2 - 2);
+        let state = || Event::Proven { session: MediaSessionId(1), proven: false };
+        assert_eq!([(); 3].map(|()| outbox.event(state())), [true, true, false]);
+    }
+
+    #[test]
+    fn handovers_beyond_a_workers_room_are_counted() {
+        let (mut outbox, _events) = outbox(1);
+        let handover = || Handover::Retire { session: MediaSessionId(1) };
+        assert_eq!([(); 3].map(|()| outbox.handover(WorkerIndex(0), handover())), [true, true, false]);
+        assert!(!outbox.handover(WorkerIndex(7), handover()), "no such worker");
+        assert_eq!(outbox.stats[SocketCounter::HandoversDropped], 2);
+    }
+}

@@ -356,7 +356,11 @@ impl Channel {
 
     fn is_selected(&mut self, now: Micros, key: SlabKey, passed: Passed, level: u8) -> bool {
         let Some(member) = self.members.get(key) else { return false };
-        let voiced = matches!(passed.kind, FrameKind::Audio | FrameKind::AudioStart) && level < LEVEL_SILENCE;
+        let voiced = match passed.kind {
+            FrameKind::AudioStart => true,
+            FrameKind::Audio => level < LEVEL_SILENCE,
+            FrameKind::AudioStop | FrameKind::Silence => false,
+        };
         let selected = self.selector.admit(
             now,
             Candidate {

@@ -4,8 +4,8 @@ use crate::clock::Micros;
 
 /// The most frames a stream may send: Opus's shortest packets last 2.5 ms.
 const FRAME_INTERVAL: Micros = Micros(2_500);
-/// How far ahead of that rate a stream may run: 400 frames, 8 s of 20 ms frames that a stalled link lets go at once.
-const BURST: Micros = Micros(400 * FRAME_INTERVAL.0);
+/// How far ahead of that rate a stream may run: 1,000 frames, 20 s of usual ones that a stalled link lets go at once.
+const BURST: Micros = Micros(1_000 * FRAME_INTERVAL.0);
 
 /// A leaky bucket in one number: when the stream would be back to even.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,8 +64,8 @@ mod tests {
         let mut rate = FrameRate::default();
         assert!((0..10_000).all(|frame| rate.allow(Micros(frame * 2_500))));
         let mut rate = FrameRate::default();
-        let passed = (0..10_000).filter(|frame| rate.allow(Micros(frame * 100))).count();
-        assert!((795..=805).contains(&passed), "{passed}: the burst, and 400 in the second");
+        let passed = (0..20_000).filter(|frame| rate.allow(Micros(frame * 50))).count();
+        assert!((1_395..=1_405).contains(&passed), "{passed}: the burst, and 400 in the second");
     }
 
     #[test]

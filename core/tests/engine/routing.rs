@@ -6,7 +6,7 @@ use antiphon_core::{
     clock::Micros,
     engine::{Command, Counter, Event, FRAME_BYTES_MAX, GatewayFrame, MemberFlags},
     gateway::Cipher,
-    ids::{KeyId, StreamId, WorkerIndex},
+    ids::{GroupId, KeyId, MediaSessionId, StreamId, WorkerIndex},
     wire::frame::{FrameHeader, FrameKind},
 };
 
@@ -365,4 +365,68 @@ fn closing_a_channel_ends_it() {
     assert!(world.take_sent().is_empty());
     assert_eq!(world.count(Counter::FrameUnknownMember), 1);
     assert_eq!((world.count(Counter::ChannelsOpen), world.count(Counter::MembersPresent)), (0, 0));
+}
+
+#[test]
+fn frames_for_a_worker_that_cannot_keep_up_are_counted() {
+    let mut world = World::new(2, ms(HOLD_MS));
+    let mut local = world.room(1, channel_id(1), 2, Cipher::Aes128Gcm);
+    let mut guest = Client::new(200, Cipher::Aes128Gcm);
+    world.join(1, channel_id(1), &guest);
+    world.connect(&mut guest);
+    world.out[0].refuse_handovers = true;
+    let voice = guest.voice();
+    world.send(&guest, voice);
+    assert_eq!((world.count(Counter::FrameWorkerBusy), world.count(Counter::FramesHandedOver)), (1, 0));
+    let voice = local[0].voice();
+    world.send(&local[0], voice);
+    assert_eq!(world.count(Counter::FramesAccepted), 1);
+}
+
+#[test]
+fn a_group_without_a_key_sends_nothing() {
+    let mut world = world();
+    world.command(0, Command::OpenChannel { channel: channel_id(1), max_speakers: 0 });
+    let mut clients = [1, 2].map(|id| Client::new(id, Cipher::Aes128Gcm));
+    for client in &mut clients {
+        world.join(0, channel_id(1), client);
+        world.connect(client);
+    }
+    let voice = clients[0].voice();
+    world.send(&clients[0], voice);
+    assert!(world.take_sent().is_empty());
+    assert_eq!(world.count(Counter::FrameNoGroupKey), 1);
+}
+
+#[test]
+fn commands_about_what_does_not_exist_do_nothing_and_are_counted() {
+    let mut world = world();
+    let (channel, stream, session) = (channel_id(1), StreamId(1), MediaSessionId(1));
+    let flags = MemberFlags::default();
+    let (cipher, key) = (Cipher::Aes128Gcm, vec![0; 15]);
+    let (group, key_id, activate_at) = (GroupId(1), KeyId::FIRST, world.now);
+    let refused = [
+        Command::AddSession { session, cipher, key: key.clone() },
+        Command::AttachStream { session, stream, channel, home: WorkerIndex(0) },
+        Command::SetMaxSpeakers { channel, max_speakers: 1 },
+        Command::SetGroupKey { channel, group, cipher, key_id, key, activate_at },
+        Command::AddMember { channel, stream, udp: None, flags, last_sequence: None },
+        Command::SetMemberFlags { channel, stream, flags },
+        Command::SetMemberUdp { channel, stream, udp: None },
+    ];
+    for (count, command) in (1..).zip(refused) {
+        world.command(0, command);
+        assert_eq!(world.count(Counter::CommandsRefused), count);
+    }
+    for gone in [
+        Command::RemoveSession { session },
+        Command::DetachStream { session, stream },
+        Command::RemoveMember { channel, stream },
+        Command::CloseChannel { channel },
+    ] {
+        world.command(0, gone);
+    }
+    assert_eq!(world.count(Counter::CommandsRefused), 7, "to remove what is gone is no error");
+    world.gateway_frame(0, channel, stream, gateway_voice(0));
+    assert_eq!(world.count(Counter::FrameUnknownMember), 1);
 }
