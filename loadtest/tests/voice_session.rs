@@ -158,6 +158,21 @@ fn a_key_rotation_loses_nothing_and_the_old_key_lives_ten_seconds() {
 }
 
 #[test]
+fn a_session_given_out_again_goes_on_counting() {
+    let mut simulation = Simulation::new(&quiet_network(), 8);
+    simulation.run_until(ms(500));
+    simulation.speak(SPEAKER, ms(1_000));
+    simulation.run_until(ms(2_000));
+    simulation.rejoin(SPEAKER);
+    simulation.run_until(ms(2_500));
+    simulation.speak(SPEAKER, ms(1_000));
+    simulation.run_until(ms(4_500));
+    // The node drops every counter that it has seen.
+    assert_eq!(simulation.heard(LISTENER).len(), 51 + 51);
+    assert_eq!(simulation.tunnelled_to(LISTENER), 0);
+}
+
+#[test]
 fn replayed_and_foreign_datagrams_are_dropped() {
     let mut simulation = Simulation::new(&quiet_network(), 6);
     simulation.run_until(ms(500));

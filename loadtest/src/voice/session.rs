@@ -105,6 +105,8 @@ pub enum VoiceOutput {
 pub struct VoiceSession {
     channels: Vec<JoinedChannel>,
     udp: Option<UdpSession>,
+    /// The one before the last channel was left: should a node give it out again, its counters must go on.
+    retired: Option<UdpSession>,
     reception: Reception,
     outputs: std::collections::VecDeque<VoiceOutput>,
     report_at: Option<Micros>,
@@ -151,13 +153,18 @@ impl VoiceSession {
 
     fn join_udp(&mut self, now: Micros, channel: ChannelId, setup: &UdpSetup) -> Result<(), SetupError> {
         match &mut self.udp {
-            Some(udp) if self.channels.is_empty() && udp.id() != setup.session_id => {
-                self.udp = Some(UdpSession::new(now, channel, setup)?);
+            Some(udp) => udp.join(now, channel, setup),
+            None => {
+                self.udp = match self.retired.take().filter(|retired| retired.id() == setup.session_id) {
+                    Some(mut retired) => {
+                        retired.join(now, channel, setup)?;
+                        Some(retired)
+                    }
+                    None => Some(UdpSession::new(now, channel, setup)?),
+                };
+                Ok(())
             }
-            Some(udp) => udp.join(now, channel, setup)?,
-            None => self.udp = Some(UdpSession::new(now, channel, setup)?),
         }
-        Ok(())
     }
 
     /// A channel was left.
@@ -167,7 +174,7 @@ impl VoiceSession {
             udp.leave(channel);
         }
         if self.channels.is_empty() {
-            self.udp = None;
+            self.retired = self.udp.take();
         }
     }
 

@@ -165,6 +165,16 @@ impl Simulation {
         }
     }
 
+    /// Leaves and joins again; the node gives out the same session and stream.
+    pub(crate) fn rejoin(&mut self, client: usize) {
+        let voice = &mut self.clients[client].voice;
+        voice.leave(CHANNEL);
+        let index = u8::try_from(client).expect("two clients");
+        voice.join(self.now, CHANNEL, &setup(index, &[index + 1; 16])).expect("usable keys");
+        let stream = self.members[client].stream;
+        self.clients.iter_mut().for_each(|other| other.voice.forget(stream));
+    }
+
     /// Announces the next group key and seals with it 200 ms later.
     pub(crate) fn rotate(&mut self) {
         let key_id = self.seal.key_id.next();
