@@ -116,7 +116,8 @@ pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: 
     drop(guard);
     connection.settle(departure).await;
     if let Some(io) = io {
-        linger(io, connection.gateway.config().close_linger).await;
+        // On the heap, as its buffer would be part of every connection from its beginning.
+        Box::pin(linger(io, connection.gateway.config().close_linger)).await;
     }
 }
 

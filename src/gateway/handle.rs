@@ -38,7 +38,8 @@ impl Connection {
                 continue;
             }
             let Request { message, request_id } = *request;
-            if let Err(error) = self.handle(message, request_id.clone()).await {
+            // On the heap and for as long as it takes: the largest of these would be part of every idle connection.
+            if let Err(error) = Box::pin(self.handle(message, request_id.clone())).await {
                 self.fail(error, request_id);
             }
         }

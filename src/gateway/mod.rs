@@ -61,6 +61,8 @@ pub struct GatewayConfig {
     pub malformed_per_minute: u32,
     /// What one account may send.
     pub rates: Rates,
+    /// Connections at once, authenticated or not.
+    pub connections: usize,
     /// Sessions that one account may have at once.
     pub sessions_per_account: usize,
     /// What may wait for one connection.
@@ -77,11 +79,15 @@ impl Default for GatewayConfig {
             close_linger: Duration::from_secs(10),
             malformed_per_minute: 10,
             rates: Rates::default(),
+            connections: 100_000,
             sessions_per_account: 64,
             outbox: OutboxLimits::default(),
         }
     }
 }
+
+/// How long a node that stops waits for its clients to read the Close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The gateway of this node. Cheap to clone.
 #[derive(Clone)]
@@ -153,8 +159,8 @@ impl Gateway {
             return;
         }
         self.each_connection(|outbox| outbox.end(End::Close(CloseCause::Draining)));
-        // Each ends by itself within that time; should one not, the process ends it.
-        let _ = tokio::time::timeout(self.inner.config.close_linger * 2, self.until_empty()).await;
+        // Who reads the Close answers it at once, and the others are not waited for.
+        let _ = tokio::time::timeout(CLOSE_PATIENCE, self.until_empty()).await;
     }
 
     fn each_connection(&self, act: impl Fn(&Outbox)) {

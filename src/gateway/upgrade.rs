@@ -67,6 +67,10 @@ async fn prepare(gateway: &Gateway, request: &mut Parts) -> Result<(Handshake, A
         let message = "this node is about to stop: connect to another";
         return Err(AppError::retry(ErrorCode::TemporarilyUnavailable, message, RETRY_AFTER_S));
     }
+    if gateway.connections() >= gateway.config().connections {
+        let message = "this node has as many connections as it may have: try later, or another node";
+        return Err(AppError::retry(ErrorCode::TemporarilyUnavailable, message, RETRY_AFTER_S));
+    }
     let headers = &request.headers;
     let packed = has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, MSGPACK_SUBPROTOCOL);
     let arrival = Arrival {

@@ -52,6 +52,7 @@ pub(super) fn gateway(settings: &Settings, local: &LocalState) -> GatewayConfig 
             frames: per_minute(limits.gateway_frames_per_minute),
             ..defaults.rates
         },
+        connections: count(limits.gateway_connections),
         sessions_per_account: count(limits.sessions_per_account),
         ..defaults
     }

@@ -148,6 +148,8 @@ settings! {
         gateway_messages_per_minute: u32 [.only("at least 60", |count| *count >= 60)] = 1_200;
         /// Frames of audio per minute of one account over the gateway: a speaker sends 3,000 in each channel.
         gateway_frames_per_minute: u32 [.only("at least 3000", |count| *count >= 3_000)] = 30_000;
+        /// WebSocket connections at once; further ones are told to try later, or another node.
+        gateway_connections: u32 [.only("at least 16", |count| *count >= 16)] = 100_000;
         /// Gateway sessions that one account may have at once.
         sessions_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 64;
         /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.

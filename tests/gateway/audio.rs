@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use antiphon_core::{
     gateway::{
-        AudioBytes, AudioData, AudioFrame, ErrorCode, LeaveChannel, MediaTransport, ServerMessage, SetVoiceState,
+        AudioBytes, AudioData, AudioFrame, ErrorCode, JoinChannel, LeaveChannel, MediaTransport, ServerMessage,
+        SetVoiceState,
     },
     ids::ChannelId,
 };
 
 use crate::{
-    client::{Client, of_type, resume},
+    client::{Client, join, of_type, resume},
     server::Server,
     udp::Udp,
 };
@@ -293,4 +294,32 @@ async fn what_a_channel_carried_is_counted() {
     assert_eq!(stats.traffic.frames_in, stats.traffic.frames_out, "one listener");
     assert_eq!(stats.traffic.bytes_in, 80 * stats.traffic.frames_in);
     assert!(stats.traffic.bytes_out > stats.traffic.bytes_in && stats.since.is_some());
+}
+
+#[tokio::test]
+async fn speakers_are_told_when_their_listeners_lose_frames() {
+    let server = Server::start().await;
+    let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
+    let channel = server.channel(anna.id(), 10).await;
+    let mono = JoinChannel { channels: Some(1), ..join(channel, MediaTransport::Udp) };
+    let ServerMessage::ChannelJoined(own) = anna.request(mono).await else { panic!("not joined") };
+    let setup = berta.join(channel, MediaTransport::Udp).await.voice.udp.expect("udp");
+    let first = anna.expect(of_type!(QualityHint)).await;
+    assert_eq!((first.bitrate, first.fec, first.expected_loss), (32_000, false, 0.0));
+    let to_berta = berta.expect(of_type!(QualityHint)).await;
+    assert_eq!((to_berta.bitrate, to_berta.phase_us), (64_000, first.phase_us), "stereo, and the same phase");
+
+    let mut berta_udp = Udp::connected(&setup).await;
+    let mut pace = tokio::time::interval(Duration::from_millis(600));
+    let told = loop {
+        // A report every 500 ms is taken, more often is not.
+        tokio::select! {
+            _ = pace.tick() => berta_udp.report(own.voice.stream_id, 0.2).await,
+            hint = anna.expect(of_type!(QualityHint)) => break hint,
+        }
+    };
+    assert!(told.fec && told.expected_loss > 0.0, "{told:?}");
+    let stats = server.rooms.traffic(channel).await;
+    assert_eq!(stats.round_trip_ms, Some(40.0));
+    assert!((stats.reported_loss.expect("reported") - 0.2).abs() < 0.01);
 }

@@ -213,6 +213,37 @@ async fn a_node_that_drains() {
 }
 
 #[tokio::test]
+async fn a_node_that_has_enough_connections() {
+    let server = Server::with(|gateway, _| gateway.connections = 2).await;
+    let first = Client::connect(&server).await;
+    let _second = Client::connect(&server).await;
+    let refused = Client::open(&server, "/ws", &[]).await.map(|_| ()).expect_err("one too many");
+    assert_eq!(refused.status(), 503);
+    first.close(1000).await;
+    while server.gateway.connections() > 1 {
+        tokio::task::yield_now().await;
+    }
+    Client::connect(&server).await;
+}
+
+#[tokio::test]
+async fn an_account_that_has_enough_sessions() {
+    let server = Server::with(|gateway, _| gateway.sessions_per_account = 2).await;
+    let token = server.guest("anna").await.access_token;
+    let first = Client::with_token(&server, &token).await;
+    let _second = Client::with_token(&server, &token).await;
+    let mut third = Client::connect(&server).await;
+    let answer = third.authenticate(&token).await;
+    assert!(matches!(&answer, ServerMessage::Error(error) if error.error_code == ErrorCode::LimitReached));
+    assert_closed(third.closed().await, 4008, true, false);
+    first.close(1000).await;
+    while server.gateway.sessions_count() > 1 {
+        tokio::task::yield_now().await;
+    }
+    Client::with_token(&server, &token).await;
+}
+
+#[tokio::test]
 async fn an_account_that_was_switched_off() {
     let server = Server::start().await;
     let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);

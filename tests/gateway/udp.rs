@@ -8,7 +8,7 @@ use antiphon_core::{
     ids::{KeyId, StreamId},
     seal::{Direction, Key},
     wire::{
-        control::{Answer, Bind, Ping},
+        control::{Answer, Bind, Ping, REPORT_BLOCK_BYTES, ReportBlock},
         datagram::{HEADER_BYTES, Header, PacketType},
         frame::{FrameHeader, Frames, write_frame},
     },
@@ -110,6 +110,20 @@ impl Udp {
         let mut plaintext = [0; 1_400];
         let length = write_frame(&header, bytes, &mut plaintext).expect("fits");
         self.send(PacketType::Media, &plaintext[..length]).await;
+    }
+
+    /// Reports that so much of a stream was lost, of 100 frames received.
+    pub(crate) async fn report(&mut self, stream: StreamId, lost: f32) {
+        let block = ReportBlock {
+            stream,
+            lost_fraction: (lost * 65_536.0) as u16,
+            round_trip_ms: 40,
+            jitter_us: 2_000,
+            received: 100,
+        };
+        let mut plaintext = [0; REPORT_BLOCK_BYTES];
+        block.write(&mut plaintext);
+        self.send(PacketType::Report, &plaintext).await;
     }
 
     /// The next datagram with frames.
