@@ -203,7 +203,7 @@ impl Media {
     /// A channel that was placed in this worker is not going to be opened.
     pub fn give_back(&self, worker: WorkerIndex) {
         if let Some(handle) = self.inner.handles.get(usize::from(worker.0)) {
-            handle.channels.fetch_sub(1, Ordering::Relaxed);
+            handle.channel_gone();
         }
     }
 
@@ -211,7 +211,7 @@ impl Media {
     pub async fn send(&self, worker: WorkerIndex, command: Command) {
         let Some(handle) = self.inner.handles.get(usize::from(worker.0)) else { return };
         if matches!(command, Command::CloseChannel { .. }) {
-            handle.channels.fetch_sub(1, Ordering::Relaxed);
+            handle.channel_gone();
         }
         if handle.commands.send(command).await.is_ok() {
             self.inner.inboxes[usize::from(worker.0)].waker().wake();
@@ -257,6 +257,12 @@ impl Media {
 }
 
 impl Handle {
+    /// Never below none, whatever is closed that was not placed.
+    fn channel_gone(&self) {
+        let less = |channels: u64| Some(channels.saturating_sub(1));
+        _ = self.channels.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
     /// How much is on a worker: its members as of its last turn and its channels as of now.
     fn load(&self) -> u64 {
         let members = self.shared.published.load().engine[Counter::MembersPresent];

@@ -246,5 +246,12 @@ async fn channels_are_placed_where_there_are_fewest() {
         media.send(WorkerIndex(1), Command::CloseChannel { channel: ChannelId(Uuid::nil()) }).await;
     }
     assert_eq!([media.place_channel(), media.place_channel()], [WorkerIndex(1); 2]);
+    media.give_back(WorkerIndex(2));
+    assert_eq!(media.place_channel(), WorkerIndex(2));
+    for _ in 0..9 {
+        // More is given back than was placed: none is the least.
+        media.give_back(WorkerIndex(0));
+    }
+    assert_eq!([(); 3].map(|()| media.place_channel()), [WorkerIndex(0); 3]);
     media.stop().await;
 }
