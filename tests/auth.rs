@@ -50,6 +50,7 @@ on_both!(
     a_reused_refresh_token_ends_its_login,
     of_many_refreshes_at_once_one_wins,
     guests_come_with_a_name_only,
+    a_guest_who_stays_connected_is_not_forgotten,
     an_account_switched_off_stays_out,
     the_database_says_what_one_may_do,
     tokens_made_elsewhere_are_accepted,
@@ -348,6 +349,22 @@ async fn guests_come_with_a_name_only(context: Context) {
 
     let closed = context.auth(|config| config.guests = false);
     assert_eq!(code(closed.guest(address(5), "Fifth", None).await), ErrorCode::PermissionDenied);
+}
+
+async fn a_guest_who_stays_connected_is_not_forgotten(context: Context) {
+    let auth = context.auth(|_| ());
+    let staying = auth.guest(address(1), "Staying", None).await.expect("allowed");
+    let gone = auth.guest(address(1), "Gone", None).await.expect("allowed");
+    let refreshed = auth.refresh(&staying.refresh_token).await.expect("good");
+    context.pass(86_000);
+    auth.keep_guests(&[staying.user.id]).await.expect("works");
+    context.pass(86_000);
+    let created_long_ago = moment(context.now_s()).max(OffsetDateTime::now_utc() + time::Duration::DAY);
+    context.store.sweep(created_long_ago).await.expect("works");
+    assert_eq!(context.store.user(gone.user.id).await, Ok(None));
+    let still_there = auth.refresh(&refreshed.refresh_token).await.expect("the token lasts as long as they stayed");
+    assert_eq!(still_there.user, staying.user);
+    auth.keep_guests(&[staying.user.id, gone.user.id]).await.expect("who is gone is no error");
 }
 
 async fn an_account_switched_off_stays_out(context: Context) {

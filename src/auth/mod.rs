@@ -221,6 +221,25 @@ impl Auth {
         counted(AuthAction::Refresh, self.0.refresh(refresh_token).await)
     }
 
+    /// Keeps guests who are connected from being forgotten, however long ago they came: to be called at least every
+    /// [`Auth::guests_kept_for`] / 2 with all of them.
+    ///
+    /// # Errors
+    /// `TEMPORARILY_UNAVAILABLE` when the database cannot be asked.
+    pub async fn keep_guests(&self, guests: &[UserId]) -> Result<(), AppError> {
+        let expires_at = self.0.now() + self.0.config.refresh_ttl.guest;
+        for guest in guests {
+            self.0.store.extend_refresh_families(*guest, expires_at).await?;
+        }
+        Ok(())
+    }
+
+    /// How long a guest is remembered who neither refreshes nor is connected.
+    #[must_use]
+    pub fn guests_kept_for(&self) -> Duration {
+        self.0.config.refresh_ttl.guest
+    }
+
     /// Forgets which addresses guests came from: to be called every few seconds.
     pub fn sweep(&self) {
         self.0.guest_rates.iter().for_each(Rates::sweep);

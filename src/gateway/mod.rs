@@ -138,6 +138,12 @@ impl Gateway {
         self.inner.sessions.count()
     }
 
+    /// Guests who have a session.
+    #[must_use]
+    pub fn guests(&self) -> Vec<UserId> {
+        self.inner.sessions.guests()
+    }
+
     /// Ends all sessions of an account that was switched off: their connections close with 4014.
     pub async fn disconnect_user(&self, user: UserId) {
         for (session, outbox) in self.inner.sessions.end_all_of(user) {

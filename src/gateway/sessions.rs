@@ -95,6 +95,12 @@ impl Sessions {
         self.sessions.len()
     }
 
+    /// Guests who have one, each as often as they have one.
+    pub(super) fn guests(&self) -> Vec<UserId> {
+        let users = self.sessions.iter().map(|session| (session.presence.user.id, session.presence.user.is_guest));
+        users.filter(|(_, is_guest)| *is_guest).map(|(id, _)| id).collect()
+    }
+
     /// Makes a session with its first connection. `None` when the account has as many as it may have.
     pub(super) fn open(
         &self,

@@ -152,6 +152,31 @@ impl Store {
         })
     }
 
+    /// Lets all that `user` is logged in with last until `expires_at`, unless it lasts longer already.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn extend_refresh_families(&self, user: UserId, expires_at: OffsetDateTime) -> Result<()> {
+        let expires_us = micros(expires_at);
+        transaction!(self, |tx| {
+            sqlx::query("UPDATE refresh_families SET expires_us = $2 WHERE user_id = $1 AND expires_us < $2")
+                .bind(user.0)
+                .bind(expires_us)
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query(
+                "UPDATE refresh_tokens SET expires_us = $2 WHERE is_used = FALSE AND expires_us < $2
+                     AND family_id IN (SELECT id FROM refresh_families WHERE user_id = $1)",
+            )
+            .bind(user.0)
+            .bind(expires_us)
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
     /// Ends the family that a token, used or not, belongs to; false when there is none.
     ///
     /// # Errors
