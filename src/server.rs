@@ -166,6 +166,7 @@ impl Server {
         let mut background = JoinSet::new();
         background.spawn(try_timers());
         background.spawn(upkeep(Arc::clone(&api)));
+        background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
         background.spawn(sweep(store.clone(), rooms));
         api.health.check_store(&store).await;
         health.set_started();
@@ -271,6 +272,17 @@ async fn upkeep(api: Arc<Api>) {
         api.limits.sweep();
         api.auth.sweep();
         api.health.check_store(&api.store).await;
+    }
+}
+
+/// Keeps connected guests from being forgotten, for ever.
+async fn keep_guests(auth: Auth, gateway: Gateway) {
+    let mut ticks = tokio::time::interval(auth.guests_kept_for().unsigned_abs() / 4);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = auth.keep_guests(&gateway.guests()).await {
+            tracing::warn!(%error, "connected guests were not kept");
+        }
     }
 }
 
