@@ -27,7 +27,6 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -132,6 +131,10 @@ async fn serve(
     let reading = async {
         let departure = Reader::new(connection, requests).read(&mut stream).await;
         connection.outbox.end(End::Gone);
+        if departure == Departure::Lost {
+            // The grace begins now, not when what is under way has ended.
+            connection.lose();
+        }
         departure
     };
     let processing = connection.process(user, waiting);
@@ -211,11 +214,18 @@ impl Connection {
         CloseFrame { code: CloseCode::from(reason.code), reason: reason.text().into() }
     }
 
+    /// Gives the session up as lost, if there is one.
+    fn lose(&self) {
+        if let Some(attachment) = self.attachment.get() {
+            self.gateway.lose_session(attachment);
+        }
+    }
+
     async fn settle(&self, departure: Departure) {
-        let Some(attachment) = self.attachment.get() else { return };
-        match departure {
-            Departure::Closed => self.gateway.end_session(attachment).await,
-            Departure::Lost => self.gateway.lose_session(attachment),
+        match (departure, self.attachment.get()) {
+            (Departure::Closed, Some(attachment)) => self.gateway.end_session(attachment).await,
+            // Once more: the session may have been made after the connection was gone.
+            _ => self.lose(),
         }
     }
 }
@@ -228,9 +238,9 @@ struct LossGuard<'a> {
 
 impl Drop for LossGuard<'_> {
     fn drop(&mut self) {
-        if let (true, Some(attachment)) = (self.armed, self.connection.attachment.get()) {
+        if self.armed {
             self.connection.outbox.end(End::Gone);
-            self.connection.gateway.lose_session(attachment);
+            self.connection.lose();
         }
     }
 }
@@ -240,7 +250,7 @@ struct Reader<'a> {
     connection: &'a Connection,
     requests: mpsc::Sender<Box<Request>>,
     /// What may be sent before somebody authenticated; then the account's allowance counts.
-    allowance: Mutex<Allowance>,
+    allowance: Allowance,
     malformed: Budget,
     opened_at: Instant,
     heard_at: Instant,
@@ -254,7 +264,7 @@ impl<'a> Reader<'a> {
         Self {
             connection,
             requests,
-            allowance: Mutex::new(Allowance::new(config.rates, connection.now())),
+            allowance: Allowance::new(config.rates, connection.now()),
             malformed: Budget::new(config.malformed_per_minute),
             opened_at: Instant::now(),
             heard_at: Instant::now(),
@@ -373,11 +383,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether a message is over the rate; then it was answered.
-    fn refuse(&self, is_frame: bool, request_id: &Option<RequestId>) -> bool {
+    fn refuse(&mut self, is_frame: bool, request_id: &Option<RequestId>) -> bool {
         let now = self.connection.now();
         let verdict = match self.connection.attachment.get() {
             Some(attachment) => attachment.session.allowance.lock().take(is_frame, now),
-            None => self.allowance.lock().take(is_frame, now),
+            None => self.allowance.take(is_frame, now),
         };
         if verdict == Verdict::Granted {
             return false;

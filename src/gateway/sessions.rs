@@ -211,9 +211,9 @@ impl Sessions {
 }
 
 impl Attachment {
-    /// Notes that the connection is gone. False when another has the session by now.
+    /// Notes that the connection is gone. False when that is known, or another has the session by now.
     pub(super) fn lose(&self) -> bool {
-        self.with_current(|state| state.outbox = None).is_some()
+        self.with_current(|state| state.outbox.take().is_some()) == Some(true)
     }
 
     /// Notes that the client has read the newest token.
@@ -297,7 +297,7 @@ mod tests {
         let sessions = sessions();
         let attachment = open(&sessions, 1, "token").expect("opens");
         assert!(!sessions.expire(&attachment), "it has a connection");
-        assert!(attachment.lose());
+        assert!(attachment.lose() && !attachment.lose(), "once");
         let resumed = sessions.resume(attachment.session.presence.id, "token", outbox()).expect("resumes");
         assert!(!sessions.expire(&attachment), "it was resumed");
         assert!(resumed.attachment.lose() && sessions.expire(&resumed.attachment));
