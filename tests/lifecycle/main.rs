@@ -50,7 +50,7 @@ impl Program {
         Self { child, data_dir }
     }
 
-    /// Waits until it says how to reach it, and gives its URL.
+    /// Waits until it says how to reach it, and gives its URL. What it says after that, nobody reads: it must not mind.
     fn url(&mut self) -> String {
         let lines = BufReader::new(self.child.stdout.take().expect("piped")).lines();
         let url = lines.map_while(Result::ok).find_map(|line| {
