@@ -157,6 +157,7 @@ impl Connection {
         let session = &attachment.session.presence;
         tracing::Span::current().record("session_id", tracing::field::display(session.id));
         tracing::Span::current().record("user_id", tracing::field::display(session.user.id));
+        tracing::debug!("session begun or resumed");
         // One processor sets it, and only where it was not set.
         let _ = self.attachment.set(attachment);
     }

@@ -52,6 +52,7 @@ async fn upgrade(State(gateway): State<Gateway>, request: Request) -> Response {
             let connection = async move {
                 if let Some(socket) = socket.await {
                     run(gateway, socket, arrival).await;
+                    tracing::debug!("connection ended");
                 }
             };
             tokio::spawn(connection.instrument(span));

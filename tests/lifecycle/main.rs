@@ -1,5 +1,6 @@
 //! How a server starts, drains and stops, as a process and with real signals.
 
+mod private_logs;
 #[path = "../support/mod.rs"]
 mod support;
 
