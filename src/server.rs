@@ -172,7 +172,7 @@ impl Server {
         background.spawn(try_timers());
         background.spawn(upkeep(Arc::clone(&api)));
         background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
-        background.spawn(sweep(store.clone(), rooms));
+        background.spawn(sweep(store.clone(), rooms, gateway.clone()));
         api.health.check_store(&store).await;
         health.set_started();
         Ok(Running { settings, addresses, health, gateway, media, store, stop, listeners, background })
@@ -291,11 +291,12 @@ async fn keep_guests(auth: Auth, gateway: Gateway) {
 }
 
 /// Forgets what has run out, for ever.
-async fn sweep(store: Store, rooms: Rooms) {
+async fn sweep(store: Store, rooms: Rooms, gateway: Gateway) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
         rooms.sweep().await;
+        gateway.sweep();
         sweep_store(&store).await;
     }
 }

@@ -73,6 +73,11 @@ impl Allowance {
             Verdict::Over
         }
     }
+
+    /// Whether a new one would allow no more.
+    pub(super) fn is_whole(&self, now: Micros) -> bool {
+        [&self.messages, &self.frames].iter().all(|(bucket, refused)| bucket.is_full(now) && refused.is_unspent(now))
+    }
 }
 
 /// A token bucket: full at first, refilled continuously.
@@ -94,14 +99,26 @@ impl Bucket {
 
     /// Whether one more is within the rate.
     fn take(&mut self, now: Micros) -> bool {
-        let refill = now.since(self.refilled_at).0.saturating_mul(u64::from(self.rate.per_second));
-        self.level = self.level.saturating_add(refill).min(u64::from(self.rate.burst) * MESSAGE);
+        self.level = self.level_at(now);
         self.refilled_at = now;
         let enough = self.level >= MESSAGE;
         if enough {
             self.level -= MESSAGE;
         }
         enough
+    }
+
+    fn is_full(&self, now: Micros) -> bool {
+        self.level_at(now) == self.most()
+    }
+
+    fn level_at(&self, now: Micros) -> u64 {
+        let refill = now.since(self.refilled_at).0.saturating_mul(u64::from(self.rate.per_second));
+        self.level.saturating_add(refill).min(self.most())
+    }
+
+    fn most(&self) -> u64 {
+        u64::from(self.rate.burst) * MESSAGE
     }
 }
 
@@ -121,9 +138,13 @@ impl Budget {
         Self { most, used: 0, began_at: Micros::ZERO }
     }
 
+    fn is_unspent(&self, now: Micros) -> bool {
+        self.used == 0 || now.since(self.began_at) >= MINUTE
+    }
+
     /// Counts one. False for the last that may happen within a minute, and for those after it.
     pub(super) fn spend(&mut self, now: Micros) -> bool {
-        if self.used == 0 || now.since(self.began_at) >= MINUTE {
+        if self.is_unspent(now) {
             self.began_at = now;
             self.used = 0;
         }
@@ -156,6 +177,19 @@ mod tests {
         assert_eq!(verdicts[..5], [Verdict::Granted; 5]);
         assert_eq!(verdicts[5..], [Verdict::Refused, Verdict::Refused, Verdict::Over, Verdict::Over]);
         assert_eq!(allowance.take(true, Micros::ZERO), Verdict::Granted, "audio has a rate of its own");
+    }
+
+    #[test]
+    fn an_allowance_is_whole_when_all_of_it_has_come_back() {
+        let rates = Rates { messages: Rate { per_second: 1, burst: 2 }, refused_messages: 3, ..Rates::default() };
+        let mut allowance = Allowance::new(rates, Micros::ZERO);
+        assert!(allowance.is_whole(Micros::ZERO));
+        assert_eq!(allowance.take(false, Micros::ZERO), Verdict::Granted);
+        assert!(!allowance.is_whole(Micros(999_999)) && allowance.is_whole(Micros::from_secs(1)));
+        let refused = (0..3).map(|_| allowance.take(false, Micros::from_secs(1))).last();
+        assert_eq!(refused, Some(Verdict::Refused));
+        assert!(!allowance.is_whole(Micros::from_secs(60)), "the refusal counts for a minute");
+        assert!(allowance.is_whole(Micros::from_secs(61)));
     }
 
     #[test]

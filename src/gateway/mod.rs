@@ -144,6 +144,11 @@ impl Gateway {
         self.inner.sessions.guests()
     }
 
+    /// Forgets what accounts without sessions have used up and got back. To be called every minute or so.
+    pub fn sweep(&self) {
+        self.inner.sessions.sweep(self.inner.rooms.now());
+    }
+
     /// Ends all sessions of an account that was switched off: their connections close with 4014.
     pub async fn disconnect_user(&self, user: UserId) {
         for (session, outbox) in self.inner.sessions.end_all_of(user) {

@@ -203,10 +203,15 @@ impl Sessions {
             return;
         }
         metrics().gateway.sessions.decrement(1.0);
-        self.accounts.remove_if_mut(&presence.user.id, |_, account| {
+        // What the account has used up stays known, or reconnecting would give it back.
+        if let Some(mut account) = self.accounts.get_mut(&presence.user.id) {
             account.sessions.retain(|id| *id != presence.id);
-            account.sessions.is_empty()
-        });
+        }
+    }
+
+    /// Forgets accounts without sessions once all of their allowance has come back.
+    pub(super) fn sweep(&self, now: Micros) {
+        self.accounts.retain(|_, account| !account.sessions.is_empty() || !account.allowance.lock().is_whole(now));
     }
 }
 
@@ -233,7 +238,10 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{gateway::outbox::OutboxLimits, rooms::Link};
+    use crate::{
+        gateway::{limits::Verdict, outbox::OutboxLimits},
+        rooms::Link,
+    };
 
     fn sessions() -> Sessions {
         Sessions::new(Rates::default(), 2)
@@ -315,7 +323,22 @@ mod tests {
         assert!(sessions.end(&one));
         assert!(open(&sessions, 4, "d").is_some());
         assert_eq!(sessions.end_all_of(one.session.presence.user.id).len(), 2);
+        sessions.sweep(Micros::ZERO);
         assert_eq!((sessions.count(), sessions.accounts.len()), (0, 0));
         assert!(!two.lose(), "it is over");
+    }
+
+    #[test]
+    fn connecting_anew_gives_no_new_allowance() {
+        let sessions = sessions();
+        let first = open(&sessions, 1, "a").expect("opens");
+        while first.session.allowance.lock().take(false, Micros::ZERO) == Verdict::Granted {}
+        assert!(sessions.end(&first));
+        sessions.sweep(Micros::ZERO);
+        let second = open(&sessions, 2, "b").expect("opens");
+        assert_ne!(second.session.allowance.lock().take(false, Micros::ZERO), Verdict::Granted);
+        assert!(sessions.end(&second));
+        sessions.sweep(Micros::from_secs(60));
+        assert_eq!(sessions.accounts.len(), 0, "it has come back");
     }
 }
