@@ -55,6 +55,36 @@ on_both!(
     a_closed_store_is_unavailable,
 );
 
+/// Whoever asks is told to come back, rather than that all went well in a file that nobody will find again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_taken_away_is_unavailable_until_it_is_back() {
+    let database = TestDatabase::sqlite();
+    let TestDatabase::Sqlite(dir) = &database else { panic!("a folder") };
+    let store = open(&database.url()).await;
+    let anna = user(&store, "Anna").await;
+    let aside = dir.with_extension("aside");
+    std::fs::rename(dir, &aside).expect("moved away");
+    std::fs::create_dir(dir).expect("nothing in its place");
+    for round in 0..3 {
+        let name = format!("user{round}");
+        let read = at_once(8, |_| {
+            let store = store.clone();
+            async move { store.user(anna.id).await }
+        });
+        for outcome in read.await {
+            assert!(matches!(outcome, Err(StoreError::Unavailable(_))), "{outcome:?}");
+        }
+        let written = store.create_user(NewUser::named(name)).await;
+        assert!(matches!(written, Err(StoreError::Unavailable(_))), "{written:?}");
+        assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    }
+    std::fs::remove_dir(dir).expect("no new database was made");
+    std::fs::rename(&aside, dir).expect("put back");
+    assert_eq!(store.user(anna.id).await, Ok(Some(anna)));
+    user(&store, "Berta").await;
+    store.close().await;
+}
+
 /// Several processes that start at once on a new database all find it up to date.
 async fn check_first_starts(database: TestDatabase) {
     let stores = at_once(5, |_| {

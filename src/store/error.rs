@@ -115,12 +115,13 @@ fn is_interrupted(code: Option<&str>) -> bool {
     matches!(code, Some("40P01" | "40001"))
 }
 
-/// Codes of what passes by itself. SQLite: busy, locked, I/O error, full, cannot open (in the low byte of extended codes).
+/// Codes of what passes by itself. SQLite: busy, locked, read-only (as is a file that was moved), I/O error, full, cannot open
+/// (in the low byte of extended codes).
 /// PostgreSQL's classes: 08 connection, 53 resources, 55 locks, 57 operator, 58 system.
 fn is_passing(code: Option<&str>) -> bool {
     match code {
         Some(code) if code.len() == 5 => ["08", "53", "55", "57", "58"].contains(&&code[..2]),
-        Some(code) => code.parse::<u32>().is_ok_and(|code| [5, 6, 10, 13, 14].contains(&(code & 0xff))),
+        Some(code) => code.parse::<u32>().is_ok_and(|code| [5, 6, 8, 10, 13, 14].contains(&(code & 0xff))),
         None => false,
     }
 }
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn only_what_passes_is_worth_another_try() {
-        for passing in ["5", "6", "261", "517", "13", "53300", "57P01", "08006"] {
+        for passing in ["5", "6", "8", "261", "517", "1032", "13", "53300", "57P01", "08006"] {
             assert!(is_passing(Some(passing)), "{passing}");
         }
         for lasting in ["1", "19", "2067", "23505", "42P01", ""] {

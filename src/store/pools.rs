@@ -1,6 +1,6 @@
 //! Connections to either database, and the little in which the two differ.
 
-use std::{str::FromStr, time::Duration};
+use std::{os::unix::fs::MetadataExt, path::Path, str::FromStr, sync::OnceLock, time::Duration};
 
 use sqlx::{
     ConnectOptions, Connection, Pool, Postgres, SqlSafeStr, Sqlite, Transaction,
@@ -124,18 +124,38 @@ async fn open_sqlite(url: &str, connections: u32) -> Result<(Pools, Pools)> {
         .busy_timeout(WAIT)
         .log_statements(LevelFilter::Trace)
         .log_slow_statements(LevelFilter::Warn, SLOW);
+    let pool = while_in_place(options.get_filename());
     // A connection that is closed takes a database in memory with it, so that one has a single connection that stays.
-    let one =
-        PoolOptions::<Sqlite>::new().max_connections(1).acquire_timeout(WAIT).idle_timeout(None).max_lifetime(None);
+    let one = pool.clone().max_connections(1).acquire_timeout(WAIT).idle_timeout(None).max_lifetime(None);
     let writers = one.connect_with(options.clone()).await.map_err(open_error)?;
     migrate_sqlite(&writers).await?;
+    // From here on the file is there. Were it taken away, a new one in its place would be empty: no database is better.
+    let options = options.create_if_missing(false);
+    writers.set_connect_options(options.clone());
     let readers = if url.contains(":memory:") || url.contains("mode=memory") {
         writers.clone()
     } else {
-        let many = PoolOptions::<Sqlite>::new().max_connections(connections.saturating_sub(1).max(1));
+        let many = pool.max_connections(connections.saturating_sub(1).max(1));
         many.acquire_timeout(WAIT).connect_with(options).await.map_err(open_error)?
     };
     Ok((Pools::Sqlite(writers), Pools::Sqlite(readers)))
+}
+
+/// Pools that give up connections to `file` once it is another than at their first use, or none: what they wrote would be
+/// lost.
+fn while_in_place(file: &Path) -> PoolOptions<Sqlite> {
+    let (file, known) = (file.to_owned(), OnceLock::new());
+    PoolOptions::new().before_acquire(move |_, _| {
+        // A database in memory is no file, then as now.
+        let now = identity(&file);
+        let in_place = *known.get_or_init(|| now) == now;
+        Box::pin(async move { Ok(in_place) })
+    })
+}
+
+/// What tells a file from another that has its path later.
+fn identity(file: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(file).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Brings the tables up to date. Only PostgreSQL keeps two processes from doing so at once: here the slower one fails, and finds it done
@@ -214,7 +234,7 @@ mod tests {
             |migrations: Migrations| migrations.iter().map(|(version, name, _)| (*version, *name)).collect::<Vec<_>>();
         assert_eq!(names(SQLITE), names(POSTGRES));
         for folder in ["sqlite", "postgres"] {
-            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
             let files = std::fs::read_dir(path).expect("the folder is there");
             let mut files: Vec<_> =
                 files.map(|file| file.expect("readable").file_name().into_string().expect("UTF-8")).collect();
