@@ -159,6 +159,7 @@ impl Server {
             store: store.clone(),
             auth,
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
+            gateway: gateway.clone(),
             media: media.clone(),
             health: Arc::clone(&health),
             limits: Limits::new(config::http_limits(&settings)),

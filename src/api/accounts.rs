@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::{
-    gateway::{ErrorCode, UserView},
+    gateway::{ErrorCode, Role, UserView},
     ids::UserId,
 };
 use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
@@ -163,12 +163,17 @@ async fn own_user(Caller(user): Caller) -> Answer<UserView> {
     Answer::of(user)
 }
 
-/// What to change of an account.
+/// What to change of an account; what is absent stays.
 #[derive(Deserialize, ToSchema)]
 struct UserChange {
-    /// 1 to 64 printable characters.
+    /// 1 to 64 printable characters. Only by oneself.
+    #[serde(default)]
     #[schema(example = "John D.")]
-    display_name: String,
+    display_name: Option<String>,
+    /// Off, the account cannot come in by password, token or resume, and its sessions end at once (4014). Only by an
+    /// administrator, and not of themselves.
+    #[serde(default)]
+    is_active: Option<bool>,
 }
 
 /// Changes one's own account.
@@ -179,7 +184,7 @@ async fn change_own_user(
     Caller(caller): Caller,
     Body(change): Body<UserChange>,
 ) -> ApiResult<Answer<UserView>> {
-    change_account(&api, caller.id, &change).await
+    change_account(&api, &caller, caller.id, &change).await
 }
 
 /// An account.
@@ -190,8 +195,8 @@ async fn user(State(api): State<Arc<Api>>, _: Caller, PathOf(id): PathOf<UserId>
     Ok(Answer::of(user.view()))
 }
 
-/// Changes an account, which must be one's own.
-#[utoipa::path(put, path = "/api/users/{id}", tag = "accounts", params(("id" = UserId, Path, description = "One's own id")),
+/// Changes an account: one's own name, or, for an administrator, whether another may come in.
+#[utoipa::path(put, path = "/api/users/{id}", tag = "accounts", params(("id" = UserId, Path, description = "The account's id")),
     request_body = UserChange,
     responses((status = OK, description = "The account as it is now", body = Answer<UserView>)))]
 async fn change_user(
@@ -200,16 +205,40 @@ async fn change_user(
     PathOf(id): PathOf<UserId>,
     Body(change): Body<UserChange>,
 ) -> ApiResult<Answer<UserView>> {
-    if id != caller.id {
-        return Err(ApiError::new(ErrorCode::PermissionDenied, "an account can only be changed by its owner"));
-    }
-    change_account(&api, id, &change).await
+    change_account(&api, &caller, id, &change).await
 }
 
-async fn change_account(api: &Api, id: UserId, change: &UserChange) -> ApiResult<Answer<UserView>> {
-    check_printable("display_name", &change.display_name, DISPLAY_NAME_CHARS_MAX).map_err(ApiError::invalid)?;
-    let user = api.store.set_display_name(id, &change.display_name).await?.ok_or_else(no_such_user)?;
+async fn change_account(api: &Api, caller: &UserView, id: UserId, change: &UserChange) -> ApiResult<Answer<UserView>> {
+    check_change(caller, id, change)?;
+    if let Some(display_name) = &change.display_name {
+        api.store.set_display_name(id, display_name).await?.ok_or_else(no_such_user)?;
+    }
+    if let Some(is_active) = change.is_active {
+        if !api.store.set_active(id, is_active).await? {
+            return Err(no_such_user());
+        }
+        tracing::info!(user = %id, by = %caller.id, is_active, "an administrator switched an account");
+        if !is_active {
+            api.gateway.disconnect_user(id).await;
+        }
+    }
+    let user = api.store.user(id).await?.ok_or_else(no_such_user)?;
     Ok(Answer::of(user.view()))
+}
+
+fn check_change(caller: &UserView, id: UserId, change: &UserChange) -> ApiResult<()> {
+    let denied = |why: &str| Err(ApiError::new(ErrorCode::PermissionDenied, why));
+    let own = id == caller.id;
+    if change.is_active.is_some() && (caller.role != Role::Admin || own) {
+        return denied("only an administrator can switch an account on or off, and only another's");
+    }
+    match &change.display_name {
+        Some(_) if !own => denied("an account's name can only be changed by its owner"),
+        Some(name) => check_printable("display_name", name, DISPLAY_NAME_CHARS_MAX).map_err(ApiError::invalid),
+        None if change.is_active.is_none() && own => Err(ApiError::invalid("nothing to change: give a display_name")),
+        None if change.is_active.is_none() => denied("an account can only be changed by its owner"),
+        None => Ok(()),
+    }
 }
 
 fn no_such_user() -> ApiError {

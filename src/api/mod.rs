@@ -50,6 +50,7 @@ use self::{
 };
 use crate::{
     auth::Auth,
+    gateway::Gateway,
     media::Media,
     rooms::directory::Directory,
     settings::Settings,
@@ -68,6 +69,8 @@ pub struct Api {
     pub auth: Auth,
     /// Channels.
     pub directory: Directory,
+    /// The sessions that are connected.
+    pub gateway: Gateway,
     /// The media workers.
     pub media: Media,
     /// Where the server is in its life.

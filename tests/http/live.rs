@@ -165,6 +165,38 @@ async fn speech_shows_in_the_figures() {
 }
 
 #[tokio::test]
+async fn switching_an_account_off_ends_its_sessions() {
+    run(Database::Sqlite, as_configured, async |nobody: &Client| {
+        let (admin, ben) = (nobody.register("admin").await, nobody.register("ben").await);
+        let id = admin.channel("General", false).await;
+        let mut talker = Talker::connect(&ben).await;
+        talker.join(&id).await.expect("there is room");
+        let account = format!("/api/users/{}", ben.id());
+        ben.put(&account, json!({"is_active": true})).await.expect_error(403, "PERMISSION_DENIED");
+        let own = format!("/api/users/{}", admin.id());
+        admin.put(&own, json!({"is_active": false})).await.expect_error(403, "PERMISSION_DENIED");
+
+        let off = admin.put(&account, json!({"is_active": false})).await.expect(200);
+        assert_eq!(off["data"]["is_active"], false);
+        let closed = timeout(PATIENCE, async {
+            loop {
+                if let ClientEvent::Closed(closed) = talker.events.recv().await.expect("told before the end") {
+                    return closed;
+                }
+            }
+        });
+        let closed = closed.await.expect("the session ends");
+        assert_eq!((closed.code, closed.reconnect, closed.resume), (4014, false, false));
+        eventually(&admin, &format!("/api/channels/{id}"), |channel| channel["current_users"] == 0).await;
+        ben.get("/api/users/me").await.expect_error(401, "UNAUTHENTICATED");
+
+        admin.put(&account, json!({"is_active": true})).await.expect(200);
+        ben.get("/api/users/me").await.expect(200);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn moderation_reaches_those_in_voice() {
     run(Database::Sqlite, as_configured, async |nobody: &Client| {
         let (anna, ben) = (nobody.register("anna").await, nobody.register("ben").await);
