@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-/// Why the server did not start.
+/// Why the server did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The log's filter is none.
@@ -67,6 +67,9 @@ pub enum StartError {
     /// The system does not say where a port is.
     #[error("cannot tell which port was taken: {0}")]
     LocalAddress(io::Error),
+    /// Nobody serves a port any more.
+    #[error("a port is no longer served; the log says why")]
+    ListenerEnded,
     /// The signals that stop the server cannot be waited for.
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
@@ -86,19 +89,24 @@ const SWEEP: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 ///
-/// When it cannot start.
+/// When it cannot start, or cannot go on.
 pub async fn run(settings: Settings) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(StartError::Signals)?;
     logs::init(settings.log.format, &settings.log.level)?;
-    let running = Server::start(settings).await?;
+    let mut running = Server::start(settings).await?;
     running.announce().await;
-    let name = signals.next().await;
-    tracing::info!(signal = name, deadline_s = running.settings.server.drain_deadline_s, "draining");
+    let outcome = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, deadline_s = running.settings.server.drain_deadline_s, "draining");
+            Ok(())
+        }
+        () = running.listener_ended() => Err(StartError::ListenerEnded),
+    };
     tokio::select! {
         () = running.stop() => tracing::info!("stopped"),
         name = signals.next() => tracing::warn!(signal = name, "stopping at once"),
     }
-    Ok(())
+    outcome
 }
 
 /// The signals that stop the server.
@@ -185,6 +193,13 @@ impl Running {
     #[must_use]
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Returns when a port is no longer served, which only a fault of ours brings about.
+    async fn listener_ended(&mut self) {
+        if let Some(Err(error)) = self.listeners.join_next().await {
+            tracing::error!(%error, "a listener ended");
+        }
     }
 
     /// Says that no new sessions are wanted; nothing else changes.

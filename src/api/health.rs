@@ -143,11 +143,16 @@ struct HealthState {
     status: &'static str,
 }
 
-/// Whether the process works at all. Depends on nothing else.
+/// Whether the process works: every media worker runs. Depends on nothing outside it.
 #[utoipa::path(get, path = "/health/live", tag = "health", security(()),
-    responses((status = OK, description = "It does", body = Answer<HealthState>)))]
-async fn live() -> Answer<HealthState> {
-    Answer::of(HealthState { status: "live" })
+    responses((status = OK, description = "It does", body = Answer<HealthState>),
+        (status = SERVICE_UNAVAILABLE, description = "`TEMPORARILY_UNAVAILABLE`: it must be started anew", body = ErrorBody)))]
+async fn live(State(api): State<Arc<Api>>) -> ApiResult<Answer<HealthState>> {
+    if MediaHealth::of(&api.media).status == OK {
+        return Ok(Answer::of(HealthState { status: "live" }));
+    }
+    let why = "a media worker has ended: the server must be started anew";
+    Err(AppError::retry(ErrorCode::TemporarilyUnavailable, why, RETRY_AFTER_S).into())
 }
 
 /// Whether new sessions are welcome: not before everything has started, and not while the server drains.
