@@ -7,7 +7,7 @@ use antiphon_loadtest::{
     ServerUrl,
     load::{
         Churn, NodeConfig, Outcome, Phases, Relay, RelayConfig, RelayProcess, Shape, measure_node, measure_relay,
-        pin_process,
+        pin_process, yield_to_swarm,
     },
 };
 use anyhow::{Context, Result};
@@ -269,7 +269,11 @@ async fn floor(shape: &Shape, bundle_ms: Option<f64>, cpus: &[usize]) -> Result<
 }
 
 fn run_async(future: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .on_thread_start(yield_to_swarm)
+        .enable_all()
+        .build()?;
     runtime.block_on(future)
 }
 

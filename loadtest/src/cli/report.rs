@@ -166,8 +166,9 @@ impl Report {
 fn details(text: &mut String, node: &Outcome) {
     let percent = node.loss() * 100.0;
     *text += &format!(
-        "\n{} of {} deliveries lost ({percent:.4} %), {} altered, {} over the gateway, {} duplicates dropped by clients\n",
-        node.lost, node.expected, node.corrupt, node.over_gateway, node.dropped_as_duplicate
+        "\n{} of {} deliveries lost ({percent:.4} %), {} altered, {} over the gateway, {} duplicates dropped by clients, \
+         {} datagrams opened with no key\n",
+        node.lost, node.expected, node.corrupt, node.over_gateway, node.dropped_as_duplicate, node.unopened
     );
     if let Some((cpu, cores)) = node.cpu.zip(node.cpu_cores) {
         let (seconds, user) = (cpu.seconds, cpu.user_share * 100.0);
@@ -181,9 +182,10 @@ fn details(text: &mut String, node: &Outcome) {
             times.count, times.p50_ms, times.p99_ms
         );
     }
-    if let Some(churn) = node.churn {
+    if let Some(churn) = &node.churn {
+        let why = churn.first_failure.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
         *text += &format!(
-            "{} others joined, {} left, {} failed, {} were not begun; {} deliveries to them\n",
+            "{} others joined, {} left, {} failed{why}, {} were not begun; {} deliveries to them\n",
             churn.joins, churn.leaves, churn.failures, churn.skipped, node.to_passers
         );
     }

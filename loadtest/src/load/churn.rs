@@ -44,7 +44,7 @@ impl Churn {
 }
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ChurnOutcome {
     /// Joins that succeeded.
     pub joins: u64,
@@ -52,6 +52,8 @@ pub struct ChurnOutcome {
     pub leaves: u64,
     /// Visits that failed somewhere.
     pub failures: u64,
+    /// Why the first of them did.
+    pub first_failure: Option<String>,
     /// Visits not begun, since as many as may be were under way.
     pub skipped: u64,
 }
@@ -76,6 +78,7 @@ struct Visits {
     slots: Mutex<Vec<usize>>,
     made: AtomicUsize,
     counters: Counters,
+    first_failure: Mutex<Option<String>>,
 }
 
 /// Lets people come and go until `until`, and waits for the last to go. Slots from `first_slot` on are theirs.
@@ -100,6 +103,7 @@ pub(super) async fn churn(
         slots,
         made: AtomicUsize::new(0),
         counters: Counters::default(),
+        first_failure: Mutex::default(),
     });
     let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / churn.per_second));
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -116,7 +120,8 @@ pub(super) async fn churn(
         tasks.spawn(async move {
             if let Err(error) = visits.visit(number).await {
                 visits.counters.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%error, "a visit failed");
+                tracing::debug!(%error, "a visit failed");
+                lock(&visits.first_failure).get_or_insert_with(|| error.to_string());
             }
             drop(permit);
         });
@@ -128,6 +133,7 @@ pub(super) async fn churn(
         joins: read(&visits.counters.joins),
         leaves: read(&visits.counters.leaves),
         failures: read(&visits.counters.failures),
+        first_failure: lock(&visits.first_failure).take(),
         skipped: read(&visits.counters.skipped),
     })
 }

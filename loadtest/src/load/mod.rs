@@ -30,7 +30,7 @@ pub use churn::{Churn, ChurnOutcome};
 pub use outcome::{ClientHealth, Joins, Outcome, Resident};
 pub use process::CpuUsed;
 pub use relay::{Relay, RelayConfig};
-pub use run::{NodeConfig, RelayProcess, Shape, Stage, measure_node, measure_relay, pin_process};
+pub use run::{NodeConfig, RelayProcess, Shape, Stage, measure_node, measure_relay, pin_process, yield_to_swarm};
 pub use schedule::Phases;
 pub use tally::TimesSummary;
 

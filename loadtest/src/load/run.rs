@@ -16,7 +16,10 @@ use antiphon_core::{
     prng::Prng,
     seal::Key,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     LoadError,
@@ -27,7 +30,7 @@ use super::{
     process::{CpuSample, command_of, resident_bytes},
     schedule::{Phases, places},
     swarm::{Measured, NewClient, Plan, Progress, Role, Swarm, SwarmClock, SwarmConfig, ToSwarm},
-    system::{pin, raise_open_files},
+    system::{lower_priority, pin, raise_open_files},
     wire::{RelayWire, Wire},
 };
 use crate::{
@@ -43,6 +46,9 @@ const BIND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// After the last client was bound: until the node, too, knows that its datagrams arrive.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// How far the threads of the gateway sessions stand back when they share a CPU with the swarm: a tenth of its share.
+const GATEWAY_NICENESS: i32 = 10;
 
 /// Files besides one WebSocket and one UDP socket for each client.
 const OPEN_FILES_EXTRA: u64 = 128;
@@ -109,6 +115,14 @@ pub enum Stage {
     Binding(usize, usize),
     /// Speaking for so long of so long; so many frames have been delivered.
     Speaking(Duration, Duration, u64),
+}
+
+/// Lets the calling thread stand back behind those that measure; for the threads of the runtime that holds the gateway
+/// sessions.
+pub fn yield_to_swarm() {
+    if let Err(error) = lower_priority(GATEWAY_NICENESS) {
+        tracing::debug!(%error, "the gateway's threads keep their priority");
+    }
 }
 
 /// Binds the process to these CPUs; to be called before it starts threads.
@@ -195,7 +209,7 @@ struct SwarmThread {
     _stop: StopOnDrop,
     progress: Arc<Progress>,
     clock: SwarmClock,
-    thread: JoinHandle<std::io::Result<Option<Measured>>>,
+    thread: JoinHandle<()>,
 }
 
 impl SwarmThread {
@@ -210,9 +224,11 @@ impl SwarmThread {
         let (messages, messages_rx) = mpsc::channel(MESSAGES_MAX);
         let progress = Arc::new(Progress::default());
         let (config, seen) = (shape.swarm_config(clock), Arc::clone(&progress));
-        let thread = std::thread::Builder::new()
-            .name("swarm".to_owned())
-            .spawn(move || Swarm::new(config, messages_rx, seen).run())?;
+        let thread = std::thread::Builder::new().name("swarm".to_owned()).spawn(move || {
+            if let Err(error) = Swarm::new(config, messages_rx, seen).run() {
+                tracing::error!(%error, "the load client's sockets failed");
+            }
+        })?;
         let stop = StopOnDrop(messages.clone());
         Ok(Self { messages, _stop: stop, progress, clock, thread })
     }
@@ -234,13 +250,17 @@ impl SwarmThread {
     }
 
     /// Carries out the plan; meanwhile notes the memory of its process.
-    async fn run(self, plan: Plan, stage: &(dyn Fn(Stage) + Sync)) -> Result<(Measured, Vec<Resident>), LoadError> {
+    async fn run(&self, plan: Plan, stage: &(dyn Fn(Stage) + Sync)) -> Result<(Measured, Vec<Resident>), LoadError> {
         let (pid, warm_up, measured) = (plan.pid, plan.warm_up, plan.measured);
-        self.messages.send(ToSwarm::Run(Box::new(plan))).await.map_err(|_| LoadError::SwarmEnded)?;
+        let (done, mut outcome) = oneshot::channel();
+        self.messages.send(ToSwarm::Run(Box::new(plan), done)).await.map_err(|_| LoadError::SwarmEnded)?;
         let begun = Instant::now() + warm_up;
         let mut resident = Vec::new();
         let mut next_sample = begun;
-        while !self.thread.is_finished() {
+        let measured_frames = loop {
+            if let Ok(done) = tokio::time::timeout(Duration::from_millis(100), &mut outcome).await {
+                break done.map_err(|_| LoadError::SwarmEnded)?;
+            }
             let now = Instant::now();
             if let Some(pid) = pid.filter(|_| now >= next_sample && now < begun + measured) {
                 resident.push(Resident { at_s: (now - begun).as_secs_f64(), bytes: resident_bytes(pid)? });
@@ -248,13 +268,11 @@ impl SwarmThread {
             }
             let spoken = now.saturating_duration_since(begun).min(measured);
             stage(Stage::Speaking(spoken, measured, self.progress.delivered.load(Ordering::Relaxed)));
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        };
         if let Some(pid) = pid {
             resident.push(Resident { at_s: measured.as_secs_f64(), bytes: resident_bytes(pid)? });
         }
-        let measured = self.thread.join().map_err(|_| LoadError::SwarmEnded)??;
-        Ok((measured.ok_or(LoadError::SwarmEnded)?, resident))
+        Ok((measured_frames, resident))
     }
 }
 

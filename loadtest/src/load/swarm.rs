@@ -18,7 +18,7 @@ use antiphon_core::{
     ids::ChannelId,
     wire::{datagram::DATAGRAM_BYTES_MAX, frame::FrameKind},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     payload::Payload,
@@ -109,8 +109,8 @@ pub(super) enum ToSwarm {
     Remove(usize),
     Message(usize, Box<ServerMessage>),
     Resumed(usize, Vec<ChannelJoined>),
-    Run(Box<Plan>),
-    /// End without having run.
+    /// Carry this out, and tell what it came to.
+    Run(Box<Plan>, oneshot::Sender<Measured>),
     Stop,
 }
 
@@ -188,6 +188,7 @@ pub(super) struct Swarm {
 struct Run {
     start: Instant,
     plan: Plan,
+    done: oneshot::Sender<Measured>,
     schedule: Schedule,
     /// The process' CPU time when the measured time began, and what it used until its end.
     cpu_before: Option<CpuSample>,
@@ -221,15 +222,20 @@ impl Swarm {
         }
     }
 
-    /// Runs until a run is over; `None` when it was stopped before.
-    pub(super) fn run(mut self) -> io::Result<Option<Measured>> {
+    /// Runs until it is told to stop. What a plan came to goes to whoever gave it; the clients stay and are swept, so
+    /// that those on their way out can leave in good order.
+    pub(super) fn run(mut self) -> io::Result<()> {
         loop {
             self.send_due();
             if !self.take_messages()? {
-                return Ok(None);
+                return Ok(());
             }
-            if self.advance_run()? {
-                return self.finish().map(Some);
+            if self.advance_run()?
+                && let Some(run) = self.run.take()
+            {
+                let measured = self.measured(&run)?;
+                // Whoever gave the plan may have given up.
+                let _unheard = run.done.send(measured);
             }
             let now = Instant::now();
             if self.cursor > 0 || now >= self.next_sweep {
@@ -253,7 +259,7 @@ impl Swarm {
                 Ok(ToSwarm::Remove(slot)) => self.remove(slot)?,
                 Ok(ToSwarm::Message(slot, message)) => self.message(slot, &message),
                 Ok(ToSwarm::Resumed(slot, channels)) => self.resumed(slot, &channels),
-                Ok(ToSwarm::Run(plan)) => self.begin(*plan),
+                Ok(ToSwarm::Run(plan, done)) => self.begin(*plan, done),
                 Ok(ToSwarm::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => return Ok(false),
                 Err(mpsc::error::TryRecvError::Empty) => break,
             }
@@ -320,7 +326,7 @@ impl Swarm {
         }
     }
 
-    fn begin(&mut self, plan: Plan) {
+    fn begin(&mut self, plan: Plan, done: oneshot::Sender<Measured>) {
         let mut counts: Vec<usize> = Vec::new();
         for &(slot, channel) in &plan.speakers {
             counts.resize(counts.len().max(channel + 1), 0);
@@ -335,7 +341,7 @@ impl Swarm {
         let measured_from = realtime_ns() + ns(FRAME + plan.warm_up);
         self.tally.window_ns = measured_from..measured_from + ns(plan.measured);
         let schedule = Schedule::new(plan.places.clone());
-        let run = Run { start, plan, schedule, cpu_before: None, cpu: None, began: false, stopped: false };
+        let run = Run { start, plan, done, schedule, cpu_before: None, cpu: None, began: false, stopped: false };
         self.run = Some(run);
         self.lateness = Times::new();
         self.sweep_gap = Times::new();
@@ -452,30 +458,28 @@ impl Swarm {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<Measured> {
+    fn measured(&self, run: &Run) -> io::Result<Measured> {
         let mut stayers_of_channel: Vec<u64> = vec![0; self.speakers_of_channel.len()];
-        for client in self.clients.iter().flatten().filter(|client| client.role == Role::Stays) {
-            if let Some(count) = stayers_of_channel.get_mut(client.channel) {
+        let (mut receive_drops, mut dropped_as_duplicate) = (self.gone_drops, self.gone_duplicates);
+        for client in self.clients.iter().flatten() {
+            receive_drops += u64::from(client.socket.dropped()?);
+            dropped_as_duplicate += client.wire.duplicates();
+            if let Some(count) = stayers_of_channel.get_mut(client.channel).filter(|_| client.role == Role::Stays) {
                 *count += 1;
             }
         }
         let listeners = |speaker: &Speaker| stayers_of_channel[speaker.channel].saturating_sub(1);
-        let sent = self.speakers.iter().map(|speaker| speaker.counted).sum();
-        let expected = self.speakers.iter().map(|speaker| speaker.counted * listeners(speaker)).sum();
-        for slot in 0..self.clients.len() {
-            self.remove(slot)?;
-        }
         Ok(Measured {
-            sent,
-            expected,
-            tally: self.tally,
-            dropped_as_duplicate: self.gone_duplicates,
+            sent: self.speakers.iter().map(|speaker| speaker.counted).sum(),
+            expected: self.speakers.iter().map(|speaker| speaker.counted * listeners(speaker)).sum(),
+            tally: self.tally.clone(),
+            dropped_as_duplicate,
             unopened: self.unopened,
-            lateness: self.lateness,
-            sweep_gap: self.sweep_gap,
-            receive_drops: self.gone_drops,
-            cpu: self.run.as_ref().and_then(|run| run.cpu),
-            measured: self.run.map(|run| run.plan.measured).unwrap_or_default(),
+            lateness: self.lateness.clone(),
+            sweep_gap: self.sweep_gap.clone(),
+            receive_drops,
+            cpu: run.cpu,
+            measured: run.plan.measured,
         })
     }
 }

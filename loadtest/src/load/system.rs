@@ -203,6 +203,16 @@ pub(super) fn pin(cpus: &[usize]) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) })
 }
 
+/// Lowers the calling thread's priority.
+pub(super) fn lower_priority(by: i32) -> io::Result<()> {
+    // A new niceness of exactly -1 is taken for a failure, which callers only log.
+    // SAFETY: the call takes and gives plain numbers.
+    match unsafe { libc::nice(by) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Raises the limit of open files as far as the system allows, and returns it.
 pub(super) fn raise_open_files() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use antiphon_core::replay::ReplayWindow;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -12,27 +13,17 @@ use crate::voice::Route;
 const LATENCY_US_MAX: u64 = 60_000_000;
 
 /// What one receiver has of one speaker.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen {
-    /// The highest sequence plus one; 0 before the first.
-    next: u32,
-    /// Bit n: the one n below the highest.
-    window: u64,
-}
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen(ReplayWindow);
 
 impl Seen {
-    /// Whether this sequence is here for the first time, as far as the last 64 tell; an older one counts as there
+    /// Whether this sequence is here for the first time, as far as the last 1,024 tell; an older one counts as there
     /// before, so that a loss is never hidden.
     pub(super) fn first(&mut self, sequence: u32) -> bool {
-        if sequence >= self.next {
-            let ahead = sequence + 1 - self.next;
-            self.window = self.window.checked_shl(ahead).unwrap_or(0) | 1;
-            self.next = sequence + 1;
-            return true;
+        let first = self.0.check(sequence.into());
+        if first {
+            self.0.accept(sequence.into());
         }
-        let bit = 1_u64.checked_shl(self.next - 1 - sequence).unwrap_or(0);
-        let first = bit != 0 && self.window & bit == 0;
-        self.window |= bit;
         first
     }
 }
@@ -178,9 +169,8 @@ mod tests {
         let order = [0, 1, 5, 3, 3, 4, 2, 0, 70, 69, 7, 70];
         let first: Vec<bool> = order.iter().map(|sequence| seen.first(*sequence)).collect();
         assert_eq!(first, [true, true, true, true, false, true, true, false, true, true, true, false],);
-        assert!(!seen.first(5), "64 behind is too old to tell");
-        assert!(seen.first(1_000));
-        assert!(!seen.first(70));
+        assert!(seen.first(2_000));
+        assert!(!seen.first(71), "too old to tell");
     }
 
     #[test]
