@@ -12,4 +12,5 @@ mod joining;
 mod membership;
 mod resuming;
 mod server;
+mod turmoil;
 mod udp;

@@ -1,0 +1,131 @@
+//! Everything at once: people with several sessions join, leave, speak, mute, lose their connections, resume, are removed
+//! and come back, in channels with too few places, while moderators are busy. Then everyone goes, and nothing is left.
+
+use std::sync::Arc;
+
+use antiphon_core::{
+    engine::Counter,
+    gateway::{AudioBytes, AudioData, LeaveChannel, MediaTransport, Recover, ServerMessage, SetVoiceState, StartAudio},
+    ids::{ChannelId, UserId},
+    prng::Prng,
+};
+
+use crate::{
+    client::{Client, join, resume},
+    server::Server,
+};
+
+const PEOPLE: u64 = 12;
+const SESSIONS_EACH: u64 = 2;
+const STEPS: u64 = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_when_everyone_has_gone() {
+    let server = Arc::new(Server::start().await);
+    let owner = server.guest("owner").await.user.id;
+    let mut channels = Vec::new();
+    for places in [3, 8, 100] {
+        channels.push(server.channel(owner, places).await);
+    }
+    let channels: Arc<[ChannelId]> = channels.into();
+    let (mut tasks, mut people) = (tokio::task::JoinSet::new(), Vec::new());
+    for person in 0..PEOPLE {
+        let tokens = server.guest(&format!("person{person}")).await;
+        people.push(tokens.user.id);
+        for session in 0..SESSIONS_EACH {
+            let (server, channels) = (Arc::clone(&server), Arc::clone(&channels));
+            let token = tokens.access_token.clone();
+            tasks.spawn(async move { somebody(&server, &token, &channels, person * 100 + session).await });
+        }
+    }
+    {
+        let (server, channels) = (Arc::clone(&server), Arc::clone(&channels));
+        tasks.spawn(async move { a_moderator(&server, owner, &people, &channels).await });
+    }
+    tasks.join_all().await;
+
+    let mut joins = 0;
+    for channel in channels.iter() {
+        joins += server.rooms.traffic(*channel).await.joins;
+        assert_eq!(server.rooms.occupancy(*channel), 0);
+        assert!(server.rooms.members(*channel).await.is_empty());
+    }
+    assert!(joins > PEOPLE * SESSIONS_EACH * 5, "only {joins} joins: too little went on");
+    assert_eq!(server.gateway.sessions_count(), 0);
+    // The workers have been told everything by now; they take it in turn by turn.
+    let left = || {
+        let engine = server.media.counters().engine;
+        [Counter::MembersPresent, Counter::ChannelsOpen, Counter::SessionsOpen].map(|counter| engine[counter])
+    };
+    let empty = async {
+        while left() != [0, 0, 0] {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(crate::server::PATIENCE, empty).await.is_ok(), "left behind: {:?}", left());
+    assert_eq!(server.media.counters().engine[Counter::CommandsRefused], 0, "a command named what does not exist");
+}
+
+/// One session's life, drawn from `seed`; it ends with a goodbye.
+async fn somebody(server: &Server, token: &str, channels: &[ChannelId], seed: u64) {
+    let mut prng = Prng::new(seed);
+    let mut client = Client::with_token(server, token).await;
+    for step in 0..STEPS {
+        let channel_id = channels[prng.next_u64() as usize % channels.len()];
+        match prng.next_u64() % 10 {
+            0..4 => {
+                let media =
+                    if prng.next_u64().is_multiple_of(3) { MediaTransport::Websocket } else { MediaTransport::Udp };
+                client.request(join(channel_id, media)).await;
+            }
+            4 | 5 => _ = client.request(LeaveChannel { channel_id }).await,
+            6 => {
+                let muted = Some(prng.next_u64().is_multiple_of(2));
+                client.request(SetVoiceState { channel_id, muted, deafened: muted }).await;
+            }
+            7 => {
+                client.request(StartAudio { channel_id }).await;
+                let data = AudioBytes(vec![0xfc; 40]);
+                let sequence = Some(step as u16);
+                client.send(AudioData { channel_id, data, sequence, timestamp: None, kind: None, level: None }).await;
+            }
+            8 => {
+                let (resumed, answer) = Client::resume(server, resume(&client.lose())).await;
+                client = resumed;
+                if let Some(one) = answer.channels.first() {
+                    let position = one.joined.position.clone();
+                    let recover = Recover { channel_id: one.joined.channel_id, position };
+                    let answer = client.request(recover).await;
+                    // Or it was removed between the two.
+                    assert!(matches!(answer, ServerMessage::Recovered(_) | ServerMessage::Error(_)), "{answer:?}");
+                }
+            }
+            _ => {
+                // Without awaiting the answers: they are carried out in order all the same.
+                client.send(join(channel_id, MediaTransport::Udp)).await;
+                client.send(LeaveChannel { channel_id }).await;
+            }
+        }
+        client.passed_over.clear();
+    }
+    client.close(1000).await;
+}
+
+/// Kicks, mutes and changes channels until the others should be done.
+async fn a_moderator(server: &Server, by: UserId, people: &[UserId], channels: &[ChannelId]) {
+    let mut prng = Prng::new(7);
+    for _ in 0..STEPS * 4 {
+        let target = people[prng.next_u64() as usize % people.len()];
+        let channel = channels[prng.next_u64() as usize % channels.len()];
+        match prng.next_u64() % 4 {
+            0 => _ = server.rooms.kick(channel, target, by, None).await,
+            1 => _ = server.rooms.set_server_mute(channel, target, prng.next_u64().is_multiple_of(2), by).await,
+            2 => server.rooms.set_priority(channel, target, prng.next_u64().is_multiple_of(2)).await,
+            _ => {
+                let changed = server.store.channel(channel).await.expect("asked").expect("there");
+                server.rooms.channel_changed(changed).await;
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+}
