@@ -171,3 +171,60 @@ impl Joins {
         Self { times, seconds: took.as_secs_f64(), cpu_ms_per_join }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome() -> Outcome {
+        let mut lateness = Times::new();
+        (0..1_000).for_each(|number| lateness.record_us(number * 10));
+        let mut tally = super::super::tally::Tally::new();
+        (tally.delivered, tally.to_passers, tally.datagrams) = (1_900, 100, 500);
+        Outcome::new(
+            "node",
+            &Measured {
+                sent: 200,
+                expected: 2_000,
+                tally,
+                dropped_as_duplicate: 0,
+                unopened: 0,
+                lateness,
+                sweep_gap: Times::new(),
+                receive_drops: 0,
+                cpu: Some(CpuUsed { seconds: 0.004, user_share: 0.5 }),
+                measured: Duration::from_secs(2),
+            },
+        )
+    }
+
+    #[test]
+    fn figures_follow_from_what_was_counted() {
+        let outcome = outcome();
+        assert_eq!((outcome.lost, outcome.loss()), (100, 0.05));
+        assert_eq!(outcome.cpu_us_per_delivery, Some(2.0), "4 ms for 2,000 deliveries, passers' included");
+        assert_eq!(outcome.cpu_cores, Some(0.002));
+        assert_eq!((outcome.delivered_per_s, outcome.frames_per_datagram), (1_000.0, 4.0));
+    }
+
+    #[test]
+    fn a_client_that_was_late_or_full_is_the_bottleneck() {
+        let mut outcome = outcome();
+        assert_eq!(outcome.bottleneck(Duration::from_millis(10)), None);
+        let late = outcome.bottleneck(Duration::from_millis(9)).expect("9.9 ms late");
+        assert!(late.contains("9.9 ms"), "{late}");
+        outcome.client.receive_drops = 7;
+        assert!(outcome.bottleneck(Duration::from_secs(1)).expect("full").contains("7 datagrams"));
+    }
+
+    #[test]
+    fn memory_grows_from_the_first_minute_on() {
+        let mut outcome = outcome();
+        let at = |at_s, bytes| Resident { at_s, bytes };
+        outcome.resident = vec![at(0.0, 50), at(60.0, 100), at(120.0, 103)];
+        let growth = outcome.resident_growth().expect("two minutes");
+        assert!((growth - 0.03).abs() < 1e-9);
+        outcome.resident.truncate(2);
+        assert_eq!(outcome.resident_growth(), None);
+    }
+}
