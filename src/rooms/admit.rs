@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use antiphon_core::{
-    gateway::{ErrorCode, JoinChannel, MediaMode, MediaTransport, UserView},
+    gateway::{ErrorCode, JoinChannel, MediaMode, MediaTransport, Role, UserView},
     ids::ChannelId,
     permission::{Action, Decision, Standing, decide},
 };
@@ -45,9 +45,14 @@ impl Rooms {
         let store = &self.inner.store;
         let membership = store.membership(channel, user.id).await?;
         let banned = store.active_ban(channel, user.id, OffsetDateTime::now_utc()).await?.is_some();
+        // The session remembers the role that it began with: one taken away meanwhile counts at once.
+        let server = match user.role {
+            Role::Admin => store.user(user.id).await?.map_or(Role::User, |user| user.role),
+            Role::User => Role::User,
+        };
         let standing = Standing {
             user: user.id,
-            server: user.role,
+            server,
             channel: membership.as_ref().map(|membership| membership.role),
             guest: user.is_guest,
             banned,

@@ -6,7 +6,8 @@ use antiphon::{
 };
 use antiphon_core::{
     gateway::{
-        Cipher, ErrorCode, JoinChannel, LeaveChannel, LeaveReason, MediaMode, MediaTransport, Position, ServerMessage,
+        Cipher, ErrorCode, JoinChannel, LeaveChannel, LeaveReason, MediaMode, MediaTransport, Position, Role,
+        ServerMessage,
     },
     ids::ChannelId,
 };
@@ -222,6 +223,20 @@ async fn advertised_addresses_are_the_ones_set() {
     let channel = server.channel(anna.id(), 10).await;
     let joined = anna.join(channel, MediaTransport::Udp).await;
     assert_eq!(joined.voice.udp.expect("udp").udp, advertised);
+}
+
+#[tokio::test]
+async fn an_administrator_is_one_no_longer_than_the_database_says() {
+    let server = Server::start().await;
+    let owner = server.guest("owner").await.user.id;
+    let channel = server.make_channel(owner, 10, true).await.id;
+    let tokens = server.guest("root").await;
+    server.store.set_role(tokens.user.id, Role::Admin).await.expect("granted");
+    let mut root = Client::with_token(&server, &tokens.access_token).await;
+    root.join(channel, MediaTransport::Websocket).await;
+    root.request(LeaveChannel { channel_id: channel }).await;
+    server.store.set_role(tokens.user.id, Role::User).await.expect("revoked");
+    assert_eq!(root.refused(join(channel, MediaTransport::Websocket)).await, ErrorCode::ChannelNotFound);
 }
 
 #[tokio::test]
