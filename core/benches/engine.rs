@@ -21,8 +21,6 @@ use uuid::Uuid;
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
-const CHANNEL: ChannelId = ChannelId(Uuid::from_u128(1));
-const GROUP: GroupId = GroupId(9);
 const WORKER: WorkerIndex = WorkerIndex(0);
 /// Between two batches: the least that the engine's bound on a stream's frames allows.
 const STEP: Micros = Micros(2_500);
@@ -66,6 +64,7 @@ impl Output for Sink {
 
 /// A client's side of a UDP session.
 struct Client {
+    channel: ChannelId,
     session: MediaSessionId,
     cipher: Cipher,
     key: Key,
@@ -74,9 +73,9 @@ struct Client {
 }
 
 impl Client {
-    fn new(session: u32, cipher: Cipher) -> Self {
+    fn new(channel: ChannelId, session: u32, cipher: Cipher) -> Self {
         let key = Key::new(cipher, &vec![7; cipher.key_bytes()]).expect("the cipher's length");
-        Self { session: MediaSessionId(session), cipher, key, counter: 0, sequence: 0 }
+        Self { channel, session: MediaSessionId(session), cipher, key, counter: 0, sequence: 0 }
     }
 
     fn stream(&self) -> StreamId {
@@ -108,27 +107,27 @@ impl Client {
 
     /// The commands that make this client a member.
     fn join(&self) -> [Command; 3] {
-        let (session, cipher) = (self.session, self.cipher);
+        let (channel, session, cipher) = (self.channel, self.session, self.cipher);
         let udp = Some(MemberUdp { session, worker: WORKER, cipher });
         let flags = MemberFlags::default();
         [
             Command::AddSession { session, cipher, key: vec![7; cipher.key_bytes()] },
-            Command::AddMember { channel: CHANNEL, stream: self.stream(), udp, flags, last_sequence: None },
-            Command::AttachStream { session, stream: self.stream(), channel: CHANNEL, home: WORKER },
+            Command::AddMember { channel, stream: self.stream(), udp, flags, last_sequence: None },
+            Command::AttachStream { session, stream: self.stream(), channel, home: WORKER },
         ]
     }
 
     fn leave(&self) -> [Command; 3] {
         let (session, stream) = (self.session, self.stream());
         [
-            Command::RemoveMember { channel: CHANNEL, stream },
+            Command::RemoveMember { channel: self.channel, stream },
             Command::DetachStream { session, stream },
             Command::RemoveSession { session },
         ]
     }
 }
 
-/// A worker with one channel whose members all hear by UDP.
+/// A worker with channels whose members all hear by UDP.
 struct Node {
     now: Micros,
     proven_at: Micros,
@@ -138,7 +137,10 @@ struct Node {
 }
 
 impl Node {
-    fn new(members: u32, cipher: Cipher) -> Self {
+    /// Clients follow each other by channel: one of each channel, then the next of each.
+    fn new(channels: u32, members: u32, cipher: Cipher) -> Self {
+        let ids: Vec<_> = (1..=channels).map(|channel| ChannelId(Uuid::from_u128(channel.into()))).collect();
+        let channel_of = |client: u32| ids[(client % channels) as usize];
         let mut node = Self {
             now: Micros::from_secs(100),
             proven_at: Micros::ZERO,
@@ -148,12 +150,13 @@ impl Node {
                 datagram_bytes_max: DATAGRAM_BYTES_MAX,
             }),
             sink: Sink::default(),
-            clients: (1..=members).map(|session| Client::new(session, cipher)).collect(),
+            clients: (0..channels * members).map(|n| Client::new(channel_of(n), n + 1, cipher)).collect(),
         };
-        node.command(Command::OpenChannel { channel: CHANNEL, max_speakers: 0 });
-        let (key_id, key) = (KeyId::FIRST, vec![9; cipher.key_bytes()]);
-        let (channel, group, activate_at) = (CHANNEL, GROUP, node.now);
-        node.command(Command::SetGroupKey { channel, group, cipher, key_id, key, activate_at });
+        for (group, &channel) in (1..).map(GroupId).zip(&ids) {
+            node.command(Command::OpenChannel { channel, max_speakers: 0 });
+            let (key_id, key, activate_at) = (KeyId::FIRST, vec![9; cipher.key_bytes()], node.now);
+            node.command(Command::SetGroupKey { channel, group, cipher, key_id, key, activate_at });
+        }
         let joins: Vec<_> = node.clients.iter().flat_map(Client::join).collect();
         joins.into_iter().for_each(|command| node.command(command));
         node.prove();
@@ -201,9 +204,23 @@ impl Node {
 
 /// One batch of one frame from each speaker: opened, checked, bundled, sealed, handed to the socket for all members.
 /// The time is the whole batch's; each speaker's own variant is in it.
-#[divan::bench(args = [(2, 1), (8, 1), (8, 4), (200, 1), (200, 4), (200, 10), (2000, 10)])]
+#[divan::bench(args = [(2, 1), (8, 1), (8, 4), (200, 1), (200, 4), (200, 10), (200, 20), (200, 60), (2000, 10)])]
 fn route(bencher: Bencher<'_, '_>, (members, speakers): (u32, usize)) {
     route_with(bencher, Cipher::Aes128Gcm, members, speakers);
+}
+
+/// One of each of 1,000 channels of eight speaks at once: what a worker finds in no cache.
+#[divan::bench]
+fn route_a_thousand_channels(bencher: Bencher<'_, '_>) {
+    const CHANNELS: u32 = 1_000;
+    let node = RefCell::new(Node::new(CHANNELS, 8, Cipher::Aes128Gcm));
+    let before = node.borrow().sink.datagrams;
+    let mut batch = node.borrow_mut().next_batch(CHANNELS as usize);
+    node.borrow_mut().take_batch(&mut batch);
+    assert_eq!(node.borrow().sink.datagrams - before, 7 * u64::from(CHANNELS));
+    bencher
+        .with_inputs(|| node.borrow_mut().next_batch(CHANNELS as usize))
+        .bench_local_refs(|batch| node.borrow_mut().take_batch(batch));
 }
 
 /// The same with the other cipher.
@@ -213,12 +230,13 @@ fn route_chacha20(bencher: Bencher<'_, '_>, (members, speakers): (u32, usize)) {
 }
 
 fn route_with(bencher: Bencher<'_, '_>, cipher: Cipher, members: u32, speakers: usize) {
-    let node = RefCell::new(Node::new(members, cipher));
+    let node = RefCell::new(Node::new(1, members, cipher));
     let mut batch = node.borrow_mut().next_batch(speakers);
     let before = node.borrow().sink.datagrams;
     node.borrow_mut().take_batch(&mut batch);
     let sent = node.borrow().sink.datagrams - before;
-    assert_eq!(sent, u64::from(members - u32::from(speakers == 1)), "everyone hears somebody else");
+    let expected = u64::from(members - u32::from(speakers == 1));
+    assert!(sent >= expected && (speakers > 10 || sent == expected), "everyone hears somebody else: {sent}");
     bencher
         .with_inputs(|| node.borrow_mut().next_batch(speakers))
         .bench_local_refs(|batch| node.borrow_mut().take_batch(batch));
@@ -227,8 +245,8 @@ fn route_with(bencher: Bencher<'_, '_>, cipher: Cipher, members: u32, speakers: 
 /// Somebody joins a channel of so many, and leaves it.
 #[divan::bench(args = [1, 100, 10_000])]
 fn join_and_leave(bencher: Bencher<'_, '_>, members: u32) {
-    let node = RefCell::new(Node::new(members, Cipher::Aes128Gcm));
-    let guest = Client::new(members + 1, Cipher::Aes128Gcm);
+    let node = RefCell::new(Node::new(1, members, Cipher::Aes128Gcm));
+    let guest = Client::new(node.borrow().clients[0].channel, members + 1, Cipher::Aes128Gcm);
     bencher
         .with_inputs(|| guest.join().into_iter().chain(guest.leave()).collect::<Vec<_>>())
         .bench_local_values(|commands| commands.into_iter().for_each(|command| node.borrow_mut().command(command)));
