@@ -4,6 +4,8 @@
 //! Every operation takes who asks, asks [`decide`] whether they may, changes the database and then tells [`Rooms`].
 //! Should the server die in between, the database is right and nobody is in voice any more.
 
+use std::collections::BTreeMap;
+
 use antiphon_core::{
     gateway::{ChannelView, ErrorCode, MemberView, Role, UserView},
     ids::{ChannelId, UserId},
@@ -185,13 +187,15 @@ impl Directory {
     /// As [`Directory::channel`].
     pub async fn members(&self, caller: &UserView, id: ChannelId) -> Result<Vec<DirectoryMember>> {
         self.enter(caller, id).await?;
-        let mut voices = self.rooms.members(id).await;
+        // In the order of their ids, which is that of their age.
+        let voices = self.rooms.members(id).await.into_iter().map(|voice| (voice.user_id, voice));
+        let mut voices: BTreeMap<UserId, MemberView> = voices.collect();
         let mut members: Vec<DirectoryMember> = Vec::new();
         for (user, membership) in self.store.memberships(id).await? {
-            let voice = voices.iter().position(|voice| voice.user_id == user.id).map(|at| voices.swap_remove(at));
+            let voice = voices.remove(&user.id);
             members.push(DirectoryMember { user: user.view(), membership: Some(membership), voice });
         }
-        members.extend(voices.into_iter().map(|voice| DirectoryMember {
+        members.extend(voices.into_values().map(|voice| DirectoryMember {
             user: voice.user.clone(),
             membership: None,
             voice: Some(voice),

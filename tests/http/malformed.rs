@@ -9,7 +9,7 @@ use crate::{Database, client::Client, run};
 
 const BODIES: usize = 10_000;
 
-/// A route and a body that would be right, whose fields are all needed.
+/// A route and a body that would be right, and would not be with a field less.
 fn routes(channel: &str, user: &str) -> Vec<(Method, String, Value)> {
     let credentials = json!({"username": "mallory", "password": "correct horse"});
     let below = |path: &str| format!("/api/channels/{channel}{path}");
@@ -108,7 +108,8 @@ async fn ten_thousand_malformed_bodies_each_get_a_clear_answer() {
             let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
             assert_eq!(answer.status, 400, "{number}: {method} {path} {shown}: {}", answer.text);
             let sentence = answer.expect_error(400, "INVALID_INPUT");
-            assert!(sentence.starts_with("the body "), "{shown}: {sentence}");
+            let is_clear = ["the body ", "nothing to change"].iter().any(|start| sentence.starts_with(start));
+            assert!(is_clear, "{shown}: {sentence}");
         }
         assert_eq!(panics(nobody).await, panics_before);
         alice.get("/api/users/me").await.expect(200);
