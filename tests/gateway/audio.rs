@@ -12,12 +12,15 @@ use antiphon_core::{
 
 use crate::{
     client::{Client, join, of_type, resume},
-    server::Server,
+    server::{PATIENCE, Server},
     udp::Udp,
 };
 
 /// How long a frame lasts: who speaks faster is cut off.
 const FRAME: Duration = Duration::from_millis(20);
+
+/// Long enough for an answer, where none is to come.
+const A_WHILE: Duration = Duration::from_millis(200);
 
 fn audio(channel: ChannelId, sequence: u16) -> AudioData {
     AudioData {
@@ -225,11 +228,11 @@ async fn a_resumed_session_speaks_and_hears_with_new_keys() {
 
     let (mut berta, resumed) = Client::resume(&server, resume(&berta.lose())).await;
     // The old UDP session works until the new one is bound.
-    assert!(old_udp.is_served().await);
+    assert!(old_udp.is_served(PATIENCE).await);
     let mut new_udp = Udp::connected(resumed.channels[0].joined.voice.udp.as_ref().expect("udp")).await;
     new_udp.rotate(&berta.expect(of_type!(KeyRotated)).await);
     anna_udp.rotate(&anna.expect(of_type!(KeyRotated)).await);
-    while old_udp.is_served().await {}
+    while old_udp.is_served(A_WHILE).await {}
 
     anna_udp.speak(own.voice.stream_id, 1, b"to berta").await;
     let frames = new_udp.media().await.frames.expect("opens");
@@ -247,7 +250,7 @@ async fn an_old_udp_session_ends_also_when_the_new_one_is_never_bound() {
     let setup = anna.join(channel, MediaTransport::Udp).await.voice.udp.expect("udp");
     let mut old_udp = Udp::connected(&setup).await;
     Client::resume(&server, resume(&anna.lose())).await;
-    while old_udp.is_served().await {}
+    while old_udp.is_served(A_WHILE).await {}
 }
 
 #[tokio::test]
@@ -262,7 +265,7 @@ async fn a_leaver_is_neither_heard_nor_served() {
     anna_udp.speak(own.voice.stream_id, 1, b"opus").await;
     berta_udp.media().await;
     anna.request(LeaveChannel { channel_id: channel }).await;
-    assert!(!anna_udp.is_served().await, "the UDP session went with the last channel");
+    assert!(!anna_udp.is_served(A_WHILE).await, "the UDP session went with the last channel");
     anna_udp.speak(own.voice.stream_id, 2, b"opus").await;
     berta_udp.stays_silent().await;
     let stats = server.rooms.traffic(channel).await;

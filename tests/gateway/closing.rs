@@ -30,7 +30,7 @@ fn assert_closed((code, reason): (u16, serde_json::Value), expected: u16, reconn
 
 #[tokio::test]
 async fn whoever_does_not_authenticate_in_time() {
-    let server = Server::with(|gateway, _| gateway.authentication = Duration::from_millis(50)).await;
+    let server = Server::with(|gateway, _| gateway.authentication = Duration::from_millis(500)).await;
     let mut client = Client::connect(&server).await;
     client.send(Heartbeat {}).await;
     client.expect(of_type!(HeartbeatAck)).await;
@@ -194,10 +194,10 @@ async fn a_node_that_drains() {
     let (mut anna, berta) = (server.client("anna").await, server.client("berta").await);
     let drained = tokio::spawn({
         let gateway = server.gateway.clone();
-        async move { gateway.drain("restart", Duration::from_millis(300), vec!["http://other".to_owned()]).await }
+        async move { gateway.drain("restart", Duration::from_secs(3), vec!["http://other".to_owned()]).await }
     });
     let reconnect = anna.expect(of_type!(Reconnect)).await;
-    assert_eq!((reconnect.reason.as_str(), reconnect.grace_ms), ("restart", 300));
+    assert_eq!((reconnect.reason.as_str(), reconnect.grace_ms), ("restart", 3_000));
     assert_eq!(reconnect.nodes, ["http://other"]);
     let refused = Client::open(&server, "/ws", &[]).await.map(|_| ()).expect_err("no new connections");
     assert_eq!(refused.status(), 503);

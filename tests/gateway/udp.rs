@@ -76,25 +76,24 @@ impl Udp {
         let mut plaintext = [0; 16];
         Bind { client_clock: Micros(1) }.write(&mut plaintext);
         self.send(PacketType::Bind, &plaintext).await;
-        let answer = self.answer().await.expect("a BindAck");
+        let answer = self.answer(PATIENCE).await.expect("a BindAck");
         Ping { client_clock: Micros(2), node_clock: answer.node_clock }.write(&mut plaintext);
         self.send(PacketType::Ping, &plaintext).await;
-        self.answer().await.expect("a Pong");
+        self.answer(PATIENCE).await.expect("a Pong");
     }
 
-    /// Whether a Ping is still answered.
-    pub(crate) async fn is_served(&mut self) -> bool {
+    /// Whether a Ping is answered within some time.
+    pub(crate) async fn is_served(&mut self, within: Duration) -> bool {
         let mut plaintext = [0; 16];
         Ping { client_clock: Micros(3), node_clock: Micros(0) }.write(&mut plaintext);
         self.send(PacketType::Ping, &plaintext).await;
-        self.answer().await.is_some()
+        self.answer(within).await.is_some()
     }
 
-    async fn answer(&mut self) -> Option<Answer> {
+    async fn answer(&mut self, within: Duration) -> Option<Answer> {
         let mut buffer = [0; 1_500];
         loop {
-            let received =
-                tokio::time::timeout(Duration::from_millis(500), self.socket.recv(&mut buffer)).await.ok()?;
+            let received = tokio::time::timeout(within, self.socket.recv(&mut buffer)).await.ok()?;
             let length = received.expect("receives");
             let header = Header::parse(&buffer[..length]).expect("a native datagram");
             if header.packet_type != PacketType::Media {
