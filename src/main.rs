@@ -15,8 +15,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Antiphon, a voice server: voice channels over encrypted UDP, with accounts, an HTTP API and a WebSocket gateway.
 ///
-/// Without any settings it serves this machine alone, with its data in ./antiphon-data. Settings come from settings.toml and from
-/// environment variables such as ANTIPHON_SERVER__HOST; docs/configuration.md lists them all, and `antiphon config` shows what is in force.
+/// Without any settings it serves this machine alone, with its data in ./antiphon-data. Settings come from
+/// settings.toml and from environment variables such as ANTIPHON_SERVER__HOST; docs/configuration.md lists them all,
+/// and `antiphon config` shows what is in force.
 #[derive(Parser)]
 #[command(name = "antiphon", version, max_term_width = 100)]
 struct Arguments {
@@ -29,7 +30,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the server (what happens without a command, too). SIGTERM or Ctrl-C lets clients go elsewhere first; a second one ends it at once
+    /// Run the server (what happens without a command, too). SIGTERM or Ctrl-C lets clients go elsewhere first; a
+    /// second one ends it at once
     Serve,
     /// Print the settings in force as TOML, each with where it was set, secrets hidden
     Config {

@@ -550,7 +550,8 @@ async fn two_secrets_count_while_one_is_replaced(context: Context) {
 
 const ISSUER: &str = "https://id.example";
 
-/// An RSA key as the JWT library takes it: the PKCS #1 part (RFC 8017 A.1.2) behind the 26 bytes of a 2048-bit key's PKCS #8 wrapping.
+/// An RSA key as the JWT library takes it: the PKCS #1 part (RFC 8017 A.1.2) behind the 26 bytes of a 2048-bit key's
+/// PKCS #8 wrapping.
 fn rsa_key(keys: &RsaKeyPair) -> EncodingKey {
     let pkcs8 = keys.as_der().expect("it can be written");
     EncodingKey::from_rsa_der(&pkcs8.as_ref()[26..])

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::future::Future;
+use std::{future::Future, os::unix::fs::PermissionsExt};
 
 use antiphon::store::{
     Attempt, Ban, Bucket, Channel, ChannelChange, ChannelRole, LOGIN_PLACE_REMEMBERED, Lifetimes, Membership,
@@ -106,6 +106,35 @@ async fn many_may_start_at_once_on_a_new_sqlite_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_may_start_at_once_on_a_new_postgres_database() {
     check_first_starts(TestDatabase::postgres().await).await;
+}
+
+#[tokio::test]
+async fn only_its_owner_may_read_a_sqlite_file() {
+    let database = TestDatabase::sqlite();
+    let store = open(&database.url()).await;
+    user(&store, "Anna").await;
+    let TestDatabase::Sqlite(dir) = &database else { unreachable!("it is one") };
+    let files: Vec<_> = std::fs::read_dir(dir).expect("readable").map(|file| file.expect("readable")).collect();
+    assert!(files.len() > 1, "the file and its log");
+    for file in files {
+        assert_eq!(file.metadata().expect("there").permissions().mode() & 0o777, 0o600, "{:?}", file.path());
+    }
+    store.close().await;
+    let nowhere = Store::open("sqlite:/nowhere/antiphon.db").await.expect_err("there is no such folder");
+    assert!(matches!(&nowhere, StoreError::Corrupt(text) if text.contains("/nowhere/antiphon.db")), "{nowhere}");
+}
+
+#[tokio::test]
+async fn a_database_in_memory_is_one_database() {
+    let store = open("sqlite::memory:").await;
+    let ids = at_once(10, |index| {
+        let store = store.clone();
+        async move { user(&store, &format!("user{index}")).await.id }
+    });
+    for id in ids.await {
+        assert!(store.user(id).await.expect("works").is_some());
+    }
+    store.close().await;
 }
 
 /// What a check gets: an open store, and its database.
@@ -728,7 +757,8 @@ async fn many_writers_wait_for_each_other(Context { store, url }: Context) {
     other.close().await;
 }
 
-/// Changes to the same few rows from all sides: they may find that others were faster, but none fails for having met another.
+/// Changes to the same few rows from all sides: they may find that others were faster, but none fails for having met
+/// another.
 async fn whatever_happens_at_once_waits_its_turn(Context { store, .. }: Context) {
     let anna = user(&store, "Anna").await;
     let mut others = Vec::new();

@@ -1,8 +1,8 @@
 //! What keeps passwords from being guessed.
 //!
-//! A wrong password counts for the account at that address, for the address, and for the account everywhere. Whoever logged in from an
-//! address before is not held up there by what others try elsewhere: nobody can lock an account out for good. Names that don't exist
-//! count as those that do, so that nothing shows which exist.
+//! A wrong password counts for the account at that address, for the address, and for the account everywhere. Whoever
+//! logged in from an address before is not held up there by what others try elsewhere: nobody can lock an account out
+//! for good. Names that don't exist count as those that do, so that nothing shows which exist.
 
 use std::net::IpAddr;
 

@@ -1,7 +1,8 @@
 //! The public keys of an external issuer: a JWK set (RFC 7517) in a file or behind a URL.
 //!
-//! Kept for an hour; read again early when a token names a key that is not among them, since issuers announce new keys that way, but
-//! not more than every ten seconds, since anyone can make up names. Only asymmetric algorithms are taken from here.
+//! Kept for an hour; read again early when a token names a key that is not among them, since issuers announce new keys
+//! that way, but not more than every ten seconds, since anyone can make up names. Only asymmetric algorithms are taken
+//! from here.
 
 use std::{
     path::PathBuf,

@@ -1,7 +1,8 @@
 //! Who someone is: accounts, passwords, tokens, guests.
 //!
-//! An *access token* (a JWT, minutes) goes with each request; a *refresh token* (random, weeks, only its hash is kept) buys the next
-//! pair. The database, not the token, says what an account may do now: a role taken away or an account switched off counts at once.
+//! An *access token* (a JWT, minutes) goes with each request; a *refresh token* (random, weeks, only its hash is kept)
+//! buys the next pair. The database, not the token, says what an account may do now: a role taken away or an account
+//! switched off counts at once.
 
 mod guessing;
 mod jwks;
@@ -198,8 +199,8 @@ impl Auth {
     /// Makes a guest, where guests are allowed: someone at `address` with a name and no password.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` where they are not, `INVALID_INPUT`, `CONFLICT`, `LIMIT_REACHED` when there are too many, `RATE_LIMITED`
-    /// when too many come from that address.
+    /// `PERMISSION_DENIED` where they are not, `INVALID_INPUT`, `CONFLICT`, `LIMIT_REACHED` when there are too many,
+    /// `RATE_LIMITED` when too many come from that address.
     pub async fn guest(&self, address: IpAddr, username: &str, display_name: Option<&str>) -> Result<Tokens, AppError> {
         counted(AuthAction::Guest, self.0.guest(address, username, display_name).await)
     }
@@ -207,8 +208,8 @@ impl Auth {
     /// Logs in with a password, from `address`.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` for an unknown name or a wrong password alike, `RATE_LIMITED` after too many of them, `PERMISSION_DENIED` for
-    /// an account that was switched off.
+    /// `UNAUTHENTICATED` for an unknown name or a wrong password alike, `RATE_LIMITED` after too many of them,
+    /// `PERMISSION_DENIED` for an account that was switched off.
     pub async fn login(&self, address: IpAddr, username: &str, password: &str) -> Result<Tokens, AppError> {
         counted(AuthAction::Login, self.0.login(address, username, password).await)
     }
@@ -253,8 +254,8 @@ impl Auth {
         counted(AuthAction::Logout, self.0.logout(refresh_token).await)
     }
 
-    /// Says whom an access token stands for: one of ours, one made elsewhere with our secret, or the external issuer's. Who is not known
-    /// yet gets an account.
+    /// Says whom an access token stands for: one of ours, one made elsewhere with our secret, or the external issuer's.
+    /// Who is not known yet gets an account.
     ///
     /// # Errors
     /// `UNAUTHENTICATED`; `TEMPORARILY_UNAVAILABLE` when the database or the issuer's keys cannot be had.

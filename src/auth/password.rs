@@ -16,7 +16,8 @@ const CHARS_MIN: usize = 8;
 /// The longest password that is looked at, in bytes.
 pub(super) const BYTES_MAX: usize = 1024;
 
-/// A hash like any other, of a password that nobody knows: what an unknown name is checked against, so that it takes as long.
+/// A hash like any other, of a password that nobody knows: what an unknown name is checked against, so that it takes as
+/// long.
 const NOBODYS: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$N3Zb0l2rVXvYQ0a7c1nUrA$9m3e7w2q5tP0d8kS1xJ6vB4yH7rL0cN2fG5uA8iM3oE";
 
@@ -33,7 +34,8 @@ pub(super) struct Passwords {
 const RETRY_AFTER_S: u64 = 2;
 
 impl Passwords {
-    /// At most `at_once` at once and `queue` waiting. 0 at once: half of the processors, so that voice keeps the others.
+    /// At most `at_once` at once and `queue` waiting. 0 at once: half of the processors, so that voice keeps the
+    /// others.
     pub(super) fn new(at_once: u16, queue: u32) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let at_once = if at_once == 0 { (processors / 2).max(1) } else { at_once.into() };

@@ -1,8 +1,8 @@
 //! Every setting, declared once: from here come the typed sections, reading and checking, `antiphon config` and
 //! `docs/configuration.md`.
 //!
-//! A setting is `key: Type [rules] = default;` below its description. Rules: `.env(NAME)` for a further environment variable,
-//! `.only(text, check)` for a range, `.reserved(why)` for what this release accepts but does not use.
+//! A setting is `key: Type [rules] = default;` below its description. Rules: `.env(NAME)` for a further environment
+//! variable, `.only(text, check)` for a range, `.reserved(why)` for what this release accepts but does not use.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -86,7 +86,8 @@ settings! {
         websocket_host: Option<IpAddr> [.env_part("WS_BIND_ADDR", host_part)] = None;
         /// The TCP port that serves the gateway alone, at any path; 0 for any free one.
         websocket_port: u16 [.env_part("WS_BIND_ADDR", port_part)] = 3001;
-        /// Reverse proxies (addresses or networks) whose `X-Forwarded-For` is believed when rates are limited by address.
+        /// Reverse proxies (addresses or networks) whose `X-Forwarded-For` is believed when rates are limited by
+        /// address.
         trusted_proxies: Vec<Network> [] = Vec::new();
         /// How long, in seconds, a stopping node waits for its clients to go elsewhere.
         drain_deadline_s: u32 [.only("from 0 to 3600", |s| *s <= 3600)] = 30;
@@ -96,7 +97,8 @@ settings! {
     audio: Audio {
         /// The UDP port of media; 0 for any free one.
         udp_port: u16 [] = 3002;
-        /// The UDP addresses (`host:port`) that clients are told to send to. Empty: the address by which they reached the gateway, and the UDP port.
+        /// The UDP addresses (`host:port`) that clients are told to send to. Empty: the address by which they reached
+        /// the gateway, and the UDP port.
         advertise: Vec<String> [.only("a list of host:port", |list| list.iter().all(|item| port_part(item).is_ok()))] = Vec::new();
         /// Samples per second of a stream whose speaker names no other rate.
         sample_rate: u32 [.only("one of Opus's rates: 8000, 12000, 16000, 24000 or 48000",
@@ -117,7 +119,8 @@ settings! {
     media: Media {
         /// Worker threads, each with a socket of its own; 0 for one per processor.
         workers: u16 [.only("from 0 to 256", |count| *count <= 256)] = 0;
-        /// The longest time in microseconds that a frame waits for others to share a datagram with, while several people speak.
+        /// The longest time in microseconds that a frame waits for others to share a datagram with, while several
+        /// people speak.
         hold_us: u32 [.only("from 0 to 2000", |us| *us <= 2000)] = 2000;
         /// How often, in milliseconds, clients are told to ping.
         ping_ms: u32 [.only("from 1000 to 7000, so that two fit in the 15 s after which UDP counts as lost",
@@ -126,7 +129,8 @@ settings! {
         receive_buffer_bytes: u32 [.only("at least 65536", |bytes| *bytes >= 65_536)] = 4 * 1024 * 1024;
     }
 
-    /// What a single user, address or channel may use up. Rates refill continuously; a full minute's worth may come at once.
+    /// What a single user, address or channel may use up. Rates refill continuously; a full minute's worth may come at
+    /// once.
     limits: Limits {
         /// A channel's `max_users` when whoever makes it names none.
         max_users_per_channel: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 10;
@@ -162,7 +166,8 @@ settings! {
     auth: Auth {
         /// Whether people may come in with a name only.
         guests: bool [] = true;
-        /// The secret that signs tokens (HS256), at least 32 random characters. When it is not set one is generated and kept in the data dir.
+        /// The secret that signs tokens (HS256), at least 32 random characters. When it is not set one is generated and
+        /// kept in the data dir.
         jwt_secret: Option<Secret> [.env("JWT_SECRET")] = None;
         /// The secret before, still accepted while clients hold tokens signed with it.
         jwt_secret_previous: Option<Secret> [] = None;
@@ -250,7 +255,8 @@ settings! {
 
     /// The HTTP side.
     http: Http {
-        /// Origins whose pages may call the server from a browser, such as `https://app.example.org`; `*` for any. Pages on this machine (localhost) always may.
+        /// Origins whose pages may call the server from a browser, such as `https://app.example.org`; `*` for any.
+        /// Pages on this machine (localhost) always may.
         allowed_origins: Vec<String> [.env("ALLOWED_ORIGINS").only("* or origins such as https://app.example.org, without a path",
             |origins| origins.iter().all(|origin| is_origin(origin)))] = Vec::new();
         /// The longest request body in bytes; longer ones are refused with 413.

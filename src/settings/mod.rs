@@ -1,8 +1,8 @@
 //! What can be set, in `settings.toml` and the environment.
 //!
-//! Each setting is declared once, in `declaration.rs`. [`load`] reads them all, reports everything that is wrong at once and
-//! touches nothing else: no port, no database. A value comes from, in this order, `ANTIPHON_SECTION__KEY`, the other environment
-//! variables that name the same thing (`DATABASE_URL` …), the file, the default.
+//! Each setting is declared once, in `declaration.rs`. [`load`] reads them all, reports everything that is wrong at
+//! once and touches nothing else: no port, no database. A value comes from, in this order, `ANTIPHON_SECTION__KEY`, the
+//! other environment variables that name the same thing (`DATABASE_URL` …), the file, the default.
 
 mod check;
 mod declaration;
@@ -57,7 +57,8 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Reads the settings of this process: from `file`, else from `settings.toml` here or in the data dir, and the environment.
+/// Reads the settings of this process: from `file`, else from `settings.toml` here or in the data dir, and the
+/// environment.
 ///
 /// # Errors
 /// Everything that is wrong, at once. A `file` that was named must exist; the others need not.

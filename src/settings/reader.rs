@@ -1,4 +1,5 @@
-//! Where each setting's value comes from: the file, then the environment, else its default; and what is wrong with them.
+//! Where each setting's value comes from: the file, then the environment, else its default; and what is wrong with
+//! them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -69,15 +69,15 @@ pub fn documentation() -> String {
 const PREFACE: &str = "\
 # Settings
 
-<!-- Generated from src/settings/declaration.rs: `ANTIPHON_UPDATE_DOCS=1 cargo test -p antiphon --lib settings` writes it anew. -->
+<!-- Generated: `ANTIPHON_UPDATE_DOCS=1 cargo test -p antiphon --lib settings` writes it from src/settings/declaration.rs. -->
 
-Antiphon runs without any. What is to differ goes into `settings.toml`, which is looked for in the current folder and then in the data
-dir (or named: `antiphon --config FILE`), or into the environment: `ANTIPHON_SECTION__KEY` sets `key` of `[section]`, lists separated by
-commas. Some settings have further variables, named in the tables. `ANTIPHON_…` counts before those, both before the file, the file before
-the default.
+Antiphon runs without any. What is to differ goes into `settings.toml`, which is looked for in the current folder and
+then in the data dir (or named: `antiphon --config FILE`), or into the environment: `ANTIPHON_SECTION__KEY` sets `key` of
+`[section]`, lists separated by commas. Some settings have further variables, named in the tables. `ANTIPHON_…` counts
+before those, both before the file, the file before the default.
 
-Everything that is wrong is reported at once, before any port is opened. `antiphon config` prints what is in force and where each value
-was set, secrets hidden; `antiphon config --check` only checks.
+Everything that is wrong is reported at once, before any port is opened. `antiphon config` prints what is in force and
+where each value was set, secrets hidden; `antiphon config --check` only checks.
 
 ";
 

@@ -41,7 +41,8 @@ impl Store {
     /// `OwnerStays` when it is the channel's owner, `Missing` when the channel or the user does not exist.
     pub async fn set_ban(&self, ban: Ban) -> Result<()> {
         transaction!(self, |tx| {
-            // The ban first: it holds on to the channel's row, which a deletion of the channel takes before its members'.
+            // The ban first: it holds on to the channel's row, which a deletion of the channel takes before its
+            // members'.
             sqlx::query(
                 "INSERT INTO bans (channel_id, user_id, by_id, reason, until_us) VALUES ($1, $2, $3, $4, $5)
                  ON CONFLICT (channel_id, user_id) DO UPDATE

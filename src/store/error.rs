@@ -19,7 +19,8 @@ pub enum StoreError {
     /// What the change is about, or belongs to, does not exist (any more).
     #[error("a row that the change needs does not exist")]
     Missing,
-    /// The owner of a channel can be neither removed, banned nor given a lesser role: someone else has to become owner first.
+    /// The owner of a channel can be neither removed, banned nor given a lesser role: someone else has to become owner
+    /// first.
     #[error("a channel cannot be without its owner")]
     OwnerStays,
     /// The database cannot be reached or is overloaded: later it may work. The text is for logs.
@@ -63,15 +64,16 @@ impl From<StoreError> for AppError {
 }
 
 impl StoreError {
-    /// The database holds what it should not: counted and logged, since whoever asked is only told that something went wrong.
+    /// The database holds what it should not: counted and logged, since whoever asked is only told that something went
+    /// wrong.
     pub(super) fn corrupt(text: String) -> Self {
         metrics().store.failures.of(StoreFailure::Corrupt).increment(1);
         tracing::error!(error = text, "the database answered what it should not");
         Self::Corrupt(text)
     }
 
-    /// The database cannot be asked: counted, and logged in detail only, since it concerns all requests at once and the health check says
-    /// so, too.
+    /// The database cannot be asked: counted, and logged in detail only, since it concerns all requests at once and the
+    /// health check says so, too.
     fn unavailable(text: String) -> Self {
         metrics().store.failures.of(StoreFailure::Unavailable).increment(1);
         tracing::debug!(error = text, "the database is not available");
@@ -115,9 +117,9 @@ fn is_interrupted(code: Option<&str>) -> bool {
     matches!(code, Some("40P01" | "40001"))
 }
 
-/// Codes of what passes by itself. SQLite: busy, locked, read-only (as is a file that was moved), I/O error, full, cannot open
-/// (in the low byte of extended codes).
-/// PostgreSQL's classes: 08 connection, 53 resources, 55 locks, 57 operator, 58 system.
+/// Codes of what passes by itself. SQLite: busy, locked, read-only (as is a file that was moved), I/O error, full, cannot
+/// open (in the low byte of extended codes). PostgreSQL's classes: 08 connection, 53 resources, 55 locks, 57 operator, 58
+/// system.
 fn is_passing(code: Option<&str>) -> bool {
     match code {
         Some(code) if code.len() == 5 => ["08", "53", "55", "57", "58"].contains(&&code[..2]),

@@ -1,8 +1,9 @@
 //! Guessing of passwords, slowed down for the whole cluster.
 //!
-//! Each key (an account, an address, both together) has a bucket that holds some failures and empties steadily. It is one number: the
-//! moment at which the bucket will be empty (the generic cell rate algorithm). An attempt is counted before the password is looked at,
-//! so that many at once cannot pass together, and taken back when the password was right.
+//! Each key (an account, an address, both together) has a bucket that holds some failures and empties steadily. It is
+//! one number: the moment at which the bucket will be empty (the generic cell rate algorithm). An attempt is counted
+//! before the password is looked at, so that many at once cannot pass together, and taken back when the password was
+//! right.
 
 use time::{Duration, OffsetDateTime};
 
@@ -104,8 +105,8 @@ impl Store {
         })
     }
 
-    /// Forgives all failures in `own`, the bucket of an account at this place, and remembers the place, so that guessing elsewhere does
-    /// not keep the account from coming in here.
+    /// Forgives all failures in `own`, the bucket of an account at this place, and remembers the place, so that
+    /// guessing elsewhere does not keep the account from coming in here.
     ///
     /// # Errors
     /// Only the database's.

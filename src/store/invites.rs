@@ -102,8 +102,8 @@ impl Store {
         row.map(Invite::try_from).transpose()
     }
 
-    /// Makes a user a member by an invite and counts it, in one step; who is a member already uses up nothing. `None` when the
-    /// code is unknown, used up or out of date, or the user is banned from the channel.
+    /// Makes a user a member by an invite and counts it, in one step; who is a member already uses up nothing. `None`
+    /// when the code is unknown, used up or out of date, or the user is banned from the channel.
     ///
     /// # Errors
     /// `Missing` when the user does not exist.

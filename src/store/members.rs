@@ -70,7 +70,8 @@ impl Store {
         rows.into_iter().map(|row| Ok((row.user.try_into()?, row.membership.try_into()?))).collect()
     }
 
-    /// Makes someone a member or changes what they are. A new owner takes the channel over; who owned it becomes a moderator.
+    /// Makes someone a member or changes what they are. A new owner takes the channel over; who owned it becomes a
+    /// moderator.
     ///
     /// # Errors
     /// `OwnerStays` when the owner would lose their role, `Missing` when the channel or the user does not exist.
@@ -78,7 +79,8 @@ impl Store {
         let now_us = micros(OffsetDateTime::now_utc());
         transaction!(self, |tx| {
             if membership.role == ChannelRole::Owner {
-                // The channel's row first: of two hand-overs at once the second waits here, and then sees the first one's owner.
+                // The channel's row first: of two hand-overs at once the second waits here, and then sees the first
+                // one's owner.
                 let hand_over = "UPDATE channels SET owner_id = $2 WHERE id = $1";
                 let done = sqlx::query(hand_over).bind(channel.0).bind(user.0).execute(&mut *tx).await?;
                 if done.rows_affected() == 0 {

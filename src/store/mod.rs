@@ -1,9 +1,9 @@
 //! Durable data, in SQLite or PostgreSQL.
 //!
-//! Both are spoken to in the same SQL, with `$1` placeholders; a method's body is compiled once for each (`on_db`). Where they
-//! differ, `Dialect` says how. Moments are kept as microseconds since 1970 UTC, ids as UUIDs, so that both compare exactly.
-//! Migrations lie in `migrations/sqlite` and `migrations/postgres` and are applied by [`Store::open`]; each must leave the database
-//! usable by the release before.
+//! Both are spoken to in the same SQL, with `$1` placeholders; a method's body is compiled once for each (`on_db`).
+//! Where they differ, `Dialect` says how. Moments are kept as microseconds since 1970 UTC, ids as UUIDs, so that both
+//! compare exactly. Migrations lie in `migrations/sqlite` and `migrations/postgres` and are applied by [`Store::open`];
+//! each must leave the database usable by the release before.
 
 mod bans;
 mod channels;
@@ -37,8 +37,8 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// A handle on the database. Cheap to clone; all clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// SQLite has one writer at a time: a pool of one connection is its queue, and readers never wait for it. With PostgreSQL both are
-    /// the same pool.
+    /// SQLite has one writer at a time: a pool of one connection is its queue, and readers never wait for it. With
+    /// PostgreSQL both are the same pool.
     writers: Pools,
     readers: Pools,
 }
@@ -47,8 +47,8 @@ pub struct Store {
 const CONNECTIONS: u32 = 8;
 
 impl Store {
-    /// Opens the database at `url` (`sqlite:FILE` or `postgres://…`), makes it if it is a file that isn't there, and brings its
-    /// tables up to date.
+    /// Opens the database at `url` (`sqlite:FILE` or `postgres://…`), makes it if it is a file that isn't there, and
+    /// brings its tables up to date.
     ///
     /// # Errors
     /// When the URL is wrong, the database cannot be reached or its tables cannot be brought up to date.

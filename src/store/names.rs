@@ -14,8 +14,8 @@ pub fn folded(name: &str) -> String {
     name.nfkc().flat_map(char::to_lowercase).nfkc().collect()
 }
 
-/// Checks a username or a channel's name: 1 to 32 printable characters, no space at either end or doubled, and no UUID, since
-/// clients may give an id or a name in the same place.
+/// Checks a username or a channel's name: 1 to 32 printable characters, no space at either end or doubled, and no UUID,
+/// since clients may give an id or a name in the same place.
 ///
 /// # Errors
 /// A sentence that says what is wrong and what would be right; `what` names the name in it.
@@ -48,7 +48,8 @@ pub fn check_printable(what: &str, text: &str, chars_max: usize) -> Result<(), S
     Ok(())
 }
 
-/// Makes a valid name of up to `chars_max` characters of what another system calls someone; `None` when nothing is left.
+/// Makes a valid name of up to `chars_max` characters of what another system calls someone; `None` when nothing is
+/// left.
 #[must_use]
 pub fn tidied(text: &str, chars_max: usize) -> Option<String> {
     let words: Vec<String> = text
@@ -61,7 +62,8 @@ pub fn tidied(text: &str, chars_max: usize) -> Option<String> {
     check_name("", name).is_ok().then(|| name.to_owned())
 }
 
-/// Neither control nor format characters (which hide or reorder text), nor unassigned ones, and no separator but the plain space.
+/// Neither control nor format characters (which hide or reorder text), nor unassigned ones, and no separator but the
+/// plain space.
 fn is_printable(c: char) -> bool {
     match c.general_category_group() {
         GeneralCategoryGroup::Other => false,

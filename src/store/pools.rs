@@ -1,6 +1,14 @@
 //! Connections to either database, and the little in which the two differ.
 
-use std::{os::unix::fs::MetadataExt, path::Path, str::FromStr, sync::OnceLock, time::Duration};
+use std::{
+    fs::OpenOptions,
+    io::ErrorKind,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+    str::FromStr,
+    sync::OnceLock,
+    time::Duration,
+};
 
 use sqlx::{
     ConnectOptions, Connection, Pool, Postgres, SqlSafeStr, Sqlite, Transaction,
@@ -31,8 +39,8 @@ macro_rules! on_db {
 }
 pub(super) use on_db;
 
-/// Runs `$body` with `$tx` bound to a transaction that may write, which `$body` commits; what isn't committed is undone. When the database
-/// undid it to break a deadlock, it runs again.
+/// Runs `$body` with `$tx` bound to a transaction that may write, which `$body` commits; what isn't committed is
+/// undone. When the database undid it to break a deadlock, it runs again.
 macro_rules! transaction {
     ($store:expr, |$tx:ident| $body:block) => {
         $crate::store::pools::on_db!(&$store.writers, |db| {
@@ -59,11 +67,12 @@ pub(super) const TRIES: u32 = 5;
 
 /// What the two databases call differently.
 pub(super) trait Dialect: sqlx::Database {
-    /// Begins a transaction that will write. SQLite takes its one write lock here, so that no transaction fails half-way for
-    /// having read before another wrote.
+    /// Begins a transaction that will write. SQLite takes its one write lock here, so that no transaction fails
+    /// half-way for having read before another wrote.
     const BEGIN: &'static str;
 
-    /// Until the transaction ends, no other one that asks for the same `lock` goes on. Within SQLite's write lock that holds anyway.
+    /// Until the transaction ends, no other one that asks for the same `lock` goes on. Within SQLite's write lock that
+    /// holds anyway.
     fn lock(transaction: &mut Transaction<'static, Self>, lock: Lock) -> impl Future<Output = sqlx::Result<()>> + Send;
 }
 
@@ -117,22 +126,23 @@ pub(super) async fn open(url: &str, connections: u32) -> Result<(Pools, Pools)> 
 async fn open_sqlite(url: &str, connections: u32) -> Result<(Pools, Pools)> {
     let options = SqliteConnectOptions::from_str(url)
         .map_err(open_error)?
-        .create_if_missing(true)
+        .create_if_missing(false)
         .foreign_keys(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(WAIT)
         .log_statements(LevelFilter::Trace)
         .log_slow_statements(LevelFilter::Warn, SLOW);
+    let is_in_memory = url.contains(":memory:") || url.contains("mode=memory");
+    if !is_in_memory {
+        make_file(options.get_filename())?;
+    }
     let pool = while_in_place(options.get_filename());
     // A connection that is closed takes a database in memory with it, so that one has a single connection that stays.
     let one = pool.clone().max_connections(1).acquire_timeout(WAIT).idle_timeout(None).max_lifetime(None);
     let writers = one.connect_with(options.clone()).await.map_err(open_error)?;
     migrate_sqlite(&writers).await?;
-    // From here on the file is there. Were it taken away, a new one in its place would be empty: no database is better.
-    let options = options.create_if_missing(false);
-    writers.set_connect_options(options.clone());
-    let readers = if url.contains(":memory:") || url.contains("mode=memory") {
+    let readers = if is_in_memory {
         writers.clone()
     } else {
         let many = pool.max_connections(connections.saturating_sub(1).max(1));
@@ -141,8 +151,21 @@ async fn open_sqlite(url: &str, connections: u32) -> Result<(Pools, Pools)> {
     Ok((Pools::Sqlite(writers), Pools::Sqlite(readers)))
 }
 
-/// Pools that give up connections to `file` once it is another than at their first use, or none: what they wrote would be
-/// lost.
+/// Makes the database's file, when there is none, such that only its owner may read it: it will hold password hashes.
+/// SQLite gives its companions the same rights. SQLite itself makes no file: were this one taken away, a new one in its
+/// place would be empty, and no database is better.
+fn make_file(path: &Path) -> Result<()> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(StoreError::Corrupt(format!("cannot make the file {}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Pools that give up connections to `file` once it is another than at their first use, or none: what they wrote would
+/// be lost.
 fn while_in_place(file: &Path) -> PoolOptions<Sqlite> {
     let (file, known) = (file.to_owned(), OnceLock::new());
     PoolOptions::new().before_acquire(move |_, _| {
@@ -158,8 +181,8 @@ fn identity(file: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(file).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Brings the tables up to date. Only PostgreSQL keeps two processes from doing so at once: here the slower one fails, and finds it done
-/// when it looks again.
+/// Brings the tables up to date. Only PostgreSQL keeps two processes from doing so at once: here the slower one fails,
+/// and finds it done when it looks again.
 async fn migrate_sqlite(pool: &Pool<Sqlite>) -> Result<()> {
     let mut connection = pool.acquire().await.map_err(open_error)?;
     let mut outcome = Ok(());

@@ -1,4 +1,5 @@
-//! Refresh tokens: each login starts a family, each refresh replaces its token, a used token seen again ends the family.
+//! Refresh tokens: each login starts a family, each refresh replaces its token, a used token seen again ends the
+//! family.
 //!
 //! Only hashes are kept. Used tokens stay until they would have run out, so that their reuse is noticed.
 
@@ -82,8 +83,8 @@ impl Store {
         })
     }
 
-    /// Uses `token` up and puts `next` in its place, in one step: of several at once with the same token one wins, and the others
-    /// are its reuse.
+    /// Uses `token` up and puts `next` in its place, in one step: of several at once with the same token one wins, and
+    /// the others are its reuse.
     ///
     /// # Errors
     /// Only the database's.
@@ -101,7 +102,8 @@ impl Store {
                 .fetch_optional(&mut *tx)
                 .await?;
             let Some(family) = family else { return Ok(Rotation::Unknown) };
-            // The family's row first: of several with the same token the others wait here, and then see what the first one did.
+            // The family's row first: of several with the same token the others wait here, and then see what the first
+            // one did.
             let held = sqlx::query("UPDATE refresh_families SET used_us = $2 WHERE id = $1").bind(family).bind(now_us);
             if held.execute(&mut *tx).await?.rows_affected() == 0 {
                 return Ok(Rotation::Unknown);

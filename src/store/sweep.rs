@@ -41,8 +41,8 @@ enum Kind {
 }
 
 impl Store {
-    /// Deletes what has had its time at `now`, at most some hundred rows of each kind. To be called every minute or so, and again at
-    /// once while `more` is true.
+    /// Deletes what has had its time at `now`, at most some hundred rows of each kind. To be called every minute or so,
+    /// and again at once while `more` is true.
     ///
     /// # Errors
     /// Only the database's; what was deleted before stays deleted.

@@ -154,7 +154,8 @@ impl Store {
         })
     }
 
-    /// Switches an account on or off; false when there is no such account. Off, it cannot come in, by password or token.
+    /// Switches an account on or off; false when there is no such account. Off, it cannot come in, by password or
+    /// token.
     ///
     /// # Errors
     /// Only the database's.

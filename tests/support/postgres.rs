@@ -1,6 +1,8 @@
-//! A PostgreSQL of the tests' own: started when a test first needs it, shared by the tests that run beside it, gone with the last.
+//! A PostgreSQL of the tests' own: started when a test first needs it, shared by the tests that run beside it, gone
+//! with the last.
 //!
-//! It listens on a Unix socket in a folder of its own and on no port, so that any number of test binaries can run at once.
+//! It listens on a Unix socket in a folder of its own and on no port, so that any number of test binaries can run at
+//! once.
 
 use std::{
     fs,
@@ -17,7 +19,8 @@ use std::{
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-/// The user and group called nobody, as which PostgreSQL runs where tests run as root: it refuses to run as root itself.
+/// The user and group called nobody, as which PostgreSQL runs where tests run as root: it refuses to run as root
+/// itself.
 const NOBODY: u32 = 65_534;
 
 /// A database that no other test uses. The server runs at least as long as this lives.
@@ -87,7 +90,8 @@ impl Server {
             .expect("initdb runs");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
 
-        // PostgreSQL is told to stop when the thread that started it ends, which a killed test process brings about, too.
+        // PostgreSQL is told to stop when the thread that started it ends, which a killed test process brings about,
+        // too.
         let mut postgres = command(Path::new("setpriv"));
         postgres.args(["--pdeathsig", "INT"]).arg(programs.join("postgres"));
         postgres.arg("-D").arg(&data).arg("-k").arg(&dir).args(["-c", "listen_addresses="]);
@@ -110,7 +114,8 @@ impl Server {
             let mut child = postgres.spawn().expect("setpriv (util-linux) and postgres run");
             wait_until_ready(&mut child);
             tell_ready.send(()).expect("somebody waits");
-            // Nothing is ever sent: this ends when the sender is dropped. Killed, PostgreSQL would leave shared memory behind.
+            // Nothing is ever sent: this ends when the sender is dropped. Killed, PostgreSQL would leave shared memory
+            // behind.
             let _ = stopped.recv();
             if !stop_postgres.status().is_ok_and(|status| status.success()) {
                 let _ = child.kill();
@@ -132,7 +137,8 @@ impl Drop for Server {
     }
 }
 
-/// Reads what the server says until it says that it is ready; the rest is read away, so that it can go on saying things.
+/// Reads what the server says until it says that it is ready; the rest is read away, so that it can go on saying
+/// things.
 fn wait_until_ready(child: &mut Child) {
     let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
     let mut said = String::new();
