@@ -48,10 +48,10 @@ impl Payload {
             sequence: u32::from_be_bytes(*frame[5..].first_chunk()?),
             sent_ns: u64::from_be_bytes(*frame[9..].first_chunk()?),
         };
-        let right = frame[FILL_AT..].chunks(8).zip(payload.fill()).all(|(chunk, word)| {
-            let word = word.to_be_bytes();
-            chunk == &word[..chunk.len()]
-        });
+        let (words, rest) = frame[FILL_AT..].as_chunks::<8>();
+        let mut fill = payload.fill();
+        let right = words.iter().zip(&mut fill).all(|(word, expected)| u64::from_be_bytes(*word) == expected)
+            && fill.next().is_some_and(|expected| rest == &expected.to_be_bytes()[..rest.len()]);
         right.then_some(payload)
     }
 

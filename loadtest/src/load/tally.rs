@@ -12,12 +12,16 @@ use crate::voice::Route;
 /// Latencies above a minute count as one.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
+/// Of each pair of listener and speaker so much is remembered, in words of 64 frames and one to spare: 5 s of frames,
+/// and little enough that thousands of pairs fit the processor's cache.
+const SEEN_WORDS: usize = 5;
+
 /// What one receiver has of one speaker.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen(ReplayWindow);
+pub(super) struct Seen(ReplayWindow<SEEN_WORDS>);
 
 impl Seen {
-    /// Whether this sequence is here for the first time, as far as the last 1,024 tell; an older one counts as there
+    /// Whether this sequence is here for the first time, as far as the last 256 tell; an older one counts as there
     /// before, so that a loss is never hidden.
     pub(super) fn first(&mut self, sequence: u32) -> bool {
         let first = self.0.check(sequence.into());

@@ -15,6 +15,10 @@ use antiphon_core::{
 /// How far a sequence may jump back or ahead before it counts as begun anew, not as late or lost: 20 s of frames.
 const JUMP_MAX: i64 = 1_000;
 
+/// How many sequences are told apart, in words of 64 and one to spare: 5 s of frames. One that comes later than that
+/// counts as heard before; nobody would play it any more.
+const SEEN_WORDS: usize = 5;
+
 /// A stream in mid-spurt that is silent for so long has stalled.
 const STALL_AFTER: Micros = Micros::from_millis(200);
 
@@ -49,7 +53,7 @@ pub(super) struct Reception {
 struct Stream {
     /// The newest sequence, continued beyond 16 bits.
     newest: i64,
-    seen: ReplayWindow,
+    seen: ReplayWindow<SEEN_WORDS>,
     timestamp: u32,
     heard_at: Micros,
     in_spurt: bool,
