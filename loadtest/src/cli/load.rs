@@ -6,8 +6,8 @@ use antiphon_core::gateway::{Cipher, Encoding};
 use antiphon_loadtest::{
     ServerUrl,
     load::{
-        Churn, NodeConfig, Outcome, Phases, Relay, RelayConfig, RelayProcess, Shape, measure_node, measure_relay,
-        pin_process, yield_to_swarm,
+        Churn, NodeConfig, Outcome, People, Phases, Relay, RelayConfig, RelayProcess, Shape, measure_node,
+        measure_relay, pin_process, yield_to_swarm,
     },
 };
 use anyhow::{Context, Result};
@@ -90,6 +90,12 @@ pub(crate) struct VoiceArguments {
     /// The server's process, to read its CPU time and memory; it must run on this machine
     #[arg(long)]
     pid: Option<u32>,
+    /// Let the clients be accounts PREFIX-0, PREFIX-1 … instead of guests; those that do not exist are registered
+    #[arg(long, requires = "password", value_name = "PREFIX")]
+    accounts: Option<String>,
+    /// The accounts' password
+    #[arg(long, env = "ANTIPHON_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    password: Option<String>,
     /// Join so many clients a second [default: all at once]
     #[arg(long, value_name = "RATE")]
     ramp: Option<f64>,
@@ -146,6 +152,10 @@ impl VoiceArguments {
         let shape = self.shape.shape();
         let node = NodeConfig {
             server: self.server.clone(),
+            people: match self.accounts.clone().zip(self.password.clone()) {
+                Some((prefix, password)) => People::Accounts { prefix, password },
+                None => People::Guests,
+            },
             encoding: Encoding::from(self.encoding),
             cipher: self.cipher.map(Cipher::from),
             pid: self.pid,

@@ -1,10 +1,10 @@
-//! A guest's tokens, kept fresh over runs longer than they last.
+//! An account's tokens, kept fresh over runs longer than they last.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{LoadError, members::Connected};
+use super::LoadError;
 use crate::rest::Rest;
 
 /// Tokens older than this are exchanged; the shortest that servers give out last some minutes more.
@@ -18,17 +18,16 @@ pub(super) struct TokenPair {
 }
 
 impl TokenPair {
-    /// The tokens that a guest was given on connecting.
-    pub(super) fn of(guest: &Connected) -> Result<Self, LoadError> {
-        let (access, refresh) = guest.tokens()?;
-        Ok(Self { access, refresh, since: Instant::now() })
+    /// Tokens just given.
+    pub(super) fn new(access: String, refresh: String) -> Self {
+        Self { access, refresh, since: Instant::now() }
     }
 
     /// An access token that will last for a while.
     pub(super) async fn access(&mut self, rest: &Rest) -> Result<String, LoadError> {
         if self.since.elapsed() > FRESH_FOR {
             let account = rest.refresh(&self.refresh).await?;
-            *self = Self { access: account.access_token, refresh: account.refresh_token, since: Instant::now() };
+            *self = Self::new(account.access_token, account.refresh_token);
         }
         Ok(self.access.clone())
     }

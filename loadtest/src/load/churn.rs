@@ -22,7 +22,7 @@ use super::{
     members::{Connected, Place, Shared},
     swarm::Role,
 };
-use crate::{gateway::Identity, rest::Rest};
+use crate::gateway::Identity;
 
 /// Comers and goers beyond those that stay at once: connecting, joining and leaving take their time.
 const UNDER_WAY_EXTRA: f64 = 4.0;
@@ -68,11 +68,9 @@ struct Counters {
 
 struct Visits {
     shared: Shared,
-    rest: Rest,
     churn: Churn,
     channels: Vec<ChannelId>,
-    prefix: String,
-    /// Guests made so far who are not visiting.
+    /// Who was there before and is not visiting.
     idle: Mutex<Vec<TokenPair>>,
     /// Slots of the swarm that are free.
     slots: Mutex<Vec<usize>>,
@@ -84,10 +82,8 @@ struct Visits {
 /// Lets people come and go until `until`, and waits for the last to go. Slots from `first_slot` on are theirs.
 pub(super) async fn churn(
     shared: Shared,
-    rest: Rest,
     churn: Churn,
     channels: Vec<ChannelId>,
-    prefix: String,
     first_slot: usize,
     until: Instant,
 ) -> Result<ChurnOutcome, LoadError> {
@@ -95,10 +91,8 @@ pub(super) async fn churn(
     let slots = Mutex::new((first_slot..first_slot + churn.at_once_max()).collect());
     let visits = Arc::new(Visits {
         shared,
-        rest,
         churn,
         channels,
-        prefix,
         idle: Mutex::default(),
         slots,
         made: AtomicUsize::new(0),
@@ -164,14 +158,11 @@ impl Visits {
     async fn connect(&self) -> Result<(Connected, TokenPair), LoadError> {
         let idle = lock(&self.idle).pop();
         if let Some(mut tokens) = idle {
-            let access = tokens.access(&self.rest).await?;
+            let access = tokens.access(&self.shared.rest).await?;
             return Ok((Connected::connect(&self.shared, Identity::Token(access)).await?, tokens));
         }
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-v{number}", self.prefix);
-        let guest = Connected::connect(&self.shared, Identity::Guest(name)).await?;
-        let tokens = TokenPair::of(&guest)?;
-        Ok((guest, tokens))
+        Connected::connect_new(&self.shared, &format!("v{number}")).await
     }
 }
 

@@ -7,7 +7,9 @@ use std::{
 };
 
 use antiphon_core::{
-    gateway::{ChannelJoined, Cipher, Encoding, JoinChannel, LeaveChannel, MediaMode, MediaTransport, ServerMessage},
+    gateway::{
+        ChannelJoined, Cipher, Encoding, ErrorCode, JoinChannel, LeaveChannel, MediaMode, MediaTransport, ServerMessage,
+    },
     ids::ChannelId,
 };
 use tokio::{
@@ -18,6 +20,7 @@ use tokio::{
 
 use super::{
     LoadError,
+    account::TokenPair,
     swarm::{NewClient, Role, SwarmClock, ToSwarm},
     wire::Wire,
 };
@@ -25,6 +28,7 @@ use crate::{
     ServerUrl,
     client::node_address,
     gateway::{Gateway, GatewayConfig, GatewayEvent, Identity},
+    rest::Rest,
     voice::VoiceSession,
 };
 
@@ -41,12 +45,39 @@ const ATTEMPTS_MAX: u32 = 20;
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) server: ServerUrl,
+    pub(super) rest: Rest,
+    /// Names the run, so that its guests and channels have names of their own.
+    pub(super) run: String,
+    pub(super) people: People,
     pub(super) encoding: Encoding,
     pub(super) cipher: Option<Cipher>,
     pub(super) clock: SwarmClock,
     pub(super) swarm: mpsc::Sender<ToSwarm>,
     /// Where in the 20 ms grid the server would have each channel's speakers.
     pub(super) phases_us: Arc<Mutex<HashMap<ChannelId, u32>>>,
+}
+
+/// Who the clients are.
+#[derive(Clone, PartialEq, Eq)]
+pub enum People {
+    /// Guests, made for the run.
+    Guests,
+    /// Accounts `PREFIX-0`, `PREFIX-1` and so on, with one password; those that do not exist are registered.
+    Accounts {
+        /// What their names begin with.
+        prefix: String,
+        /// Everyone's.
+        password: String,
+    },
+}
+
+impl std::fmt::Debug for People {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Guests => f.write_str("Guests"),
+            Self::Accounts { prefix, .. } => write!(f, "Accounts({prefix}-0, ..)"),
+        }
+    }
 }
 
 /// A client that is connected and in no channel yet.
@@ -56,10 +87,21 @@ pub(super) struct Connected {
 }
 
 impl Connected {
-    /// A guest's tokens: access and refresh.
-    pub(super) fn tokens(&self) -> Result<(String, String), LoadError> {
-        let tokens = self.gateway.guest_tokens().ok_or(LoadError::Protocol("gave a guest no tokens"))?;
-        Ok((tokens.0.to_owned(), tokens.1.to_owned()))
+    /// A new guest, or one of the accounts, and the tokens that they have; `label` tells them from all others.
+    pub(super) async fn connect_new(shared: &Shared, label: &str) -> Result<(Self, TokenPair), LoadError> {
+        let People::Accounts { prefix, password } = &shared.people else {
+            let guest = Self::connect(shared, Identity::Guest(format!("{}-{label}", shared.run))).await?;
+            let tokens = guest.gateway.guest_tokens().ok_or(LoadError::Protocol("gave a guest no tokens"))?;
+            let tokens = TokenPair::new(tokens.0.to_owned(), tokens.1.to_owned());
+            return Ok((guest, tokens));
+        };
+        let name = format!("{prefix}-{label}");
+        let account = match shared.rest.register(&name, password).await {
+            Err(error) if error.code() == Some(ErrorCode::Conflict) => shared.rest.login(&name, password).await,
+            registered => registered,
+        }?;
+        let connected = Self::connect(shared, Identity::Token(account.access_token.clone())).await?;
+        Ok((connected, TokenPair::new(account.access_token, account.refresh_token)))
     }
 
     /// Connects, patiently where the server asks for it.
@@ -201,20 +243,19 @@ async fn pump(mut events: mpsc::Receiver<GatewayEvent>, shared: Shared, slot: us
     }
 }
 
-/// Connects `count` guests.
-pub(super) async fn connect_guests(
+/// Connects `count` clients.
+pub(super) async fn connect_all(
     shared: &Shared,
-    prefix: &str,
     count: usize,
     progress: impl Fn(usize),
-) -> Result<Vec<Connected>, LoadError> {
+) -> Result<Vec<(Connected, TokenPair)>, LoadError> {
     let limit = Arc::new(Semaphore::new(CONNECTING_MAX));
     let mut tasks = JoinSet::new();
     for index in 0..count {
-        let (shared, limit, name) = (shared.clone(), Arc::clone(&limit), format!("{prefix}-{index}"));
+        let (shared, limit) = (shared.clone(), Arc::clone(&limit));
         tasks.spawn(async move {
             let _permit = limit.acquire().await.map_err(|_| LoadError::SwarmEnded)?;
-            Connected::connect(&shared, Identity::Guest(name)).await
+            Connected::connect_new(&shared, &index.to_string()).await
         });
     }
     let mut connected = Vec::with_capacity(count);

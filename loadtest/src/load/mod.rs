@@ -27,6 +27,7 @@ use std::io;
 use antiphon_core::gateway::Error;
 
 pub use churn::{Churn, ChurnOutcome};
+pub use members::People;
 pub use outcome::{ClientHealth, Joins, Outcome, Resident};
 pub use process::CpuUsed;
 pub use relay::{Relay, RelayConfig};

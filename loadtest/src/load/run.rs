@@ -25,7 +25,7 @@ use super::{
     LoadError,
     account::TokenPair,
     churn::{Churn, ChurnOutcome, churn},
-    members::{InChannel, Place, Shared, connect_guests, join_all},
+    members::{InChannel, People, Place, Shared, connect_all, join_all},
     outcome::{Joins, Outcome, Resident},
     process::{CpuSample, command_of, resident_bytes},
     schedule::{Phases, places},
@@ -81,6 +81,8 @@ pub struct Shape {
 pub struct NodeConfig {
     /// The server.
     pub server: ServerUrl,
+    /// Who the clients are.
+    pub people: People,
     /// How gateway messages are encoded.
     pub encoding: Encoding,
     /// What seals; `None` is the server's choice.
@@ -287,21 +289,24 @@ pub async fn measure_node(
 ) -> Result<Outcome, LoadError> {
     shape.check()?;
     let swarm = SwarmThread::start(shape)?;
+    let rest = Rest::new(config.server.clone())?;
     let shared = Shared {
         server: config.server.clone(),
+        rest: rest.clone(),
+        run: format!("lt{:06x}", uuid::Uuid::new_v4().as_u128() & 0xff_ffff),
+        people: config.people.clone(),
         encoding: config.encoding,
         cipher: config.cipher,
         clock: swarm.clock,
         swarm: swarm.messages.clone(),
         phases_us: Arc::default(),
     };
-    let rest = Rest::new(config.server.clone())?;
-    let prefix = format!("lt{:06x}", uuid::Uuid::new_v4().as_u128() & 0xff_ffff);
     let total = shape.total();
 
-    let guests = connect_guests(&shared, &prefix, total, |count| stage(Stage::Connecting(count, total))).await?;
-    let mut owner = guests.first().map(TokenPair::of).ok_or(LoadError::SwarmEnded)??;
-    let channels = make_channels(&rest, &mut owner, shape, config.churn, &prefix).await?;
+    let connected = connect_all(&shared, total, |count| stage(Stage::Connecting(count, total))).await?;
+    let (clients, mut tokens): (Vec<_>, Vec<_>) = connected.into_iter().unzip();
+    let mut owner = tokens.pop().ok_or(LoadError::SwarmEnded)?;
+    let channels = make_channels(&shared, &mut owner, shape, config.churn).await?;
     let places = (0..total).map(|slot| {
         let channel = slot / shape.clients;
         Place { slot, channel, channel_id: channels[channel], role: Role::Stays }
@@ -309,7 +314,7 @@ pub async fn measure_node(
 
     let cpu_before = config.pid.map(CpuSample::take).transpose()?;
     let begun = Instant::now();
-    let clients = guests.into_iter().zip(places).collect();
+    let clients = clients.into_iter().zip(places).collect();
     let members =
         join_all(&shared, clients, config.ramp_per_second, |count| stage(Stage::Joining(count, total))).await?;
     let took = begun.elapsed();
@@ -321,7 +326,7 @@ pub async fn measure_node(
     tokio::time::sleep(SETTLE).await;
     let hints = shared.phases_us.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let plan = shape.plan(config.pid, |channel| hints.get(&channels[channel]).copied());
-    let visits = visits(shape, config, &shared, &rest, &channels, &prefix);
+    let visits = visits(shape, config, &shared, &channels);
     let (run, visits) = tokio::join!(swarm.run(plan, stage), visits);
     let (measured, resident) = run?;
 
@@ -336,23 +341,18 @@ async fn visits(
     shape: &Shape,
     config: &NodeConfig,
     shared: &Shared,
-    rest: &Rest,
     channels: &[ChannelId],
-    prefix: &str,
 ) -> Result<Option<ChurnOutcome>, LoadError> {
     let Some(rate) = config.churn else { return Ok(None) };
     let until = Instant::now() + shape.warm_up + shape.duration;
-    let first_slot = shape.total();
-    let (shared, rest) = (shared.clone(), rest.clone());
-    churn(shared, rest, rate, channels.to_vec(), prefix.to_owned(), first_slot, until).await.map(Some)
+    churn(shared.clone(), rate, channels.to_vec(), shape.total(), until).await.map(Some)
 }
 
 async fn make_channels(
-    rest: &Rest,
+    shared: &Shared,
     owner: &mut TokenPair,
     shape: &Shape,
     churn: Option<Churn>,
-    prefix: &str,
 ) -> Result<Vec<ChannelId>, LoadError> {
     let visitors = churn.map_or(0, |churn| churn.at_once_max());
     let max_users =
@@ -360,8 +360,8 @@ async fn make_channels(
     let mut channels = Vec::with_capacity(shape.channels);
     for number in 0..shape.channels {
         let channel =
-            NewChannel { name: format!("{prefix}-{number}"), max_users: Some(max_users), max_speakers: Some(0) };
-        channels.push(rest.create_channel(&owner.access(rest).await?, &channel).await?.id);
+            NewChannel { name: format!("{}-{number}", shared.run), max_users: Some(max_users), max_speakers: Some(0) };
+        channels.push(shared.rest.create_channel(&owner.access(&shared.rest).await?, &channel).await?.id);
     }
     Ok(channels)
 }
