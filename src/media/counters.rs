@@ -64,6 +64,10 @@ socket_counters! {
     GatewayFramesDropped = "gateway_frames_dropped";
     /// Hand-overs to other workers dropped because their queue was full.
     HandoversDropped = "handovers_dropped";
+    /// Parts of long lists of listeners that were left to other workers.
+    PartsLeft = "parts_left";
+    /// Those that another worker had no room for, so that they were sent here.
+    PartsRefused = "parts_refused";
 }
 
 /// Numbers since the workers started.

@@ -10,20 +10,36 @@ use std::{
 use antiphon_core::engine::{Command, Handover};
 use crossbeam_queue::ArrayQueue;
 
-use super::sys;
+use super::{
+    spread::{Load, Part},
+    sys,
+};
 
-/// What other threads leave for one worker. Both queues are bounded; what does not fit is the sender's to count.
+/// What other threads leave for one worker. All queues are bounded; what does not fit is the sender's to count.
 pub(super) struct Inbox {
     /// Frames from the gateway ([`Command::Frame`]).
     pub(super) frames: ArrayQueue<Command>,
     /// From the other workers.
     pub(super) handovers: ArrayQueue<Handover>,
+    /// Parts of long lists that other workers would have sent over.
+    pub(super) parts: ArrayQueue<Part>,
+    /// How busy the worker is.
+    pub(super) load: Load,
     waker: Waker,
 }
 
+/// Parts that may wait for a worker: 10 ms of sending, half of what a frame lasts.
+const PARTS_MAX: usize = 64;
+
 impl Inbox {
     pub(super) fn new(capacity: usize) -> io::Result<Self> {
-        Ok(Self { frames: ArrayQueue::new(capacity), handovers: ArrayQueue::new(capacity), waker: Waker::new()? })
+        Ok(Self {
+            frames: ArrayQueue::new(capacity),
+            handovers: ArrayQueue::new(capacity),
+            parts: ArrayQueue::new(PARTS_MAX),
+            load: Load::default(),
+            waker: Waker::new()?,
+        })
     }
 
     /// Leaves a frame; false when there is no room.
@@ -40,12 +56,19 @@ impl Inbox {
         left
     }
 
+    /// Leaves a part of a long list; false when there is no room.
+    pub(super) fn leave_part(&self, part: Part) -> bool {
+        let left = self.parts.push(part).is_ok();
+        self.waker.wake();
+        left
+    }
+
     pub(super) fn waker(&self) -> &Waker {
         &self.waker
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.handovers.is_empty()
+        self.frames.is_empty() && self.handovers.is_empty() && self.parts.is_empty()
     }
 }
 

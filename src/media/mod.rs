@@ -14,6 +14,7 @@ mod counters;
 mod inbox;
 mod outbox;
 mod socket;
+mod spread;
 mod sys;
 mod worker;
 
@@ -50,6 +51,9 @@ pub struct MediaConfig {
     pub workers: u16,
     /// How long a frame may wait for others when several people speak in its channel, in microseconds.
     pub hold_us: u32,
+    /// From which share of its time on, in percent, a worker lets others send over parts of its long lists of listeners;
+    /// 0 always, above 100 never.
+    pub spread_from_percent: u16,
     /// The longest datagram that is taken, at most 1,500 bytes; longer ones are dropped and counted.
     pub datagram_bytes_max: usize,
     /// The size of each worker's receive buffer in the kernel, which may grant less.
@@ -71,6 +75,7 @@ impl Default for MediaConfig {
             workers: std::thread::available_parallelism()
                 .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX)),
             hold_us: 2_000,
+            spread_from_percent: 60,
             datagram_bytes_max: DATAGRAM_BYTES_MAX,
             // A second of 20,000 datagrams of 200 bytes, as the kernel accounts for them.
             receive_buffer_bytes: 4 << 20,
@@ -143,6 +148,7 @@ impl Media {
                 clock,
                 socket,
                 hold: Micros(config.hold_us.into()),
+                spread_from_percent: config.spread_from_percent,
                 datagram_bytes_max: config.datagram_bytes_max,
                 commands: taken,
                 events: events.clone(),

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,8 @@ use tokio::sync::mpsc;
 use super::{
     counters::{SocketCounter, SocketStats},
     inbox::Inbox,
-    sys::{Outgoing, SEND_BATCH, SendHeaders},
+    spread::{LISTENERS_MIN, PART_LISTENERS, Part},
+    sys::{self, Outgoing, SEND_BATCH, SendHeaders},
 };
 
 /// How many different datagrams a batch holds.
@@ -28,6 +29,9 @@ const SEND_WAITS_MAX: usize = 2;
 const SEND_WAIT: Duration = Duration::from_millis(1);
 /// Of the event queue's room, the part that is kept free of audio: one in so many.
 const EVENTS_RESERVED: usize = 8;
+
+/// So many workers, this one included, send over one list at most.
+const WORKERS_SHARING: usize = 8;
 
 /// A datagram that waits to be sent.
 struct Gathered {
@@ -48,20 +52,29 @@ pub(super) struct Outbox {
     socket: Arc<UdpSocket>,
     batch: Batch,
     events: mpsc::Sender<Event>,
+    /// Whose outbox it is.
+    index: usize,
     /// All workers' inboxes, by index.
     inboxes: Arc<[Inbox]>,
+    /// Whether long lists are shared with other workers just now.
+    pub(super) sharing: bool,
     pub(super) stats: SocketStats,
 }
 
 impl Outbox {
-    pub(super) fn new(socket: Arc<UdpSocket>, events: mpsc::Sender<Event>, inboxes: Arc<[Inbox]>) -> Self {
+    pub(super) fn new(
+        socket: Arc<UdpSocket>,
+        events: mpsc::Sender<Event>,
+        index: usize,
+        inboxes: Arc<[Inbox]>,
+    ) -> Self {
         let batch = Batch {
             datagrams: Box::new([const { Gathered { length: 0, bytes: [0; DATAGRAM_BYTES_MAX] } }; DATAGRAMS]),
             used: 0,
             outgoing: Vec::with_capacity(SEND_BATCH),
             headers: SendHeaders::new(),
         };
-        Self { socket, batch, events, inboxes, stats: SocketStats::default() }
+        Self { socket, batch, events, index, inboxes, sharing: false, stats: SocketStats::default() }
     }
 
     /// Sends everything gathered.
@@ -78,10 +91,16 @@ impl Outbox {
                     rest = &rest[sent..];
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                    let sent = send_in_fragments(headers, self.socket.as_fd(), bytes, &rest[..1]);
+                    let counter = if sent { SocketCounter::DatagramsSent } else { SocketCounter::SendErrors };
+                    self.stats.add(counter, 1);
+                    rest = &rest[1..];
+                }
                 Err(error) if is_full(&error) && waits < SEND_WAITS_MAX => {
                     waits += 1;
                     self.stats.add(SocketCounter::SendWaits, 1);
-                    super::sys::wait_writable(self.socket.as_fd(), SEND_WAIT);
+                    sys::wait_writable(self.socket.as_fd(), SEND_WAIT);
                 }
                 Err(error) if is_full(&error) => {
                     self.stats.add(SocketCounter::SendDropped, rest.len() as u64);
@@ -98,6 +117,42 @@ impl Outbox {
         *used = 0;
     }
 
+    /// Sends a datagram from here.
+    pub(super) fn send_all(&mut self, datagram: &[u8], to: &[SocketAddr]) {
+        let mut place = self.gather(datagram);
+        for to in to {
+            if self.batch.outgoing.len() == SEND_BATCH {
+                self.flush();
+                place = self.gather(datagram);
+            }
+            self.batch.outgoing.push(Outgoing { datagram: place, to: *to });
+        }
+    }
+
+    /// Sends a datagram over a long list: parts of it from here, the others from workers that have time. Each part
+    /// goes to the same worker every time, as long as the same have time, so that listeners get datagrams in order.
+    fn share_out(&mut self, datagram: &[u8], to: &[SocketAddr]) {
+        let inboxes = Arc::clone(&self.inboxes);
+        let has_time = |index: &usize| *index != self.index && inboxes[*index].load.has_time();
+        let helpers = (0..inboxes.len()).filter(has_time).count();
+        let index_of = |helper: usize| (0..inboxes.len()).filter(has_time).nth(helper);
+        let workers: [Option<usize>; WORKERS_SHARING] =
+            std::array::from_fn(|place| place.checked_sub(1).and_then(index_of));
+        let sharing = (helpers + 1).min(WORKERS_SHARING);
+        for (number, part) in to.chunks(PART_LISTENERS).enumerate() {
+            let left = workers[number % sharing].is_some_and(|worker| self.leave_part(worker, datagram, part));
+            if !left {
+                self.send_all(datagram, part);
+            }
+        }
+    }
+
+    fn leave_part(&mut self, worker: usize, datagram: &[u8], to: &[SocketAddr]) -> bool {
+        let left = self.inboxes[worker].leave_part(Part::new(datagram, to));
+        self.stats.add(if left { SocketCounter::PartsLeft } else { SocketCounter::PartsRefused }, 1);
+        left
+    }
+
     /// Keeps a copy of a datagram until the next flush; its place.
     fn gather(&mut self, datagram: &[u8]) -> usize {
         if self.batch.used == DATAGRAMS {
@@ -112,6 +167,20 @@ impl Outbox {
     }
 }
 
+/// Sends a datagram that is longer than the link takes at once: a frame near the longest there is, alone in its
+/// datagram. Rare enough for three calls.
+fn send_in_fragments<const DATAGRAMS: usize>(
+    headers: &mut SendHeaders,
+    socket: BorrowedFd<'_>,
+    datagrams: [&[u8]; DATAGRAMS],
+    one: &[Outgoing],
+) -> bool {
+    let sent = sys::allow_fragments(socket, true).and_then(|()| headers.send(socket, datagrams, one)).is_ok();
+    // Refused, the next long datagram needs no such detour.
+    _ = sys::allow_fragments(socket, false);
+    sent
+}
+
 /// The kernel takes no more just now: the socket's buffer or the device's queue is full.
 fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
@@ -119,17 +188,14 @@ fn is_full(error: &io::Error) -> bool {
 
 impl Output for Outbox {
     fn send(&mut self, to: SocketAddr, datagram: &[u8]) {
-        self.fan_out(datagram, &[to]);
+        self.send_all(datagram, &[to]);
     }
 
     fn fan_out(&mut self, datagram: &[u8], to: &[SocketAddr]) {
-        let mut place = self.gather(datagram);
-        for to in to {
-            if self.batch.outgoing.len() == SEND_BATCH {
-                self.flush();
-                place = self.gather(datagram);
-            }
-            self.batch.outgoing.push(Outgoing { datagram: place, to: *to });
+        if self.sharing && to.len() >= LISTENERS_MIN {
+            self.share_out(datagram, to);
+        } else {
+            self.send_all(datagram, to);
         }
     }
 
@@ -170,8 +236,8 @@ mod tests {
     fn outbox(event_queue: usize) -> (Outbox, mpsc::Receiver<Event>) {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let (events, received) = mpsc::channel(event_queue);
-        let inboxes = Arc::new([Inbox::new(2).expect("an inbox")]);
-        (Outbox::new(Arc::new(socket), events, inboxes), received)
+        let inboxes = Arc::new([(); 2].map(|()| Inbox::new(2).expect("an inbox")));
+        (Outbox::new(Arc::new(socket), events, 0, inboxes), received)
     }
 
     fn received(socket: &UdpSocket) -> Vec<u8> {
@@ -209,6 +275,63 @@ mod tests {
         assert_eq!([received(&socket), received(&socket)], [[1; 40]; 2]);
         let counted = [SocketCounter::SendErrors, SocketCounter::DatagramsSent].map(|counter| outbox.stats[counter]);
         assert_eq!(counted, [3, 2]);
+    }
+
+    #[test]
+    fn a_long_list_is_shared_and_each_listener_is_in_one_part() {
+        let (mut outbox, _events) = outbox(1);
+        let (socket, address) = listener();
+        let to: Vec<SocketAddr> = (0..LISTENERS_MIN).map(|_| address).collect();
+        let heard = |outbox: &mut Outbox, to: &[SocketAddr]| {
+            outbox.fan_out(&[7; 40], to);
+            let mut parts = 0;
+            while let Some(part) = outbox.inboxes[1].parts.pop() {
+                outbox.send_all(part.datagram(), part.to());
+                parts += 1;
+            }
+            outbox.flush();
+            to.iter().for_each(|_| assert_eq!(received(&socket), [7; 40]));
+            parts
+        };
+        assert_eq!(heard(&mut outbox, &to), 0, "it has time itself");
+        outbox.sharing = true;
+        assert_eq!(heard(&mut outbox, &to[1..]), 0, "too short");
+        assert_eq!(heard(&mut outbox, &to), 2);
+        assert_eq!(outbox.stats[SocketCounter::PartsLeft], 2);
+        assert_eq!(outbox.stats[SocketCounter::DatagramsSent], 3 * LISTENERS_MIN as u64 - 1);
+    }
+
+    #[test]
+    fn a_part_that_finds_no_room_is_sent_here() {
+        let (mut outbox, _events) = outbox(1);
+        let (_socket, address) = listener();
+        outbox.sharing = true;
+        let to = vec![address; LISTENERS_MIN];
+        let lists = 40;
+        (0..lists).for_each(|_| outbox.fan_out(&[1; 40], &to));
+        outbox.flush();
+        let [left, refused, sent] =
+            [SocketCounter::PartsLeft, SocketCounter::PartsRefused, SocketCounter::DatagramsSent]
+                .map(|counter| outbox.stats[counter]);
+        assert!(refused > 0);
+        assert_eq!(sent, (lists * LISTENERS_MIN) as u64 - left * PART_LISTENERS as u64);
+    }
+
+    #[test]
+    fn a_datagram_longer_than_the_link_takes_is_sent_in_fragments() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        sys::allow_fragments(socket.as_fd(), false).expect("Linux");
+        let (socket, address) = (Arc::new(socket), listener());
+        let inboxes = Arc::new([Inbox::new(2).expect("an inbox")]);
+        let mut outbox = Outbox::new(socket, mpsc::channel(1).0, 0, inboxes);
+        // Loopback takes 65,536 bytes: what is too long for it cannot be made here, but the detour can be gone.
+        assert!(send_in_fragments(
+            &mut outbox.batch.headers,
+            outbox.socket.as_fd(),
+            [&[5; DATAGRAM_BYTES_MAX][..]],
+            &[Outgoing { datagram: 0, to: address.1 }],
+        ));
+        assert_eq!(received(&address.0), [5; DATAGRAM_BYTES_MAX]);
     }
 
     #[test]

@@ -44,6 +44,7 @@ fn open(config: &MediaConfig) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.set_recv_buffer_size(config.receive_buffer_bytes)?;
     socket.set_send_buffer_size(config.send_buffer_bytes)?;
+    sys::allow_fragments(socket.as_fd(), false)?;
     Ok(socket)
 }
 

@@ -22,6 +22,7 @@ use super::{
     counters::{Published, SocketCounter},
     inbox::Inbox,
     outbox::Outbox,
+    spread::Spread,
     sys::{self, RECEIVE_BATCH, ReceiveBatch},
 };
 
@@ -47,6 +48,8 @@ pub(super) struct Setup {
     pub(super) socket: UdpSocket,
     /// How long a frame may wait for others.
     pub(super) hold: Micros,
+    /// From which load on, in percent, other workers help with long lists.
+    pub(super) spread_from_percent: u16,
     /// The longest datagram that is taken.
     pub(super) datagram_bytes_max: usize,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -56,6 +59,13 @@ pub(super) struct Setup {
     pub(super) shared: Arc<Shared>,
 }
 
+/// How much of each kind waited in the inbox at one moment.
+struct Left {
+    frames: usize,
+    handovers: usize,
+    commands: usize,
+}
+
 /// A worker in its thread.
 pub(super) struct Worker {
     index: usize,
@@ -63,7 +73,10 @@ pub(super) struct Worker {
     socket: Arc<UdpSocket>,
     engine: Engine,
     outbox: Outbox,
+    spread: Spread,
     commands: mpsc::Receiver<Command>,
+    /// What was there when the inbox was looked into and is not taken yet.
+    left: Option<Left>,
     inboxes: Arc<[Inbox]>,
     shared: Arc<Shared>,
     kernel_drops_asked_at: Micros,
@@ -72,16 +85,19 @@ pub(super) struct Worker {
 impl Worker {
     /// To be called in the worker's thread.
     pub(super) fn new(setup: Setup) -> Self {
-        let Setup { index, clock, socket, hold, datagram_bytes_max, commands, events, inboxes, shared } = setup;
+        let Setup { index, clock, socket, hold, spread_from_percent, datagram_bytes_max, .. } = setup;
+        let Setup { commands, events, inboxes, shared, .. } = setup;
         let socket = Arc::new(socket);
         let worker = WorkerIndex(u16::try_from(index).unwrap_or(u16::MAX));
         Self {
             index,
             clock,
-            outbox: Outbox::new(Arc::clone(&socket), events, Arc::clone(&inboxes)),
+            outbox: Outbox::new(Arc::clone(&socket), events, index, Arc::clone(&inboxes)),
+            spread: Spread::new(clock.now(), spread_from_percent),
             socket,
             engine: Engine::new(EngineConfig { worker, hold, datagram_bytes_max }),
             commands,
+            left: None,
             inboxes,
             shared,
             kernel_drops_asked_at: clock.now(),
@@ -97,7 +113,11 @@ impl Worker {
             let more = self.turn(started_at, &mut batch);
             let now = self.clock.now();
             self.outbox.stats.add(SocketCounter::Turns, 1);
-            self.outbox.stats.add(SocketCounter::BusyMicros, now.since(started_at).0);
+            let busy = now.since(started_at);
+            self.outbox.stats.add(SocketCounter::BusyMicros, busy.0);
+            let others = self.inboxes.len() - 1;
+            self.spread.worked(now, busy, others, &self.inboxes[self.index].load);
+            self.outbox.sharing = self.spread.is_sharing();
             self.publish(now);
             if !more {
                 self.sleep(now);
@@ -117,17 +137,26 @@ impl Worker {
         more
     }
 
-    /// Takes what other threads left. What was left after a command is taken after it: a frame never comes before the
-    /// member it is of.
+    /// Takes what other threads left, a bounded part of it in each turn. A frame never comes before the member it is of:
+    /// those that are here now are taken once all commands that are here now have been, however many more come meanwhile.
     fn take_inbox(&mut self, now: Micros) -> bool {
         let inbox = &self.inboxes[self.index];
-        let (frames, handovers) = (inbox.frames.len(), inbox.handovers.len());
-        for _ in 0..COMMANDS_PER_TURN {
+        for part in (0..inbox.parts.len()).map_while(|_| inbox.parts.pop()) {
+            self.outbox.send_all(part.datagram(), part.to());
+        }
+        let Left { frames, handovers, commands } = self.left.take().unwrap_or_else(|| Left {
+            frames: inbox.frames.len(),
+            handovers: inbox.handovers.len(),
+            commands: self.commands.len(),
+        });
+        let taken = commands.min(COMMANDS_PER_TURN);
+        for _ in 0..taken {
             let Ok(command) = self.commands.try_recv() else { break };
             self.engine.command(now, command, &mut self.outbox);
             self.outbox.stats.add(SocketCounter::Commands, 1);
         }
-        if !self.commands.is_empty() {
+        if taken < commands {
+            self.left = Some(Left { frames, handovers, commands: commands - taken });
             return true;
         }
         for frame in (0..frames).map_while(|_| inbox.frames.pop()) {
@@ -136,7 +165,7 @@ impl Worker {
         for handover in (0..handovers).map_while(|_| inbox.handovers.pop()) {
             self.engine.handover(now, handover, &mut self.outbox);
         }
-        !inbox.is_empty()
+        !inbox.is_empty() || !self.commands.is_empty()
     }
 
     /// Receives what is there, within bounds. True when there may be more.

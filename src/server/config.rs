@@ -16,6 +16,7 @@ pub(super) fn media(settings: &Settings) -> MediaConfig {
         bind: SocketAddr::new(settings.server.host, settings.audio.udp_port),
         workers: if settings.media.workers == 0 { defaults.workers } else { settings.media.workers },
         hold_us: settings.media.hold_us,
+        spread_from_percent: settings.media.spread_from_percent,
         datagram_bytes_max: count(settings.audio.max_packet_size),
         receive_buffer_bytes: count(settings.media.receive_buffer_bytes),
         ..defaults

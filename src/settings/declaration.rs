@@ -122,6 +122,9 @@ settings! {
         /// The longest time in microseconds that a frame waits for others to share a datagram with, while several
         /// people speak.
         hold_us: u32 [.only("from 0 to 2000", |us| *us <= 2000)] = 2000;
+        /// From which share of its time on, in percent, a worker lets others send to parts of a channel's listeners when
+        /// those are many; 0 always, 101 never.
+        spread_from_percent: u16 [.only("from 0 to 101", |percent| *percent <= 101)] = 60;
         /// How often, in milliseconds, clients are told to ping.
         ping_ms: u32 [.only("from 1000 to 7000, so that two fit in the 15 s after which UDP counts as lost",
             |ms| (1000..=7000).contains(ms))] = 5000;

@@ -92,6 +92,9 @@ catalogue! {
         counter frames_handed_over [] = "antiphon_media_frames_handed_over_total" Count;
         /// Frames and reach dropped on the way to another worker, whose queue was full.
         counter handovers_dropped [] = "antiphon_media_handovers_dropped_total" Count;
+        /// Parts of long lists of listeners that a busy worker had another send over, and those that it sent over itself
+        /// because the other's queue was full.
+        counter fan_out_parts [Outcome] = "antiphon_media_fan_out_parts_total" Count;
         /// Frames from the gateway dropped because their worker's queue was full.
         counter gateway_frames_dropped [] = "antiphon_media_gateway_frames_dropped_total" Count;
         /// Events of the workers that the control plane had no room for, by what becomes of them.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     media::SampledEngines,
-    metrics::{self, Direction, Metrics, Sampled, metrics},
+    metrics::{self, Direction, Metrics, Outcome, Sampled, metrics},
     process::ProcessReading,
 };
 use crate::media::{Media, MediaCounters, SocketCounter};
@@ -33,6 +33,8 @@ struct Last {
     turns: Sampled,
     gateway_frames_dropped: Sampled,
     handovers_dropped: Sampled,
+    parts_left: Sampled,
+    parts_refused: Sampled,
 }
 
 /// How often the async runtime's timers are tried.
@@ -76,6 +78,8 @@ impl Last {
         self.turns.bring(&media.turns, socket[SocketCounter::Turns]);
         self.gateway_frames_dropped.bring(&media.gateway_frames_dropped, socket[SocketCounter::GatewayFramesDropped]);
         self.handovers_dropped.bring(&media.handovers_dropped, socket[SocketCounter::HandoversDropped]);
+        self.parts_left.bring(media.fan_out_parts.of(Outcome::Ok), socket[SocketCounter::PartsLeft]);
+        self.parts_refused.bring(media.fan_out_parts.of(Outcome::Refused), socket[SocketCounter::PartsRefused]);
         media.busy.set(socket[SocketCounter::BusyMicros] as f64 / 1e6);
     }
 }

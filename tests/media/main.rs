@@ -85,6 +85,42 @@ async fn a_sessions_datagrams_reach_its_worker() {
     assert_eq!(counters.socket[SocketCounter::DatagramsSent], 60);
 }
 
+/// A list of listeners so long that all workers send over it: everyone hears every frame once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_is_sent_to_by_all_workers() {
+    const LISTENERS: usize = 300;
+    const FRAMES: u16 = 20;
+    let config = MediaConfig { workers: 2, spread_from_percent: 0, ..MediaConfig::default() };
+    let (media, mut events) = Media::start(config).expect("starts");
+    let home = WorkerIndex(0);
+    let channel = open_channel(&media, home).await;
+    let mut clients = Vec::new();
+    for session in 0..=LISTENERS {
+        let client = add_session(&media, 100 + u32::try_from(session).expect("small")).await;
+        join(&media, home, channel, &client).await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        client.connect(media.now());
+    }
+    proven(&mut events, clients.len()).await;
+    let (speaker, listeners) = clients.split_first_mut().expect("somebody");
+    for sequence in 0..FRAMES {
+        speaker.speak(sequence);
+        for listener in listeners.iter_mut() {
+            listener.hear_until(usize::from(sequence) + 1, PATIENCE);
+        }
+    }
+    media.stop().await;
+    let counters = media.counters().socket;
+    assert!(counters[SocketCounter::PartsLeft] >= 2 * u64::from(FRAMES), "{counters:?}");
+    for listener in listeners {
+        let mut sequences: Vec<_> = listener.heard.iter().map(|frame| frame.sequence).collect();
+        sequences.sort_unstable();
+        assert_eq!(sequences, (0..FRAMES).collect::<Vec<_>>());
+    }
+}
+
 /// People in one channel, on both workers, speak in turn; everyone hears every frame of the others once.
 async fn everyone_hears_everyone(workers: u16, bind: SocketAddr, reach: Option<SocketAddr>) {
     const FRAMES: u16 = 100;
