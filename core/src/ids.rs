@@ -103,9 +103,30 @@ number_id!(
     KeyId(u8)
 );
 number_id!(
+    /// A node while it runs: 1 to [`NodeNumber::MAX`], unique among those that live, another at each start.
+    NodeNumber(u32)
+);
+number_id!(
     /// The index of a media worker on its node.
     WorkerIndex(u16)
 );
+
+/// A node's name, which it keeps over restarts (the setting `cluster.node_id`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NodeId(pub String);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl NodeNumber {
+    /// The highest: 24 bits, so that a number and a worker share the id in a relay datagram.
+    pub const MAX: Self = Self(0xff_ffff);
+}
 
 impl KeyId {
     /// The session key's id.

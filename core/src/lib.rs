@@ -2,15 +2,17 @@
 //!
 //! What a server and a client in Rust both need, and every decision of the media path: wire types,
 //! sealing, replay windows, frames and bundles, speaker selection, talk spurts, jitter buffer, key
-//! rotation, journal positions, permissions.
+//! rotation, ring and relay of the nodes, journal positions, permissions.
 //!
 //! It has no sockets, no clock, no randomness of its own and no async. Each state machine is driven by
 //! calls that carry the time ([`clock::Micros`]) and any randomness, and returns what to do as values.
 
 pub mod clock;
+mod counting;
 pub mod e_model;
 pub mod engine;
 pub mod gateway;
+mod hash;
 pub mod ids;
 pub mod jitter;
 pub mod journal;
@@ -19,8 +21,11 @@ pub mod opus_packet;
 pub mod permission;
 pub mod prng;
 pub mod quality;
+pub mod relay;
 pub mod replay;
+pub mod ring;
 pub mod rotation;
 pub mod seal;
+mod slab;
 pub mod speech;
 pub mod wire;

@@ -1,6 +1,6 @@
 //! Frames that wait to leave together: the plaintext of a channel's next datagram.
 
-use super::slab::SlabKey;
+use crate::slab::SlabKey;
 use crate::{
     clock::Micros,
     wire::{
@@ -106,7 +106,8 @@ impl Bundle {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::slab::Slab, *};
+    use super::*;
+    use crate::slab::Slab;
     use crate::{ids::StreamId, wire::frame::Frames};
 
     fn header(stream: u32) -> FrameHeader {

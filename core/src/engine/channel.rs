@@ -4,9 +4,7 @@ use super::{
     ChannelTraffic, Counter, Event, FrameBytes, GatewayFrame, MemberFlags, MemberUdp, Output,
     bundle::Bundle,
     group::{Group, GroupKey, Listeners},
-    hash::IdMap,
     member::Member,
-    slab::{Slab, SlabKey},
     timers::{self, Due},
     turn::{Turn, Work},
     voice::Passed,
@@ -14,7 +12,9 @@ use super::{
 use crate::{
     clock::Micros,
     gateway::Cipher,
+    hash::IdMap,
     ids::{ChannelId, GroupId, MediaSessionId, StreamId},
+    slab::{Slab, SlabKey},
     speech::{
         select::{Candidate, Selector},
         spurt::QUIET,

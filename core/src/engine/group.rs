@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::slab::SlabKey;
+use crate::slab::SlabKey;
 use crate::{
     clock::Micros,
     ids::{GroupId, KeyId},
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn removing_moves_the_last_listener() {
-        let mut slab = super::super::slab::Slab::default();
+        let mut slab = crate::slab::Slab::default();
         let mut listeners = Listeners::default();
         let keys: Vec<_> = (0..3)
             .map(|port| {

@@ -16,7 +16,6 @@ mod bundle;
 mod channel;
 mod commands;
 mod group;
-mod hash;
 mod member;
 mod output;
 mod pace;
@@ -25,7 +24,6 @@ mod reach;
 mod receive;
 mod sequence;
 mod session;
-mod slab;
 mod stats;
 mod timers;
 mod turn;
@@ -35,12 +33,12 @@ use std::net::SocketAddr;
 
 use crate::{
     clock::Micros,
+    hash::IdMap,
     ids::{ChannelId, MediaSessionId, WorkerIndex},
+    slab::{Slab, SlabKey},
 };
 use channel::Channel;
-use hash::IdMap;
 use session::Session;
-use slab::{Slab, SlabKey};
 use timers::Due;
 use turn::{Turn, Work};
 

@@ -1,8 +1,6 @@
 //! What an engine counts: every datagram and frame, and why one went no further.
 
-use std::ops::{AddAssign, Index};
-
-use crate::wire::datagram::HeaderError;
+use crate::{counting::counters, wire::datagram::HeaderError};
 
 /// What a counter counts. Counters of one family are told apart by a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,38 +49,11 @@ impl Family {
     }
 }
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident: $family:ident $(, $label:literal)?;)+) => {
-        /// One number of [`EngineStats`].
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Counter {
-            $($(#[$doc])* $name,)+
-        }
-
-        impl Counter {
-            /// Every counter, in the order of the numbers.
-            pub const ALL: &[Self] = &[$(Self::$name,)+];
-
-            /// What it counts.
-            #[must_use]
-            pub const fn family(self) -> Family {
-                match self {
-                    $(Self::$name => Family::$family,)+
-                }
-            }
-
-            /// What tells it from others of its family; empty where it is alone.
-            #[must_use]
-            pub const fn label(self) -> &'static str {
-                match self {
-                    $(Self::$name => concat!($($label)?),)+
-                }
-            }
-        }
-    };
-}
-
 counters! {
+    /// An engine's numbers since it was made, and its gauges as they are.
+    stats EngineStats;
+    /// One number of [`EngineStats`].
+    counters Counter of Family;
     /// Media datagrams.
     MediaReceived: DatagramsReceived, "media";
     /// Binds.
@@ -201,90 +172,9 @@ impl Counter {
     }
 }
 
-/// An engine's numbers since it was made, and its gauges as they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EngineStats {
-    numbers: [u64; Self::COUNT],
-}
-
-impl Default for EngineStats {
-    fn default() -> Self {
-        Self { numbers: [0; Self::COUNT] }
-    }
-}
-
-impl EngineStats {
-    /// How many numbers there are.
-    pub const COUNT: usize = Counter::ALL.len();
-
-    /// The numbers in the order of [`Counter::ALL`].
-    #[must_use]
-    pub const fn numbers(&self) -> &[u64; Self::COUNT] {
-        &self.numbers
-    }
-
-    /// From numbers in the order of [`Counter::ALL`].
-    #[must_use]
-    pub const fn from_numbers(numbers: [u64; Self::COUNT]) -> Self {
-        Self { numbers }
-    }
-
-    /// The sum of a family's counters.
-    #[must_use]
-    pub fn total(&self, family: Family) -> u64 {
-        Counter::ALL.iter().filter(|counter| counter.family() == family).map(|counter| self[*counter]).sum()
-    }
-
-    pub(super) fn count(&mut self, counter: Counter) {
-        self.add(counter, 1);
-    }
-
-    pub(super) fn add(&mut self, counter: Counter, count: u64) {
-        self.numbers[counter as usize] += count;
-    }
-
-    pub(super) fn down(&mut self, gauge: Counter) {
-        let number = &mut self.numbers[gauge as usize];
-        *number = number.saturating_sub(1);
-    }
-}
-
-impl Index<Counter> for EngineStats {
-    type Output = u64;
-    fn index(&self, counter: Counter) -> &u64 {
-        &self.numbers[counter as usize]
-    }
-}
-
-impl AddAssign for EngineStats {
-    fn add_assign(&mut self, other: Self) {
-        for (number, more) in self.numbers.iter_mut().zip(other.numbers) {
-            *number += more;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn every_counter_has_its_number_and_a_name_of_its_own() {
-        let names: HashSet<_> = Counter::ALL.iter().map(|counter| (counter.family(), counter.label())).collect();
-        assert_eq!(names.len(), EngineStats::COUNT);
-        for (index, counter) in Counter::ALL.iter().enumerate() {
-            assert_eq!(*counter as usize, index);
-        }
-    }
-
-    #[test]
-    fn a_family_of_several_labels_all_of_them() {
-        for counter in Counter::ALL {
-            let siblings = Counter::ALL.iter().filter(|other| other.family() == counter.family()).count();
-            assert_eq!(counter.label().is_empty(), siblings == 1, "{counter:?}");
-        }
-    }
 
     #[test]
     fn stats_add_up() {

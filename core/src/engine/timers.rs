@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use super::slab::SlabKey;
+use crate::slab::SlabKey;
 use crate::clock::Micros;
 
 /// What is due. Of each kind a session, channel or member has at most one pending.
@@ -78,7 +78,8 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::slab::Slab, *};
+    use super::*;
+    use crate::slab::Slab;
 
     #[test]
     fn timers_come_due_in_order_and_not_before() {

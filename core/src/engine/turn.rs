@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 
 use super::{
     ChannelTraffic, Counter, EngineStats, Event, Output, bundle,
-    slab::SlabKey,
     timers::{self, Timers},
 };
-use crate::{clock::Micros, wire::datagram::DATAGRAM_BYTES_MAX};
+use crate::{clock::Micros, slab::SlabKey, wire::datagram::DATAGRAM_BYTES_MAX};
 
 /// An engine's own tools, used in turn by its channels and sessions.
 #[derive(Debug)]

@@ -22,6 +22,18 @@ impl Loudness {
     /// Steps of one dB.
     pub const PER_DB: i32 = 256;
 
+    /// As a number that travels: 1/256 dB above silence.
+    #[must_use]
+    pub fn to_bits(self) -> u16 {
+        u16::try_from(self.0).unwrap_or(0)
+    }
+
+    /// From such a number; more than RFC 6464 can say is taken as the loudest.
+    #[must_use]
+    pub fn from_bits(bits: u16) -> Self {
+        Self(i32::from(bits).min(i32::from(LEVEL_SILENCE) * Self::PER_DB))
+    }
+
     /// Takes in one frame's RFC 6464 level. It rises within two or three frames and falls over about ten, so that
     /// pauses between words count little.
     pub fn hear(&mut self, level: u8) {
@@ -138,6 +150,21 @@ impl Selector {
         self.seats.retain(|seat| seat.stream != stream);
     }
 
+    /// Who holds a seat, in no order.
+    pub fn speakers(&self) -> impl ExactSizeIterator<Item = StreamId> {
+        self.seats.iter().map(|seat| seat.stream)
+    }
+
+    /// From when on the first sound of anyone is forwarded: at once while a seat is free, else when one has been idle for
+    /// long enough.
+    #[must_use]
+    pub fn room_at(&self) -> Micros {
+        if self.seats.len() < self.max_speakers as usize || self.max_speakers == 0 {
+            return Micros::ZERO;
+        }
+        self.seats.iter().map(|seat| seat.heard_at + IDLE).min().unwrap_or(Micros::ZERO)
+    }
+
     /// The seat to give up first: an idle one, then one without priority, then the quietest.
     fn weakest(&self, now: Micros) -> Option<(usize, &Seat)> {
         let rank = |seat: &Seat| (!seat.is_idle(now), seat.priority, seat.loudness);
@@ -247,6 +274,20 @@ mod tests {
     fn what_is_no_sound_takes_no_seat() {
         let mut room = Room::new(1);
         assert_eq!(room.speak(100, &[(0, LEVEL_SILENCE)]), [0]);
+    }
+
+    #[test]
+    fn there_is_room_while_a_seat_is_free_or_idle() {
+        let mut room = Room::new(2);
+        room.speak(20, &[(0, 20)]);
+        assert_eq!(room.selector.room_at(), Micros::ZERO);
+        room.speak(100, &[(0, 20), (1, 20)]);
+        let full_at = room.now;
+        assert_eq!(room.selector.room_at(), full_at + IDLE);
+        room.speak(400, &[(0, LEVEL_SILENCE), (1, 20)]);
+        assert_eq!((room.selector.room_at(), room.now), (full_at + IDLE, full_at + IDLE));
+        assert_eq!(room.selector.speakers().len(), 2);
+        assert_eq!(Selector::new(0).room_at(), Micros::ZERO);
     }
 
     #[test]

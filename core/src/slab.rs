@@ -2,7 +2,7 @@
 
 /// Names a value for as long as it lives, and never its successor in the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SlabKey {
+pub(crate) struct SlabKey {
     index: u32,
     generation: u32,
 }
@@ -15,7 +15,7 @@ struct Slot<T> {
 
 /// A vector with holes that are filled first.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
 }
@@ -27,17 +27,17 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
     #[cfg(test)]
-    pub(super) fn insert(&mut self, value: T) -> SlabKey {
+    pub(crate) fn insert(&mut self, value: T) -> SlabKey {
         self.insert_with(|_| value)
     }
 
     /// Fills a slot with what `make` makes, given its key.
-    pub(super) fn insert_with(&mut self, make: impl FnOnce(SlabKey) -> T) -> SlabKey {
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce(SlabKey) -> T) -> SlabKey {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, value: None });
             u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 slots fit into memory")
@@ -48,7 +48,7 @@ impl<T> Slab<T> {
         key
     }
 
-    pub(super) fn remove(&mut self, key: SlabKey) -> Option<T> {
+    pub(crate) fn remove(&mut self, key: SlabKey) -> Option<T> {
         let slot = self.slots.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation)?;
         let value = slot.value.take()?;
         slot.generation = slot.generation.wrapping_add(1);
@@ -56,17 +56,17 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    pub(super) fn get(&self, key: SlabKey) -> Option<&T> {
+    pub(crate) fn get(&self, key: SlabKey) -> Option<&T> {
         let slot = self.slots.get(key.index as usize)?;
         if slot.generation == key.generation { slot.value.as_ref() } else { None }
     }
 
-    pub(super) fn get_mut(&mut self, key: SlabKey) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, key: SlabKey) -> Option<&mut T> {
         let slot = self.slots.get_mut(key.index as usize)?;
         if slot.generation == key.generation { slot.value.as_mut() } else { None }
     }
 
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
     }
 }

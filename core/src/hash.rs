@@ -6,11 +6,11 @@ use std::{
 };
 
 /// A map keyed by ids of our own making.
-pub(super) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 /// Multiplies and folds, so that ids with a common stride (a worker's are multiples apart) spread over all buckets.
 #[derive(Default)]
-pub(super) struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl IdHasher {
     fn mix(&mut self, word: u64) {

@@ -1,0 +1,9 @@
+//! Relays of several nodes over networks that misbehave, in virtual time.
+
+mod failure;
+mod handover;
+mod hostile;
+mod limit;
+mod routing;
+mod wire;
+mod world;
