@@ -72,7 +72,7 @@ struct Person {
 impl Person {
     async fn join(server: &str, name: &str, encoding: Encoding, channel: ChannelId) -> Self {
         let server: ServerUrl = server.parse().expect("a URL");
-        let config = GatewayConfig { server, encoding, identity: Identity::Guest(name.to_owned()) };
+        let config = GatewayConfig { server, others: Vec::new(), encoding, identity: Identity::Guest(name.to_owned()) };
         let (client, events) = Client::connect(config).await.expect("connects");
         let join = JoinChannel {
             channel_id: channel,

@@ -33,6 +33,7 @@ impl Talker {
     async fn connect(account: &Client) -> Self {
         let config = GatewayConfig {
             server: account.base().parse().expect("a URL"),
+            others: Vec::new(),
             encoding: Encoding::Json,
             identity: Identity::Token(account.token().to_owned()),
         };

@@ -103,7 +103,12 @@ async fn guest_in_voice(url: &str) -> (Client, mpsc::Receiver<ClientEvent>) {
     let account = rest.guest("anna").await.expect("guests are welcome");
     let lobby = NewChannel { name: "lobby".to_owned(), ..NewChannel::default() };
     let channel = rest.create_channel(&account.access_token, &lobby).await.expect("a channel");
-    let config = GatewayConfig { server, encoding: Encoding::Json, identity: Identity::Token(account.access_token) };
+    let config = GatewayConfig {
+        server,
+        others: Vec::new(),
+        encoding: Encoding::Json,
+        identity: Identity::Token(account.access_token),
+    };
     let (client, events) = Client::connect(config).await.expect("the gateway takes it");
     let join = JoinChannel {
         channel_id: channel.id,

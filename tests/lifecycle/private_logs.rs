@@ -73,8 +73,12 @@ async fn a_busy_minute(url: &str) -> Vec<String> {
     let ticket = format!("{url}/ws?token={}", guest.access_token);
     assert_eq!(http.get(ticket).send().await.expect("answers").status(), 400, "no WebSocket is asked for");
 
-    let config =
-        GatewayConfig { server, encoding: Encoding::Json, identity: Identity::Token(guest.access_token.clone()) };
+    let config = GatewayConfig {
+        server,
+        others: Vec::new(),
+        encoding: Encoding::Json,
+        identity: Identity::Token(guest.access_token.clone()),
+    };
     let (client, _events) = Client::connect(config).await.expect("the gateway takes it");
     let join = JoinChannel {
         channel_id: channel.id,

@@ -39,6 +39,7 @@ impl Person {
     pub(crate) async fn join(server: &Process, name: &str, channel: ChannelId) -> Self {
         let config = GatewayConfig {
             server: server.url(),
+            others: Vec::new(),
             encoding: Encoding::Json,
             identity: Identity::Guest(name.to_owned()),
         };
@@ -121,8 +122,12 @@ pub(crate) struct RawGateway {
 
 /// Connects a guest.
 pub(crate) async fn raw_gateway(server: &Process, name: &str) -> RawGateway {
-    let config =
-        GatewayConfig { server: server.url(), encoding: Encoding::Json, identity: Identity::Guest(name.to_owned()) };
+    let config = GatewayConfig {
+        server: server.url(),
+        others: Vec::new(),
+        encoding: Encoding::Json,
+        identity: Identity::Guest(name.to_owned()),
+    };
     let (gateway, events) = antiphon_loadtest::gateway::Gateway::connect(config).await.expect("connected");
     RawGateway { gateway, events }
 }

@@ -112,6 +112,7 @@ pub(crate) async fn join(access: &AccessArguments, channel: &ChannelArguments, c
     let view = find_channel(&rest, &account, channel).await?;
     let config = GatewayConfig {
         server: access.server.clone(),
+        others: Vec::new(),
         encoding: access.encoding.into(),
         identity: Identity::Token(account.access_token),
     };

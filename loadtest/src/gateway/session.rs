@@ -59,6 +59,9 @@ pub enum Identity {
 pub struct GatewayConfig {
     /// The server.
     pub server: ServerUrl,
+    /// Other nodes of the same cluster, tried in turn when a lost session cannot be resumed there. A node that drains
+    /// names others by itself.
+    pub others: Vec<ServerUrl>,
     /// JSON or `MessagePack`.
     pub encoding: Encoding,
     /// Who.
@@ -234,6 +237,8 @@ struct Task {
 enum End {
     /// We want no more.
     Wanted(Box<Connection>),
+    /// The node asks us to go to these; the connection still works.
+    Moved(Box<Connection>, Vec<ServerUrl>),
     /// It broke or was closed.
     Lost(Closed),
 }
@@ -243,6 +248,18 @@ impl Task {
         loop {
             let closed = match self.serve(connection).await {
                 End::Wanted(connection) => return connection.close().await,
+                End::Moved(old, nodes) => match self.move_to(&nodes).await {
+                    Some(new) => {
+                        connection = new;
+                        // It ends by itself: its node hears that another has the session.
+                        drop(old);
+                        continue;
+                    }
+                    None => {
+                        connection = *old;
+                        continue;
+                    }
+                },
                 End::Lost(closed) => closed,
             };
             if !closed.resume {
@@ -271,7 +288,11 @@ impl Task {
                 incoming = connection.next() => match incoming {
                     Ok((message, request_id)) => {
                         heard_at = Instant::now();
-                        self.incoming(&mut connection, message, request_id).await
+                        let nodes = nodes_named(&message);
+                        match self.incoming(&mut connection, message, request_id).await {
+                            Ok(()) if !nodes.is_empty() => return End::Moved(Box::new(connection), nodes),
+                            result => result,
+                        }
                     }
                     Err(error) => Err(error),
                 },
@@ -325,18 +346,46 @@ impl Task {
         }
     }
 
-    /// Tries until the session goes on or is gone for good.
+    /// Tries each of these nodes once. The connection that works until then is neither read nor written meanwhile.
+    async fn move_to(&mut self, nodes: &[ServerUrl]) -> Option<Connection> {
+        for node in nodes {
+            match tokio::time::timeout(GREETING_TIMEOUT, self.try_resume(node)).await {
+                Ok(Ok(connection)) => {
+                    self.now_at(node.clone());
+                    return Some(connection);
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "not moved to the node that was named"),
+                Err(_) => tracing::debug!("not moved to the node that was named: it did not answer"),
+            }
+        }
+        None
+    }
+
+    /// The session is at this node now; the one before is one of the others.
+    fn now_at(&mut self, node: ServerUrl) {
+        let before = std::mem::replace(&mut self.config.server, node);
+        self.config.others.retain(|other| *other != self.config.server && *other != before);
+        if before != self.config.server {
+            self.config.others.push(before);
+        }
+    }
+
+    /// Tries until the session goes on or is gone for good: where it was, then at each of the other nodes in turn.
     async fn resume(&mut self) -> Result<Connection, Closed> {
         let give_up_at = Instant::now() + RESUME_FOR;
         let mut backoff = BACKOFF_FIRST;
-        loop {
+        let nodes: Vec<ServerUrl> = std::iter::once(&self.config.server).chain(&self.config.others).cloned().collect();
+        for node in nodes.iter().cycle() {
             let nobody = Closed { resume: false, ..Closed::BROKEN };
             tokio::select! {
                 () = tokio::time::sleep(jittered(backoff)) => {}
                 () = self.closing.notified() => return Err(nobody),
             }
-            match tokio::time::timeout(GREETING_TIMEOUT, self.try_resume()).await {
-                Ok(Ok(connection)) => return Ok(connection),
+            match tokio::time::timeout(GREETING_TIMEOUT, self.try_resume(node)).await {
+                Ok(Ok(connection)) => {
+                    self.now_at(node.clone());
+                    return Ok(connection);
+                }
                 Ok(Err(GatewayError::Refused(error))) if is_final(error.error_code) => {
                     return Err(Closed { code: 4003, reconnect: true, resume: false });
                 }
@@ -352,10 +401,11 @@ impl Task {
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+        Err(Closed { resume: false, ..Closed::BROKEN })
     }
 
-    async fn try_resume(&mut self) -> Result<Connection, GatewayError> {
-        let mut connection = Connection::open(&self.config.server.gateway(), self.config.encoding, None).await?;
+    async fn try_resume(&mut self, node: &ServerUrl) -> Result<Connection, GatewayError> {
+        let mut connection = Connection::open(&node.gateway(), self.config.encoding, None).await?;
         let hello = expect_hello(&mut connection).await?;
         let resume = Resume {
             session_id: self.hello.session_id,
@@ -393,6 +443,14 @@ impl Task {
             }
             before.end(id);
         }
+    }
+}
+
+/// Where a node that drains would have us go.
+fn nodes_named(message: &ServerMessage) -> Vec<ServerUrl> {
+    match message {
+        ServerMessage::Reconnect(reconnect) => reconnect.nodes.iter().filter_map(|node| node.parse().ok()).collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -106,7 +106,8 @@ impl Connected {
 
     /// Connects, patiently where the server asks for it.
     pub(super) async fn connect(shared: &Shared, identity: Identity) -> Result<Self, LoadError> {
-        let config = GatewayConfig { server: shared.server.clone(), encoding: shared.encoding, identity };
+        let config =
+            GatewayConfig { server: shared.server.clone(), others: Vec::new(), encoding: shared.encoding, identity };
         let mut attempt = 0;
         loop {
             match Gateway::connect(config.clone()).await {
