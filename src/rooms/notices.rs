@@ -42,11 +42,16 @@ impl Inbox {
     fn put(&mut self, entry: Entry) -> bool {
         if self.overflowed || self.entries.len() >= INBOX_MAX {
             metrics().rooms.notices_dropped.increment(1);
-            self.entries = VecDeque::new();
-            self.overflowed = true;
-        } else {
-            self.entries.push_back(entry);
+            return self.put_unknown();
         }
+        self.entries.push_back(entry);
+        !std::mem::replace(&mut self.is_served, true)
+    }
+
+    /// Likewise for entries that are known only to be there.
+    fn put_unknown(&mut self) -> bool {
+        self.entries = VecDeque::new();
+        self.overflowed = true;
         !std::mem::replace(&mut self.is_served, true)
     }
 
@@ -68,7 +73,8 @@ impl Rooms {
     pub(super) async fn hear(self, mut notices: mpsc::Receiver<Notice>) {
         while let Some(notice) = notices.recv().await {
             match notice {
-                Notice::Entry { channel, entry } => self.heard(channel, entry),
+                Notice::Entry { channel, entry } => self.heard(channel, |inbox| inbox.put(entry)),
+                Notice::Lost { channel } => self.heard(channel, Inbox::put_unknown),
                 Notice::Reconnected => self.reconcile_all(),
                 Notice::ChannelChanged { channel } => {
                     self.note_change();
@@ -84,9 +90,10 @@ impl Rooms {
         }
     }
 
-    fn heard(&self, channel: ChannelId, entry: Entry) {
+    fn heard(&self, channel: ChannelId, put: impl FnOnce(&mut Inbox) -> bool) {
         let Some(room) = self.room(channel) else { return };
-        if room.inbox.lock().put(entry) {
+        let is_unserved = put(&mut room.inbox.lock());
+        if is_unserved {
             let rooms = self.clone();
             tokio::spawn(async move { rooms.serve_inbox(&room).await });
         }
