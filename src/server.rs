@@ -23,6 +23,7 @@ use self::listeners::Listeners;
 use crate::{
     api::{Addresses, Api, health::Health, limits::Limits},
     auth::{Auth, AuthConfig},
+    cluster::MemoryCluster,
     gateway::Gateway,
     media::Media,
     rooms::{Rooms, directory::Directory},
@@ -160,8 +161,11 @@ impl Server {
         let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
         let listeners = Listeners::bind(&settings).await?;
         let (media, events) = start_media(&settings)?;
-        let rooms = Rooms::start(store.clone(), media.clone(), events, config::rooms(&settings));
-        let gateway = Gateway::new(auth.clone(), rooms.clone(), config::gateway(&settings, &local));
+        let rooms = config::rooms(&settings);
+        let node = MemoryCluster::single(rooms.membership.clone());
+        let rooms = Rooms::start_with(store.clone(), media.clone(), events, (node.membership, node.notices), rooms);
+        let records = (node.records, node.session_notices);
+        let gateway = Gateway::with_records(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
         let addresses = listeners.addresses(media.local_addr())?;
         let api = Arc::new(Api {
             store: store.clone(),

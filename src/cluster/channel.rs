@@ -8,26 +8,30 @@ use std::{
 
 use antiphon_core::{
     gateway::{LeaveReason, Position, ServerMessage, UserJoined, UserLeft, VoiceStateChanged},
-    ids::{ChannelId, SessionId, UserId},
+    ids::{ChannelId, NodeNumber, SessionId, StreamId, UserId},
     journal::Journal,
 };
 
-use super::membership::{JoinRefused, Joined, Left, Member, NewMember, Snapshot, VoiceChange};
+use super::entry::{Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Snapshot, VoiceChange};
 
-/// What is known of a channel.
+/// What is known of a channel. The form in memory keeps one for each channel; a room keeps one of its own while what all
+/// nodes share cannot be reached.
 #[derive(Debug)]
-pub(super) struct ChannelState {
+pub struct ChannelState {
+    channel: ChannelId,
     members: HashMap<UserId, Member>,
     /// Whom a moderator muted; it outlives their leaving.
     server_muted: HashSet<UserId>,
-    journal: Journal<Arc<ServerMessage>>,
+    journal: Journal<Entry>,
     /// Since when nobody is in it.
     empty_since: Instant,
 }
 
 impl ChannelState {
-    pub(super) fn new(epoch: String, journal_events: usize, now: Instant) -> Self {
+    /// An empty channel whose journal begins now.
+    pub(super) fn new(channel: ChannelId, epoch: String, journal_events: usize, now: Instant) -> Self {
         Self {
+            channel,
             members: HashMap::new(),
             server_muted: HashSet::new(),
             journal: Journal::new(epoch, journal_events),
@@ -35,8 +39,29 @@ impl ChannelState {
         }
     }
 
+    /// A channel with `members` whose journal begins now, under an `epoch` of its own.
+    #[must_use]
+    pub fn with_members(
+        channel: ChannelId,
+        epoch: String,
+        journal_events: usize,
+        members: impl IntoIterator<Item = Member>,
+    ) -> Self {
+        let mut state = Self::new(channel, epoch, journal_events, Instant::now());
+        state.members.extend(members.into_iter().map(|member| (member.user.id, member)));
+        let muted = state.members.values().filter(|member| member.server_muted).map(|member| member.user.id);
+        state.server_muted = muted.collect();
+        state
+    }
+
     pub(super) fn occupancy(&self) -> usize {
         self.members.len()
+    }
+
+    /// The newest entry's place.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.journal.position()
     }
 
     /// Whether nothing is lost by forgetting the channel: it has been empty since before `deadline`, and no mute waits
@@ -45,100 +70,161 @@ impl ChannelState {
         self.members.is_empty() && self.server_muted.is_empty() && self.empty_since < deadline
     }
 
-    pub(super) fn join(&mut self, channel: ChannelId, max_users: u32, new: NewMember) -> Result<Joined, JoinRefused> {
+    /// As `Membership::join`, for a session of `node`.
+    ///
+    /// # Errors
+    /// When no place is free or the stream id is taken.
+    pub fn join(
+        &mut self,
+        node: NodeNumber,
+        max_users: u32,
+        new: NewMember,
+        known: Option<&Position>,
+    ) -> Result<Joined, JoinRefused> {
         let replaces = self.members.contains_key(&new.user.id);
         if !replaces && self.members.len() >= usize::try_from(max_users).unwrap_or(usize::MAX) {
             return Err(JoinRefused::Full);
         }
-        if self.members.values().any(|member| member.stream == new.stream) {
+        if self.is_taken(new.stream) {
             return Err(JoinRefused::StreamTaken);
         }
-        let replaced = self.remove(channel, new.user.id, LeaveReason::Replaced);
+        let before = self.journal.position();
+        self.remove(&Leave::own(new.user.id, None, LeaveReason::Replaced));
         let member = Member {
             server_muted: self.server_muted.contains(&new.user.id),
             user: new.user,
             session: new.session,
+            node,
             stream: new.stream,
             media: new.media,
             muted: false,
             deafened: false,
         };
-        let event = self.record(|position| {
-            UserJoined {
-                channel_id: channel,
-                user_id: member.user.id,
-                stream_id: member.stream,
-                user: member.user.clone(),
-                media: member.media,
-                position,
-            }
-            .into()
-        });
-        self.members.insert(member.user.id, member.clone());
-        Ok(Joined { member, replaced, event, members: self.members(), position: self.journal.position() })
+        self.insert(member.clone());
+        let (members, position) = (self.members(), self.journal.position());
+        Ok(Joined { member, members, position, news: self.news(known.unwrap_or(&before)) })
     }
 
-    /// Removes a member if it is still `session`'s, or anybody's when that is `None`.
-    pub(super) fn leave(
-        &mut self,
-        channel: ChannelId,
-        user: UserId,
-        session: Option<SessionId>,
-        reason: LeaveReason,
-        now: Instant,
-    ) -> Option<Left> {
-        let member = self.members.get(&user)?;
-        if session.is_some_and(|session| session != member.session) {
+    /// As `Membership::leave`.
+    pub fn leave(&mut self, node: NodeNumber, leave: &Leave, known: Option<&Position>) -> Option<Changed> {
+        let member = self.members.get(&leave.user)?;
+        if leave.session.is_some_and(|session| !member.is_of(session, node)) {
             return None;
         }
-        let left = self.remove(channel, user, reason);
-        if self.members.is_empty() {
-            self.empty_since = now;
-        }
-        left
+        let before = self.journal.position();
+        let member = self.remove(leave)?;
+        Some(Changed { member, news: self.news(known.unwrap_or(&before)) })
     }
 
-    pub(super) fn set_voice(
+    /// As `Membership::set_voice`.
+    pub fn set_voice(
         &mut self,
-        channel: ChannelId,
+        node: NodeNumber,
         user: UserId,
         session: SessionId,
         change: VoiceChange,
-    ) -> Option<(Member, Option<Arc<ServerMessage>>)> {
-        let member = self.members.get_mut(&user).filter(|member| member.session == session)?;
-        let before = (member.muted, member.deafened);
+        known: Option<&Position>,
+    ) -> Option<Changed> {
+        let before = self.journal.position();
+        let member = self.members.get_mut(&user).filter(|member| member.is_of(session, node))?;
+        let was = (member.muted, member.deafened);
         member.muted = change.muted.unwrap_or(member.muted);
         member.deafened = change.deafened.unwrap_or(member.deafened);
         let member = member.clone();
-        let changed = before != (member.muted, member.deafened);
-        let event = changed.then(|| self.record_voice(channel, &member, user));
-        Some((member, event))
+        if was != (member.muted, member.deafened) {
+            self.record_voice(&member, user);
+        }
+        Some(Changed { member, news: self.news(known.unwrap_or(&before)) })
     }
 
-    /// Mutes or unmutes for everyone, also whoever is not in. `None` when it was so already.
-    pub(super) fn set_server_mute(
+    /// As `Membership::set_server_mute`.
+    pub fn set_server_mute(
         &mut self,
-        channel: ChannelId,
         user: UserId,
         muted: bool,
         by: UserId,
-    ) -> Option<Option<(Member, Arc<ServerMessage>)>> {
+        known: Option<&Position>,
+    ) -> Option<Option<Changed>> {
         let changed = if muted { self.server_muted.insert(user) } else { self.server_muted.remove(&user) };
         if !changed {
             return None;
         }
+        let before = self.journal.position();
         let Some(member) = self.members.get_mut(&user) else { return Some(None) };
         member.server_muted = muted;
         let member = member.clone();
-        let event = self.record_voice(channel, &member, by);
-        Some(Some((member, event)))
+        self.record_voice(&member, by);
+        Some(Some(Changed { member, news: self.news(known.unwrap_or(&before)) }))
+    }
+
+    /// As `Membership::adopt`.
+    pub(super) fn adopt(&mut self, node: NodeNumber, user: UserId, session: SessionId) -> Option<()> {
+        let member = self.members.get_mut(&user).filter(|member| member.session == session)?;
+        member.node = node;
+        Some(())
+    }
+
+    /// As `Membership::restore`.
+    pub(super) fn restore(&mut self, node: NodeNumber, ours: Vec<Member>, known: Option<&Position>) -> News {
+        let before = self.journal.position();
+        let kept: HashSet<SessionId> = ours.iter().map(|member| member.session).collect();
+        let gone = self.members.values().filter(|member| member.node == node && !kept.contains(&member.session));
+        let gone: Vec<UserId> = gone.map(|member| member.user.id).collect();
+        for user in gone {
+            self.remove(&Leave::own(user, None, LeaveReason::Left));
+        }
+        for member in ours {
+            self.put_back(node, member);
+        }
+        self.news(known.unwrap_or(&before))
+    }
+
+    /// Makes a member that only its node knows of what the node says, unless the user or the stream is another's here.
+    fn put_back(&mut self, node: NodeNumber, ours: Member) {
+        let Some(member) = self.members.get_mut(&ours.user.id) else {
+            if !self.is_taken(ours.stream) {
+                if ours.server_muted {
+                    self.server_muted.insert(ours.user.id);
+                }
+                self.insert(Member { node, ..ours });
+            }
+            return;
+        };
+        if !member.is_of(ours.session, node) || member.switches() == ours.switches() {
+            return;
+        }
+        (member.muted, member.deafened, member.server_muted) = ours.switches();
+        let member = member.clone();
+        match member.server_muted {
+            true => self.server_muted.insert(member.user.id),
+            false => self.server_muted.remove(&member.user.id),
+        };
+        self.record_voice(&member, member.user.id);
     }
 
     pub(super) fn snapshot(&self, since: Option<&Position>) -> Snapshot {
         Snapshot {
             members: self.members(),
             position: self.journal.position(),
-            missed: since.and_then(|position| Some(self.journal.since(position)?.cloned().collect())),
+            missed: since.and_then(|position| self.since(position)),
+        }
+    }
+
+    /// Every event after `position`, or `None` when that cannot be said.
+    #[must_use]
+    pub fn missed(&self, position: &Position) -> Option<Vec<Arc<ServerMessage>>> {
+        Some(self.journal.since(position)?.map(|entry| Arc::clone(&entry.event)).collect())
+    }
+
+    /// Every entry after `position`, or `None` when that cannot be said.
+    pub(super) fn since(&self, position: &Position) -> Option<Vec<Entry>> {
+        Some(self.journal.since(position)?.cloned().collect())
+    }
+
+    fn news(&self, known: &Position) -> News {
+        match self.since(known) {
+            Some(entries) => News::Entries(entries),
+            None => News::State { members: self.members(), position: self.journal.position() },
         }
     }
 
@@ -149,30 +235,77 @@ impl ChannelState {
         members
     }
 
-    fn remove(&mut self, channel: ChannelId, user: UserId, reason: LeaveReason) -> Option<Left> {
-        let member = self.members.remove(&user)?;
-        let event = self.record(|position| {
-            UserLeft { channel_id: channel, user_id: user, stream_id: member.stream, reason, position }.into()
-        });
-        Some(Left { member, event })
+    fn is_taken(&self, stream: StreamId) -> bool {
+        self.members.values().any(|member| member.stream == stream)
     }
 
-    fn record_voice(&mut self, channel: ChannelId, member: &Member, by: UserId) -> Arc<ServerMessage> {
-        self.record(|position| {
-            VoiceStateChanged {
+    fn insert(&mut self, member: Member) {
+        self.record(&member, Some(member.user.id), None, |channel_id, position| {
+            UserJoined {
+                channel_id,
                 user_id: member.user.id,
-                channel_id: channel,
-                muted: member.muted,
-                deafened: member.deafened,
-                server_muted: member.server_muted,
-                by,
+                stream_id: member.stream,
+                user: member.user.clone(),
+                media: member.media,
                 position,
             }
             .into()
-        })
+        });
+        self.members.insert(member.user.id, member);
     }
 
-    fn record(&mut self, make: impl FnOnce(Position) -> ServerMessage) -> Arc<ServerMessage> {
-        Arc::clone(self.journal.append(|position| Arc::new(make(position))))
+    fn remove(&mut self, leave: &Leave) -> Option<Member> {
+        let member = self.members.remove(&leave.user)?;
+        if self.members.is_empty() {
+            self.empty_since = Instant::now();
+        }
+        let (user_id, reason, stream_id) = (leave.user, leave.reason, member.stream);
+        self.record(&member, leave.by, leave.message.clone(), |channel_id, position| {
+            UserLeft { channel_id, user_id, stream_id, reason, position }.into()
+        });
+        Some(member)
+    }
+
+    fn record_voice(&mut self, member: &Member, by: UserId) {
+        self.record(member, Some(by), None, |channel_id, position| member.voice_state(channel_id, by, position).into());
+    }
+
+    fn record(
+        &mut self,
+        about: &Member,
+        by: Option<UserId>,
+        message: Option<String>,
+        event: impl FnOnce(ChannelId, Position) -> ServerMessage,
+    ) {
+        let channel = self.channel;
+        self.journal.append(|position| Entry {
+            event: Arc::new(event(channel, position.clone())),
+            position,
+            session: about.session,
+            node: about.node,
+            server_muted: about.server_muted,
+            by,
+            message,
+        });
+    }
+}
+
+impl Member {
+    /// Whether `session` on `node` speaks for the member.
+    fn is_of(&self, session: SessionId, node: NodeNumber) -> bool {
+        self.session == session && self.node == node
+    }
+
+    /// Muted, deafened, muted by a moderator.
+    #[must_use]
+    pub fn switches(&self) -> (bool, bool, bool) {
+        (self.muted, self.deafened, self.server_muted)
+    }
+
+    /// The switches as members are told.
+    #[must_use]
+    pub fn voice_state(&self, channel_id: ChannelId, by: UserId, position: Position) -> VoiceStateChanged {
+        let (muted, deafened, server_muted) = self.switches();
+        VoiceStateChanged { user_id: self.user.id, channel_id, muted, deafened, server_muted, by, position }
     }
 }

@@ -1,11 +1,20 @@
-//! What all nodes must agree on: who is in which channel, and the journal of what happened there.
+//! What all nodes must agree on: who is in which channel, the journal of what happened there, and which node has a
+//! session.
 //!
-//! Each change is one atomic step that either happens whole or not at all and yields its journal entry. This is the
-//! form for a single node, in memory; what callers may rely on is written at [`Membership`].
+//! Each change is one atomic step that either happens whole or not at all and yields its journal entry. What callers may
+//! rely on is written at [`Membership`] and [`SessionRecords`]; `entry` has the values that pass between them and the
+//! callers, `channel` one channel's steps on plain data, `memory` the form in memory.
 
 mod channel;
+mod entry;
 mod membership;
+mod memory;
+mod sessions;
 
-pub use membership::{
-    JoinRefused, Joined, Left, Member, Membership, MembershipConfig, NewMember, Snapshot, VoiceChange,
+pub use channel::ChannelState;
+pub use entry::{
+    Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable, VoiceChange,
 };
+pub use membership::{Membership, Occupied};
+pub use memory::{MembershipConfig, MemoryCluster, MemoryMembership, MemoryNode, MemoryRecords};
+pub use sessions::{ClaimRefused, Place, SessionNotice, SessionRecord, SessionRecords, TokenHashes};

@@ -361,7 +361,9 @@ impl<'a> Reader<'a> {
             && let Some(attachment) = self.connection.attachment.get()
         {
             self.confirmed = true;
-            attachment.token_arrived();
+            if attachment.token_arrived() {
+                self.connection.gateway.refresh_record_soon(&attachment.session);
+            }
         }
         if self.refuse(matches!(message, ClientMessage::AudioData(_)), &request_id) {
             return;

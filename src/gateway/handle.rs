@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use antiphon_core::gateway::{
-    Ack, AudioData, Authenticate, Authenticated, ClientMessage, ErrorCode, Hello, RequestId, Resume, Resumed, UserView,
+    Ack, AudioData, Authenticate, Authenticated, ClientMessage, ErrorCode, Hello, RequestId, Resume, Resumed,
+    ResumedChannel, UserView,
 };
 use tokio::sync::mpsc;
 
 use super::{
     close::{CloseCause, after_failed_authentication},
     connection::{Connection, Request},
+    records::Claimed,
     sessions::{Attachment, ResumeRefused},
 };
 use crate::{
+    cluster::Unavailable,
     error::AppError,
     rooms::{Presence, Shared},
     telemetry::metrics::metrics,
@@ -31,7 +34,7 @@ impl Connection {
         };
         self.send(hello, None);
         if let Some(user) = user {
-            self.open(Authenticated { user, access_token: None, refresh_token: None }, None);
+            self.open(Authenticated { user, access_token: None, refresh_token: None }, None).await;
         }
         while let Some(request) = waiting.recv().await {
             if self.outbox.end_in_sight().is_some() {
@@ -57,8 +60,16 @@ impl Connection {
         };
         let (rooms, presence) = (self.gateway.rooms(), &attachment.session.presence);
         match message {
-            ClientMessage::JoinChannel(request) => return rooms.join(presence, &request, request_id).await,
-            ClientMessage::LeaveChannel(request) => return rooms.leave(presence, request.channel_id, request_id).await,
+            ClientMessage::JoinChannel(request) => {
+                let joined = rooms.join(presence, &request, request_id).await;
+                self.gateway.refresh_record(&attachment.session).await;
+                return joined;
+            }
+            ClientMessage::LeaveChannel(request) => {
+                let left = rooms.leave(presence, request.channel_id, request_id).await;
+                self.gateway.refresh_record(&attachment.session).await;
+                return left;
+            }
             ClientMessage::Recover(request) => {
                 return rooms.recover(presence, request.channel_id, &request.position, request_id).await;
             }
@@ -99,7 +110,7 @@ impl Connection {
         self.expect_nobody()?;
         match self.identify(request).await {
             Ok(authenticated) => {
-                self.open(authenticated, request_id);
+                self.open(authenticated, request_id).await;
                 Ok(())
             }
             Err(error) => {
@@ -136,14 +147,15 @@ impl Connection {
     }
 
     /// Makes the session of whoever has been authenticated.
-    fn open(&self, authenticated: Authenticated, request_id: Option<RequestId>) {
+    async fn open(&self, authenticated: Authenticated, request_id: Option<RequestId>) {
         let presence = Presence::new(self.session_id, authenticated.user.clone(), self.link.clone());
         let opened =
             self.gateway.sessions().open(presence.into(), &self.resume_token, Arc::clone(&self.outbox), self.now());
         match opened {
             Some(attachment) => {
-                self.attach(attachment);
+                self.attach(attachment.clone());
                 self.send(authenticated, request_id);
+                self.gateway.open_record(&attachment.session).await;
             }
             None => {
                 let message = "this account has as many sessions as it may have: end one first";
@@ -170,6 +182,8 @@ impl Connection {
         metrics().gateway.resumes.of(resumed.is_ok().into()).increment(1);
         let Err(refused) = resumed else { return Ok(()) };
         let (message, cause) = match refused {
+            // It may be taken up here a little later.
+            ResumeRefused::Unavailable => return Err(Unavailable.into()),
             ResumeRefused::Unknown => ("this session is over: connect anew and authenticate", CloseCause::SessionOver),
             ResumeRefused::WrongToken => {
                 ("the resume_token is not this session's latest", CloseCause::AuthenticationFailed)
@@ -182,7 +196,12 @@ impl Connection {
 
     async fn take_up(&self, request: &Resume, request_id: Option<RequestId>) -> Result<Shared, ResumeRefused> {
         let sessions = self.gateway.sessions();
-        let resumption = sessions.resume(request.session_id, &request.resume_token, Arc::clone(&self.outbox))?;
+        let resumption = sessions.resume(request.session_id, &request.resume_token, Arc::clone(&self.outbox));
+        let resumption = match resumption {
+            Ok(resumption) => resumption,
+            // Another node may have it, or have had it since.
+            Err(refused) => return self.take_over(request, request_id, refused).await,
+        };
         if let Some(older) = resumption.older {
             older.end(super::outbox::End::Close(CloseCause::Replaced));
         }
@@ -190,8 +209,38 @@ impl Connection {
         self.attach(resumption.attachment);
         let channels = self.gateway.rooms().resume(&presence, &self.link, &request.positions).await;
         let channels = channels.ok_or(ResumeRefused::Unknown)?;
-        let answer =
-            Resumed { session_id: presence.id, resume_token: resumption.token, user: presence.user.clone(), channels };
-        Ok(Shared::answer(answer, request_id))
+        if let Some(attachment) = self.attachment.get() {
+            self.gateway.refresh_record(&attachment.session).await;
+        }
+        Ok(resumed(&presence, resumption.token, channels, request_id))
     }
+
+    /// Goes on here with a session of another node. Where none has it, the answer is `refused`.
+    async fn take_over(
+        &self,
+        request: &Resume,
+        request_id: Option<RequestId>,
+        refused: ResumeRefused,
+    ) -> Result<Shared, ResumeRefused> {
+        let claimed = self.gateway.claim(request.session_id, &request.resume_token, &self.link, &self.outbox).await;
+        let Claimed { attachment, token, record } = match claimed {
+            Ok(claimed) => claimed,
+            Err(ResumeRefused::Unknown) => return Err(refused),
+            Err(refused) => return Err(refused),
+        };
+        let session = Arc::clone(&attachment.session);
+        self.attach(attachment);
+        let channels = self.gateway.rooms().adopt(&session.presence, &record.places, &request.positions).await;
+        self.gateway.refresh_record(&session).await;
+        Ok(resumed(&session.presence, token, channels, request_id))
+    }
+}
+
+fn resumed(
+    presence: &Presence,
+    resume_token: String,
+    channels: Vec<ResumedChannel>,
+    request_id: Option<RequestId>,
+) -> Shared {
+    Shared::answer(Resumed { session_id: presence.id, resume_token, user: presence.user.clone(), channels }, request_id)
 }

@@ -1,14 +1,15 @@
 //! The gateway: WebSocket connections, the sessions that outlive them, and the messages of clients.
 //!
 //! `socket` makes a WebSocket of an HTTP request, `connection` runs it, `outbox` is what waits to be written, `handle`
-//! carries out what a client asks for, `sessions` keeps who is who over reconnects, `limits` and `close` say how much is
-//! too much and how a connection ends.
+//! carries out what a client asks for, `sessions` keeps who is who over reconnects, `records` lets a session move between
+//! nodes, `limits` and `close` say how much is too much and how a connection ends.
 
 mod close;
 mod connection;
 mod handle;
 mod limits;
 mod outbox;
+mod records;
 mod sessions;
 mod socket;
 mod token;
@@ -27,7 +28,7 @@ use antiphon_core::{
     ids::UserId,
 };
 use dashmap::DashMap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 pub use close::CloseCause;
 pub use limits::{Rate, Rates};
@@ -40,6 +41,7 @@ use self::{
 };
 use crate::{
     auth::Auth,
+    cluster::{SessionNotice, SessionRecords},
     rooms::{Outlet as _, Rooms, Shared},
     telemetry::metrics::metrics,
 };
@@ -100,6 +102,7 @@ struct Inner {
     auth: Auth,
     rooms: Rooms,
     sessions: Sessions,
+    records: SessionRecords,
     connections: DashMap<u64, Arc<Outbox>>,
     next_connection: AtomicU64,
     /// Wakes whoever waits for the last connection to end.
@@ -108,9 +111,26 @@ struct Inner {
 }
 
 impl Gateway {
-    /// A gateway to `rooms` for whom `auth` knows.
+    /// A gateway to `rooms` for whom `auth` knows, of a node on its own.
     #[must_use]
     pub fn new(auth: Auth, rooms: Rooms, config: GatewayConfig) -> Self {
+        Self::with(auth, rooms, SessionRecords::Alone, config)
+    }
+
+    /// Likewise, of a node among those that share `records`; its notices are followed in a task of their own.
+    #[must_use]
+    pub fn with_records(
+        auth: Auth,
+        rooms: Rooms,
+        (records, notices): (SessionRecords, mpsc::Receiver<SessionNotice>),
+        config: GatewayConfig,
+    ) -> Self {
+        let gateway = Self::with(auth, rooms, records, config);
+        tokio::spawn(gateway.clone().hear(notices));
+        gateway
+    }
+
+    fn with(auth: Auth, rooms: Rooms, records: SessionRecords, config: GatewayConfig) -> Self {
         let sessions = Sessions::new(config.rates, config.sessions_per_account);
         Self {
             inner: Arc::new(Inner {
@@ -118,6 +138,7 @@ impl Gateway {
                 auth,
                 rooms,
                 sessions,
+                records,
                 connections: DashMap::new(),
                 next_connection: AtomicU64::new(0),
                 connection_ended: Notify::new(),
@@ -149,14 +170,10 @@ impl Gateway {
         self.inner.sessions.sweep(self.inner.rooms.now());
     }
 
-    /// Ends all sessions of an account that was switched off: their connections close with 4014.
+    /// Ends all sessions of an account that was switched off, on all nodes: their connections close with 4014.
     pub async fn disconnect_user(&self, user: UserId) {
-        for (session, outbox) in self.inner.sessions.end_all_of(user) {
-            if let Some(outbox) = outbox {
-                outbox.end(End::Close(CloseCause::Banned));
-            }
-            self.inner.rooms.end(&session.presence, LeaveReason::Banned).await;
-        }
+        self.end_sessions_of(user).await;
+        self.inner.records.account_disabled(user).await;
     }
 
     /// Takes no new connections, tells the clients to resume at `nodes` (HTTP URLs of others), and closes with 4012 those
@@ -224,6 +241,7 @@ impl Gateway {
     async fn end_session(&self, attachment: &Attachment) {
         if self.inner.sessions.end(attachment) {
             self.inner.rooms.end(&attachment.session.presence, LeaveReason::Left).await;
+            self.release_record(&attachment.session).await;
         }
     }
 
@@ -237,6 +255,7 @@ impl Gateway {
             tokio::time::sleep(gateway.config().resume_grace).await;
             if gateway.inner.sessions.expire(&attachment) {
                 gateway.inner.rooms.end(&attachment.session.presence, LeaveReason::Timeout).await;
+                gateway.release_record(&attachment.session).await;
             }
         });
     }

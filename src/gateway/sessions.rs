@@ -14,7 +14,11 @@ use super::{
     outbox::Outbox,
     token::{TokenHash, new_token},
 };
-use crate::{rooms::Presence, telemetry::metrics::metrics};
+use crate::{
+    cluster::{ClaimRefused, TokenHashes},
+    rooms::Presence,
+    telemetry::metrics::metrics,
+};
 
 /// Somebody's session.
 #[derive(Debug)]
@@ -68,6 +72,26 @@ pub(super) enum ResumeRefused {
     Unknown,
     /// The token is not its.
     WrongToken,
+    /// Which node has it cannot be said now.
+    Unavailable,
+}
+
+impl From<ClaimRefused> for ResumeRefused {
+    fn from(refused: ClaimRefused) -> Self {
+        match refused {
+            ClaimRefused::Unknown => Self::Unknown,
+            ClaimRefused::WrongToken => Self::WrongToken,
+            ClaimRefused::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+/// The tokens of a session that moves.
+pub(super) struct MovedTokens {
+    /// The new one.
+    pub(super) current: TokenHash,
+    /// The one that it was claimed with.
+    pub(super) offered: TokenHash,
 }
 
 /// All sessions of this node.
@@ -109,28 +133,55 @@ impl Sessions {
         outbox: Arc<Outbox>,
         now: Micros,
     ) -> Option<Attachment> {
-        let allowance = {
-            let mut account = self.accounts.entry(presence.user.id).or_insert_with(|| Account {
-                allowance: Arc::new(Mutex::new(Allowance::new(self.rates, now))),
-                sessions: Vec::new(),
-            });
-            if account.sessions.len() >= self.most_per_account {
-                return None;
-            }
-            account.sessions.push(presence.id);
-            Arc::clone(&account.allowance)
-        };
-        let state = State {
-            token: TokenHash::of(token),
-            token_before: None,
-            outbox: Some(outbox),
-            connection: 0,
-            ended: false,
-        };
+        let allowance = self.count_in(&presence, self.most_per_account, now)?;
+        Some(self.insert(presence, allowance, (TokenHash::of(token), None), outbox))
+    }
+
+    /// Takes over a session that was another node's, however many its account has here.
+    pub(super) fn adopt(
+        &self,
+        presence: Arc<Presence>,
+        tokens: MovedTokens,
+        outbox: Arc<Outbox>,
+        now: Micros,
+    ) -> Option<Attachment> {
+        let allowance = self.count_in(&presence, usize::MAX, now)?;
+        Some(self.insert(presence, allowance, (tokens.current, Some(tokens.offered)), outbox))
+    }
+
+    /// Counts a session as its account's; `None` when that has `most` already.
+    fn count_in(&self, presence: &Presence, most: usize, now: Micros) -> Option<Arc<Mutex<Allowance>>> {
+        let mut account = self.accounts.entry(presence.user.id).or_insert_with(|| Account {
+            allowance: Arc::new(Mutex::new(Allowance::new(self.rates, now))),
+            sessions: Vec::new(),
+        });
+        if account.sessions.len() >= most {
+            return None;
+        }
+        account.sessions.push(presence.id);
+        Some(Arc::clone(&account.allowance))
+    }
+
+    fn insert(
+        &self,
+        presence: Arc<Presence>,
+        allowance: Arc<Mutex<Allowance>>,
+        (token, token_before): (TokenHash, Option<TokenHash>),
+        outbox: Arc<Outbox>,
+    ) -> Attachment {
+        let state = State { token, token_before, outbox: Some(outbox), connection: 0, ended: false };
         let session = Arc::new(Session { presence, allowance, state: Mutex::new(state) });
         self.sessions.insert(session.presence.id, Arc::clone(&session));
         metrics().gateway.sessions.increment(1.0);
-        Some(Attachment { session, connection: 0 })
+        Attachment { session, connection: 0 }
+    }
+
+    pub(super) fn get(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.sessions.get(&id).map(|session| Arc::clone(&session))
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.sessions.iter().map(|session| Arc::clone(&session)).collect()
     }
 
     /// Turns a session to another connection.
@@ -185,21 +236,29 @@ impl Sessions {
         let sessions: Vec<_> =
             ids.iter().filter_map(|id| self.sessions.get(id).map(|session| Arc::clone(&session))).collect();
         let end = |session: Arc<Session>| {
-            let outbox = {
-                let mut state = session.state.lock();
-                state.ended = true;
-                state.connection += 1;
-                state.outbox.take()
-            };
-            self.forget(&session);
+            let outbox = self.take(&session);
             (session, outbox)
         };
         sessions.into_iter().map(end).collect()
     }
 
+    /// Ends a session here, whatever its connection, which is yielded.
+    pub(super) fn take(&self, session: &Session) -> Option<Arc<Outbox>> {
+        let outbox = {
+            let mut state = session.state.lock();
+            state.ended = true;
+            state.connection += 1;
+            state.outbox.take()
+        };
+        self.forget(session);
+        outbox
+    }
+
     fn forget(&self, session: &Session) {
         let presence = &session.presence;
-        if self.sessions.remove(&presence.id).is_none() {
+        // A session may have gone to another node and come back: that one stays.
+        let is_same = |_: &SessionId, known: &Arc<Session>| std::ptr::eq(Arc::as_ptr(known), session);
+        if self.sessions.remove_if(&presence.id, is_same).is_none() {
             return;
         }
         metrics().gateway.sessions.decrement(1.0);
@@ -215,15 +274,28 @@ impl Sessions {
     }
 }
 
+impl Session {
+    /// The tokens that open it, for its record. The one before counts until the newest is known to have arrived, should
+    /// this node die meanwhile.
+    pub(super) fn tokens(&self) -> TokenHashes {
+        let state = self.state.lock();
+        TokenHashes { current: state.token.bytes(), before: state.token_before.map(TokenHash::bytes) }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.state.lock().ended
+    }
+}
+
 impl Attachment {
     /// Notes that the connection is gone. False when that is known, or another has the session by now.
     pub(super) fn lose(&self) -> bool {
         self.with_current(|state| state.outbox.take().is_some()) == Some(true)
     }
 
-    /// Notes that the client has read the newest token.
-    pub(super) fn token_arrived(&self) {
-        self.with_current(|state| state.token_before = None);
+    /// Notes that the client has read the newest token. True when that was not known.
+    pub(super) fn token_arrived(&self) -> bool {
+        self.with_current(|state| state.token_before.take().is_some()) == Some(true)
     }
 
     fn with_current<T>(&self, change: impl FnOnce(&mut State) -> T) -> Option<T> {

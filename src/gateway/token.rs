@@ -16,6 +16,11 @@ impl TokenHash {
         Self(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 
+    /// As records hold it.
+    pub(super) const fn bytes(self) -> [u8; 32] {
+        self.0
+    }
+
     /// Whether both are of the same token, in a time that tells nothing of either.
     pub(super) fn matches(&self, other: &Self) -> bool {
         verify_slices_are_equal(&self.0, &other.0).is_ok()

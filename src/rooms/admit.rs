@@ -41,6 +41,13 @@ impl Rooms {
         }
     }
 
+    /// Whether the channel is still there and does not ban `user`.
+    pub(super) async fn is_welcome(&self, user: &UserView, channel: ChannelId) -> Result<bool, AppError> {
+        let store = &self.inner.store;
+        let is_banned = store.active_ban(channel, user.id, OffsetDateTime::now_utc()).await?.is_some();
+        Ok(!is_banned && store.channel(channel).await?.is_some())
+    }
+
     async fn standing(&self, channel: ChannelId, user: &UserView) -> Result<(Standing, bool), AppError> {
         let store = &self.inner.store;
         let membership = store.membership(channel, user.id).await?;
@@ -67,7 +74,7 @@ impl Rooms {
         if store.invite(code, now).await?.is_none_or(|invite| invite.channel != channel.id) {
             return Err(not_found());
         }
-        if self.occupancy(channel.id) >= channel.max_users {
+        if self.occupancy(channel.id).await >= channel.max_users {
             return Err(channel_full(channel.max_users));
         }
         match store.redeem_invite(code, standing.user, now).await? {

@@ -103,7 +103,9 @@ impl Directory {
         if let Some(caller) = caller {
             channels.extend(self.store.channels_of(caller.id).await?.into_iter().filter(|channel| channel.is_private));
         }
-        Ok(channels.iter().map(|channel| self.view(channel)).collect())
+        let ids: Vec<ChannelId> = channels.iter().map(|channel| channel.id).collect();
+        let occupied = self.rooms.occupancies(&ids).await;
+        Ok(channels.iter().zip(occupied).map(|(channel, occupied)| channel.view(occupied)).collect())
     }
 
     /// Makes a channel, which `caller` then owns.
@@ -121,7 +123,7 @@ impl Directory {
             is_private: request.is_private.unwrap_or(false),
         };
         let channel = self.store.create_channel(new, self.config.max_channels).await?;
-        Ok(self.view(&channel))
+        Ok(self.view(&channel).await)
     }
 
     /// A channel.
@@ -130,7 +132,7 @@ impl Directory {
     ///
     /// `CHANNEL_NOT_FOUND`, also for a private one that `caller` does not belong to.
     pub async fn channel(&self, caller: &UserView, id: ChannelId) -> Result<ChannelView> {
-        Ok(self.view(&self.enter(caller, id).await?.channel))
+        Ok(self.view(&self.enter(caller, id).await?.channel).await)
     }
 
     /// Changes a channel. Nobody in voice is removed, also when `max_users` falls below their number.
@@ -151,7 +153,7 @@ impl Directory {
             is_private: change.is_private,
         };
         let changed = self.store.update_channel(id, change).await?.ok_or_else(no_such_channel)?;
-        let view = self.view(&changed);
+        let view = self.view(&changed).await;
         self.rooms.channel_changed(changed).await;
         Ok(view)
     }
@@ -188,7 +190,7 @@ impl Directory {
     pub async fn members(&self, caller: &UserView, id: ChannelId) -> Result<Vec<DirectoryMember>> {
         self.enter(caller, id).await?;
         // In the order of their ids, which is that of their age.
-        let voices = self.rooms.members(id).await.into_iter().map(|voice| (voice.user_id, voice));
+        let voices = self.rooms.members(id).await?.into_iter().map(|voice| (voice.user_id, voice));
         let mut voices: BTreeMap<UserId, MemberView> = voices.collect();
         let mut members: Vec<DirectoryMember> = Vec::new();
         for (user, membership) in self.store.memberships(id).await? {
@@ -231,7 +233,7 @@ impl Directory {
         {
             self.rooms.channel_changed(channel).await;
         }
-        let voice = self.rooms.members(id).await.into_iter().find(|voice| voice.user_id == user);
+        let voice = self.rooms.members(id).await?.into_iter().find(|voice| voice.user_id == user);
         Ok(DirectoryMember { user: target.view(), membership: Some(membership), voice })
     }
 
@@ -250,7 +252,7 @@ impl Directory {
         }
         self.rooms.set_priority(id, user, false).await;
         if scene.channel.is_private && target.server != Role::Admin {
-            self.rooms.kick(id, user, caller.id, None).await;
+            self.rooms.kick(id, user, caller.id, None).await?;
         }
         Ok(())
     }
@@ -263,7 +265,7 @@ impl Directory {
     pub async fn kick(&self, caller: &UserView, id: ChannelId, user: UserId, reason: Option<String>) -> Result<()> {
         let reason = checked_reason(reason)?;
         self.enter(caller, id).await?.require(Action::Kick(&self.target(id, user).await?))?;
-        if self.rooms.kick(id, user, caller.id, reason).await {
+        if self.rooms.kick(id, user, caller.id, reason).await? {
             return Ok(());
         }
         Err(AppError::new(ErrorCode::UserNotFound, "this user is not in the channel's voice"))
@@ -287,7 +289,7 @@ impl Directory {
         self.enter(caller, id).await?.require(Action::Ban(&self.target(id, user).await?))?;
         let ban = Ban { channel: id, user, by: caller.id, reason, until };
         self.store.set_ban(ban.clone()).await?;
-        self.rooms.ban(id, user, caller.id, ban.reason.clone()).await;
+        self.rooms.ban(id, user, caller.id, ban.reason.clone()).await?;
         Ok(ban)
     }
 
@@ -311,7 +313,7 @@ impl Directory {
     /// As [`Directory::ban`].
     pub async fn mute(&self, caller: &UserView, id: ChannelId, user: UserId, muted: bool) -> Result<()> {
         self.enter(caller, id).await?.require(Action::Mute(&self.target(id, user).await?))?;
-        self.rooms.set_server_mute(id, user, muted, caller.id).await;
+        self.rooms.set_server_mute(id, user, muted, caller.id).await?;
         Ok(())
     }
 
@@ -363,7 +365,7 @@ impl Directory {
         let view = match self.store.user(user).await? {
             Some(known) => known.view(),
             None => {
-                let voices = self.rooms.members(id).await;
+                let voices = self.rooms.members(id).await?;
                 let voice = voices.into_iter().find(|voice| voice.user_id == user);
                 voice.ok_or_else(no_such_user)?.user
             }
@@ -385,8 +387,8 @@ impl Directory {
         self.store.user(id).await?.ok_or_else(no_such_user)
     }
 
-    fn view(&self, channel: &Channel) -> ChannelView {
-        channel.view(self.rooms.occupancy(channel.id))
+    async fn view(&self, channel: &Channel) -> ChannelView {
+        channel.view(self.rooms.occupancy(channel.id).await)
     }
 
     fn checked_max_users(&self, count: u32) -> Result<u32> {

@@ -7,7 +7,7 @@ use std::{
 
 use antiphon_core::{
     engine::Command,
-    gateway::{ErrorCode, JoinChannel, LeaveReason, MediaTransport, Removed, RequestId},
+    gateway::{Cipher, ErrorCode, JoinChannel, LeaveReason, MediaTransport, MemberView, Position, RequestId},
     ids::StreamId,
     quality::QualityAdvisor,
 };
@@ -19,12 +19,14 @@ use super::{
     presence::{Link, Place, Presence},
     quality::{bitrate, quality_hint},
     room::{LocalMember, Room, Switches, Turn},
+    setup::member_views,
     udp::UdpSession,
 };
 use crate::{
-    cluster::{JoinRefused, Joined, Member, NewMember},
+    cluster::{JoinRefused, Joined, Member, NewMember, News, Unavailable},
     error::AppError,
     random,
+    store::Channel,
     telemetry::metrics::metrics,
 };
 
@@ -69,10 +71,26 @@ impl Rooms {
                 false => None,
             };
             self.close_if_empty(&room, &mut turn).await;
+            drop(turn);
             if let Some(entered) = entered {
-                return entered;
+                entered?;
+                return self.confirm(presence, request).await;
             }
         }
+    }
+
+    /// Looks once more where another node may have banned the user or deleted the channel between the look and the join:
+    /// it removes whoever it finds in voice after it has stored that, so that one of both sees the other.
+    async fn confirm(&self, presence: &Presence, request: &JoinChannel) -> Result<(), AppError> {
+        if !self.inner.membership.is_shared() {
+            return Ok(());
+        }
+        let reason = match self.is_welcome(&presence.user, request.channel_id).await {
+            // The database is away, which holds for the other node, too.
+            Ok(true) | Err(_) => return Ok(()),
+            Ok(false) => LeaveReason::Banned,
+        };
+        self.remove(request.channel_id, presence.user.id, reason, None, None).await.map(|_| ())
     }
 
     fn check_session(&self, presence: &Presence, request: &JoinChannel) -> Result<(), AppError> {
@@ -108,35 +126,58 @@ impl Rooms {
         request_id: &Option<RequestId>,
     ) -> Result<(), AppError> {
         let Admission { channel, priority, .. } = admission;
-        let joined = self.take_place(presence, room, channel.max_users, request.media).await?;
+        if *turn == Turn::New {
+            // Before the join, so that nothing after it goes unheard.
+            self.inner.membership.watch(room.id).await?;
+        }
+        let Joined { member, members, position, news } =
+            self.take_place(presence, room, channel.max_users, request.media).await?;
+        self.open(room, turn, channel).await;
+        // The others, and an older session of the same user, are told before the new member is there.
+        self.take_in(room, if room.applied().is_some() { news } else { state(&members, &position) }).await;
+        let switches = Switches { server_muted: member.server_muted, priority, ..Switches::default() };
+        let entry = Entrance { media: request.media, cipher: request.cipher, channels: self.channels_of(request) };
+        let udp = self.add_to_media(presence, room, member.stream, switches, &entry).await;
+        let link = self.settle_in(presence, room, member.stream, switches, udp.clone(), &entry);
+        let state = self.state_for(room, members, position);
+        self.greet(room, member.stream, state, udp.as_deref(), &link, request_id.clone());
+        room.totals.joined(SystemTime::now());
+        Ok(())
+    }
+
+    /// The state that a new member begins with: that of its own join, or a later one where the room is ahead by now.
+    fn state_for(&self, room: &Room, members: Vec<Member>, position: Position) -> (Vec<MemberView>, Position) {
+        match room.applied() {
+            Some(applied) if applied != position => (room.live().roster.views(), applied),
+            _ => (member_views(Some(room), members), position),
+        }
+    }
+
+    /// Notes a channel's settings and, where it has no members here yet, makes its worker ready for them.
+    pub(super) async fn open(&self, room: &Room, turn: &mut Turn, channel: Channel) {
         if *turn == Turn::New {
             let open = Command::OpenChannel { channel: room.id, max_speakers: channel.max_speakers };
             self.inner.media.send(room.home, open).await;
             *turn = Turn::Open;
         }
-        if let Some(left) = &joined.replaced {
-            // The others see the older session's stream leave before the new one joins.
-            let removed = Removed {
-                channel_id: room.id,
-                reason: LeaveReason::Replaced,
-                by: Some(presence.user.id),
-                message: None,
-            };
-            self.take_out(room, left, Some(&Shared::new(removed))).await;
-        }
         room.live_mut().channel = Some(channel);
-        let switches = Switches { server_muted: joined.member.server_muted, priority, ..Switches::default() };
-        let udp = self.add_to_media(presence, room, &joined.member, switches, request).await;
-        let link = self.settle_in(presence, room, &joined.member, switches, udp.clone(), request);
-        self.greet(room, joined, udp.as_deref(), &link, request_id.clone());
-        room.totals.joined(SystemTime::now());
-        Ok(())
     }
 
-    /// Tells the new member everything, then the others of it. Whatever happens in the channel later comes after that.
-    fn greet(&self, room: &Room, joined: Joined, udp: Option<&UdpSession>, link: &Link, request_id: Option<RequestId>) {
-        let stream = joined.member.stream;
-        let (answer, next_key) = self.channel_joined(room, stream, udp, link, joined.members, joined.position);
+    fn channels_of(&self, request: &JoinChannel) -> u8 {
+        request.channels.unwrap_or(self.inner.config.channels)
+    }
+
+    /// Tells the new member everything. Whatever happens in the channel later comes after that.
+    fn greet(
+        &self,
+        room: &Room,
+        stream: StreamId,
+        (members, position): (Vec<MemberView>, Position),
+        udp: Option<&UdpSession>,
+        link: &Link,
+        request_id: Option<RequestId>,
+    ) {
+        let (answer, next_key) = self.channel_joined(room, stream, udp, link, members, position);
         link.outlet.send(&Shared::answer(answer, request_id));
         if let Some(next_key) = next_key {
             link.outlet.send(&Shared::new(next_key));
@@ -144,7 +185,6 @@ impl Rooms {
         if let Some(hint) = quality_hint(room, stream) {
             link.outlet.send(&hint);
         }
-        room.broadcast(&Shared::event(&joined.event), Some(stream));
     }
 
     async fn take_place(
@@ -154,67 +194,75 @@ impl Rooms {
         max_users: u32,
         media: MediaTransport,
     ) -> Result<Joined, AppError> {
+        let (membership, known) = (&self.inner.membership, room.applied());
         loop {
             let stream = new_stream_id(presence);
             let new = NewMember { user: presence.user.clone(), session: presence.id, stream, media };
-            match self.inner.membership.join(room.id, max_users, new).await {
+            let shared = async {
+                match membership.join(room.id, max_users, new.clone(), known.as_ref()).await {
+                    Err(JoinRefused::Unavailable) => Err(Unavailable),
+                    joined => Ok(joined),
+                }
+            };
+            let joined = self.step(room, shared, |alone| alone.join(membership.node(), max_users, new.clone(), None));
+            match joined.await? {
                 Ok(joined) => return Ok(joined),
                 Err(JoinRefused::StreamTaken) => {}
                 Err(JoinRefused::Full) => return Err(channel_full(max_users)),
+                Err(JoinRefused::Unavailable) => return Err(Unavailable.into()),
             }
         }
     }
 
-    async fn add_to_media(
+    pub(super) async fn add_to_media(
         &self,
         presence: &Arc<Presence>,
         room: &Arc<Room>,
-        member: &Member,
+        stream: StreamId,
         switches: Switches,
-        request: &JoinChannel,
+        entrance: &Entrance,
     ) -> Option<Arc<UdpSession>> {
-        let place =
-            Place { room: Arc::clone(room), stream: member.stream, uses_udp: request.media == MediaTransport::Udp };
-        let udp = self.take_up_place(presence, place, request.cipher).await;
+        let place = Place { room: Arc::clone(room), stream, uses_udp: entrance.media == MediaTransport::Udp };
+        let udp = self.take_up_place(presence, place, entrance.cipher).await;
         if let Some(udp) = &udp {
             self.enter_group(room, udp.cipher).await;
         }
         let add = Command::AddMember {
             channel: room.id,
-            stream: member.stream,
+            stream,
             udp: udp.as_ref().map(|udp| udp.as_member()),
             flags: switches.flags(),
             last_sequence: None,
         };
         self.inner.media.send(room.home, add).await;
         if let Some(udp) = &udp {
-            self.attach_stream(udp, room, member.stream).await;
+            self.attach_stream(udp, room, stream).await;
         }
         udp
     }
 
     /// Makes the member part of the room: from now on it gets what the room sends. Yields where its own messages go.
-    fn settle_in(
+    pub(super) fn settle_in(
         &self,
         presence: &Arc<Presence>,
         room: &Room,
-        member: &Member,
+        stream: StreamId,
         switches: Switches,
         udp: Option<Arc<UdpSession>>,
-        request: &JoinChannel,
+        entrance: &Entrance,
     ) -> Link {
         let link = presence.state().link.clone();
-        let channels = request.channels.unwrap_or(self.inner.config.channels);
         let local = LocalMember {
             presence: Arc::clone(presence),
             outlet: Arc::clone(&link.outlet),
-            media: member.media,
+            media: entrance.media,
             udp,
             switches,
-            speaking: false,
-            advisor: QualityAdvisor::new(bitrate(channels)),
+            channels: entrance.channels,
+            departing: false,
+            advisor: QualityAdvisor::new(bitrate(entrance.channels)),
         };
-        room.live_mut().members.insert(member.stream, local);
+        room.live_mut().members.insert(stream, local);
         link
     }
 
@@ -228,9 +276,8 @@ impl Rooms {
     ) -> Result<(), AppError> {
         let room = &place.room;
         let _turn = room.turn.lock().await;
-        let snapshot = self.inner.membership.snapshot(room.id, None).await;
         let current = room.live().members.get(&place.stream).map(|member| (member.media, member.udp.clone()));
-        let (Some(snapshot), Some((media, udp))) = (snapshot, current) else { return Err(not_joined()) };
+        let (Some(position), Some((media, udp))) = (room.applied(), current) else { return Err(not_joined()) };
         let same_cipher = udp.as_ref().zip(request.cipher).is_none_or(|(udp, cipher)| udp.cipher == cipher);
         if media != request.media || !same_cipher {
             return Err(AppError::new(
@@ -239,14 +286,27 @@ impl Rooms {
             ));
         }
         let link = presence.state().link.clone();
-        let (answer, next_key) =
-            self.channel_joined(room, place.stream, udp.as_deref(), &link, snapshot.members, snapshot.position);
+        let members = room.live().roster.views();
+        let (answer, next_key) = self.channel_joined(room, place.stream, udp.as_deref(), &link, members, position);
         link.outlet.send(&Shared::answer(answer, request_id));
         if let Some(next_key) = next_key {
             link.outlet.send(&Shared::new(next_key));
         }
         Ok(())
     }
+}
+
+/// How somebody enters, as their client chose.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entrance {
+    pub(super) media: MediaTransport,
+    pub(super) cipher: Option<Cipher>,
+    /// Audio channels of their stream.
+    pub(super) channels: u8,
+}
+
+fn state(members: &[Member], position: &Position) -> News {
+    News::State { members: members.to_vec(), position: position.clone() }
 }
 
 /// A stream id that is none of the session's own: frames name only the stream, not the channel. Never zero, so that

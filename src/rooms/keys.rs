@@ -146,17 +146,21 @@ impl Rooms {
 
     /// Counts a member of the group less, and changes its key as soon as that is allowed.
     pub(super) async fn leave_group(&self, room: &Arc<Room>, cipher: Cipher) {
-        {
-            let slot = &mut room.live_mut().groups[cipher as usize];
-            let Some(group) = slot else { return };
-            group.members = group.members.saturating_sub(1);
-            if group.members == 0 {
-                // Nobody is left to hear it: whoever comes next gets a new group with a new key.
-                *slot = None;
-                return;
-            }
+        if self.shrink_group(room, cipher) {
+            self.renew_key(room, cipher).await;
         }
-        self.renew_key(room, cipher).await;
+    }
+
+    /// Counts a member of the group less. False when it was the last one.
+    pub(super) fn shrink_group(&self, room: &Room, cipher: Cipher) -> bool {
+        let slot = &mut room.live_mut().groups[cipher as usize];
+        let Some(group) = slot else { return false };
+        group.members = group.members.saturating_sub(1);
+        if group.members == 0 {
+            // Nobody is left to hear it: whoever comes next gets a new group with a new key.
+            *slot = None;
+        }
+        slot.is_some()
     }
 
     /// Changes a group's key as soon as that is allowed.

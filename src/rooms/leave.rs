@@ -15,7 +15,10 @@ use super::{
     presence::{Place, Presence},
     room::{LocalMember, Room, Turn},
 };
-use crate::{cluster::Left, error::AppError};
+use crate::{
+    cluster::{Leave, Unavailable},
+    error::AppError,
+};
 
 impl Rooms {
     /// Takes a session out of a channel, tells it so (`ChannelLeft`) and the others (`UserLeft`).
@@ -61,26 +64,50 @@ impl Rooms {
     ) -> bool {
         let room = &place.room;
         let mut turn = room.turn.lock().await;
-        let left = self.inner.membership.leave(room.id, presence.user.id, Some(presence.id), reason).await;
-        let Some(left) = left else { return false };
-        self.take_out(room, &left, farewell).await;
+        let leave = Leave::own(presence.user.id, Some(presence.id), reason);
+        let outlet = room.live().members.get(&place.stream).map(|member| Arc::clone(&member.outlet));
+        let left = self.end_membership(room, &leave).await.unwrap_or(false);
+        if let (true, Some(outlet), Some(farewell)) = (left, outlet, farewell) {
+            outlet.send(farewell);
+        }
         self.close_if_empty(room, &mut turn).await;
-        true
+        left
     }
 
-    /// What follows from the end of a membership, within the room's turn: nothing more is forwarded from or to the
-    /// member, they get `farewell`, the others hear that they left, and the group's key changes.
-    pub(super) async fn take_out(&self, room: &Arc<Room>, left: &Left, farewell: Option<&Shared>) {
-        let stream = left.member.stream;
-        let Some(member) = room.live_mut().members.remove(&stream) else { return };
+    /// Ends a membership within the room's turn, with all that follows. False when there is none.
+    pub(super) async fn end_membership(&self, room: &Arc<Room>, leave: &Leave) -> Result<bool, Unavailable> {
+        let (membership, known) = (&self.inner.membership, room.applied());
+        let shared = membership.leave(room.id, leave, known.as_ref());
+        let node = membership.node();
+        let left = self.step_about(room, leave.user, shared, |alone| alone.leave(node, leave, None)).await?;
+        let Some(left) = left else {
+            if leave.session.is_some() && known.is_some() {
+                // Somebody else ended it, and word of that is still on its way.
+                self.read_on(room).await;
+            }
+            return Ok(false);
+        };
+        // Without members here there is nobody to tell.
+        if known.is_some() {
+            self.take_in(room, left.news).await;
+        }
+        Ok(true)
+    }
+
+    /// Ends what this node does for a member, within the room's turn: nothing more is forwarded from or to them, and
+    /// they get `farewell`. `None` when they are not here.
+    pub(super) async fn take_out(
+        &self,
+        room: &Arc<Room>,
+        stream: StreamId,
+        farewell: Option<&Shared>,
+    ) -> Option<LocalMember> {
+        let member = room.live_mut().members.remove(&stream)?;
         self.remove_from_media(room, stream, &member).await;
         if let Some(farewell) = farewell {
             member.outlet.send(farewell);
         }
-        room.broadcast(&Shared::event(&left.event), None);
-        if let Some(udp) = &member.udp {
-            self.leave_group(room, udp.cipher).await;
-        }
+        Some(member)
     }
 
     async fn remove_from_media(&self, room: &Room, stream: StreamId, member: &LocalMember) {
@@ -96,7 +123,7 @@ impl Rooms {
 
     /// Closes a room that has no members, within its turn.
     pub(super) async fn close_if_empty(&self, room: &Arc<Room>, turn: &mut Turn) {
-        if !room.live().members.is_empty() {
+        if *turn == Turn::Closed || !room.live().members.is_empty() {
             return;
         }
         match *turn {
@@ -105,6 +132,8 @@ impl Rooms {
             Turn::Closed => {}
         }
         *turn = Turn::Closed;
+        self.close_alone(room);
+        self.inner.membership.unwatch(room.id).await;
         self.inner.rooms.remove_if(&room.id, |_, known| Arc::ptr_eq(known, room));
     }
 }

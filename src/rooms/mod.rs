@@ -3,7 +3,8 @@
 //! [`Rooms`] is the control side of voice. It keeps no audio: frames go from media worker to media worker's sockets, and
 //! only those for members without UDP pass through here. Each channel with members on this node is a room; changes of
 //! one room happen one after the other, each with its journal entry ([`crate::cluster`]), its commands to the media
-//! workers and its messages to the members. So everybody sees them in the journal's order.
+//! workers and its messages to the members. What other nodes do comes the same way (`news`). So everybody sees
+//! everything in the journal's order.
 //!
 //! Locks, always taken in this order: a session's turn, a room's turn (both held across awaits), then without awaits a
 //! room's members, a session's state.
@@ -11,16 +12,21 @@
 pub mod directory;
 
 mod admit;
+mod adopt;
+mod alone;
 mod events;
 mod join;
 mod keys;
 mod leave;
 mod moderation;
+mod news;
+mod notices;
 mod outlet;
 mod presence;
 mod quality;
 mod resume;
 mod room;
+mod roster;
 mod setup;
 mod speaking;
 mod stats;
@@ -42,8 +48,8 @@ use antiphon_core::{
     engine::Event,
     ids::{ChannelId, GroupId, MediaSessionId},
 };
-use dashmap::DashMap;
-use tokio::sync::{OwnedMutexGuard, mpsc};
+use dashmap::{DashMap, DashSet};
+use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
 
 pub use outlet::{Form, Outlet, Shared};
 pub use presence::{Link, Presence};
@@ -55,7 +61,7 @@ use self::{
     udp::UdpSession,
 };
 use crate::{
-    cluster::{Membership, MembershipConfig},
+    cluster::{Membership, MembershipConfig, MemoryCluster, Notice},
     media::Media,
     store::Store,
 };
@@ -73,9 +79,14 @@ pub struct RoomsConfig {
     pub channels: u8,
     /// How long a resumed session's old UDP session works when the new one is not bound.
     pub old_udp_grace: Duration,
+    /// How long the other nodes get to write their members into what all share after it began anew.
+    pub settle: Duration,
     /// What is kept of each channel.
     pub membership: MembershipConfig,
 }
+
+/// Rooms that write their members back at once after what all nodes share was away.
+const RECONCILING_MAX: usize = 32;
 
 impl Default for RoomsConfig {
     fn default() -> Self {
@@ -85,6 +96,8 @@ impl Default for RoomsConfig {
             channels_per_session: 16,
             channels: 2,
             old_udp_grace: Duration::from_secs(5),
+            // Every node tries for what all share several times a second while it is away.
+            settle: Duration::from_secs(1),
             membership: MembershipConfig::default(),
         }
     }
@@ -109,26 +122,46 @@ struct Inner {
     next_group: AtomicU32,
     /// How often something changed that decides about joins, but not through one.
     changes: AtomicU64,
+    /// Channels whose rooms closed here while they were alone, so that they may still have members of this node.
+    left_alone: DashSet<ChannelId>,
+    reconciling: Semaphore,
 }
 
 impl Rooms {
-    /// Rooms over the media workers that `events` comes from, which are followed in a task of their own.
+    /// Rooms of a node on its own, over the media workers that `events` comes from.
     #[must_use]
     pub fn start(store: Store, media: Media, events: mpsc::Receiver<Event>, config: RoomsConfig) -> Self {
+        let node = MemoryCluster::single(config.membership.clone());
+        Self::start_with(store, media, events, (node.membership, node.notices), config)
+    }
+
+    /// Rooms of a node among those that share `membership`, over the media workers that `events` comes from. Both
+    /// the events and the notices are followed in tasks of their own.
+    #[must_use]
+    pub fn start_with(
+        store: Store,
+        media: Media,
+        events: mpsc::Receiver<Event>,
+        (membership, notices): (Membership, mpsc::Receiver<Notice>),
+        config: RoomsConfig,
+    ) -> Self {
         let rooms = Self {
             inner: Arc::new(Inner {
                 store,
                 media,
-                membership: Membership::new(config.membership.clone()),
+                membership,
                 config,
                 rooms: DashMap::new(),
                 udp_sessions: DashMap::new(),
                 totals: DashMap::new(),
                 next_group: AtomicU32::new(1),
                 changes: AtomicU64::new(0),
+                left_alone: DashSet::new(),
+                reconciling: Semaphore::new(RECONCILING_MAX),
             }),
         };
         tokio::spawn(rooms.clone().follow(events));
+        tokio::spawn(rooms.clone().hear(notices));
         rooms
     }
 
@@ -147,6 +180,12 @@ impl Rooms {
     /// Forgets what nobody has needed for a while. To be called every minute or so.
     pub async fn sweep(&self) {
         self.inner.membership.sweep().await;
+        self.reconcile_degraded();
+    }
+
+    /// Notes that something changed that decides about joins: those decided before are decided anew.
+    fn note_change(&self) {
+        self.inner.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     fn room(&self, channel: ChannelId) -> Option<Arc<Room>> {

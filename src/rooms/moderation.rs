@@ -1,69 +1,118 @@
 //! What moderators and the channel's owner do takes effect here; whether they may is decided before.
 //!
 //! A change that also is in the database is made there first. It then raises the count of changes, so that a join which
-//! looked before is decided anew.
+//! looked before is decided anew, and is announced to the other nodes. Members of other nodes are removed and muted by
+//! the journal's entries.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use antiphon_core::{
     engine::Command,
-    gateway::{LeaveReason, Removed},
+    gateway::LeaveReason,
     ids::{ChannelId, UserId},
 };
 
 use super::{
     Rooms,
-    outlet::Shared,
     room::{Room, Turn},
 };
-use crate::store::Channel;
+use crate::{
+    cluster::{Leave, Notice, Unavailable},
+    error::AppError,
+    store::Channel,
+};
 
 impl Rooms {
     /// Removes somebody from a channel's voice. False when they are not in it.
-    pub async fn kick(&self, channel: ChannelId, target: UserId, by: UserId, reason: Option<String>) -> bool {
-        self.remove(channel, target, LeaveReason::Kicked, Some(by), reason).await
-    }
-
-    /// Removes somebody who was banned from a channel. False when they are not in its voice.
-    pub async fn ban(&self, channel: ChannelId, target: UserId, by: UserId, reason: Option<String>) -> bool {
-        self.remove(channel, target, LeaveReason::Banned, Some(by), reason).await
-    }
-
-    async fn remove(
+    ///
+    /// # Errors
+    /// When they may be on another node, and what all nodes share cannot be reached.
+    pub async fn kick(
         &self,
         channel: ChannelId,
         target: UserId,
+        by: UserId,
+        reason: Option<String>,
+    ) -> Result<bool, AppError> {
+        self.note_change();
+        self.remove(channel, target, LeaveReason::Kicked, Some(by), reason).await
+    }
+
+    /// Removes somebody who was banned from a channel, on all nodes. False when they are not in its voice.
+    ///
+    /// # Errors
+    /// As [`Rooms::kick`]. The ban holds all the same.
+    pub async fn ban(
+        &self,
+        channel: ChannelId,
+        target: UserId,
+        by: UserId,
+        reason: Option<String>,
+    ) -> Result<bool, AppError> {
+        self.note_change();
+        self.inner.membership.announce(Notice::ChannelChanged { channel }).await;
+        self.remove(channel, target, LeaveReason::Banned, Some(by), reason).await
+    }
+
+    pub(super) async fn remove(
+        &self,
+        channel: ChannelId,
+        user: UserId,
         reason: LeaveReason,
         by: Option<UserId>,
         message: Option<String>,
-    ) -> bool {
-        self.inner.changes.fetch_add(1, Ordering::AcqRel);
-        let Some((room, mut turn)) = self.turn_of(channel).await else { return false };
-        let Some(left) = self.inner.membership.leave(channel, target, None, reason).await else { return false };
-        let farewell = Removed { channel_id: channel, reason, by, message };
-        self.take_out(&room, &left, Some(&Shared::new(farewell))).await;
+    ) -> Result<bool, AppError> {
+        let (room, mut turn) = self.turn_of_new(channel).await;
+        let removed = self.end_membership(&room, &Leave { user, session: None, reason, by, message }).await;
         self.close_if_empty(&room, &mut turn).await;
-        true
+        Ok(removed?)
     }
 
     /// Mutes or unmutes somebody in a channel for everyone; it holds when they leave and come back. False when it was
     /// so already.
-    pub async fn set_server_mute(&self, channel: ChannelId, target: UserId, muted: bool, by: UserId) -> bool {
+    ///
+    /// # Errors
+    /// As [`Rooms::kick`].
+    pub async fn set_server_mute(
+        &self,
+        channel: ChannelId,
+        target: UserId,
+        muted: bool,
+        by: UserId,
+    ) -> Result<bool, AppError> {
         let (room, mut turn) = self.turn_of_new(channel).await;
-        let set = self.inner.membership.set_server_mute(channel, target, muted, by).await;
-        if let Some(Some((member, event))) = &set {
-            self.set_switches(&room, member.stream, |switches| switches.server_muted = muted).await;
-            room.broadcast(&Shared::event(event), None);
-        }
+        let set = self.mute_within(&room, target, muted, by).await;
         self.close_if_empty(&room, &mut turn).await;
-        set.is_some()
+        Ok(set?)
+    }
+
+    async fn mute_within(
+        &self,
+        room: &Arc<Room>,
+        target: UserId,
+        muted: bool,
+        by: UserId,
+    ) -> Result<bool, Unavailable> {
+        let known = room.applied();
+        let shared = self.inner.membership.set_server_mute(room.id, target, muted, by, known.as_ref());
+        let set = self.step_about(room, target, shared, |alone| alone.set_server_mute(target, muted, by, None)).await?;
+        let Some(set) = set else { return Ok(false) };
+        if let (Some(changed), Some(_)) = (set, known) {
+            self.take_in(room, changed.news).await;
+        }
+        Ok(true)
     }
 
     /// Gives or takes the right to be heard first where speakers are limited, after it was stored.
     pub async fn set_priority(&self, channel: ChannelId, user: UserId, priority: bool) {
-        self.inner.changes.fetch_add(1, Ordering::AcqRel);
+        self.note_change();
+        self.take_priority(channel, user, priority).await;
+        self.inner.membership.announce(Notice::StandingChanged { channel, user }).await;
+    }
+
+    pub(super) async fn take_priority(&self, channel: ChannelId, user: UserId, priority: bool) {
         let Some((room, _turn)) = self.turn_of(channel).await else { return };
-        let stream = room.live().stream_of(user);
+        let stream = room.live().roster.stream_of(user);
         if let Some(stream) = stream {
             self.set_switches(&room, stream, |switches| switches.priority = priority).await;
         }
@@ -72,7 +121,13 @@ impl Rooms {
     /// Takes over a channel's changed settings, after they were stored. Whoever is in stays, also when there are now
     /// fewer places.
     pub async fn channel_changed(&self, channel: Channel) {
-        self.inner.changes.fetch_add(1, Ordering::AcqRel);
+        let id = channel.id;
+        self.note_change();
+        self.take_settings(channel).await;
+        self.inner.membership.announce(Notice::ChannelChanged { channel: id }).await;
+    }
+
+    pub(super) async fn take_settings(&self, channel: Channel) {
         let Some((room, turn)) = self.turn_of(channel.id).await else { return };
         if *turn == Turn::New {
             return;
@@ -84,25 +139,29 @@ impl Rooms {
         }
     }
 
-    /// Removes everyone from a channel that was deleted, and forgets it.
+    /// Removes everyone from a channel that was deleted, on all nodes, and forgets it.
     pub async fn channel_deleted(&self, channel: ChannelId) {
-        self.inner.changes.fetch_add(1, Ordering::AcqRel);
-        if let Some((room, mut turn)) = self.turn_of(channel).await {
-            self.empty(&room).await;
-            self.close_if_empty(&room, &mut turn).await;
-        }
+        self.note_change();
+        self.empty(channel).await;
+        self.inner.membership.announce(Notice::ChannelChanged { channel }).await;
         self.inner.membership.forget(channel).await;
         self.inner.totals.remove(&channel);
     }
 
-    async fn empty(&self, room: &Arc<Room>) {
-        let users: Vec<UserId> = room.live().members.values().map(|member| member.presence.user.id).collect();
-        for user in users {
-            let left = self.inner.membership.leave(room.id, user, None, LeaveReason::Kicked).await;
-            if let Some(left) = left {
-                let message = Some("the channel was deleted".to_owned());
-                let farewell = Removed { channel_id: room.id, reason: LeaveReason::Kicked, by: None, message };
-                self.take_out(room, &left, Some(&Shared::new(farewell))).await;
+    /// Removes everyone from a channel that is no more. Where that cannot be said to the other nodes, each does it with
+    /// its own members when it hears of the deletion, or reads its channels anew.
+    pub(super) async fn empty(&self, channel: ChannelId) {
+        let everyone: Vec<UserId> = match self.inner.membership.snapshot(channel, None).await {
+            Ok(found) => found.into_iter().flat_map(|found| found.members).map(|member| member.user.id).collect(),
+            Err(Unavailable) => {
+                let room = self.room(channel);
+                room.map_or(Vec::new(), |room| room.live().roster.members().map(|member| member.user.id).collect())
+            }
+        };
+        for user in everyone {
+            let message = Some("the channel was deleted".to_owned());
+            if self.remove(channel, user, LeaveReason::Kicked, None, message).await.is_err() {
+                tracing::warn!(%channel, "a member of a deleted channel could not be removed on another node yet");
             }
         }
     }

@@ -52,7 +52,7 @@ impl Rooms {
         let owner = self.inner.udp_sessions.get(&session).and_then(|udp| udp.owner.upgrade());
         let Some(owner) = owner else { return };
         let rooms: Vec<_> = owner.state().places.values().map(|place| place.room.clone()).collect();
-        let heard_in = rooms.into_iter().find(|room| room.live().members.contains_key(&block.stream));
+        let heard_in = rooms.into_iter().find(|room| room.live().roster.get(block.stream).is_some());
         let Some(room) = heard_in else { return };
         room.totals.reported(block);
         let now = self.inner.media.now();

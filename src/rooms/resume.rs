@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use antiphon_core::{
     engine::Command,
     gateway::{Position, Recovered, RequestId, ResumedChannel, ServerMessage},
-    ids::ChannelId,
+    ids::{ChannelId, StreamId},
 };
 
 use super::{
@@ -13,10 +13,10 @@ use super::{
     admit::not_joined,
     outlet::{Shared, event_value},
     presence::{Link, Place, Presence},
-    setup::member_views,
+    room::Room,
     udp::UdpSession,
 };
-use crate::{cluster::Snapshot, error::AppError};
+use crate::error::AppError;
 
 impl Rooms {
     /// Turns a session to another connection, with a new UDP session where it has one. Yields each channel as it is
@@ -81,10 +81,23 @@ impl Rooms {
         since: Option<&Position>,
     ) -> Option<ResumedChannel> {
         let room = &place.room;
-        let _turn = room.turn.lock().await;
+        let mut turn = room.turn.lock().await;
+        let resumed = self.resume_within(room, place.stream, link, replaced, since).await;
+        self.close_if_empty(room, &mut turn).await;
+        resumed
+    }
+
+    async fn resume_within(
+        &self,
+        room: &Arc<Room>,
+        stream: StreamId,
+        link: &Link,
+        replaced: Option<&(Arc<UdpSession>, Arc<UdpSession>)>,
+        since: Option<&Position>,
+    ) -> Option<ResumedChannel> {
         let udp = {
             let mut live = room.live_mut();
-            let member = live.members.get_mut(&place.stream)?;
+            let member = live.members.get_mut(&stream)?;
             member.outlet = Arc::clone(&link.outlet);
             if let (Some((_, new)), Some(_)) = (replaced, &member.udp) {
                 member.udp = Some(Arc::clone(new));
@@ -92,22 +105,60 @@ impl Rooms {
             member.udp.clone()
         };
         if let (Some(udp), Some(_)) = (&udp, replaced) {
-            self.attach_stream(udp, room, place.stream).await;
-            let take_over =
-                Command::SetMemberUdp { channel: room.id, stream: place.stream, udp: Some(udp.as_member()) };
+            self.attach_stream(udp, room, stream).await;
+            let take_over = Command::SetMemberUdp { channel: room.id, stream, udp: Some(udp.as_member()) };
             self.inner.media.send(room.home, take_over).await;
         }
-        let Snapshot { members, position, missed } = self.inner.membership.snapshot(room.id, since).await?;
-        let (joined, next_key) = self.channel_joined(room, place.stream, udp.as_deref(), link, members, position);
-        if let Some(next_key) = next_key {
-            link.outlet.send(&Shared::new(next_key));
-        }
+        let missed = self.missed(room, since).await;
+        // What was missed may be that they were removed.
+        let resumed = self.resumed_channel(room, stream, link, since.zip(Some(missed)))?;
         if let Some(udp) = &udp {
             // The lost connection's keys may have stayed behind with it.
             self.renew_key(room, udp.cipher).await;
         }
-        let events = missed.map(|missed| event_values(&missed, link));
-        Some(ResumedChannel { joined, recovered: since.map(|_| events.is_some()), events })
+        Some(resumed)
+    }
+
+    /// What a member is told of a channel on resuming, as the room is now. `None` when they are no longer in it.
+    pub(super) fn resumed_channel(
+        &self,
+        room: &Room,
+        stream: StreamId,
+        link: &Link,
+        missed: Option<(&Position, Missed)>,
+    ) -> Option<ResumedChannel> {
+        let (members, position, udp) = {
+            let live = room.live();
+            let udp = live.members.get(&stream)?.udp.clone();
+            (live.roster.views(), live.roster.applied()?.clone(), udp)
+        };
+        let (joined, next_key) = self.channel_joined(room, stream, udp.as_deref(), link, members, position);
+        if let Some(next_key) = next_key {
+            link.outlet.send(&Shared::new(next_key));
+        }
+        let recovered = missed.as_ref().map(|(_, missed)| missed.is_some());
+        let events = missed.and_then(|(_, missed)| missed).map(|missed| event_values(&missed, link));
+        Some(ResumedChannel { joined, recovered, events })
+    }
+
+    /// Every event after `since` up to the newest that the room has taken in; `None` when that cannot be said. Events
+    /// that come later are sent later.
+    pub(super) async fn missed(&self, room: &Arc<Room>, since: Option<&Position>) -> Missed {
+        let since = since?;
+        if room.is_alone() {
+            return room.live().alone.as_ref()?.missed(since);
+        }
+        let snapshot = self.inner.membership.snapshot(room.id, Some(since)).await.ok()??;
+        let is_behind = room
+            .applied()
+            .is_none_or(|applied| applied.epoch != snapshot.position.epoch || applied.offset < since.offset);
+        if is_behind {
+            // The client has heard more, on another node, than this room.
+            self.read_on(room).await;
+        }
+        let applied = room.applied()?;
+        let known = snapshot.missed?.into_iter().filter(|entry| entry.position.offset <= applied.offset);
+        (applied.epoch == snapshot.position.epoch).then(|| known.map(|entry| entry.event).collect())
     }
 
     /// Answers with what happened in a channel after `since`, or with the full state when that cannot be said. Events
@@ -123,12 +174,15 @@ impl Rooms {
         request_id: Option<RequestId>,
     ) -> Result<(), AppError> {
         let place = presence.place(channel).ok_or_else(not_joined)?;
-        let _turn = place.room.turn.lock().await;
-        let Snapshot { members, position, missed } =
-            self.inner.membership.snapshot(channel, Some(since)).await.ok_or_else(not_joined)?;
+        let room = &place.room;
+        let mut turn = room.turn.lock().await;
+        let missed = self.missed(room, Some(since)).await;
+        self.close_if_empty(room, &mut turn).await;
+        let position = room.applied().filter(|_| room.live().members.contains_key(&place.stream));
+        let position = position.ok_or_else(not_joined)?;
         let link = presence.state().link.clone();
         let recovered = missed.is_some();
-        let state = (!recovered).then(|| (member_views(Some(&place.room), members), position));
+        let state = (!recovered).then(|| (room.live().roster.views(), position));
         let (members, position) = state.unzip();
         let events = missed.map(|missed| event_values(&missed, &link));
         let answer = Recovered { channel_id: channel, recovered, events, members, position };
@@ -136,6 +190,9 @@ impl Rooms {
         Ok(())
     }
 }
+
+/// Every event that somebody missed, or that this cannot be said.
+pub(super) type Missed = Option<Vec<Arc<ServerMessage>>>;
 
 fn event_values(events: &[Arc<ServerMessage>], link: &Link) -> Vec<serde_json::Value> {
     let shape = link.outlet.shape();

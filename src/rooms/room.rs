@@ -1,23 +1,28 @@
-//! A channel as it is on this node: its members here and their groups.
+//! A channel as it is on this node: everyone in it, its members here and their groups.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use antiphon_core::{
     engine::MemberFlags,
-    gateway::{Cipher, MediaTransport},
+    gateway::{Cipher, MediaTransport, Position},
     ids::{ChannelId, StreamId, UserId, WorkerIndex},
     quality::QualityAdvisor,
 };
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{
     keys::Group,
+    notices::Inbox,
     outlet::{Outlet, Shared},
     presence::Presence,
+    roster::Roster,
     stats::Totals,
     udp::UdpSession,
 };
-use crate::store::Channel;
+use crate::{
+    cluster::{ChannelState, Member},
+    store::Channel,
+};
 
 /// A channel with members on this node.
 pub(super) struct Room {
@@ -29,6 +34,8 @@ pub(super) struct Room {
     pub(super) turn: Arc<tokio::sync::Mutex<Turn>>,
     /// What the turn's holder changes and everybody reads. Never held across awaits.
     live: RwLock<Live>,
+    /// What was heard from other nodes and not taken in yet.
+    pub(super) inbox: Mutex<Inbox>,
     pub(super) totals: Arc<Totals>,
 }
 
@@ -47,7 +54,12 @@ pub(super) enum Turn {
 pub(super) struct Live {
     /// The channel's settings as last heard; `None` before the first join.
     pub(super) channel: Option<Channel>,
+    /// Everyone, on whatever node.
+    pub(super) roster: Roster,
+    /// Those whose session is on this node.
     pub(super) members: HashMap<StreamId, LocalMember>,
+    /// The channel as it goes on here while what all nodes share cannot be reached.
+    pub(super) alone: Option<ChannelState>,
     /// By cipher.
     pub(super) groups: [Option<Group>; Cipher::ALL.len()],
 }
@@ -60,8 +72,10 @@ pub(super) struct LocalMember {
     pub(super) media: MediaTransport,
     pub(super) udp: Option<Arc<UdpSession>>,
     pub(super) switches: Switches,
-    /// In a talk spurt, as the others were told.
-    pub(super) speaking: bool,
+    /// Audio channels of their stream.
+    pub(super) channels: u8,
+    /// Their session has moved to another node; what is left here ends soon.
+    pub(super) departing: bool,
     pub(super) advisor: QualityAdvisor,
 }
 
@@ -92,15 +106,33 @@ impl LocalMember {
 }
 
 impl Live {
-    /// A user's stream, if they are here.
-    pub(super) fn stream_of(&self, user: UserId) -> Option<StreamId> {
-        self.members.iter().find(|(_, member)| member.presence.user_id() == user).map(|(stream, _)| *stream)
+    /// Whether a user is in the channel through this node.
+    pub(super) fn has_here(&self, user: UserId) -> bool {
+        let local = self.roster.stream_of(user).and_then(|stream| self.members.get(&stream));
+        local.is_some_and(|member| !member.departing)
+    }
+
+    /// Members that this node answers for.
+    pub(super) fn ours(&self) -> Vec<Member> {
+        let ours = self.members.iter().filter(|(_, member)| !member.departing);
+        ours.filter_map(|(stream, _)| Some(self.roster.get(*stream)?.member.clone())).collect()
     }
 }
 
 impl Room {
     pub(super) fn new(id: ChannelId, home: WorkerIndex, totals: Arc<Totals>) -> Self {
-        Self { id, home, turn: Arc::new(tokio::sync::Mutex::new(Turn::New)), live: RwLock::default(), totals }
+        let turn = Arc::new(tokio::sync::Mutex::new(Turn::New));
+        Self { id, home, turn, live: RwLock::default(), inbox: Mutex::default(), totals }
+    }
+
+    /// The newest place taken in.
+    pub(super) fn applied(&self) -> Option<Position> {
+        self.live().roster.applied().cloned()
+    }
+
+    /// Whether the room goes on by itself.
+    pub(super) fn is_alone(&self) -> bool {
+        self.live().alone.is_some()
     }
 
     pub(super) fn live(&self) -> RwLockReadGuard<'_, Live> {

@@ -6,20 +6,46 @@ use antiphon_core::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Rooms, presence::Link, room::Room, udp::UdpSession};
-use crate::cluster::Member;
+use super::{Rooms, presence::Link, room::Room, roster::view, udp::UdpSession};
+use crate::{
+    cluster::{Member, Unavailable},
+    error::AppError,
+};
 
 impl Rooms {
-    /// Everyone in a channel's voice now.
-    pub async fn members(&self, channel: ChannelId) -> Vec<MemberView> {
-        let members = self.inner.membership.snapshot(channel, None).await.map_or(Vec::new(), |found| found.members);
-        member_views(self.room(channel).as_deref(), members)
+    /// Everyone in a channel's voice now, as all nodes know it, or else as this one does.
+    ///
+    /// # Errors
+    /// When what all nodes share cannot be reached, and this node has nobody in the channel.
+    pub async fn members(&self, channel: ChannelId) -> Result<Vec<MemberView>, AppError> {
+        let room = self.room(channel);
+        if let Some(alone) = room.as_ref().filter(|room| room.is_alone()) {
+            return Ok(alone.live().roster.views());
+        }
+        match (self.inner.membership.snapshot(channel, None).await, room) {
+            (Ok(found), room) => Ok(member_views(room.as_deref(), found.map_or(Vec::new(), |found| found.members))),
+            (Err(Unavailable), Some(room)) => Ok(room.live().roster.views()),
+            (Err(away), None) => Err(away.into()),
+        }
     }
 
     /// How many are in a channel's voice now.
-    #[must_use]
-    pub fn occupancy(&self, channel: ChannelId) -> u32 {
-        self.inner.membership.occupancy(channel)
+    pub async fn occupancy(&self, channel: ChannelId) -> u32 {
+        self.occupancies(&[channel]).await.first().copied().unwrap_or(0)
+    }
+
+    /// How many are in each channel's voice now, in the order asked for. While what all nodes share cannot be reached:
+    /// as this node knows those that it has members of, and none of the others.
+    pub async fn occupancies(&self, channels: &[ChannelId]) -> Vec<u32> {
+        match self.inner.membership.occupancy(channels).await {
+            Ok(occupied) => occupied,
+            Err(Unavailable) => channels.iter().map(|channel| self.occupancy_here(*channel)).collect(),
+        }
+    }
+
+    fn occupancy_here(&self, channel: ChannelId) -> u32 {
+        let members = self.room(channel).map_or(0, |room| room.live().roster.len());
+        u32::try_from(members).unwrap_or(u32::MAX)
     }
 
     /// What a member is told, and the group key that follows within 200 ms if there is one.
@@ -29,7 +55,7 @@ impl Rooms {
         stream: StreamId,
         udp: Option<&UdpSession>,
         link: &Link,
-        members: Vec<Member>,
+        members: Vec<MemberView>,
         position: Position,
     ) -> (ChannelJoined, Option<KeyRotated>) {
         let (udp, next_key) = udp.and_then(|udp| self.udp_setup(room, udp, link)).unzip();
@@ -37,7 +63,7 @@ impl Rooms {
         let answer = ChannelJoined {
             channel_id: room.id,
             channel,
-            members: member_views(Some(room), members),
+            members,
             position,
             voice: VoiceSetup { stream_id: stream, udp },
         };
@@ -78,18 +104,13 @@ impl Rooms {
     }
 }
 
-/// Members as clients see them; whether they speak, only their own node knows.
+/// Members as clients see them; whether they speak, only nodes with members of the channel know.
 pub(super) fn member_views(room: Option<&Room>, members: Vec<Member>) -> Vec<MemberView> {
     let live = room.map(Room::live);
-    let view = |member: Member| MemberView {
-        user_id: member.user.id,
-        stream_id: member.stream,
-        muted: member.muted,
-        deafened: member.deafened,
-        server_muted: member.server_muted,
-        speaking: live.as_ref().and_then(|live| live.members.get(&member.stream)).is_some_and(|local| local.speaking),
-        media: member.media,
-        user: member.user,
+    let speaks = |stream| live.as_ref().and_then(|live| live.roster.get(stream)).is_some_and(|listed| listed.speaking);
+    let view_of = |member: Member| {
+        let speaking = speaks(member.stream);
+        view(member, speaking)
     };
-    members.into_iter().map(view).collect()
+    members.into_iter().map(view_of).collect()
 }

@@ -32,12 +32,12 @@ impl Rooms {
     /// Tells everyone in the channel that a talk spurt began or ended, once.
     pub(super) fn set_speaking(&self, room: &Room, stream: StreamId, speaking: bool) {
         let mut live = room.live_mut();
-        let Some(member) = live.members.get_mut(&stream) else { return };
-        if member.speaking == speaking {
+        let Some(listed) = live.roster.get_mut(stream) else { return };
+        if listed.speaking == speaking {
             return;
         }
-        member.speaking = speaking;
-        let user_id = member.presence.user.id;
+        listed.speaking = speaking;
+        let user_id = listed.member.user.id;
         let message = if speaking {
             Shared::new(AudioStarted { user_id, channel_id: room.id })
         } else {

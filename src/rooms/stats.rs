@@ -80,12 +80,11 @@ impl Rooms {
     pub async fn traffic(&self, channel: ChannelId) -> ChannelStats {
         let totals = self.inner.totals.get(&channel).map(|totals| Arc::clone(&totals));
         let counters = totals.map_or_else(Counters::default, |totals| totals.0.lock().clone());
-        let speaking =
-            self.room(channel).map_or(0, |room| room.live().members.values().filter(|member| member.speaking).count());
+        let speaking = self.room(channel).map_or(0, |room| room.live().roster.speaking());
         ChannelStats {
             since: counters.since,
             joins: counters.joins,
-            current_users: self.occupancy(channel),
+            current_users: self.occupancy(channel).await,
             speaking_users: u32::try_from(speaking).unwrap_or(u32::MAX),
             traffic: counters.traffic,
             round_trip_ms: counters.round_trip_ms,

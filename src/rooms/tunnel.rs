@@ -33,7 +33,7 @@ impl Rooms {
     pub(super) fn tunnelled(&self, channel: ChannelId, header: &FrameHeader, bytes: &FrameBytes) {
         let Some(room) = self.room(channel) else { return };
         let live = room.live();
-        let Some(speaker) = live.members.get(&header.stream) else { return };
+        let Some(speaker) = live.roster.get(header.stream) else { return };
         let mut frame = None;
         for (stream, listener) in &live.members {
             if *stream == header.stream || listener.switches.deafened || !listener.is_tunnelled() {
@@ -42,7 +42,7 @@ impl Rooms {
             let frame = frame.get_or_insert_with(|| {
                 Shared::new(AudioFrame {
                     channel_id: channel,
-                    user_id: speaker.presence.user.id,
+                    user_id: speaker.member.user.id,
                     stream_id: header.stream,
                     data: AudioBytes(bytes.as_slice().to_vec()),
                     sequence: header.sequence,

@@ -5,7 +5,6 @@ use antiphon_core::{engine::Command, gateway::SetVoiceState, ids::StreamId};
 use super::{
     Rooms,
     admit::not_joined,
-    outlet::Shared,
     presence::Presence,
     room::{Room, Switches},
 };
@@ -20,22 +19,19 @@ impl Rooms {
         let _turn = presence.turn.lock().await;
         let place = presence.place(request.channel_id).ok_or_else(not_joined)?;
         let room = &place.room;
-        let _room_turn = room.turn.lock().await;
+        let mut room_turn = room.turn.lock().await;
         let change = VoiceChange { muted: request.muted, deafened: request.deafened };
-        let set = self.inner.membership.set_voice(room.id, presence.user.id, presence.id, change).await;
-        let (member, event) = set.ok_or_else(not_joined)?;
-        if let Some(event) = event {
-            let set = |switches: &mut Switches| {
-                switches.muted = member.muted;
-                switches.deafened = member.deafened;
-            };
-            self.set_switches(room, member.stream, set).await;
-            room.broadcast(&Shared::event(&event), None);
-        }
+        let (membership, user, known) = (&self.inner.membership, presence.user.id, room.applied());
+        let shared = membership.set_voice(room.id, user, presence.id, change, known.as_ref());
+        let node = membership.node();
+        let set = self.step(room, shared, |alone| alone.set_voice(node, user, presence.id, change, None)).await?;
+        self.take_in(room, set.ok_or_else(not_joined)?.news).await;
+        // Somebody else may have removed the last member here meanwhile.
+        self.close_if_empty(room, &mut room_turn).await;
         Ok(())
     }
 
-    /// Changes a member's switches here and in the media worker, within the room's turn.
+    /// Changes the switches of a member who is here, and in the media worker, within the room's turn.
     pub(super) async fn set_switches(&self, room: &Room, stream: StreamId, set: impl FnOnce(&mut Switches)) {
         let flags = {
             let mut live = room.live_mut();
@@ -44,8 +40,5 @@ impl Rooms {
             member.switches.flags()
         };
         self.inner.media.send(room.home, Command::SetMemberFlags { channel: room.id, stream, flags }).await;
-        if flags.muted {
-            self.set_speaking(room, stream, false);
-        }
     }
 }

@@ -153,6 +153,16 @@ catalogue! {
         counter key_changes [] = "antiphon_rooms_key_changes_total" Count;
         /// Frames of audio that came over the gateway and were given to a media worker.
         counter frames_from_gateway [] = "antiphon_rooms_frames_from_gateway_total" Count;
+        /// Notices of what other nodes did that a queue had no room for; what happened is read from the journal instead.
+        counter notices_dropped [] = "antiphon_rooms_notices_dropped_total" Count;
+        /// Gaps in what was heard of a channel's journal, each filled from the journal or with the state.
+        counter gaps [] = "antiphon_rooms_gaps_total" Count;
+        /// Times that a room went on by itself because what all nodes share could not be reached or was being filled anew.
+        counter degradations [] = "antiphon_rooms_degradations_total" Count;
+        /// Rooms that go on by themselves now.
+        gauge degraded [] = "antiphon_rooms_degraded" Count;
+        /// Sessions that moved between nodes by Resume, by direction.
+        counter moves [Move] = "antiphon_rooms_moves_total" Count;
     }
 
     /// Process
@@ -245,6 +255,16 @@ label!(
         Invalid = "invalid",
         /// The database or an issuer could not be asked.
         Unavailable = "unavailable",
+    }
+);
+
+label!(
+    /// Which way a session moved.
+    pub Move = "direction" {
+        /// From another node to this one.
+        In = "in",
+        /// From this node to another.
+        Out = "out",
     }
 );
 

@@ -122,9 +122,9 @@ async fn the_muted_are_not_heard_and_the_deaf_hear_nothing() {
     anna.done(set(Some(true), None)).await;
     anna.done(audio(channel, 1)).await;
     anna.done(set(Some(false), None)).await;
-    assert!(server.rooms.set_server_mute(channel, anna.id(), true, berta.id()).await);
+    assert!(server.rooms.set_server_mute(channel, anna.id(), true, berta.id()).await.expect("said"));
     anna.done(audio(channel, 2)).await;
-    assert!(server.rooms.set_server_mute(channel, anna.id(), false, berta.id()).await);
+    assert!(server.rooms.set_server_mute(channel, anna.id(), false, berta.id()).await.expect("said"));
     anna.done(audio(channel, 3)).await;
     assert_eq!(heard(&mut berta).await.sequence, 3, "not those while muted, by themselves or by a moderator");
     let frames = clara_udp.media().await.frames.expect("opens");

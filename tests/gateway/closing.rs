@@ -301,5 +301,5 @@ async fn nobody_does_anything_before_they_are_known() {
     assert_eq!(stranger.refused(join(channel, MediaTransport::Udp)).await, ErrorCode::Unauthenticated);
     let mute = SetVoiceState { channel_id: channel, muted: Some(true), deafened: None };
     assert_eq!(stranger.refused(mute).await, ErrorCode::Unauthenticated);
-    assert_eq!(server.rooms.occupancy(channel), 0);
+    assert_eq!(server.rooms.occupancy(channel).await, 0);
 }

@@ -159,7 +159,7 @@ async fn after_the_grace_the_others_see_it_leave() {
     let lost = anna.lose();
     let left = berta.expect(of_type!(UserLeft)).await;
     assert_eq!((left.user_id, left.reason), (id, LeaveReason::Timeout));
-    assert_eq!(server.rooms.occupancy(channel), 1);
+    assert_eq!(server.rooms.occupancy(channel).await, 1);
     let mut late = Client::connect(&server).await;
     assert_eq!(late.refused(resume(&lost)).await, ErrorCode::Unauthenticated);
     assert_eq!(late.closed().await.0, 4009);
@@ -191,12 +191,12 @@ async fn who_was_removed_while_away_is_not_in_the_channel_any_more() {
     }
     let id = berta.id();
     let lost = berta.lose();
-    assert!(server.rooms.kick(channels[0], id, anna.id(), None).await);
+    assert!(server.rooms.kick(channels[0], id, anna.id(), None).await.expect("said"));
     let (_, resumed) = Client::resume(&server, resume(&lost)).await;
     let left: Vec<_> = resumed.channels.iter().map(|one| one.joined.channel_id).collect();
     assert_eq!(left, [channels[1]]);
     anna.join(channels[0], MediaTransport::Udp).await;
-    assert_eq!(server.rooms.occupancy(channels[0]), 1);
+    assert_eq!(server.rooms.occupancy(channels[0]).await, 1);
 }
 
 /// Guards against events that fall between the state in `Resumed` and what is sent after it.

@@ -1,0 +1,159 @@
+//! Which node has a gateway session, and what another needs to go on with it.
+
+use antiphon_core::{
+    gateway::{Cipher, MediaTransport, UserView},
+    ids::{ChannelId, SessionId, StreamId, UserId},
+};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
+use super::{entry::Unavailable, memory::MemoryRecords};
+
+/// The SHA-256 of a session's resume tokens. Tokens are 256 random bits, so their hashes need no salt.
+#[derive(Clone, Copy)]
+pub struct TokenHashes {
+    /// Of the newest.
+    pub current: [u8; 32],
+    /// Of the one before, while nothing shows that the client has read the newest and its connection is gone.
+    pub before: Option<[u8; 32]>,
+}
+
+impl TokenHashes {
+    /// Whether a token with this hash holds, in a time that tells nothing of either.
+    #[must_use]
+    pub fn admit(&self, offered: &[u8; 32]) -> bool {
+        let matches = |hash: &[u8; 32]| verify_slices_are_equal(hash, offered).is_ok();
+        matches(&self.current) || self.before.as_ref().is_some_and(matches)
+    }
+}
+
+impl std::fmt::Debug for TokenHashes {
+    /// Without the hashes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenHashes")
+    }
+}
+
+/// A session's place in a channel, as far as the channel's members do not say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where.
+    pub channel: ChannelId,
+    /// Its stream.
+    pub stream: StreamId,
+    /// How its voice travels.
+    pub media: MediaTransport,
+    /// The cipher of its datagrams, if there are any.
+    pub cipher: Option<Cipher>,
+    /// Audio channels of the stream, 1 or 2.
+    pub channels: u8,
+}
+
+/// What another node needs to go on with a session.
+#[derive(Clone, Debug)]
+pub struct SessionRecord {
+    /// Whose it is.
+    pub user: UserView,
+    /// What shows that somebody is its client.
+    pub tokens: TokenHashes,
+    /// Where it is.
+    pub places: Vec<Place>,
+}
+
+/// Why a session is not claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimRefused {
+    /// It is over, or never was.
+    Unknown,
+    /// The token is not its.
+    WrongToken,
+    /// What all nodes share cannot be reached.
+    Unavailable,
+}
+
+/// What a node hears of sessions without having asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionNotice {
+    /// Another node has claimed a session of this one.
+    Claimed(SessionId),
+    /// Another node has switched an account off.
+    AccountDisabled(UserId),
+    /// Notices may have been lost, or records not been written: each session must be written anew.
+    Reconnected,
+}
+
+/// The sessions of all nodes, as one node reaches them. Cheap to clone.
+///
+/// A record is its node's until another claims it. The form keeps it alive until it is released or claimed; a node that
+/// dies leaves it for the resume grace.
+#[derive(Clone, Debug)]
+pub enum SessionRecords {
+    /// A node on its own: nobody else could claim anything, so nothing is kept.
+    Alone,
+    /// In this process's memory, for several nodes in it.
+    Memory(MemoryRecords),
+}
+
+impl SessionRecords {
+    /// Whether records are kept at all.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::Alone)
+    }
+
+    /// Writes a new session's record.
+    ///
+    /// # Errors
+    /// When what all nodes share cannot be reached.
+    pub async fn open(&self, session: SessionId, record: SessionRecord) -> Result<(), Unavailable> {
+        match self {
+            Self::Alone => Ok(()),
+            Self::Memory(memory) => memory.open(session, record),
+        }
+    }
+
+    /// Writes how a session is now, as long as it is this node's, or nobody's because its record was lost. False when
+    /// it is another node's by now: it has moved, and this node must let go of it.
+    ///
+    /// # Errors
+    /// When what all nodes share cannot be reached.
+    pub async fn refresh(&self, session: SessionId, record: SessionRecord) -> Result<bool, Unavailable> {
+        match self {
+            Self::Alone => Ok(true),
+            Self::Memory(memory) => memory.refresh(session, record),
+        }
+    }
+
+    /// Moves a session to this node, if the hash `offered` is that of its token, or of the one before where that still
+    /// holds. From then on `tokens` hold, and the node that had it hears [`SessionNotice::Claimed`]. One step: of two
+    /// nodes that claim with the same token one succeeds.
+    ///
+    /// # Errors
+    /// When the session is over, the token is not its, or what all nodes share cannot be reached.
+    pub async fn claim(
+        &self,
+        session: SessionId,
+        offered: [u8; 32],
+        tokens: TokenHashes,
+    ) -> Result<SessionRecord, ClaimRefused> {
+        match self {
+            Self::Alone => Err(ClaimRefused::Unknown),
+            Self::Memory(memory) => memory.claim(session, offered, tokens),
+        }
+    }
+
+    /// Forgets a session that is over, if it is this node's.
+    pub async fn release(&self, session: SessionId) {
+        match self {
+            Self::Alone => {}
+            Self::Memory(memory) => memory.release(session),
+        }
+    }
+
+    /// Tells all other nodes that an account was switched off.
+    pub async fn account_disabled(&self, user: UserId) {
+        match self {
+            Self::Alone => {}
+            Self::Memory(memory) => memory.account_disabled(user),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Sessions as the other nodes may see them: each has a record, by which one of them can go on with it.
+//!
+//! A node on its own keeps no records, and everything here does nothing.
+
+use std::sync::Arc;
+
+use antiphon_core::{
+    gateway::LeaveReason,
+    ids::{SessionId, UserId},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Gateway,
+    close::CloseCause,
+    outbox::{End, Outbox},
+    sessions::{Attachment, MovedTokens, ResumeRefused, Session},
+    token::{TokenHash, new_token},
+};
+use crate::{
+    cluster::{SessionNotice, SessionRecord, TokenHashes, Unavailable},
+    rooms::{Link, Presence},
+};
+
+/// A session that was another node's until now.
+pub(super) struct Claimed {
+    pub(super) attachment: Attachment,
+    /// The new token.
+    pub(super) token: String,
+    pub(super) record: SessionRecord,
+}
+
+impl Gateway {
+    fn record_of(&self, session: &Session) -> SessionRecord {
+        SessionRecord {
+            user: session.presence.user.clone(),
+            tokens: session.tokens(),
+            places: self.rooms().places(&session.presence),
+        }
+    }
+
+    /// Writes a new session's record. Where that fails it is written when the other nodes can be reached again.
+    pub(super) async fn open_record(&self, session: &Session) {
+        if self.inner.records.is_shared() {
+            let _ = self.inner.records.open(session.presence.id, self.record_of(session)).await;
+        }
+    }
+
+    /// Writes how a session is now. One that another node has by now is let go of.
+    pub(super) async fn refresh_record(&self, session: &Arc<Session>) {
+        if self.inner.records.is_shared() && !session.is_over() && !self.is_ours(session).await {
+            self.let_go(session).await;
+        }
+    }
+
+    /// Likewise, without waiting for it.
+    pub(super) fn refresh_record_soon(&self, session: &Arc<Session>) {
+        if self.inner.records.is_shared() {
+            let (gateway, session) = (self.clone(), Arc::clone(session));
+            tokio::spawn(async move { gateway.refresh_record(&session).await });
+        }
+    }
+
+    async fn is_ours(&self, session: &Session) -> bool {
+        match self.inner.records.refresh(session.presence.id, self.record_of(session)).await {
+            Ok(is_ours) => is_ours,
+            Err(Unavailable) => true,
+        }
+    }
+
+    /// Forgets a session that is over.
+    pub(super) async fn release_record(&self, session: &Session) {
+        self.inner.records.release(session.presence.id).await;
+    }
+
+    /// Moves a session from another node to this one and to the connection of `outbox`.
+    pub(super) async fn claim(
+        &self,
+        id: SessionId,
+        offered: &str,
+        link: &Link,
+        outbox: &Arc<Outbox>,
+    ) -> Result<Claimed, ResumeRefused> {
+        let token = new_token();
+        let (current, offered) = (TokenHash::of(&token), TokenHash::of(offered));
+        // The one before holds until the client shows that it has the new one, should this node die meanwhile.
+        let tokens = TokenHashes { current: current.bytes(), before: Some(offered.bytes()) };
+        let record = self.inner.records.claim(id, offered.bytes(), tokens).await?;
+        if let Some(stale) = self.sessions().get(id) {
+            // It left this node a moment ago, and word of that has not come yet.
+            self.let_go(&stale).await;
+        }
+        let presence = Arc::new(Presence::new(id, record.user.clone(), link.clone()));
+        let tokens = MovedTokens { current, offered };
+        let attachment = self.sessions().adopt(presence, tokens, Arc::clone(outbox), self.rooms().now());
+        Ok(Claimed { attachment: attachment.ok_or(ResumeRefused::Unknown)?, token, record })
+    }
+
+    /// Lets go of a session that another node has: its connection closes with 4015.
+    async fn let_go(&self, session: &Session) {
+        if let Some(outbox) = self.sessions().take(session) {
+            outbox.end(End::Close(CloseCause::Replaced));
+        }
+        self.rooms().disown(&session.presence).await;
+    }
+
+    /// Acts on what is heard of sessions, in order, until there is no more.
+    pub(super) async fn hear(self, mut notices: mpsc::Receiver<SessionNotice>) {
+        while let Some(notice) = notices.recv().await {
+            match notice {
+                // Asked again, as it may have come back since.
+                SessionNotice::Claimed(id) => {
+                    if let Some(session) = self.sessions().get(id) {
+                        self.refresh_record(&session).await;
+                    }
+                }
+                SessionNotice::AccountDisabled(user) => self.end_sessions_of(user).await,
+                SessionNotice::Reconnected => {
+                    for session in self.sessions().all() {
+                        self.refresh_record(&session).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the sessions that an account has on this node: their connections close with 4014.
+    pub(super) async fn end_sessions_of(&self, user: UserId) {
+        for (session, outbox) in self.sessions().end_all_of(user) {
+            if let Some(outbox) = outbox {
+                outbox.end(End::Close(CloseCause::Banned));
+            }
+            self.rooms().end(&session.presence, LeaveReason::Banned).await;
+            self.release_record(&session).await;
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Rooms while what all nodes share cannot be reached, and their return.
+//!
+//! ```text
+//!  shared ──a call fails, and there are members here──► alone: a journal of the room's own, epoch `local-…`
+//!    ▲                                                      │
+//!    └──the state, once the others have written theirs ◄──settling◄── Notice::Reconnected: this node's members are
+//!                                                                     written back
+//! ```
+//!
+//! A room alone knows the members of other nodes as they were, and counts them. What concerns one of them is refused. A
+//! store that lost its data is filled by each node in turn: until all had the time to, a room does not take its word for
+//! who has left.
+
+use std::sync::Arc;
+
+use antiphon_core::{
+    gateway::ErrorCode,
+    ids::{ChannelId, UserId},
+};
+
+use super::{
+    Rooms,
+    room::{Room, Turn},
+};
+use crate::{
+    cluster::{ChannelState, News, Unavailable},
+    error::AppError,
+    random,
+    telemetry::metrics::metrics,
+};
+
+/// When to try again. What all nodes share is tried for all the time, so it is back soon after it can be.
+const RETRY_AFTER_S: u64 = 2;
+
+impl From<Unavailable> for AppError {
+    fn from(_: Unavailable) -> Self {
+        let message = "what all nodes share cannot be reached; this concerns more than this node, so try again soon";
+        Self::retry(ErrorCode::TemporarilyUnavailable, message, RETRY_AFTER_S)
+    }
+}
+
+impl Rooms {
+    /// Makes a change to a room's channel within its turn: for all nodes, or where they cannot be reached and there are
+    /// members here, for this one.
+    pub(super) async fn step<T>(
+        &self,
+        room: &Room,
+        shared: impl Future<Output = Result<T, Unavailable>>,
+        alone: impl FnOnce(&mut ChannelState) -> T,
+    ) -> Result<T, Unavailable> {
+        if !room.is_alone() {
+            match shared.await {
+                Err(Unavailable) if self.go_alone(room) => {}
+                outcome => return outcome,
+            }
+        }
+        room.live_mut().alone.as_mut().map(alone).ok_or(Unavailable)
+    }
+
+    /// Likewise for a change that concerns `user`, who must be a member here where the change is made for this node.
+    pub(super) async fn step_about<T>(
+        &self,
+        room: &Room,
+        user: UserId,
+        shared: impl Future<Output = Result<T, Unavailable>>,
+        alone: impl FnOnce(&mut ChannelState) -> T,
+    ) -> Result<T, Unavailable> {
+        if room.live().has_here(user) {
+            return self.step(room, shared, alone).await;
+        }
+        if room.is_alone() { Err(Unavailable) } else { shared.await }
+    }
+
+    /// Lets a room go on by itself from what it knows. False when it has no members to go on with.
+    fn go_alone(&self, room: &Room) -> bool {
+        let live = &mut *room.live_mut();
+        if live.members.is_empty() || live.roster.applied().is_none() {
+            return false;
+        }
+        if live.alone.is_none() {
+            let epoch = format!("local-{:016x}", u64::from_be_bytes(random::bytes()));
+            let members = live.roster.members().cloned();
+            let state =
+                ChannelState::with_members(room.id, epoch, self.inner.config.membership.journal_events, members);
+            live.roster.advance(state.position());
+            live.alone = Some(state);
+            metrics().rooms.degradations.increment(1);
+            metrics().rooms.degraded.increment(1.0);
+            tracing::warn!(channel = %room.id, "the channel goes on by itself on this node");
+        }
+        true
+    }
+
+    /// Notes that a room closes: what nobody could be told of it is told later.
+    pub(super) fn close_alone(&self, room: &Room) {
+        if room.live_mut().alone.take().is_some() {
+            metrics().rooms.degraded.decrement(1.0);
+            self.inner.left_alone.insert(room.id);
+        }
+    }
+
+    /// Everything may have changed unheard: each room writes its members back and reads on.
+    pub(super) fn reconcile_all(&self) {
+        let rooms: Vec<Arc<Room>> = self.inner.rooms.iter().map(|room| Arc::clone(&room)).collect();
+        rooms.iter().for_each(|room| self.reconcile_soon(room));
+        let closed: Vec<ChannelId> = self.inner.left_alone.iter().map(|channel| *channel).collect();
+        for channel in closed {
+            let rooms = self.clone();
+            tokio::spawn(async move { rooms.settle_closed(channel).await });
+        }
+    }
+
+    /// Tries again for rooms that are still alone, should the word that all is well again have been lost.
+    pub(super) fn reconcile_degraded(&self) {
+        let rooms: Vec<Arc<Room>> = self.inner.rooms.iter().map(|room| Arc::clone(&room)).collect();
+        rooms.iter().filter(|room| room.is_alone()).for_each(|room| self.reconcile_soon(room));
+    }
+
+    pub(super) fn reconcile_soon(&self, room: &Arc<Room>) {
+        let (rooms, room) = (self.clone(), Arc::clone(room));
+        tokio::spawn(async move {
+            // Closed never: it is not closed anywhere.
+            let Ok(permit) = rooms.inner.reconciling.acquire().await else { return };
+            let is_done = rooms.write_back(&room).await;
+            drop(permit);
+            if !is_done {
+                tokio::time::sleep(rooms.inner.config.settle).await;
+                rooms.return_to_all(&room).await;
+            }
+            rooms.refresh_settings(room.id).await;
+        });
+    }
+
+    /// Writes a room's members back. True when that is all: the journal went on meanwhile, and what happened is taken
+    /// in. False when the channel began anew, or the room was alone: it goes on by itself until the others have had
+    /// their turn.
+    async fn write_back(&self, room: &Arc<Room>) -> bool {
+        let mut turn = room.turn.lock().await;
+        if *turn != Turn::Open {
+            return true;
+        }
+        let (ours, applied) = (room.live().ours(), room.applied());
+        let restored = self.inner.membership.restore(room.id, ours, applied.as_ref()).await;
+        let is_same = |epoch: &str| applied.as_ref().is_some_and(|applied| applied.epoch == epoch);
+        match restored {
+            // Word will come again.
+            Err(Unavailable) => return true,
+            Ok(News::State { position, .. }) if !is_same(&position.epoch) => {
+                self.go_alone(room);
+                return false;
+            }
+            Ok(news) => self.take_in(room, news).await,
+        }
+        self.close_if_empty(room, &mut turn).await;
+        true
+    }
+
+    /// Ends a room's time alone: what it did meanwhile is written, and what the others did is told to its members.
+    async fn return_to_all(&self, room: &Arc<Room>) {
+        let mut turn = room.turn.lock().await;
+        if *turn != Turn::Open {
+            return;
+        }
+        let ours = room.live().ours();
+        let state = match self.inner.membership.restore(room.id, ours, None).await {
+            Ok(_) => self.inner.membership.snapshot(room.id, None).await,
+            Err(Unavailable) => Err(Unavailable),
+        };
+        let Ok(Some(state)) = state else { return };
+        if room.live_mut().alone.take().is_some() {
+            metrics().rooms.degraded.decrement(1.0);
+            tracing::info!(channel = %room.id, "the channel is that of all nodes again");
+        }
+        self.take_state(room, state.members, state.position).await;
+        self.close_if_empty(room, &mut turn).await;
+    }
+
+    /// Takes the members of a room that closed while it was alone out of what all nodes share.
+    async fn settle_closed(&self, channel: ChannelId) {
+        let (room, mut turn) = self.turn_of_new(channel).await;
+        // One that has opened again meanwhile says for itself who is in it.
+        if *turn == Turn::Open || self.inner.membership.restore(channel, Vec::new(), None).await.is_ok() {
+            self.inner.left_alone.remove(&channel);
+        }
+        self.close_if_empty(&room, &mut turn).await;
+    }
+}

@@ -1,0 +1,147 @@
+//! What other nodes did, as this one hears of it.
+//!
+//! Notices come in one queue for all channels. Each room has a bounded inbox of its own and takes it in when it has its
+//! turn, so that one that is slow holds up no other; where more comes than it holds, it reads the journal instead.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use antiphon_core::ids::{ChannelId, UserId};
+use tokio::sync::mpsc;
+
+use super::{
+    Rooms,
+    room::{Room, Turn},
+};
+use crate::{
+    cluster::{Entry, News, Notice},
+    telemetry::metrics::metrics,
+};
+
+/// Entries that may wait for a room. A journal of the usual length holds twice as many.
+const INBOX_MAX: usize = 256;
+
+/// What a room has heard and not taken in yet.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    entries: VecDeque<Entry>,
+    /// More came than it holds: the journal has it.
+    overflowed: bool,
+    /// A task takes it in.
+    is_served: bool,
+}
+
+/// What is taken out of an inbox at once.
+enum Batch {
+    Entries(Vec<Entry>),
+    /// Read the journal.
+    Overflowed,
+}
+
+impl Inbox {
+    /// True when nobody serves the inbox, which whoever put something in must then do.
+    fn put(&mut self, entry: Entry) -> bool {
+        if self.overflowed || self.entries.len() >= INBOX_MAX {
+            metrics().rooms.notices_dropped.increment(1);
+            return self.put_unknown();
+        }
+        self.entries.push_back(entry);
+        !std::mem::replace(&mut self.is_served, true)
+    }
+
+    /// Likewise for entries that are known only to be there.
+    fn put_unknown(&mut self) -> bool {
+        self.entries = VecDeque::new();
+        self.overflowed = true;
+        !std::mem::replace(&mut self.is_served, true)
+    }
+
+    /// `None` when there is nothing left, and nobody serves it any more.
+    fn take(&mut self) -> Option<Batch> {
+        if std::mem::take(&mut self.overflowed) {
+            return Some(Batch::Overflowed);
+        }
+        if self.entries.is_empty() {
+            self.is_served = false;
+            return None;
+        }
+        Some(Batch::Entries(std::mem::take(&mut self.entries).into()))
+    }
+}
+
+impl Rooms {
+    /// Acts on notices, in order, until there are no more.
+    pub(super) async fn hear(self, mut notices: mpsc::Receiver<Notice>) {
+        while let Some(notice) = notices.recv().await {
+            match notice {
+                Notice::Entry { channel, entry } => self.heard(channel, |inbox| inbox.put(entry)),
+                Notice::Lost { channel } => self.heard(channel, Inbox::put_unknown),
+                Notice::Reconnected => self.reconcile_all(),
+                Notice::ChannelChanged { channel } => {
+                    self.note_change();
+                    self.spawn_for(channel, |rooms, channel| async move { rooms.refresh_settings(channel).await });
+                }
+                Notice::StandingChanged { channel, user } => {
+                    self.note_change();
+                    self.spawn_for(channel, move |rooms, channel| async move {
+                        rooms.refresh_priority(channel, user).await;
+                    });
+                }
+            }
+        }
+    }
+
+    fn heard(&self, channel: ChannelId, put: impl FnOnce(&mut Inbox) -> bool) {
+        let Some(room) = self.room(channel) else { return };
+        let is_unserved = put(&mut room.inbox.lock());
+        if is_unserved {
+            let rooms = self.clone();
+            tokio::spawn(async move { rooms.serve_inbox(&room).await });
+        }
+    }
+
+    async fn serve_inbox(&self, room: &Arc<Room>) {
+        loop {
+            let mut turn = room.turn.lock().await;
+            let Some(batch) = room.inbox.lock().take() else { return };
+            // What came before the first member is in the state that the room begins with.
+            if *turn != Turn::Open {
+                continue;
+            }
+            match batch {
+                Batch::Entries(entries) => self.take_in(room, News::Entries(entries)).await,
+                Batch::Overflowed if room.is_alone() => {}
+                Batch::Overflowed => self.read_on(room).await,
+            }
+            self.close_if_empty(room, &mut turn).await;
+        }
+    }
+
+    /// Does `act` for a channel that has a room here, in a task of its own: it may wait for the database.
+    fn spawn_for<F>(&self, channel: ChannelId, act: impl FnOnce(Self, ChannelId) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if self.room(channel).is_some() {
+            let rooms = self.clone();
+            tokio::spawn(act(rooms, channel));
+        }
+    }
+
+    /// Takes over a channel's settings from the database, or its end.
+    pub(super) async fn refresh_settings(&self, channel: ChannelId) {
+        match self.inner.store.channel(channel).await {
+            Ok(Some(channel)) => self.take_settings(channel).await,
+            Ok(None) => self.empty(channel).await,
+            Err(error) => tracing::warn!(%channel, %error, "a changed channel was not read"),
+        }
+    }
+
+    async fn refresh_priority(&self, channel: ChannelId, user: UserId) {
+        match self.inner.store.membership(channel, user).await {
+            Ok(membership) => {
+                self.take_priority(channel, user, membership.is_some_and(|membership| membership.priority)).await;
+            }
+            Err(error) => tracing::warn!(%channel, %user, %error, "a changed membership was not read"),
+        }
+    }
+}
