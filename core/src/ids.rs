@@ -110,10 +110,6 @@ number_id!(
     /// The index of a media worker on its node.
     WorkerIndex(u16)
 );
-number_id!(
-    /// A node's number for as long as it runs: 24 bits, 1 to 0xff_ffff, unlike that of any other live node.
-    NodeNumber(u32)
-);
 
 /// A node's name, which it keeps over restarts (the setting `cluster.node_id`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
