@@ -1,5 +1,6 @@
 //! The whole server: start, wait, drain, stop, in order.
 
+mod cluster;
 mod config;
 mod listeners;
 
@@ -19,11 +20,16 @@ use tokio::{
     time::Instant,
 };
 
-use self::listeners::Listeners;
+use self::{cluster::Place, listeners::Listeners};
 use crate::{
-    api::{Addresses, Api, health::Health, limits::Limits},
+    api::{
+        Addresses, Api,
+        drain::{Drain, DrainMode},
+        health::Health,
+        limits::Limits,
+    },
     auth::{Auth, AuthConfig},
-    cluster::MemoryCluster,
+    cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
     media::Media,
     rooms::{Rooms, directory::Directory},
@@ -52,8 +58,11 @@ pub enum StartError {
         /// Why.
         error: StoreError,
     },
-    /// No HTTPS client for an external issuer's keys.
-    #[error("cannot make an HTTPS client for the keys of auth.issuer_jwks: {0}")]
+    /// There is no place among the other nodes.
+    #[error("cannot join the cluster (redis.url): {0}")]
+    Cluster(#[from] RedisError),
+    /// No HTTPS client, for an external issuer's keys or other nodes.
+    #[error("cannot make an HTTPS client: {0}")]
     Issuer(#[from] reqwest::Error),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({settings}): {error}")]
@@ -136,8 +145,8 @@ pub struct Server;
 pub struct Running {
     settings: Arc<Settings>,
     addresses: Addresses,
-    health: Arc<Health>,
-    gateway: Gateway,
+    drain: Arc<Drain>,
+    registry: Registry,
     media: Media,
     store: Store,
     /// Turns true when listeners are to stop.
@@ -161,18 +170,28 @@ impl Server {
         let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
         let listeners = Listeners::bind(&settings).await?;
         let (media, events) = start_media(&settings)?;
-        let rooms = config::rooms(&settings);
-        let node = MemoryCluster::single(rooms.membership.clone());
-        let rooms = Rooms::start_with(store.clone(), media.clone(), events, (node.membership, node.notices), rooms);
-        let records = (node.records, node.session_notices);
-        let gateway = Gateway::with_records(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
         let addresses = listeners.addresses(media.local_addr())?;
+        let place = Place::take(&settings, &local, addresses, &media).await?;
+        let rooms = Rooms::start_with(
+            store.clone(),
+            media.clone(),
+            events,
+            (place.membership, place.notices),
+            config::rooms(&settings),
+        );
+        let records = (place.records, place.session_notices);
+        let gateway = Gateway::with_records(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
+        let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
         let api = Arc::new(Api {
             store: store.clone(),
             auth,
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
             gateway: gateway.clone(),
             media: media.clone(),
+            registry: place.registry.clone(),
+            placement: Placement::default(),
+            drain: Arc::clone(&drain),
+            http: cluster::http_client()?,
             health: Arc::clone(&health),
             limits: Limits::new(config::http_limits(&settings)),
             sampler: Sampler::new(media.clone()),
@@ -184,11 +203,23 @@ impl Server {
         let mut background = JoinSet::new();
         background.spawn(try_timers());
         background.spawn(upkeep(Arc::clone(&api)));
+        background.spawn(cluster::follow(place.registry.clone(), media.clone()));
+        background.spawn(cluster::report(place.registry.clone(), media.clone(), gateway.clone()));
         background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
         background.spawn(sweep(store.clone(), rooms, gateway.clone()));
         api.health.check_store(&store).await;
         health.set_started();
-        Ok(Running { settings, addresses, health, gateway, media, store, stop, listeners, background })
+        Ok(Running {
+            settings,
+            addresses,
+            drain,
+            registry: place.registry,
+            media,
+            store,
+            stop,
+            listeners,
+            background,
+        })
     }
 }
 
@@ -206,19 +237,21 @@ impl Running {
         }
     }
 
-    /// Says that no new sessions are wanted; nothing else changes.
+    /// Begins to drain: the node leaves the ring, takes no new sessions, and asks its clients to go elsewhere until the
+    /// deadline.
     pub fn begin_drain(&self) {
-        self.health.set_draining();
+        let deadline = Duration::from_secs(self.settings.server.drain_deadline_s.into());
+        self.drain.begin(DrainMode::Handover, deadline, "the server is stopping");
     }
 
     /// Drains: tells clients to go and waits until they have, or until the deadline. Then stops everything, top down.
     pub async fn stop(mut self) {
         self.begin_drain();
-        let deadline = Duration::from_secs(self.settings.server.drain_deadline_s.into());
-        self.gateway.drain("the server is stopping", deadline, Vec::new()).await;
+        self.drain.ended().await;
         // Nobody may be left to hear it.
         let _ = self.stop.send(true);
         while self.listeners.join_next().await.is_some() {}
+        self.registry.unregister().await;
         self.background.shutdown().await;
         self.media.stop().await;
         self.store.close().await;

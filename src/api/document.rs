@@ -36,6 +36,7 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
         (name = "channels", description = "Channels, their members and invites"),
         (name = "audio", description = "What clients should capture and play"),
         (name = "gateway", description = "Where talking happens"),
+        (name = "nodes", description = "The nodes of the cluster"),
         (name = "health", description = "Whether the server works"),
         (name = "metrics", description = "What the server counts"),
     )

@@ -52,6 +52,24 @@ impl FromRequestParts<Arc<Api>> for Caller {
     }
 }
 
+/// Who asks, where that must be an administrator.
+pub(super) struct Admin(pub(super) UserView);
+
+impl FromRequestParts<Arc<Api>> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let Caller(user) = Caller::from_request_parts(parts, api).await?;
+        // The token may be older than the role: what the database says holds.
+        let is_admin = user.role == Role::Admin
+            && api.store.user(user.id).await?.is_some_and(|known| known.role == Role::Admin);
+        if is_admin {
+            return Ok(Self(user));
+        }
+        Err(ApiError::new(ErrorCode::PermissionDenied, "only administrators of the server may do that"))
+    }
+}
+
 /// Who asks, where one need not say. A token that is sent must still be good.
 pub(super) struct MaybeCaller(pub(super) Option<UserView>);
 

@@ -23,6 +23,7 @@ use super::{
     error::{ApiResult, ErrorBody},
 };
 use crate::{
+    cluster::{ClusterView, NodeState, SharedState},
     error::AppError,
     media::Media,
     store::Store,
@@ -72,10 +73,10 @@ impl Health {
         metrics().process.ready.set(f64::from(u8::from(self.is_ready())));
     }
 
-    /// The server is about to stop and wants no new sessions.
-    pub fn set_draining(&self) {
-        self.draining.store(true, Relaxed);
-        metrics().process.ready.set(0.0);
+    /// The server wants no new sessions from now on, or wants them again.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Relaxed);
+        metrics().process.ready.set(f64::from(u8::from(self.is_ready())));
     }
 
     /// Whether new sessions are welcome. A database that is away does not change that: voice goes on without it.
@@ -192,6 +193,21 @@ struct Checks {
     store: StoreHealth,
     /// The media workers.
     media: MediaHealth,
+    /// What the nodes of the cluster share.
+    cluster: ClusterHealth,
+}
+
+/// What the nodes of the cluster share.
+#[derive(Serialize, ToSchema)]
+struct ClusterHealth {
+    /// `ok`, or `unavailable`.
+    status: &'static str,
+    /// Live nodes, this one included.
+    nodes: usize,
+    /// Those of them that take on work.
+    nodes_serving: usize,
+    /// For how long what they share has not been reached; null while it is.
+    away_ms: Option<u64>,
 }
 
 /// The database.
@@ -240,8 +256,12 @@ struct Activity {
     responses((status = OK, description = "The figures", body = Answer<Detailed>)))]
 async fn detailed(State(api): State<Arc<Api>>) -> Answer<Detailed> {
     let checks =
-        Checks { store: StoreHealth::of(api.health.check_store(&api.store).await), media: MediaHealth::of(&api.media) };
-    let all_well = checks.store.status == OK && checks.media.status == OK;
+        Checks {
+            store: StoreHealth::of(api.health.check_store(&api.store).await),
+            media: MediaHealth::of(&api.media),
+            cluster: ClusterHealth::of(&api.registry.view().borrow()),
+        };
+    let all_well = [checks.store.status, checks.media.status, checks.cluster.status].iter().all(|status| *status == OK);
     let status = match (api.health.is_draining(), api.health.is_ready()) {
         (true, _) => "draining",
         (false, false) => "starting",
@@ -266,6 +286,21 @@ impl StoreHealth {
         Self {
             status: if took.is_some() { OK } else { "unavailable" },
             latency_ms: took.map(|took| took.as_secs_f64() * 1_000.0),
+        }
+    }
+}
+
+impl ClusterHealth {
+    fn of(view: &ClusterView) -> Self {
+        let away = match view.shared {
+            SharedState::Away { since } => Some(since.elapsed()),
+            SharedState::Alone | SharedState::Up => None,
+        };
+        Self {
+            status: if away.is_none() { OK } else { "unavailable" },
+            nodes: view.nodes.len(),
+            nodes_serving: view.nodes.iter().filter(|node| node.state == NodeState::Serving).count(),
+            away_ms: away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }

@@ -12,6 +12,7 @@ mod audio;
 mod channels;
 pub mod client_address;
 mod document;
+pub mod drain;
 pub mod error;
 mod extract;
 mod gateway_entry;
@@ -19,6 +20,7 @@ pub mod health;
 mod invites;
 pub mod limits;
 mod members;
+mod nodes;
 mod observe;
 mod page;
 mod scrape;
@@ -43,6 +45,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use self::{
     document::Document,
+    drain::Drain,
     error::ApiError,
     health::Health,
     limits::Limits,
@@ -50,6 +53,7 @@ use self::{
 };
 use crate::{
     auth::Auth,
+    cluster::{Placement, Registry},
     gateway::Gateway,
     media::Media,
     rooms::directory::Directory,
@@ -73,6 +77,14 @@ pub struct Api {
     pub gateway: Gateway,
     /// The media workers.
     pub media: Media,
+    /// The nodes of the cluster.
+    pub registry: Registry,
+    /// Where new clients were sent.
+    pub placement: Placement,
+    /// This node's way out.
+    pub drain: Arc<Drain>,
+    /// For what is passed on to other nodes.
+    pub http: reqwest::Client,
     /// Where the server is in its life.
     pub health: Arc<Health>,
     /// Rate limits.
@@ -128,6 +140,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(members::routes())
         .merge(invites::routes())
         .merge(audio::routes())
+        .merge(nodes::routes())
         .merge(health::routes())
 }
 

@@ -26,8 +26,9 @@ impl CloseCause {
             Self::TimedOut => (4009, true, true),
             Self::SessionOver => (4009, true, false),
             Self::SlowReader => (4011, true, true),
+            Self::Draining => (4012, true, true),
             // The sessions of a single node end with it.
-            Self::Draining => (4012, true, false),
+            Self::Stopping => (4012, true, false),
             Self::Banned => (4014, false, false),
             Self::Replaced => (4015, false, false),
             Self::TooLong => (1009, true, true),

@@ -176,17 +176,27 @@ impl Gateway {
         self.inner.records.account_disabled(user).await;
     }
 
-    /// Takes no new connections, tells the clients to resume at `nodes` (HTTP URLs of others), and closes with 4012 those
-    /// that are still here after `grace`.
-    pub async fn drain(&self, reason: &str, grace: Duration, nodes: Vec<String>) {
+    /// Takes no new connections until [`Self::cancel_drain`].
+    pub fn begin_drain(&self) {
         self.inner.draining.store(true, Ordering::Release);
+    }
+
+    /// Takes connections again. Who has gone stays away.
+    pub fn cancel_drain(&self) {
+        self.inner.draining.store(false, Ordering::Release);
+    }
+
+    /// Asks every client to resume at one of `nodes` (HTTP URLs of others) within `grace`.
+    pub fn ask_to_go(&self, reason: &str, grace: Duration, nodes: Vec<String>) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let message = Shared::new(Reconnect { reason: reason.to_owned(), grace_ms, nodes });
         self.each_connection(|outbox| outbox.send(&message));
-        if tokio::time::timeout(grace, self.until_empty()).await.is_ok() {
-            return;
-        }
-        self.each_connection(|outbox| outbox.end(End::Close(CloseCause::Draining)));
+    }
+
+    /// Closes every connection with 4012 and waits a moment for the clients to read that.
+    pub async fn close_all(&self) {
+        let cause = if self.inner.records.is_shared() { CloseCause::Draining } else { CloseCause::Stopping };
+        self.each_connection(|outbox| outbox.end(End::Close(cause)));
         // Who reads the Close answers it at once, and the others are not waited for.
         let _ = tokio::time::timeout(CLOSE_PATIENCE, self.until_empty()).await;
     }
@@ -197,7 +207,8 @@ impl Gateway {
         outboxes.iter().for_each(|outbox| act(outbox));
     }
 
-    async fn until_empty(&self) {
+    /// Waits until no connection is left.
+    pub async fn until_empty(&self) {
         loop {
             let ended = self.inner.connection_ended.notified();
             if self.inner.connections.is_empty() {

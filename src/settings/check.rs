@@ -8,6 +8,9 @@ use super::{
 /// A shared secret below this many bytes can be guessed from one token (RFC 7518 3.2 asks for as many as the hash has).
 const JWT_SECRET_BYTES_MIN: usize = 32;
 
+/// The cluster's secret seals audio between nodes: as strong as its keys.
+const CLUSTER_SECRET_BYTES_MIN: usize = 32;
+
 pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
     let mut problem = |section: &str, key: &str, message: &str| {
         let origin = reader.origin(section, key);
@@ -18,11 +21,7 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
         problem("server", "websocket_port", "must differ from server.port (or be 0 for any free port)");
     }
     if settings.redis.url.is_some() {
-        problem(
-            "redis",
-            "url",
-            "cannot be used: this release runs as a single node and does not share a cluster; take the setting (REDIS_URL) away",
-        );
+        cluster_checks(settings, &mut problem);
     }
     let auth = &settings.auth;
     match (&auth.issuer, &auth.issuer_jwks) {
@@ -52,6 +51,35 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
         }
     }
     warn_of_disagreement(reader);
+}
+
+/// What a node of a cluster needs, since the others must have the same.
+fn cluster_checks(settings: &Settings, problem: &mut impl FnMut(&str, &str, &str)) {
+    let is_postgres = settings.database.url.as_ref().is_some_and(|url| url.scheme().starts_with("postgres"));
+    if !is_postgres {
+        let message = "needs a database that all nodes share: set database.url (DATABASE_URL) to a postgres: URL, or take \
+                       redis.url (REDIS_URL) away to run a single node";
+        problem("redis", "url", message);
+    }
+    match &settings.cluster.secret {
+        None => problem("redis", "url", "needs cluster.secret, the same on every node"),
+        Some(secret) if secret.expose().len() < CLUSTER_SECRET_BYTES_MIN => {
+            let message = format!("must have at least {CLUSTER_SECRET_BYTES_MIN} bytes");
+            problem("cluster", "secret", &message);
+        }
+        Some(_) => {}
+    }
+    if settings.auth.jwt_secret.is_none() {
+        problem("redis", "url", "needs auth.jwt_secret (JWT_SECRET), the same on every node");
+    }
+    let unreachable = settings.server.host.is_unspecified();
+    for (key, is_set) in
+        [("advertise", settings.cluster.advertise.is_some()), ("http_url", settings.cluster.http_url.is_some())]
+    {
+        if unreachable && !is_set {
+            problem("cluster", key, "must be set where server.host names no one address: others must find this node");
+        }
+    }
 }
 
 /// Keys that come over plain HTTP from elsewhere can be replaced on the way.

@@ -66,7 +66,6 @@ macro_rules! settings {
 }
 
 /// Why a setting of another release's feature does nothing yet.
-const SINGLE_NODE: &str = "this release runs as a single node";
 const NO_FILES: &str = "this release streams no files";
 const NO_WEBRTC: &str = "this release has no WebRTC";
 
@@ -215,8 +214,12 @@ settings! {
 
     /// What nodes of a cluster share.
     redis: Redis {
-        /// `redis://HOST:PORT`. A cluster of nodes needs it; this release refuses it.
+        /// `redis://USER:PASSWORD@HOST:PORT`, or `rediss://` with TLS; each also as `redis-cluster://` and
+        /// `redis-sentinel://`. With it the node is one of a cluster; it then needs a PostgreSQL `database.url`,
+        /// `cluster.secret` and `auth.jwt_secret`, the same on every node.
         url: Option<ConnectionUrl> [.env("REDIS_URL")] = None;
+        /// A PEM file of the certificates that the server's must be signed by, when not one of the system's.
+        ca_file: Option<PathBuf> [] = None;
     }
 
     /// This node among others.
@@ -224,12 +227,18 @@ settings! {
         /// The node's name, as clients see it in `Hello`. When not set one is generated and kept in the data dir.
         node_id: Option<String> [.only("1 to 64 letters, digits, dots, hyphens or underscores",
             |id| id.as_deref().is_none_or(is_node_id))] = None;
-        /// The UDP port for voice between nodes.
-        relay_port: u16 [.reserved(SINGLE_NODE)] = 3003;
-        /// The address (`host:port`) by which other nodes reach the relay port.
-        advertise: Option<String> [.reserved(SINGLE_NODE)] = None;
-        /// The secret that nodes of one cluster share.
-        secret: Option<Secret> [.reserved(SINGLE_NODE)] = None;
+        /// The UDP port for voice between nodes; 0 for any free one. A private network's: datagrams are sealed, but
+        /// whoever reaches the port can flood it.
+        relay_port: u16 [] = 3003;
+        /// The address (`ip:port`) by which other nodes reach the relay port. When not set: `server.host` and the port.
+        advertise: Option<SocketAddr> [] = None;
+        /// The URL by which clients reach this very node, past any balancer: where others send them when they drain.
+        /// When not set: `http://`, `server.host` and the port.
+        http_url: Option<String> [.only("an http or https URL", |url| url.as_deref().is_none_or(is_http_url))] = None;
+        /// The secret that nodes of one cluster share, at least 32 random characters: it seals what they send each other.
+        secret: Option<Secret> [] = None;
+        /// The node's share of channels and clients in relation to other nodes'; 0 for 100 for each media worker.
+        capacity: u32 [.only("from 0 to 1000000", |capacity| *capacity <= 1_000_000)] = 0;
     }
 
     /// Audio files behind signed links.
@@ -306,6 +315,11 @@ fn port_part(text: &str) -> Result<&str, String> {
 fn is_origin(text: &str) -> bool {
     let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     text == "*" || authority.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ']))
+}
+
+fn is_http_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(' '))
 }
 
 fn is_node_id(id: &str) -> bool {

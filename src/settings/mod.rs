@@ -308,7 +308,12 @@ max_channels = 4_294_967_296
     fn settings_must_agree_with_each_other() {
         for (file, wrong) in [
             ("[server]\nport = 3001", "server.websocket_port must differ from server.port"),
-            ("[redis]\nurl = \"redis://localhost:6379\"", "runs as a single node"),
+            ("[redis]\nurl = \"redis://localhost:6379\"", "needs a database that all nodes share"),
+            ("[redis]\nurl = \"redis://localhost:6379\"", "needs cluster.secret"),
+            ("[redis]\nurl = \"redis://localhost:6379\"", "needs auth.jwt_secret"),
+            ("[redis]\nurl = \"redis://localhost\"\n[cluster]\nsecret = \"short\"", "at least 32 bytes"),
+            ("[redis]\nurl = \"redis://localhost\"\n[server]\nhost = \"0.0.0.0\"", "cluster.advertise must be set"),
+            ("[cluster]\nhttp_url = \"voice.example.org\"", "an http or https URL"),
             ("[auth]\nissuer = \"https://id.example\"", "needs auth.issuer_jwks"),
             ("[auth]\nissuer_jwks = \"keys.json\"", "needs auth.issuer,"),
             ("[auth]\nissuer = \"i\"\nissuer_jwks = \"http://id.example/keys\"", "must be an https URL"),

@@ -307,6 +307,8 @@ label!(
         SlowReader = "slow_reader",
         /// The node is about to stop.
         Draining = "draining",
+        /// The only node stops.
+        Stopping = "stopping",
         /// The account was switched off.
         Banned = "banned",
         /// A newer connection resumed the session.
