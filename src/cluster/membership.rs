@@ -7,7 +7,7 @@ use std::{
 
 use antiphon_core::{
     gateway::{LeaveReason, MediaTransport, Position, ServerMessage, UserView},
-    ids::{ChannelId, SessionId, StreamId, UserId},
+    ids::{ChannelId, NodeNumber, SessionId, StreamId, UserId},
 };
 use dashmap::DashMap;
 use uuid::Uuid;
@@ -48,6 +48,8 @@ pub struct Member {
     pub deafened: bool,
     /// Muted by a moderator.
     pub server_muted: bool,
+    /// Through which node.
+    pub node: NodeNumber,
 }
 
 /// Somebody who wants to be a member.

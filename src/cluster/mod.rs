@@ -4,7 +4,10 @@
 //! form for a single node, in memory; what callers may rely on is written at [`Membership`].
 
 mod channel;
+pub mod entry;
 mod membership;
+pub mod redis;
+pub mod registry;
 
 pub use membership::{
     JoinRefused, Joined, Left, Member, Membership, MembershipConfig, NewMember, Snapshot, VoiceChange,
