@@ -211,7 +211,7 @@ impl Membership {
 }
 
 /// Text that no earlier journal has had: 64 random bits are enough to tell one channel's journals apart.
-fn new_epoch() -> String {
+pub(super) fn new_epoch() -> String {
     format!("{:016x}", Uuid::new_v4().as_u64_pair().0)
 }
 
