@@ -1,6 +1,6 @@
 //! Identifiers as types, so that none can stand where another belongs.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
@@ -103,17 +103,18 @@ number_id!(
     KeyId(u8)
 );
 number_id!(
+    /// A node while it runs: 1 to [`NodeNumber::MAX`], unique among those that live, another at each start.
+    NodeNumber(u32)
+);
+number_id!(
     /// The index of a media worker on its node.
     WorkerIndex(u16)
 );
-number_id!(
-    /// A running node among the live ones: 1 to 0xff_ffff, another one each time that it starts.
-    NodeNumber(u32)
-);
-
-/// The name of a node, which it keeps when it is started again.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub Arc<str>);
+/// A node's name, which it keeps over restarts (the setting `cluster.node_id`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NodeId(pub String);
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,16 +122,9 @@ impl fmt::Display for NodeId {
     }
 }
 
-impl Serialize for NodeId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for NodeId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(text.into()))
-    }
+impl NodeNumber {
+    /// The highest: 24 bits, so that a number and a worker share the id in a relay datagram.
+    pub const MAX: Self = Self(0xff_ffff);
 }
 
 impl KeyId {

@@ -8,7 +8,7 @@ use std::{
 
 use antiphon_core::{
     gateway::{LeaveReason, Position, ServerMessage, UserJoined, UserLeft, VoiceStateChanged},
-    ids::{ChannelId, NodeNumber, SessionId, UserId},
+    ids::{ChannelId, SessionId, UserId},
     journal::Journal,
 };
 
@@ -62,7 +62,6 @@ impl ChannelState {
             media: new.media,
             muted: false,
             deafened: false,
-            node: NodeNumber(1),
         };
         let event = self.record(|position| {
             UserJoined {

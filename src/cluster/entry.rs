@@ -1,35 +1,77 @@
-//! What nodes tell each other of a channel: entries of its journal, and what an operation brought.
+//! The values that pass between membership and those who use it.
 
 use std::sync::Arc;
 
 use antiphon_core::{
-    gateway::{Position, ServerMessage},
-    ids::{ChannelId, SessionId, UserId},
+    gateway::{LeaveReason, MediaTransport, Position, ServerMessage, UserView},
+    ids::{ChannelId, NodeNumber, SessionId, StreamId, UserId},
 };
 
-use super::membership::Member;
+/// What all nodes share cannot be reached: nothing is known to have changed, though it may have. A
+/// [`Notice::Reconnected`] follows once it can be reached again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what all nodes share cannot be reached")]
+pub struct Unavailable;
 
-/// One entry of a channel's journal, with what only nodes know.
+/// A member of a channel's voice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub user: UserView,
+    /// Through which gateway session.
+    pub session: SessionId,
+    /// The node that has the session.
+    pub node: NodeNumber,
+    /// Their stream.
+    pub stream: StreamId,
+    /// How their voice travels.
+    pub media: MediaTransport,
+    /// Muted themselves.
+    pub muted: bool,
+    /// Deafened themselves.
+    pub deafened: bool,
+    /// Muted by a moderator.
+    pub server_muted: bool,
+}
+
+/// Somebody who wants to be a member.
+#[derive(Clone, Debug)]
+pub struct NewMember {
+    /// Who.
+    pub user: UserView,
+    /// Through which gateway session.
+    pub session: SessionId,
+    /// The stream id to have, drawn at random: it must differ from every other in the channel.
+    pub stream: StreamId,
+    /// How their voice travels.
+    pub media: MediaTransport,
+}
+
+/// One entry of a channel's journal: the event that members are told, with what only nodes know.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Its place.
+    /// Its place, the same as in the event.
     pub position: Position,
-    /// What clients are told.
+    /// What members are told.
     pub event: Arc<ServerMessage>,
     /// The session of the member that it is about.
     pub session: SessionId,
-    /// Who did it, when not the member.
+    /// The node that has the session.
+    pub node: NodeNumber,
+    /// Whether the member is muted by a moderator now; `UserJoined` does not say so.
+    pub server_muted: bool,
+    /// Who did it; `None` when it was the server.
     pub by: Option<UserId>,
-    /// What whoever did it has to say.
+    /// A moderator's words to the member.
     pub message: Option<String>,
 }
 
-/// What happened after the place a room knew, up to and including the change just made.
+/// What happened after the place that a room knew, up to and including the change just made.
 #[derive(Clone, Debug, PartialEq)]
 pub enum News {
-    /// Every entry, in order.
+    /// Every entry, in order. Where no place was known: only those of the change itself.
     Entries(Vec<Entry>),
-    /// Too much happened, or nobody knows how much: how things are now.
+    /// How things are now, where the journal does not reach back so far.
     State {
         /// Everyone in the channel.
         members: Vec<Member>,
@@ -38,12 +80,6 @@ pub enum News {
     },
 }
 
-/// What all nodes share cannot be reached, or this node may not act for the others now. Nothing was changed, or what
-/// was changed will be undone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("what the nodes share cannot be reached now")]
-pub struct Unavailable;
-
 /// Why somebody did not become a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinRefused {
@@ -51,13 +87,30 @@ pub enum JoinRefused {
     Full,
     /// The stream id is another's; draw again.
     StreamTaken,
-    /// It cannot be done now.
+    /// What all nodes share cannot be reached.
     Unavailable,
 }
 
-impl From<Unavailable> for JoinRefused {
-    fn from(_: Unavailable) -> Self {
-        Self::Unavailable
+/// The end of a membership.
+#[derive(Clone, Debug)]
+pub struct Leave {
+    /// Whose.
+    pub user: UserId,
+    /// Only if the member is this session's, and the session this node's; anybody's when `None`.
+    pub session: Option<SessionId>,
+    /// Why.
+    pub reason: LeaveReason,
+    /// Who did it; `None` when it was the server.
+    pub by: Option<UserId>,
+    /// A moderator's words to the member.
+    pub message: Option<String>,
+}
+
+impl Leave {
+    /// By the member's own hand.
+    #[must_use]
+    pub fn own(user: UserId, session: Option<SessionId>, reason: LeaveReason) -> Self {
+        Self { user, session, reason, by: Some(user), message: None }
     }
 }
 
@@ -68,41 +121,72 @@ pub struct Joined {
     pub member: Member,
     /// Everyone, the new one included.
     pub members: Vec<Member>,
-    /// The newest entry's place.
+    /// The place of their `UserJoined`.
     pub position: Position,
-    /// What happened since the place known, the joining included.
+    /// What happened, the `UserJoined` last; the same user through an older session leaves just before.
     pub news: News,
 }
 
-/// A member left or is otherwise not as before.
+/// A member left or changed.
 #[derive(Clone, Debug)]
 pub struct Changed {
-    /// The member as they are now, or as they were when they left.
+    /// Who, as they are now, or as they were when they left.
     pub member: Member,
-    /// What happened since the place known, this change included.
+    /// What happened. Where the change changed nothing, only what happened before.
     pub news: News,
 }
 
-/// What a node is told without asking.
+/// One's own switches; `None` leaves one as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VoiceChange {
+    /// Nothing of theirs is to be forwarded.
+    pub muted: Option<bool>,
+    /// Nothing is to be sent to them.
+    pub deafened: Option<bool>,
+}
+
+/// A channel at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Everyone in it.
+    pub members: Vec<Member>,
+    /// The newest entry's place.
+    pub position: Position,
+    /// Every entry after the place asked for; `None` when that cannot be said.
+    pub missed: Option<Vec<Entry>>,
+}
+
+impl From<Snapshot> for News {
+    fn from(snapshot: Snapshot) -> Self {
+        match snapshot.missed {
+            Some(missed) => Self::Entries(missed),
+            None => Self::State { members: snapshot.members, position: snapshot.position },
+        }
+    }
+}
+
+/// What a node hears without having asked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
-    /// Something happened in a channel that is watched.
+    /// Something happened in a channel that this node watches. One may be lost, and one's own may come back.
     Entry {
-        /// Which channel.
+        /// Where.
         channel: ChannelId,
         /// What.
         entry: Entry,
     },
-    /// What happened in a channel that is watched cannot be told entry by entry: it must be read anew.
-    Lost {
-        /// Which channel.
+    /// Notices may have been lost, or calls have failed and work again: everything watched must be read anew.
+    Reconnected,
+    /// Another node changed a channel's settings in the database, deleted it, or banned somebody.
+    ChannelChanged {
+        /// Which.
         channel: ChannelId,
     },
-    /// Notices may have been lost: every watched channel must be read anew, and this node's own members restored.
-    Reconnected,
-    /// Another node has taken up a session of this one.
-    SessionClaimed {
-        /// Which session.
-        session: SessionId,
+    /// Another node changed in the database what somebody is in a channel.
+    StandingChanged {
+        /// In which.
+        channel: ChannelId,
+        /// Who.
+        user: UserId,
     },
 }

@@ -7,7 +7,7 @@ use std::{
 
 use antiphon_core::{
     gateway::{LeaveReason, MediaTransport, Position, ServerMessage, UserView},
-    ids::{ChannelId, NodeNumber, SessionId, StreamId, UserId},
+    ids::{ChannelId, SessionId, StreamId, UserId},
 };
 use dashmap::DashMap;
 use uuid::Uuid;
@@ -48,8 +48,6 @@ pub struct Member {
     pub deafened: bool,
     /// Muted by a moderator.
     pub server_muted: bool,
-    /// Through which node.
-    pub node: NodeNumber,
 }
 
 /// Somebody who wants to be a member.
@@ -211,7 +209,7 @@ impl Membership {
 }
 
 /// Text that no earlier journal has had: 64 random bits are enough to tell one channel's journals apart.
-pub(super) fn new_epoch() -> String {
+fn new_epoch() -> String {
     format!("{:016x}", Uuid::new_v4().as_u64_pair().0)
 }
 

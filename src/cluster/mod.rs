@@ -8,6 +8,7 @@ pub mod entry;
 mod membership;
 pub mod redis;
 pub mod registry;
+pub mod sessions;
 
 pub use membership::{
     JoinRefused, Joined, Left, Member, Membership, MembershipConfig, NewMember, Snapshot, VoiceChange,

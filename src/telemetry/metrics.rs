@@ -179,8 +179,6 @@ catalogue! {
         counter leases_ended [] = "antiphon_redis_leases_ended_total" Count;
         /// Members of dead nodes removed by this one.
         counter members_swept [] = "antiphon_redis_members_swept_total" Count;
-        /// Joins in doubt that were to be undone and could not be remembered.
-        counter doubts_dropped [] = "antiphon_redis_doubts_dropped_total" Count;
     }
 
     /// Process
@@ -361,8 +359,8 @@ label!(
         Leave = "leave",
         SetVoice = "set_voice",
         SetServerMute = "set_server_mute",
-        /// Members going on through another node.
-        Claim = "claim",
+        /// A member going on through another node.
+        Adopt = "adopt",
         /// A node writing its own members back.
         Restore = "restore",
         Snapshot = "snapshot",
@@ -377,12 +375,14 @@ label!(
         Renew = "renew",
         View = "view",
         Sweep = "sweep",
-        SessionCreate = "session_create",
-        SessionRefresh = "session_refresh",
+        /// Writing a session's record.
+        SessionPut = "session_put",
         SessionClaim = "session_claim",
         SessionRelease = "session_release",
-        /// A message to another node.
-        Tell = "tell",
+        /// Keeping the records of sessions alive.
+        SessionKeep = "session_keep",
+        /// A message to other nodes.
+        Say = "say",
     }
 );
 
@@ -419,12 +419,18 @@ label!(
     pub NoticeKind = "kind" {
         /// An entry of a channel's journal.
         Entry = "entry",
-        /// A channel must be read anew.
-        Lost = "lost",
         /// Every channel must be read anew.
         Reconnected = "reconnected",
+        /// A channel is otherwise in the database.
+        ChannelChanged = "channel_changed",
+        /// What somebody is in a channel is otherwise in the database.
+        StandingChanged = "standing_changed",
         /// Another node took up a session.
         SessionClaimed = "session_claimed",
+        /// An account was switched off.
+        AccountDisabled = "account_disabled",
+        /// Every session's record must be written anew.
+        SessionsReconnected = "sessions_reconnected",
     }
 );
 

@@ -13,7 +13,10 @@ use antiphon_core::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::cluster::{Member, entry::Entry};
+use crate::cluster::{
+    entry::{Entry, Leave, Member},
+    sessions::Place,
+};
 
 /// The version of everything that is written.
 const VERSION: u8 = 1;
@@ -95,18 +98,13 @@ pub(super) struct EntryRecord {
 impl EntryRecord {
     pub(super) fn into_entry(self, channel: ChannelId) -> Entry {
         let position = Position { epoch: self.epoch, offset: self.offset };
-        let MemberRecord { user, session, stream, media, muted, deafened, server_muted, .. } = self.member;
+        let MemberRecord { user, session, stream, media, muted, deafened, server_muted, node } = self.member;
         let user_id = user.id;
         let event: ServerMessage = match self.kind {
-            EntryKind::Joined => UserJoined {
-                channel_id: channel,
-                user_id,
-                stream_id: stream,
-                user,
-                media,
-                position: position.clone(),
+            EntryKind::Joined => {
+                UserJoined { channel_id: channel, user_id, stream_id: stream, user, media, position: position.clone() }
+                    .into()
             }
-            .into(),
             EntryKind::Left => UserLeft {
                 channel_id: channel,
                 user_id,
@@ -126,18 +124,24 @@ impl EntryRecord {
             }
             .into(),
         };
-        Entry { position, event: Arc::new(event), session, by: self.by, message: self.message }
+        Entry { position, event: Arc::new(event), session, node, server_muted, by: self.by, message: self.message }
     }
 }
 
 /// Why somebody left, as `leave` puts it into the entry.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct LeaveRecord {
-    pub(super) reason: LeaveReason,
+pub(super) struct LeaveRecord<'a> {
+    reason: LeaveReason,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) by: Option<UserId>,
+    by: Option<UserId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) message: Option<String>,
+    message: Option<&'a str>,
+}
+
+impl<'a> From<&'a Leave> for LeaveRecord<'a> {
+    fn from(leave: &'a Leave) -> Self {
+        Self { reason: leave.reason, by: leave.by, message: leave.message.as_deref() }
+    }
 }
 
 /// Numbers that a node had before.
@@ -146,31 +150,72 @@ pub(super) struct NumbersRecord {
     pub(super) numbers: Vec<NodeNumber>,
 }
 
-/// What a session needs to go on elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a session needs to go on elsewhere; its tokens and its node are beside it, where scripts compare them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SessionBody {
     pub(super) user: UserView,
-    pub(super) channels: Vec<SessionChannelRecord>,
+    pub(super) places: Vec<PlaceRecord>,
 }
 
-/// A channel that a session is in.
+/// A session's place in a channel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PlaceRecord {
+    channel: ChannelId,
+    stream: StreamId,
+    media: MediaTransport,
+    cipher: Option<Cipher>,
+    channels: u8,
+}
+
+impl From<Place> for PlaceRecord {
+    fn from(place: Place) -> Self {
+        let Place { channel, stream, media, cipher, channels } = place;
+        Self { channel, stream, media, cipher, channels }
+    }
+}
+
+impl From<PlaceRecord> for Place {
+    fn from(record: PlaceRecord) -> Self {
+        let PlaceRecord { channel, stream, media, cipher, channels } = record;
+        Self { channel, stream, media, cipher, channels }
+    }
+}
+
+/// What is said to one node, or to all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SessionChannelRecord {
-    pub(super) channel: ChannelId,
-    pub(super) stream: StreamId,
-    pub(super) media: MediaTransport,
-    #[serde(default)]
-    pub(super) cipher: Option<Cipher>,
+pub(super) struct NodeMessage {
+    /// The process that says it, by its start.
+    pub(super) from: u64,
+    /// What it says.
+    #[serde(flatten)]
+    pub(super) said: Said,
 }
 
-/// What is said to one node.
+/// What nodes say to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(super) enum NodeMessage {
+pub(super) enum Said {
     /// A session is another node's now.
     SessionClaimed {
         /// Which.
         session: SessionId,
+    },
+    /// An account was switched off.
+    AccountDisabled {
+        /// Which.
+        user: UserId,
+    },
+    /// A channel is otherwise in the database.
+    ChannelChanged {
+        /// Which.
+        channel: ChannelId,
+    },
+    /// What somebody is in a channel is otherwise in the database.
+    StandingChanged {
+        /// In which.
+        channel: ChannelId,
+        /// Who.
+        user: UserId,
     },
 }
 
@@ -180,7 +225,8 @@ mod tests {
 
     #[test]
     fn a_record_says_its_version() {
-        let message = NodeMessage::SessionClaimed { session: SessionId(uuid::Uuid::from_u128(7)) };
+        let said = Said::SessionClaimed { session: SessionId(uuid::Uuid::from_u128(7)) };
+        let message = NodeMessage { from: 1, said };
         let mut bytes = encode(&message);
         assert_eq!(bytes[0], VERSION);
         assert_eq!(decode::<NodeMessage>(&bytes).expect("ours"), message);

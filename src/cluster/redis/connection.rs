@@ -13,9 +13,7 @@ use std::{
 use fred::{
     clients::Client,
     error::{Error, ErrorKind},
-    interfaces::{
-        ClientLike, ClusterInterface, EventInterface, LuaInterface, PubsubInterface,
-    },
+    interfaces::{ClientLike, ClusterInterface, EventInterface, LuaInterface, PubsubInterface},
     types::{
         ClusterStateChange, InfoKind, Message, Value,
         cluster::ClusterRouting,
@@ -248,10 +246,7 @@ impl Connection {
 }
 
 /// At most as long as `patience`.
-pub(super) async fn within<T>(
-    patience: Duration,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
+pub(super) async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer")))
 }
 

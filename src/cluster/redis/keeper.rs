@@ -9,14 +9,11 @@ use super::{
     connection::{Connection, Target},
     keys::Topic,
     pubsub::{self, Probes},
-    registry,
+    registry, sessions,
     shared::{Request, Shared},
     sweep,
 };
-use crate::{
-    cluster::entry::Notice,
-    telemetry::metrics::{ReconnectCause, metrics},
-};
+use crate::telemetry::metrics::{ReconnectCause, metrics};
 
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(100);
@@ -73,23 +70,24 @@ async fn serve(
 ) -> ReconnectCause {
     let mut messages = connection.messages();
     let mut cluster_changes = connection.cluster_changes();
-    let probes = Probes::new(connection.probes(shared.node.lock().started_at_us));
-    let mut topics = vec![Topic::Nodes, Topic::Node(shared.lease.lock().number)];
+    let probes = Probes::new(connection.probes(shared.process));
+    let mut topics = vec![Topic::Nodes, Topic::AllNodes, Topic::Node(shared.lease.lock().number)];
     topics.extend(probes.topics());
     // Lists may have gone with the server's data.
     shared.listed.clear();
     shared.up(connection);
-    topics.extend(shared.watched.lock().keys().copied().map(Topic::Channel));
+    topics.extend(shared.watched.lock().channels().into_iter().map(Topic::Channel));
     if connection.subscribe(&topics).await.is_err() {
         return ReconnectCause::NoAnswer;
     }
     if !is_first {
-        shared.notify(Notice::Reconnected);
+        shared.reconnected();
     }
     tokio::select! {
         cause = pubsub::listen(shared, connection, &mut messages, requests, &probes) => cause,
         cause = registry::keep_place(shared, connection, &probes) => cause,
         () = sweep::sweep_for_ever(shared, connection) => ReconnectCause::Closed,
+        () = sessions::keep_alive(shared, connection) => ReconnectCause::Closed,
         () = connection.closed() => ReconnectCause::Closed,
         _ = cluster_changes.recv() => ReconnectCause::Moved,
     }

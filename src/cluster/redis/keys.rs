@@ -5,7 +5,10 @@ use antiphon_core::ids::{ChannelId, NodeNumber, SessionId};
 
 /// The keys of a channel, in the order in which scripts want them.
 pub(super) fn channel(channel: ChannelId) -> Vec<String> {
-    ["meta", "members", "streams", "journal", "muted"].iter().map(|name| format!("antiphon:{{{channel}}}:{name}")).collect()
+    ["meta", "members", "streams", "journal", "muted"]
+        .iter()
+        .map(|name| format!("antiphon:{{{channel}}}:{name}"))
+        .collect()
 }
 
 /// The members of a channel by user.
@@ -45,6 +48,8 @@ pub(super) enum Topic {
     Nodes,
     /// What is said to one node.
     Node(NodeNumber),
+    /// What is said to all nodes.
+    AllNodes,
     /// Where a process of a node listens for itself. A cluster has one for each of its servers.
     Probe {
         /// Which process: when it started.
@@ -61,6 +66,7 @@ impl Topic {
             Self::Channel(channel) => format!("antiphon:{{{channel}}}:entries"),
             Self::Nodes => "antiphon:{nodes}:epoch".to_owned(),
             Self::Node(node) => format!("antiphon:{{node-{node}}}:inbox"),
+            Self::AllNodes => "antiphon:{nodes}:inbox".to_owned(),
             Self::Probe { process, probe } => format!("antiphon:{{probe-{process}-{probe}}}:probe"),
         }
     }
@@ -71,6 +77,7 @@ impl Topic {
         match kind {
             "entries" => tag.parse().ok().map(Self::Channel),
             "epoch" => Some(Self::Nodes),
+            "inbox" if tag == "nodes" => Some(Self::AllNodes),
             "inbox" => tag.strip_prefix("node-")?.parse().ok().map(|number| Self::Node(NodeNumber(number))),
             "probe" => {
                 let (process, probe) = tag.strip_prefix("probe-")?.split_once('-')?;
@@ -92,6 +99,7 @@ mod tests {
         let topics = [
             Topic::Channel(ChannelId(Uuid::from_u128(7))),
             Topic::Nodes,
+            Topic::AllNodes,
             Topic::Node(NodeNumber(0xff_ffff)),
             Topic::Probe { process: 1_700_000_000_000_000, probe: 12 },
         ];

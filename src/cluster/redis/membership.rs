@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::{
-    gateway::{LeaveReason, MediaTransport, Position},
+    gateway::Position,
     ids::{ChannelId, NodeNumber, SessionId, UserId},
 };
 use fred::{
@@ -14,25 +14,24 @@ use tokio::sync::oneshot;
 
 use super::{
     Handle,
-    codec::{EntryRecord, LeaveRecord, MemberRecord, NumbersRecord, Unreadable, encode},
+    codec::{EntryRecord, LeaveRecord, MemberRecord, NodeMessage, NumbersRecord, Said, Unreadable, encode},
     keys::{self, Topic},
     script::{self, Answer},
-    shared::{Doubt, Failed, Permit, Request, Shared, bytes, number, text, unreadable},
+    shared::{Failed, Permit, Request, Shared, bytes, number, text, unreadable},
 };
 use crate::{
-    cluster::{
-        Member, NewMember, Snapshot, VoiceChange,
-        entry::{Changed, Entry, JoinRefused, Joined, News, Unavailable},
-        membership::new_epoch,
+    cluster::entry::{
+        Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable, VoiceChange,
     },
-    telemetry::metrics::RedisOperation,
+    random,
+    telemetry::metrics::{RedisOperation, RedisOutcome, metrics},
 };
 
 /// Who is in which channel, and what happened there, in Redis.
 ///
-/// Every operation is one atomic step for all nodes. It fails within [`super::RedisConfig::patience`], and when it
-/// failed, nothing of it happens any more: a join of which that is not certain is undone as soon as Redis answers.
-/// On behalf of a session, only the node that has the member may change it.
+/// Every operation is one atomic step for all nodes. It fails within [`super::RedisConfig::patience`], and once it has
+/// failed it does not happen any more; where it may have happened without an answer, the node hears
+/// [`Notice::Reconnected`], and with [`Self::restore`] says what is to hold.
 #[derive(Clone, Debug)]
 pub struct RedisMembership {
     handle: Handle,
@@ -41,6 +40,12 @@ pub struct RedisMembership {
 impl RedisMembership {
     pub(super) const fn new(handle: Handle) -> Self {
         Self { handle }
+    }
+
+    /// This node, as it is registered now.
+    #[must_use]
+    pub fn node(&self) -> NodeNumber {
+        self.shared().view.borrow().me
     }
 
     /// Makes somebody a member if there are fewer than `max_users`, or if they are one through another session, which
@@ -56,9 +61,6 @@ impl RedisMembership {
         known: Option<&Position>,
     ) -> Result<Joined, JoinRefused> {
         let shared = self.shared();
-        let permit = shared.permit().map_err(Unavailable::from)?;
-        shared.list(&permit, channel).await?;
-        let doubt = Doubt { channel, user: new.user.id, session: new.session, stream: new.stream };
         let member = Member {
             user: new.user,
             session: new.session,
@@ -67,18 +69,17 @@ impl RedisMembership {
             muted: false,
             deafened: false,
             server_muted: false,
-            node: permit.number,
+            node: NodeNumber(0),
         };
-        let own = vec![number(max_users.into()), bytes(encode(&MemberRecord::from(member)))];
-        let result = shared.on_channel(RedisOperation::Join, &permit, &script::JOIN, channel, known, own).await;
-        let (kind, mut answer) = match result {
-            Ok(answer) => answer,
-            Err(Failed::NotDone) => return Err(JoinRefused::Unavailable),
-            Err(Failed::InDoubt) => {
-                shared.doubt(doubt);
-                return Err(JoinRefused::Unavailable);
-            }
+        let joining = async {
+            let permit = shared.permitted()?;
+            shared.list(&permit, channel).await?;
+            let record = encode(&MemberRecord::from(Member { node: permit.number, ..member }));
+            let own = vec![number(max_users.into()), bytes(record)];
+            let joining = shared.on_channel(RedisOperation::Join, &permit, &script::JOIN, channel, known, own);
+            joining.await.map_err(Unavailable::from)
         };
+        let (kind, mut answer) = joining.await.map_err(|Unavailable| JoinRefused::Unavailable)?;
         match kind.as_str() {
             "full" => return Err(JoinRefused::Full),
             "stream" => return Err(JoinRefused::StreamTaken),
@@ -89,30 +90,27 @@ impl RedisMembership {
             let (news, position) = read_news(answer.list()?, channel)?;
             Ok(Joined { member, members: read_members(answer.list()?)?, position, news })
         };
-        read().map_err(|error| Unavailable::from(unreadable(&error)).into())
+        read().map_err(|error| {
+            unreadable(&error);
+            JoinRefused::Unavailable
+        })
     }
 
-    /// Ends a membership that is `session`'s through this node, or anybody's when that is `None`. `None` when there is
-    /// none.
+    /// Ends a membership. `None` when there is none, or it is another session's or node's than the one named.
     ///
     /// # Errors
     /// When Redis cannot be asked.
-    #[expect(clippy::too_many_arguments, reason = "it takes what a leave has to say")]
     pub async fn leave(
         &self,
         channel: ChannelId,
-        user: UserId,
-        session: Option<SessionId>,
-        reason: LeaveReason,
-        by: Option<UserId>,
-        message: Option<String>,
+        leave: &Leave,
         known: Option<&Position>,
     ) -> Result<Option<Changed>, Unavailable> {
-        let permit = self.shared().permit()?;
-        let node = session.map_or(String::new(), |_| permit.number.to_string());
-        let session = session.map_or(String::new(), |session| session.to_string());
-        let why = encode(&LeaveRecord { reason, by, message });
-        let own = vec![text(user.to_string()), bytes(why), text(session), text(node), text("")];
+        let permit = self.shared().permitted()?;
+        let node = leave.session.map_or(String::new(), |_| permit.number.to_string());
+        let session = leave.session.map_or(String::new(), |session| session.to_string());
+        let own =
+            vec![text(leave.user.to_string()), bytes(encode(&LeaveRecord::from(leave))), text(session), text(node)];
         self.change(RedisOperation::Leave, &permit, &script::LEAVE, channel, known, own).await
     }
 
@@ -128,7 +126,7 @@ impl RedisMembership {
         change: VoiceChange,
         known: Option<&Position>,
     ) -> Result<Option<Changed>, Unavailable> {
-        let permit = self.shared().permit()?;
+        let permit = self.shared().permitted()?;
         let switch = |switch: Option<bool>| text(switch.map_or("", flag));
         let own = vec![
             text(user.to_string()),
@@ -154,7 +152,7 @@ impl RedisMembership {
         known: Option<&Position>,
     ) -> Result<Option<Option<Changed>>, Unavailable> {
         let shared = self.shared();
-        let permit = shared.permit()?;
+        let permit = shared.permitted()?;
         let own = vec![text(user.to_string()), text(flag(muted)), text(by.to_string())];
         let script = &script::SET_SERVER_MUTE;
         let (kind, answer) =
@@ -166,65 +164,53 @@ impl RedisMembership {
         }
     }
 
-    /// Lets a member go on through this node, if it is still `session`'s through the node `from`. `None` when it is
-    /// not, or gone. Nothing is told to others, for whom nothing has changed.
+    /// Makes `session`'s member this node's, which the session has moved to. Nobody is told: for others nothing has
+    /// changed. Yields the channel as it is then, with what happened after `since`; `None` when the session is not in
+    /// it.
     ///
     /// # Errors
     /// When Redis cannot be asked.
-    pub async fn claim(
+    pub async fn adopt(
         &self,
         channel: ChannelId,
         user: UserId,
         session: SessionId,
-        from: NodeNumber,
-        media: MediaTransport,
-        known: Option<&Position>,
-    ) -> Result<Option<Changed>, Unavailable> {
+        since: Option<&Position>,
+    ) -> Result<Option<Snapshot>, Unavailable> {
         let shared = self.shared();
-        let permit = shared.permit()?;
+        let permit = shared.permitted()?;
         shared.list(&permit, channel).await?;
-        let media = match media {
-            MediaTransport::Udp => "udp",
-            MediaTransport::Websocket => "websocket",
-            MediaTransport::Webrtc => "webrtc",
-        };
-        let own = vec![
-            text(user.to_string()),
-            text(session.to_string()),
-            text(from.to_string()),
-            text(permit.number.to_string()),
-            text(media),
-        ];
-        self.change(RedisOperation::Claim, &permit, &script::CLAIM, channel, known, own).await
+        let own = vec![text(user.to_string()), text(session.to_string()), text(permit.number.to_string())];
+        let adopting = shared.on_channel(RedisOperation::Adopt, &permit, &script::ADOPT, channel, since, own);
+        let (kind, answer) = adopting.await?;
+        read_snapshot(&kind, answer, channel)
     }
 
-    /// Makes this node's members of a channel be `members`: whoever is missing is added with the stream they had, the
-    /// numbers that this node had before are replaced, and whoever is this node's but not among them is removed. What
-    /// is another node's is left alone: whoever is in the answer with another session or node than here is no longer
-    /// this node's. The caller sees to it that no other operation of its own on the channel runs meanwhile.
+    /// Says again who is in the channel through this node: exactly `ours`. Whoever is missing is put back whatever the
+    /// number of places, switches become what they are in `ours`, members under a number that this node had before get
+    /// its number of now, and members of this node that are not in `ours` leave. What is another session's or node's by
+    /// now stays. Every change but that of a number has its journal entry.
     ///
     /// # Errors
     /// When Redis cannot be asked.
     pub async fn restore(
         &self,
         channel: ChannelId,
-        members: Vec<Member>,
-    ) -> Result<(Vec<Member>, Position), Unavailable> {
+        ours: Vec<Member>,
+        known: Option<&Position>,
+    ) -> Result<News, Unavailable> {
         let shared = self.shared();
-        let permit = shared.permit()?;
-        if !members.is_empty() {
+        let permit = shared.permitted()?;
+        if !ours.is_empty() {
             shared.list(&permit, channel).await?;
         }
         let former = encode(&NumbersRecord { numbers: permit.former.clone() });
         let mut own = vec![text(permit.number.to_string()), bytes(former)];
-        own.extend(members.into_iter().map(|member| bytes(encode(&MemberRecord::from(member)))));
-        let (_, mut answer) =
-            shared.on_channel(RedisOperation::Restore, &permit, &script::RESTORE, channel, None, own).await?;
+        own.extend(ours.into_iter().map(|member| bytes(encode(&MemberRecord::from(member)))));
+        let restoring = shared.on_channel(RedisOperation::Restore, &permit, &script::RESTORE, channel, known, own);
+        let (_, mut answer) = restoring.await?;
         let news = answer.list().and_then(|news| read_news(news, channel)).map_err(|error| unreadable(&error))?;
-        match news {
-            (News::State { members, position }, _) => Ok((members, position)),
-            (News::Entries(_), position) => Ok((Vec::new(), position)),
-        }
+        Ok(news.0)
     }
 
     /// Everyone in the channel now, with what happened after `since`. `None` when nothing is known of the channel.
@@ -237,20 +223,11 @@ impl RedisMembership {
         since: Option<&Position>,
     ) -> Result<Option<Snapshot>, Unavailable> {
         let shared = self.shared();
-        let permit = shared.permit()?;
-        let (kind, mut answer) = shared
-            .on_channel(RedisOperation::Snapshot, &permit, &script::SNAPSHOT, channel, since, Vec::new())
-            .await?;
-        if kind == "none" {
-            return Ok(None);
-        }
-        let read = || -> Result<Snapshot, Unreadable> {
-            let position = Position { epoch: answer.text()?, offset: answer.number()? };
-            let members = read_members(answer.list()?)?;
-            let missed = read_entries(answer, channel)?;
-            Ok(Snapshot { members, position, missed })
-        };
-        read().map(Some).map_err(|error| unreadable(&error).into())
+        let permit = shared.permitted()?;
+        let reading =
+            shared.on_channel(RedisOperation::Snapshot, &permit, &script::SNAPSHOT, channel, since, Vec::new());
+        let (kind, answer) = reading.await?;
+        read_snapshot(&kind, answer, channel)
     }
 
     /// How many are in each of the channels now.
@@ -259,7 +236,7 @@ impl RedisMembership {
     /// When Redis cannot be asked.
     pub async fn occupancy(&self, channels: &[ChannelId]) -> Result<Vec<u32>, Unavailable> {
         let shared = self.shared();
-        let permit = shared.permit()?;
+        let permit = shared.permitted()?;
         // A pipeline sends them all at once, to whichever servers have them.
         let counting = async {
             let pipeline = permit.connection.client().pipeline();
@@ -276,46 +253,64 @@ impl RedisMembership {
     }
 
     /// Forgets a deleted channel, once everyone has left.
-    ///
-    /// # Errors
-    /// When Redis cannot be asked.
-    pub async fn forget(&self, channel: ChannelId) -> Result<(), Unavailable> {
+    pub async fn forget(&self, channel: ChannelId) {
         let shared = self.shared();
-        let permit = shared.permit()?;
-        shared.on_channel(RedisOperation::Forget, &permit, &script::FORGET, channel, None, Vec::new()).await?;
-        Ok(())
+        if let Ok(permit) = shared.permitted() {
+            let forgetting =
+                shared.on_channel(RedisOperation::Forget, &permit, &script::FORGET, channel, None, Vec::new());
+            let _ = forgetting.await;
+        }
     }
 
-    /// Has every entry of the channel's journal from now on told as a notice. To be called before the first join
-    /// through this node.
+    /// Has every entry of the channel's journal from now on told as a notice, each once and in order. To be called
+    /// before the first join through this node.
     ///
     /// # Errors
-    /// When Redis cannot be asked now. The channel is watched all the same from when it can;
-    /// [`super::super::entry::Notice::Reconnected`] tells.
+    /// When Redis cannot be asked. What was watched before still is.
     pub async fn watch(&self, channel: ChannelId) -> Result<(), Unavailable> {
         let shared = self.shared();
-        shared.watched.lock().entry(channel).or_default();
-        let permit = shared.permit()?;
-        let (done, subscribed) = oneshot::channel();
-        let subscribing = async {
+        let permit = shared.permitted()?;
+        let is_new = shared.watched.lock().insert_if_missing(channel);
+        let watching = async {
+            let (done, subscribed) = oneshot::channel();
             shared.requests.send(Request::Watch(channel, done)).await.map_err(|_| Unavailable)?;
-            subscribed.await.map_err(|_| Unavailable)
+            subscribed.await.map_err(|_| Unavailable)?;
+            shared.position(&permit, channel).await
         };
-        tokio::time::timeout(shared.config.patience, subscribing).await.map_err(|_| Unavailable)??;
-        let position = shared.position(&permit, channel).await?;
-        if let Some(told) = shared.watched.lock().get_mut(&channel) {
-            // What was told meanwhile is newer.
-            told.get_or_insert(position);
+        match tokio::time::timeout(shared.config.patience, watching).await {
+            Ok(Ok(position)) => {
+                shared.watched.lock().begin_at(channel, position);
+                Ok(())
+            }
+            _ => {
+                shared.failed();
+                if is_new {
+                    self.unwatch(channel).await;
+                }
+                Err(Unavailable)
+            }
         }
-        Ok(())
     }
 
     /// Ends the notices about a channel. To be called when nobody is in it through this node any more, and no operation
     /// on it runs.
     pub async fn unwatch(&self, channel: ChannelId) {
         let shared = self.shared();
-        shared.watched.lock().remove(&channel);
-        let _ = shared.requests.send(Request::Unwatch(channel)).await;
+        if shared.watched.lock().remove(channel) {
+            // While Redis is away nobody takes requests; everything watched is subscribed to anew afterwards.
+            let _ = shared.requests.try_send(Request::Unwatch(channel));
+        }
+    }
+
+    /// Tells all other nodes of a change in the database. It gets lost while Redis cannot be asked; then
+    /// [`Notice::Reconnected`] makes them look.
+    pub async fn announce(&self, notice: Notice) {
+        let said = match notice {
+            Notice::ChannelChanged { channel } => Said::ChannelChanged { channel },
+            Notice::StandingChanged { channel, user } => Said::StandingChanged { channel, user },
+            Notice::Entry { .. } | Notice::Reconnected => return,
+        };
+        let _ = self.shared().say(&Topic::AllNodes, said).await;
     }
 
     async fn change(
@@ -367,12 +362,12 @@ impl Shared {
         operation: RedisOperation,
         work: impl Future<Output = Result<T, fred::error::Error>>,
     ) -> Result<T, Unavailable> {
-        use crate::telemetry::metrics::{RedisOutcome, metrics};
         let result = super::connection::within(self.config.patience, work).await;
         let outcome = if result.is_ok() { RedisOutcome::Ok } else { RedisOutcome::InDoubt };
         metrics().redis.operations.of((operation, outcome)).increment(1);
         result.map_err(|error| {
             tracing::debug!(%error, "a command of Redis failed");
+            self.failed();
             Unavailable
         })
     }
@@ -383,7 +378,8 @@ impl Shared {
             return Ok(());
         }
         let key = keys::channels_of(permit.number);
-        self.single(RedisOperation::List, permit.connection.client().sadd::<(), _, _>(key, channel.to_string())).await?;
+        self.single(RedisOperation::List, permit.connection.client().sadd::<(), _, _>(key, channel.to_string()))
+            .await?;
         // The node may have another number by now, whose list is another one.
         if self.lease.lock().number != permit.number {
             return Err(Unavailable);
@@ -395,48 +391,26 @@ impl Shared {
     /// The newest entry's place; an empty epoch when nothing is known of the channel.
     async fn position(&self, permit: &Permit, channel: ChannelId) -> Result<Position, Unavailable> {
         let fields = vec!["epoch", "offset"];
-        let reading = permit.connection.client().hmget::<(Option<String>, Option<u64>), _, _>(keys::meta(channel), fields);
+        let reading =
+            permit.connection.client().hmget::<(Option<String>, Option<u64>), _, _>(keys::meta(channel), fields);
         let (epoch, offset) = self.single(RedisOperation::Position, reading).await?;
         Ok(Position { epoch: epoch.unwrap_or_default(), offset: offset.unwrap_or(0) })
     }
 
-    /// The entries after `since`, or the newest place when that cannot be said.
-    pub(super) async fn missed(
-        &self,
-        channel: ChannelId,
-        since: &Position,
-    ) -> Result<Result<Vec<Entry>, Position>, Unavailable> {
-        let permit = self.permit()?;
+    /// The entries after `since`; `None` when that cannot be said.
+    pub(super) async fn missed(&self, channel: ChannelId, since: &Position) -> Result<Option<Vec<Entry>>, Unavailable> {
+        let permit = self.permitted()?;
         let script = &script::MISSED;
-        let (kind, mut answer) =
-            self.on_channel(RedisOperation::Missed, &permit, script, channel, Some(since), Vec::new()).await?;
-        let mut read = || -> Result<Result<Vec<Entry>, Position>, Unreadable> {
-            let position = Position { epoch: answer.text()?, offset: answer.number()? };
-            if kind == "short" {
-                return Ok(Err(position));
-            }
-            Ok(Ok(entries(answer.list()?, channel)?))
-        };
-        read().map_err(|error| unreadable(&error).into())
+        let reading = self.on_channel(RedisOperation::Missed, &permit, script, channel, Some(since), Vec::new());
+        let (_, answer) = reading.await?;
+        read_missed(answer, channel).map_err(|error| unreadable(&error).into())
     }
 
-    /// Undoes joins of which nobody was told that they happened.
-    pub(super) async fn undo_doubtful_joins(&self) {
-        while let Some(doubt) = self.next_doubt() {
-            let Ok(permit) = self.permit() else { return self.doubt(doubt) };
-            let why = encode(&LeaveRecord { reason: LeaveReason::Left, by: None, message: None });
-            let own = vec![
-                text(doubt.user.to_string()),
-                bytes(why),
-                text(doubt.session.to_string()),
-                text(""),
-                text(doubt.stream.to_string()),
-            ];
-            let undone = self.on_channel(RedisOperation::Leave, &permit, &script::LEAVE, doubt.channel, None, own).await;
-            if undone.is_err() {
-                return self.doubt(doubt);
-            }
-        }
+    /// Says something to other nodes.
+    pub(super) async fn say(&self, topic: &Topic, said: Said) -> Result<(), Unavailable> {
+        let permit = self.permitted()?;
+        let message = encode(&NodeMessage { from: self.process, said });
+        self.single(RedisOperation::Say, permit.connection.publish(topic, message)).await
     }
 }
 
@@ -475,13 +449,24 @@ fn read_members(list: Answer) -> Result<Vec<Member>, Unreadable> {
     Ok(members)
 }
 
-/// The events missed, if that can be said.
-fn read_entries(
-    mut answer: Answer,
-    channel: ChannelId,
-) -> Result<Option<Vec<Arc<antiphon_core::gateway::ServerMessage>>>, Unreadable> {
-    if answer.is_empty() {
+fn read_snapshot(kind: &str, mut answer: Answer, channel: ChannelId) -> Result<Option<Snapshot>, Unavailable> {
+    if kind == "none" {
         return Ok(None);
     }
-    Ok(Some(entries(answer.list()?, channel)?.into_iter().map(|entry| entry.event).collect()))
+    let read = || -> Result<Snapshot, Unreadable> {
+        let position = Position { epoch: answer.text()?, offset: answer.number()? };
+        let members = read_members(answer.list()?)?;
+        Ok(Snapshot { members, position, missed: read_missed(answer, channel)? })
+    };
+    read().map(Some).map_err(|error| unreadable(&error).into())
+}
+
+/// The entries missed, at an answer's end; `None` when that cannot be said.
+fn read_missed(mut answer: Answer, channel: ChannelId) -> Result<Option<Vec<Entry>>, Unreadable> {
+    if answer.is_empty() { Ok(None) } else { entries(answer.list()?, channel).map(Some) }
+}
+
+/// Text that no earlier journal has had: 64 random bits are enough to tell one channel's journals apart.
+fn new_epoch() -> String {
+    format!("{:016x}", u64::from_ne_bytes(random::bytes()))
 }

@@ -29,12 +29,13 @@ use antiphon_core::ids::NodeId;
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use self::{connection::Target, shared::Shared};
-pub use self::{
-    membership::RedisMembership,
-    registry::RedisRegistry,
-    sessions::{ClaimedSession, RedisSessions, SessionChannel, SessionRecord, SessionRefused, TokenHash},
+pub use self::{membership::RedisMembership, registry::RedisRegistry, sessions::RedisRecords};
+use super::{
+    MembershipConfig,
+    entry::Notice,
+    registry::{NodeRecord, SharedState},
+    sessions::SessionNotice,
 };
-use super::{MembershipConfig, entry::Notice, registry::{NodeRecord, SharedState}};
 
 /// Requests to the keeper that may wait.
 const REQUESTS: usize = 1_024;
@@ -56,6 +57,9 @@ pub struct RedisConfig {
     pub patience: Duration,
     /// How long after a node's death its members are removed: as long as their sessions can be taken up elsewhere.
     pub sweep_grace: Duration,
+    /// How long a session's record outlives its node; some more than the grace, for records are kept alive now and
+    /// then only.
+    pub session_ttl: Duration,
     /// How long the first connection is waited for.
     pub start_patience: Duration,
     /// Notices that may wait; when there are more, everything must be read anew.
@@ -76,6 +80,7 @@ impl RedisConfig {
             probe_every: Duration::from_millis(500),
             patience: Duration::from_millis(800),
             sweep_grace: Duration::from_secs(30),
+            session_ttl: Duration::from_secs(45),
             start_patience: Duration::from_secs(30),
             notices: 16_384,
             membership: MembershipConfig::default(),
@@ -130,10 +135,12 @@ pub struct RedisCluster {
     pub registry: RedisRegistry,
     /// Who is in which channel.
     pub membership: RedisMembership,
-    /// The records of sessions.
-    pub sessions: RedisSessions,
-    /// What the node is told without asking.
+    /// What the node hears of channels.
     pub notices: mpsc::Receiver<Notice>,
+    /// Which node has which session.
+    pub records: RedisRecords,
+    /// What the node hears of sessions.
+    pub session_notices: mpsc::Receiver<SessionNotice>,
 }
 
 impl RedisCluster {
@@ -145,8 +152,9 @@ impl RedisCluster {
         let target = Target::new(&config.url, config.ca_file.as_deref())?;
         let (requests, asked) = mpsc::channel(REQUESTS);
         let (tell, notices) = mpsc::channel(config.notices.max(1));
+        let (tell_of_sessions, session_notices) = mpsc::channel(config.notices.max(1));
         let start_patience = config.start_patience;
-        let shared = Arc::new(Shared::new(config, node, requests, tell));
+        let shared = Arc::new(Shared::new(config, node, requests, tell, tell_of_sessions));
         let (problem, mut problems) = tokio::sync::watch::channel(None);
         let keeper = tokio::spawn(keeper::keep(Arc::clone(&shared), target, asked, problem));
         let handle = Handle(Arc::new(Inner { shared, keeper: keeper.abort_handle() }));
@@ -159,8 +167,9 @@ impl RedisCluster {
         Ok(Self {
             registry: RedisRegistry::new(handle.clone()),
             membership: RedisMembership::new(handle.clone()),
-            sessions: RedisSessions::new(handle),
             notices,
+            records: RedisRecords::new(handle),
+            session_notices,
         })
     }
 }

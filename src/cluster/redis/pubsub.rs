@@ -13,14 +13,17 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc};
 
 use super::{
-    codec::{EntryRecord, NodeMessage, decode},
+    codec::{EntryRecord, NodeMessage, Said, decode},
     connection::Connection,
     keys::Topic,
     script::bytes_of,
     shared::{Request, Shared},
 };
 use crate::{
-    cluster::entry::{Entry, Notice, Unavailable},
+    cluster::{
+        entry::{Entry, Notice, Unavailable},
+        sessions::SessionNotice,
+    },
     telemetry::metrics::{GapEnd, ReconnectCause, metrics},
 };
 
@@ -97,7 +100,7 @@ pub(super) async fn listen(
                 }
                 Err(broadcast::error::RecvError::Lagged(count)) => {
                     metrics().redis.messages_lost.increment(count);
-                    shared.notify(Notice::Reconnected);
+                    shared.reconnected();
                 }
                 Err(broadcast::error::RecvError::Closed) => return ReconnectCause::Closed,
             },
@@ -118,7 +121,7 @@ async fn answer(shared: &Shared, connection: &Connection, request: Request) -> R
         }
         Request::Unwatch(channel) => {
             // It may have been watched again since this was asked.
-            if !shared.watched.lock().contains_key(&channel) {
+            if !shared.watched.lock().contains(channel) {
                 connection.unsubscribe(&Topic::Channel(channel)).await?;
                 shared.unlist(connection, channel).await?;
             }
@@ -137,62 +140,64 @@ async fn take(shared: &Shared, probes: &Probes, message: Message) -> Result<(), 
             }
         }
         Some(Topic::Nodes) => shared.renew_now.notify_one(),
-        Some(Topic::Node(_)) => match bytes_of(message.value).and_then(|bytes| decode::<NodeMessage>(&bytes)) {
-            Ok(NodeMessage::SessionClaimed { session }) => shared.notify(Notice::SessionClaimed { session }),
-            Err(error) => tracing::warn!(%error, "a message to this node is not understood"),
-        },
+        Some(Topic::Node(_) | Topic::AllNodes) => {
+            match bytes_of(message.value).and_then(|bytes| decode::<NodeMessage>(&bytes)) {
+                Ok(message) if message.from == shared.process => {}
+                Ok(message) => hear(shared, message.said),
+                Err(error) => tracing::warn!(%error, "a message to this node is not understood"),
+            }
+        }
         Some(topic @ Topic::Probe { .. }) => probes.heard(&topic),
         None => {}
     }
     Ok(())
 }
 
+fn hear(shared: &Shared, said: Said) {
+    match said {
+        Said::SessionClaimed { session } => {
+            shared.sessions.remove(&session);
+            shared.notify_of_session(SessionNotice::Claimed(session));
+        }
+        Said::AccountDisabled { user } => shared.notify_of_session(SessionNotice::AccountDisabled(user)),
+        Said::ChannelChanged { channel } => shared.notify(Notice::ChannelChanged { channel }),
+        Said::StandingChanged { channel, user } => shared.notify(Notice::StandingChanged { channel, user }),
+    }
+}
+
 async fn take_entry(shared: &Shared, channel: ChannelId, entry: Entry) -> Result<(), Unavailable> {
-    let told = match shared.watched.lock().get(&channel) {
-        Some(told) => told.clone(),
-        None => return Ok(()),
-    };
+    let Some(told) = shared.watched.lock().told(channel) else { return Ok(()) };
     match step(told.as_ref(), &entry.position) {
         Step::Skip => {}
-        Step::Tell => tell(shared, channel, entry),
+        // Of another journal, everybody sees that it is, and reads the channel anew.
+        Step::Tell | Step::NewJournal => tell(shared, channel, entry),
         Step::Gap => {
             let since = told.filter(|told| told.epoch == entry.position.epoch);
-            let since = since.unwrap_or(Position { epoch: entry.position.epoch, offset: 0 });
-            repair(shared, channel, &since).await?;
+            let since = since.unwrap_or_else(|| Position { epoch: entry.position.epoch.clone(), offset: 0 });
+            repair(shared, channel, &since, entry).await?;
         }
-        Step::NewJournal => lose(shared, channel, entry.position),
     }
     Ok(())
 }
 
-/// Tells what was missed, from the journal.
-async fn repair(shared: &Shared, channel: ChannelId, since: &Position) -> Result<(), Unavailable> {
-    match shared.missed(channel, since).await? {
-        Ok(entries) => {
-            metrics().redis.gaps.of(GapEnd::Repaired).increment(1);
-            for entry in entries {
-                tell(shared, channel, entry);
-            }
+/// Tells what was missed, from the journal, up to `newest` at least. Where the journal no longer has it, `newest` is told
+/// alone: everybody sees that something is missing, and reads the channel anew.
+async fn repair(shared: &Shared, channel: ChannelId, since: &Position, newest: Entry) -> Result<(), Unavailable> {
+    if let Some(entries) = shared.missed(channel, since).await? {
+        metrics().redis.gaps.of(GapEnd::Repaired).increment(1);
+        for entry in entries {
+            tell(shared, channel, entry);
         }
-        Err(position) => {
-            metrics().redis.gaps.of(GapEnd::TooLong).increment(1);
-            lose(shared, channel, position);
-        }
+    } else {
+        metrics().redis.gaps.of(GapEnd::TooLong).increment(1);
+        tell(shared, channel, newest);
     }
     Ok(())
 }
 
 fn tell(shared: &Shared, channel: ChannelId, entry: Entry) {
-    if let Some(told) = shared.watched.lock().get_mut(&channel) {
-        *told = Some(entry.position.clone());
+    if shared.watched.lock().tell(channel, &entry.position) {
         shared.notify(Notice::Entry { channel, entry });
-    }
-}
-
-fn lose(shared: &Shared, channel: ChannelId, position: Position) {
-    if let Some(told) = shared.watched.lock().get_mut(&channel) {
-        *told = Some(position);
-        shared.notify(Notice::Lost { channel });
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 };
 
 use antiphon_core::ids::NodeNumber;
-use fred::{error::Error, types::{Value, scripts::Script}};
+use fred::{
+    error::Error,
+    types::{Value, scripts::Script},
+};
 use tokio::sync::watch;
 
 use super::{
@@ -192,7 +195,7 @@ pub(super) async fn keep_place(shared: &Shared, connection: &Connection, probes:
                 if probes.is_silent(shared.config.probe_every * 3) {
                     return ReconnectCause::Silent;
                 }
-                shared.tell_of_losses();
+                shared.settle();
                 probe(shared, connection, probes).await.map_err(RedisError::from)
             }
             _ = renew_ticks.tick() => {
@@ -231,7 +234,7 @@ async fn one_renewal(
     if renewals.is_multiple_of(1 + shared.view.borrow().nodes.len() / NODES_PER_READING) {
         read_view(shared, connection).await?;
     }
-    shared.undo_doubtful_joins().await;
+    shared.settle();
     Ok(())
 }
 

@@ -24,7 +24,7 @@ scripts! {
     LEAVE = "channel", "leave";
     SET_VOICE = "channel", "set_voice";
     SET_SERVER_MUTE = "channel", "set_server_mute";
-    CLAIM = "channel", "claim";
+    ADOPT = "channel", "adopt";
     RESTORE = "channel", "restore";
     SWEEP = "channel", "sweep";
     SNAPSHOT = "channel", "snapshot";

@@ -2,227 +2,177 @@
 
 use std::time::Duration;
 
-use antiphon_core::{
-    gateway::{Cipher, MediaTransport, UserView},
-    ids::{ChannelId, NodeNumber, SessionId, StreamId},
-};
+use antiphon_core::ids::{NodeNumber, SessionId, UserId};
+use fred::interfaces::KeysInterface;
 
 use super::{
     Handle,
-    codec::{NodeMessage, NumbersRecord, SessionBody, SessionChannelRecord, decode, encode},
+    codec::{NumbersRecord, Said, SessionBody, Unreadable, decode, encode},
+    connection::Connection,
     keys::{self, Topic},
     script::{self, Answer},
-    shared::{Failed, Permit, bytes, number, text, unreadable},
+    shared::{Shared, bytes, number, text, unreadable},
 };
 use crate::{
-    cluster::entry::Unavailable,
+    cluster::{
+        entry::Unavailable,
+        sessions::{ClaimRefused, Place, SessionNotice, SessionRecord, TokenHashes},
+    },
     telemetry::metrics::RedisOperation,
 };
 
-/// The hash of a resume token.
-pub type TokenHash = [u8; 32];
+/// Records kept alive in one request.
+const AT_ONCE: usize = 500;
 
-/// What a session needs to go on through another node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionRecord {
-    /// Whose it is.
-    pub user: UserView,
-    /// The channels that it is in.
-    pub channels: Vec<SessionChannel>,
-}
-
-/// A channel that a session is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionChannel {
-    /// Which channel.
-    pub channel: ChannelId,
-    /// The stream there.
-    pub stream: StreamId,
-    /// How voice travels.
-    pub media: MediaTransport,
-    /// Sealed with what, if over UDP.
-    pub cipher: Option<Cipher>,
-}
-
-/// Why a session is not this node's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SessionRefused {
-    /// There is none: it is over, or never was.
-    #[error("there is no such session")]
-    Gone,
-    /// Another node has taken it up.
-    #[error("another node has the session")]
-    Claimed,
-    /// The token is not its.
-    #[error("the token is not the session's")]
-    WrongToken,
-    /// The token was used before, and another one holds since.
-    #[error("the token was used before")]
-    UsedToken,
-    /// Redis cannot be asked.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-}
-
-impl From<Failed> for SessionRefused {
-    fn from(failed: Failed) -> Self {
-        Self::Unavailable(failed.into())
-    }
-}
-
-/// A session taken up from another node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimedSession {
-    /// The node that had it.
-    pub from: NodeNumber,
-    /// What it needs to go on.
-    pub record: SessionRecord,
-}
-
-/// The records of all sessions.
+/// The records of all sessions, in Redis.
+///
+/// A record is its node's until another claims it, and is kept alive until it is released or claimed. A node that dies
+/// leaves it for [`super::RedisConfig::session_ttl`].
 #[derive(Clone, Debug)]
-pub struct RedisSessions {
+pub struct RedisRecords {
     handle: Handle,
 }
 
-impl RedisSessions {
+impl RedisRecords {
     pub(super) const fn new(handle: Handle) -> Self {
         Self { handle }
     }
 
-    /// Makes a session's record, or writes it again where it was lost. `tokens` are the hashes of those that hold.
-    ///
-    /// # Errors
-    /// When another node has the session, or Redis cannot be asked.
-    pub async fn create(
-        &self,
-        session: SessionId,
-        tokens: &[TokenHash],
-        record: &SessionRecord,
-        ttl: Duration,
-    ) -> Result<(), SessionRefused> {
-        self.put(session, tokens, record, ttl, true).await
-    }
-
-    /// Keeps a session's record for another `ttl`, as it is now.
-    ///
-    /// # Errors
-    /// When the session is gone or another node has it, or Redis cannot be asked.
-    pub async fn refresh(
-        &self,
-        session: SessionId,
-        tokens: &[TokenHash],
-        record: &SessionRecord,
-        ttl: Duration,
-    ) -> Result<(), SessionRefused> {
-        self.put(session, tokens, record, ttl, false).await
-    }
-
-    async fn put(
-        &self,
-        session: SessionId,
-        tokens: &[TokenHash],
-        record: &SessionRecord,
-        ttl: Duration,
-        is_new: bool,
-    ) -> Result<(), SessionRefused> {
-        let shared = self.handle.shared();
-        let permit = shared.permit()?;
-        let tokens: String = tokens.iter().map(|token| hex(token) + " ").collect();
-        let arguments = vec![
-            number(permit.number.0.into()),
-            bytes(encode(&NumbersRecord { numbers: permit.former.clone() })),
-            text(tokens),
-            bytes(encode(&body(record))),
-            number(ms(ttl)),
-            text(if is_new { "1" } else { "0" }),
-        ];
-        let keys = vec![keys::session(session)];
-        let operation = if is_new { RedisOperation::SessionCreate } else { RedisOperation::SessionRefresh };
-        let (kind, _) = shared.run(operation, &permit, &script::SESSION_PUT, keys, arguments).await?;
-        refused(&kind).map_or(Ok(()), Err)
-    }
-
-    /// Takes a session up through this node: from now on `next` is its only token. Of any number of nodes that try with
-    /// one token, one succeeds. The node that had the session is told.
-    ///
-    /// # Errors
-    /// When the session is gone, the token is none of its, or Redis cannot be asked.
-    pub async fn claim(
-        &self,
-        session: SessionId,
-        offered: &TokenHash,
-        next: &TokenHash,
-        ttl: Duration,
-    ) -> Result<ClaimedSession, SessionRefused> {
-        let shared = self.handle.shared();
-        let permit = shared.permit()?;
-        let arguments = vec![number(permit.number.0.into()), text(hex(offered)), text(hex(next)), number(ms(ttl))];
-        let keys = vec![keys::session(session)];
-        let claiming = shared.run(RedisOperation::SessionClaim, &permit, &script::SESSION_CLAIM, keys, arguments);
-        let (kind, answer) = claiming.await?;
-        if let Some(refused) = refused(&kind) {
-            return Err(refused);
-        }
-        let claimed = read_claimed(answer).map_err(|error| unreadable(&error))?;
-        if claimed.from != permit.number {
-            self.tell(&permit, claimed.from, session).await;
-        }
-        Ok(claimed)
-    }
-
-    /// The other node learns of it when it next refreshes the session at the latest.
-    async fn tell(&self, permit: &Permit, node: NodeNumber, session: SessionId) {
-        let message = encode(&NodeMessage::SessionClaimed { session });
-        let topic = Topic::Node(node);
-        let telling = permit.connection.publish(&topic, message);
-        let _ = self.handle.shared().single(RedisOperation::Tell, telling).await;
-    }
-
-    /// Ends a session's record. False when it is not this node's.
+    /// Writes a new session's record.
     ///
     /// # Errors
     /// When Redis cannot be asked.
-    pub async fn release(&self, session: SessionId) -> Result<bool, Unavailable> {
-        let shared = self.handle.shared();
-        let permit = shared.permit()?;
+    pub async fn open(&self, session: SessionId, record: SessionRecord) -> Result<(), Unavailable> {
+        self.refresh(session, record).await.map(|_| ())
+    }
+
+    /// Writes how a session is now, as long as it is this node's, or nobody's because its record was lost. False when
+    /// it is another node's by now.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked.
+    pub async fn refresh(&self, session: SessionId, record: SessionRecord) -> Result<bool, Unavailable> {
+        let shared = self.shared();
+        let permit = shared.permitted()?;
+        let SessionRecord { user, tokens, places } = record;
+        let body = SessionBody { user, places: places.into_iter().map(Into::into).collect() };
+        let arguments = vec![
+            number(permit.number.0.into()),
+            bytes(encode(&NumbersRecord { numbers: permit.former.clone() })),
+            text(hexes(&tokens)),
+            bytes(encode(&body)),
+            number(ms(shared.config.session_ttl)),
+        ];
+        let keys = vec![keys::session(session)];
+        let writing = shared.run(RedisOperation::SessionPut, &permit, &script::SESSION_PUT, keys, arguments);
+        let is_ours = writing.await?.0 == "ok";
+        if is_ours {
+            shared.sessions.insert(session);
+        } else {
+            shared.sessions.remove(&session);
+        }
+        Ok(is_ours)
+    }
+
+    /// Moves a session to this node, if the hash `offered` is that of one of its tokens. From then on `tokens` hold, and
+    /// the node that had it is told. Of any number of nodes that claim with one token, one succeeds.
+    ///
+    /// # Errors
+    /// When the session is over, the token is not its, or Redis cannot be asked.
+    pub async fn claim(
+        &self,
+        session: SessionId,
+        offered: [u8; 32],
+        tokens: TokenHashes,
+    ) -> Result<SessionRecord, ClaimRefused> {
+        let shared = self.shared();
+        let permit = shared.permitted().map_err(|Unavailable| ClaimRefused::Unavailable)?;
+        let arguments = vec![
+            number(permit.number.0.into()),
+            text(hex(&offered)),
+            text(hexes(&tokens)),
+            number(ms(shared.config.session_ttl)),
+        ];
+        let keys = vec![keys::session(session)];
+        let claiming = shared.run(RedisOperation::SessionClaim, &permit, &script::SESSION_CLAIM, keys, arguments);
+        let (kind, answer) = claiming.await.map_err(|_| ClaimRefused::Unavailable)?;
+        match kind.as_str() {
+            "gone" => return Err(ClaimRefused::Unknown),
+            "wrong" => return Err(ClaimRefused::WrongToken),
+            _ => {}
+        }
+        let (from, user, places) = read_claimed(answer).map_err(|error| {
+            unreadable(&error);
+            ClaimRefused::Unavailable
+        })?;
+        shared.sessions.insert(session);
+        if from != permit.number {
+            // If it gets lost, the other node learns of it when it next writes the session.
+            let _ = shared.say(&Topic::Node(from), Said::SessionClaimed { session }).await;
+        }
+        Ok(SessionRecord { user, tokens, places })
+    }
+
+    /// Forgets a session that is over, if it is this node's. A record that cannot be forgotten now ends by itself.
+    pub async fn release(&self, session: SessionId) {
+        let shared = self.shared();
+        shared.sessions.remove(&session);
+        let Ok(permit) = shared.permitted() else { return };
         let arguments = vec![number(permit.number.0.into())];
         let keys = vec![keys::session(session)];
-        let releasing = shared.run(RedisOperation::SessionRelease, &permit, &script::SESSION_RELEASE, keys, arguments);
-        Ok(releasing.await?.0 == "ok")
+        let _ = shared.run(RedisOperation::SessionRelease, &permit, &script::SESSION_RELEASE, keys, arguments).await;
+    }
+
+    /// Tells all other nodes that an account was switched off.
+    pub async fn account_disabled(&self, user: UserId) {
+        let _ = self.shared().say(&Topic::AllNodes, Said::AccountDisabled { user }).await;
+    }
+
+    fn shared(&self) -> &Shared {
+        self.handle.shared()
     }
 }
 
-fn refused(kind: &str) -> Option<SessionRefused> {
-    match kind {
-        "ok" => None,
-        "gone" => Some(SessionRefused::Gone),
-        "claimed" => Some(SessionRefused::Claimed),
-        "used" => Some(SessionRefused::UsedToken),
-        _ => Some(SessionRefused::WrongToken),
+/// Keeps the records of this node's sessions alive, for ever.
+pub(super) async fn keep_alive(shared: &Shared, connection: &Connection) {
+    let mut ticks = tokio::time::interval(shared.config.session_ttl / 4);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let sessions: Vec<SessionId> = shared.sessions.iter().map(|session| *session).collect();
+        for sessions in sessions.chunks(AT_ONCE) {
+            let keeping = keep(connection, sessions, shared.config.session_ttl);
+            let Ok(kept) = shared.single(RedisOperation::SessionKeep, keeping).await else { break };
+            let is_lost = |(session, kept): (&SessionId, &bool)| !kept && shared.sessions.contains(session);
+            if sessions.iter().zip(&kept).any(is_lost) {
+                shared.notify_of_session(SessionNotice::Reconnected);
+            }
+        }
     }
 }
 
-fn read_claimed(mut answer: Answer) -> Result<ClaimedSession, super::codec::Unreadable> {
+/// Which of them there are still.
+async fn keep(connection: &Connection, sessions: &[SessionId], ttl: Duration) -> Result<Vec<bool>, fred::error::Error> {
+    let pipeline = connection.client().pipeline();
+    let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+    for session in sessions {
+        let () = pipeline.pexpire(keys::session(*session), ttl, None).await?;
+    }
+    pipeline.all().await
+}
+
+fn read_claimed(mut answer: Answer) -> Result<(NodeNumber, antiphon_core::gateway::UserView, Vec<Place>), Unreadable> {
     let from = NodeNumber(u32::try_from(answer.number()?).unwrap_or_default());
-    let SessionBody { user, channels } = decode(&answer.bytes()?)?;
-    let channels = channels
-        .into_iter()
-        .map(|SessionChannelRecord { channel, stream, media, cipher }| SessionChannel { channel, stream, media, cipher })
-        .collect();
-    Ok(ClaimedSession { from, record: SessionRecord { user, channels } })
+    let SessionBody { user, places } = decode(&answer.bytes()?)?;
+    Ok((from, user, places.into_iter().map(Into::into).collect()))
 }
 
-fn body(record: &SessionRecord) -> SessionBody {
-    let channels = record
-        .channels
-        .iter()
-        .map(|&SessionChannel { channel, stream, media, cipher }| SessionChannelRecord { channel, stream, media, cipher })
-        .collect();
-    SessionBody { user: record.user.clone(), channels }
+/// Each followed by a space, so that none can be found across two.
+fn hexes(tokens: &TokenHashes) -> String {
+    [Some(&tokens.current), tokens.before.as_ref()].into_iter().flatten().map(|token| hex(token) + " ").collect()
 }
 
-fn hex(hash: &TokenHash) -> String {
+fn hex(hash: &[u8; 32]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,7 +1,7 @@
 //! What the parts of a node's hold on Redis share: the connection of now, the lease, and the way of every operation.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,33 +11,29 @@ use std::{
 
 use antiphon_core::{
     gateway::Position,
-    ids::{ChannelId, NodeNumber, SessionId, StreamId, UserId},
+    ids::{ChannelId, NodeNumber, SessionId},
 };
 use dashmap::DashSet;
 use fred::types::{Value, scripts::Script};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::{
-    RedisConfig,
-    connection::Connection,
-    script::Answer,
-};
+use super::{RedisConfig, connection::Connection, script::Answer};
 use crate::{
     cluster::{
         entry::{Notice, Unavailable},
         registry::{ClusterView, NodeRecord, SharedState, no_number},
+        sessions::SessionNotice,
     },
     telemetry::metrics::{NoticeKind, RedisOperation, RedisOutcome, metrics},
 };
-
-/// Joins in doubt that are remembered to be undone.
-const DOUBTS_MAX: usize = 4_096;
 
 /// What the parts share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: RedisConfig,
+    /// This process, by its start.
+    pub(super) process: u64,
     /// The connection of now; `None` while Redis is away.
     connection: Mutex<Option<Arc<Connection>>>,
     pub(super) lease: Mutex<Lease>,
@@ -46,15 +42,62 @@ pub(super) struct Shared {
     pub(super) view: watch::Sender<Arc<ClusterView>>,
     /// Ends the wait for the next renewal.
     pub(super) renew_now: Notify,
-    /// The channels of which every entry is to be told, each with the newest place told.
-    pub(super) watched: Mutex<HashMap<ChannelId, Option<Position>>>,
+    /// The channels of which every entry is to be told.
+    pub(super) watched: Mutex<Watched>,
     /// The channels that are in Redis' list of this node's.
     pub(super) listed: DashSet<ChannelId>,
     pub(super) requests: mpsc::Sender<Request>,
-    notices: mpsc::Sender<Notice>,
-    /// A notice had no room: everything must be read anew once there is room.
-    notices_lost: AtomicBool,
-    doubts: Mutex<VecDeque<Doubt>>,
+    notices: Mailbox<Notice>,
+    session_notices: Mailbox<SessionNotice>,
+    /// Somebody was refused since everything was last said to work.
+    has_failed: AtomicBool,
+    /// The sessions whose records are this node's to keep alive.
+    pub(super) sessions: DashSet<SessionId>,
+}
+
+/// The channels that are watched, each with the newest place told, once that is known.
+#[derive(Debug, Default)]
+pub(super) struct Watched(HashMap<ChannelId, Option<Position>>);
+
+impl Watched {
+    /// True when it was missing.
+    pub(super) fn insert_if_missing(&mut self, channel: ChannelId) -> bool {
+        let is_new = !self.0.contains_key(&channel);
+        self.0.entry(channel).or_default();
+        is_new
+    }
+
+    /// True when it was there.
+    pub(super) fn remove(&mut self, channel: ChannelId) -> bool {
+        self.0.remove(&channel).is_some()
+    }
+
+    pub(super) fn contains(&self, channel: ChannelId) -> bool {
+        self.0.contains_key(&channel)
+    }
+
+    pub(super) fn channels(&self) -> Vec<ChannelId> {
+        self.0.keys().copied().collect()
+    }
+
+    /// Everything after `position` is to be told; what was told meanwhile is newer.
+    pub(super) fn begin_at(&mut self, channel: ChannelId, position: Position) {
+        if let Some(told) = self.0.get_mut(&channel) {
+            told.get_or_insert(position);
+        }
+    }
+
+    /// The newest place told; `None` when the channel is not watched.
+    pub(super) fn told(&self, channel: ChannelId) -> Option<Option<Position>> {
+        self.0.get(&channel).cloned()
+    }
+
+    /// Up to `position` everything is told. False when the channel is not watched.
+    pub(super) fn tell(&mut self, channel: ChannelId, position: &Position) -> bool {
+        let Some(told) = self.0.get_mut(&channel) else { return false };
+        *told = Some(position.clone());
+        true
+    }
 }
 
 /// What is asked of the keeper.
@@ -119,15 +162,6 @@ pub(super) struct Permit {
     deadline_ms: u64,
 }
 
-/// A join of which nobody knows whether it happened.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Doubt {
-    pub(super) channel: ChannelId,
-    pub(super) user: UserId,
-    pub(super) session: SessionId,
-    pub(super) stream: StreamId,
-}
-
 /// Why an operation has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failed {
@@ -149,12 +183,14 @@ impl Shared {
         node: NodeRecord,
         requests: mpsc::Sender<Request>,
         notices: mpsc::Sender<Notice>,
+        session_notices: mpsc::Sender<SessionNotice>,
     ) -> Self {
         let shared = SharedState::Away { since: Instant::now() };
         let view = ClusterView { epoch: 0, me: node.number, nodes: Vec::new(), shared };
         metrics().redis.up.set(0.0);
         Self {
             config,
+            process: node.started_at_us,
             connection: Mutex::new(None),
             lease: Mutex::new(Lease::none()),
             node: Mutex::new(node),
@@ -163,9 +199,10 @@ impl Shared {
             watched: Mutex::default(),
             listed: DashSet::new(),
             requests,
-            notices,
-            notices_lost: AtomicBool::new(false),
-            doubts: Mutex::default(),
+            notices: Mailbox::new(notices, Notice::Reconnected),
+            session_notices: Mailbox::new(session_notices, SessionNotice::Reconnected),
+            has_failed: AtomicBool::new(false),
+            sessions: DashSet::new(),
         }
     }
 
@@ -199,6 +236,14 @@ impl Shared {
         });
     }
 
+    /// The right to act now, for somebody who is refused without it.
+    pub(super) fn permitted(&self) -> Result<Permit, Unavailable> {
+        self.permit().map_err(|failed| {
+            self.failed();
+            failed.into()
+        })
+    }
+
     /// The right to act now, if there is a connection and the lease has not run out.
     pub(super) fn permit(&self) -> Result<Permit, Failed> {
         let connection = self.connection.lock().clone().ok_or(Failed::NotDone)?;
@@ -225,6 +270,9 @@ impl Shared {
     ) -> Result<(String, Answer), Failed> {
         let began = Instant::now();
         let result = self.run_in_time(permit, script, keys, arguments).await;
+        if result.is_err() {
+            self.failed();
+        }
         let outcome = match result {
             Ok(_) => RedisOutcome::Ok,
             Err(Failed::NotDone) => RedisOutcome::NotDone,
@@ -267,44 +315,78 @@ impl Shared {
         Err(Failed::NotDone)
     }
 
-    /// Tells the node something. What there is no room for is lost, and so is everything told before it is said.
+    /// Tells the node of channels.
     pub(super) fn notify(&self, notice: Notice) {
-        self.tell_of_losses();
         let kind = match notice {
             Notice::Entry { .. } => NoticeKind::Entry,
-            Notice::Lost { .. } => NoticeKind::Lost,
             Notice::Reconnected => NoticeKind::Reconnected,
-            Notice::SessionClaimed { .. } => NoticeKind::SessionClaimed,
+            Notice::ChannelChanged { .. } => NoticeKind::ChannelChanged,
+            Notice::StandingChanged { .. } => NoticeKind::StandingChanged,
         };
-        match self.notices.try_send(notice) {
-            Ok(()) => metrics().redis.notices.of(kind).increment(1),
-            Err(_) => {
-                metrics().redis.notices_dropped.increment(1);
-                self.notices_lost.store(true, Ordering::Relaxed);
-            }
+        metrics().redis.notices.of(kind).increment(1);
+        self.notices.send(notice);
+    }
+
+    /// Tells the node of sessions.
+    pub(super) fn notify_of_session(&self, notice: SessionNotice) {
+        let kind = match notice {
+            SessionNotice::Claimed(_) => NoticeKind::SessionClaimed,
+            SessionNotice::AccountDisabled(_) => NoticeKind::AccountDisabled,
+            SessionNotice::Reconnected => NoticeKind::SessionsReconnected,
+        };
+        metrics().redis.notices.of(kind).increment(1);
+        self.session_notices.send(notice);
+    }
+
+    /// Tells the node that everything works again, and that anything may have been missed.
+    pub(super) fn reconnected(&self) {
+        self.has_failed.store(false, Ordering::Relaxed);
+        self.notify(Notice::Reconnected);
+        self.notify_of_session(SessionNotice::Reconnected);
+    }
+
+    /// To be called when Redis has just answered, and now and then: whoever was refused hears that it works again.
+    pub(super) fn settle(&self) {
+        self.notices.settle();
+        self.session_notices.settle();
+        if self.has_failed.load(Ordering::Relaxed) && self.permit().is_ok() {
+            self.reconnected();
         }
     }
 
-    /// Says that notices were lost, as soon as there is room for saying so.
-    pub(super) fn tell_of_losses(&self) {
-        if self.notices_lost.load(Ordering::Relaxed) && self.notices.try_send(Notice::Reconnected).is_ok() {
-            metrics().redis.notices.of(NoticeKind::Reconnected).increment(1);
-            self.notices_lost.store(false, Ordering::Relaxed);
+    /// Somebody was refused.
+    pub(super) fn failed(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A bounded queue that says so when it lost something.
+#[derive(Debug)]
+struct Mailbox<N> {
+    sender: mpsc::Sender<N>,
+    /// What says that something was lost.
+    lost: N,
+    has_lost: AtomicBool,
+}
+
+impl<N: Clone> Mailbox<N> {
+    const fn new(sender: mpsc::Sender<N>, lost: N) -> Self {
+        Self { sender, lost, has_lost: AtomicBool::new(false) }
+    }
+
+    fn send(&self, notice: N) {
+        self.settle();
+        if self.sender.try_send(notice).is_err() {
+            metrics().redis.notices_dropped.increment(1);
+            self.has_lost.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Remembers a join to be undone.
-    pub(super) fn doubt(&self, doubt: Doubt) {
-        let mut doubts = self.doubts.lock();
-        if doubts.len() >= DOUBTS_MAX {
-            doubts.pop_front();
-            metrics().redis.doubts_dropped.increment(1);
+    /// Says that something was lost, as soon as there is room for it.
+    fn settle(&self) {
+        if self.has_lost.load(Ordering::Relaxed) && self.sender.try_send(self.lost.clone()).is_ok() {
+            self.has_lost.store(false, Ordering::Relaxed);
         }
-        doubts.push_back(doubt);
-    }
-
-    pub(super) fn next_doubt(&self) -> Option<Doubt> {
-        self.doubts.lock().pop_front()
     }
 }
 

@@ -16,6 +16,7 @@ if now > tonumber(ARGV[1]) then return { 'late', now } end
 
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 local offset = tonumber(redis.call('HGET', KEYS[1], 'offset') or 0)
+local first = offset
 
 local function unpack_record(bytes)
   return cmsgpack.unpack(string.sub(bytes, 2))
@@ -68,17 +69,23 @@ local function settle()
 end
 
 -- The entries after the place that the caller knows, or nothing when that cannot be said.
-local function missed()
-  if not epoch or ARGV[7] ~= epoch then return nil end
-  local count = offset - tonumber(ARGV[8])
+local function missed(known_epoch, known_offset)
+  if not epoch or known_epoch ~= epoch then return nil end
+  local count = offset - known_offset
   if count == 0 then return {} end
   if count < 0 or count > redis.call('LLEN', KEYS[4]) then return nil end
   return redis.call('LRANGE', KEYS[4], -count, -1)
 end
 
--- { kind, epoch, offset, entries or members }: what happened since, or else how things are.
+-- { kind, epoch, offset, entries or members }: what happened since, or else how things are. Where no place is known,
+-- what this script has recorded.
 local function news()
-  local entries = missed()
+  local entries
+  if ARGV[7] == '' then
+    entries = missed(epoch, first)
+  else
+    entries = missed(ARGV[7], tonumber(ARGV[8]))
+  end
   if entries then return { 'entries', epoch, offset, entries } end
   return { 'state', epoch or '', offset, redis.call('HVALS', KEYS[2]) }
 end

@@ -1,3 +1,1 @@
-local entries = missed()
-if entries then return { 'entries', epoch, offset, entries } end
-return { 'short', epoch or '', offset }
+return { 'ok', missed(ARGV[7], tonumber(ARGV[8])) }

@@ -1,12 +1,11 @@
--- KEYS  1 the session: hash of node, tokens (accepted), used (no longer accepted) and body
+-- KEYS  1 the session: hash of node, tokens (those that hold) and body
 -- ARGV  1 until when, by this server's clock in ms, the caller waits; 2 node, 3 numbers it had before as a record,
---       4 tokens, each followed by a space, 5 body, 6 how long it is kept in ms, 7 '1' to make it anew
+--       4 tokens, each followed by a space, 5 body, 6 how long it is kept in ms
 if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if now > tonumber(ARGV[1]) then return { 'late', now } end
 local node = redis.call('HGET', KEYS[1], 'node')
-if not node and ARGV[7] ~= '1' then return { 'gone' } end
 if node and node ~= ARGV[2] then
   local is_mine = false
   for _, number in ipairs(cmsgpack.unpack(string.sub(ARGV[3], 2)).numbers) do
