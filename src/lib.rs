@@ -2,6 +2,9 @@
 //!
 //! `ARCHITECTURE.md` has the bird's-eye view; the binary in `main.rs` is a thin command line over this library.
 
+// Handlers await rooms, which await the cluster, which awaits the Redis client: so deep are their futures' types.
+#![recursion_limit = "256"]
+
 pub mod api;
 pub mod auth;
 pub mod cluster;

@@ -110,7 +110,6 @@ number_id!(
     /// The index of a media worker on its node.
     WorkerIndex(u16)
 );
-
 /// A node's name, which it keeps over restarts (the setting `cluster.node_id`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -113,7 +113,7 @@ impl Drain {
             let _ = tell.send(true);
         });
         *under = Some(Under { mode, begun: Instant::now(), deadline, connections, task: task.abort_handle(), done });
-        metrics().cluster.drains.increment(1);
+        metrics().process.drains.increment(1);
     }
 
     async fn empty(&self, mode: DrainMode, deadline: Duration, reason: &str) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use antiphon_core::gateway::{ErrorCode, UserView};
+use antiphon_core::gateway::{ErrorCode, Role, UserView};
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, header, request::Parts},

@@ -76,6 +76,7 @@ impl Health {
     /// The server wants no new sessions from now on, or wants them again.
     pub fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Relaxed);
+        metrics().process.draining.set(f64::from(u8::from(draining)));
         metrics().process.ready.set(f64::from(u8::from(self.is_ready())));
     }
 

@@ -98,7 +98,7 @@ struct NodesView {
 /// The nodes.
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes",
     responses((status = OK, description = "The nodes", body = Answer<NodesView>)))]
-async fn list(State(api): State<Arc<Api>>, Caller(_): Caller) -> Answer<NodesView> {
+async fn list(State(api): State<Arc<Api>>, Caller(_caller): Caller) -> Answer<NodesView> {
     let view = api.registry.view().borrow().clone();
     Answer::of(NodesView {
         epoch: view.epoch,
@@ -117,7 +117,7 @@ async fn list(State(api): State<Arc<Api>>, Caller(_): Caller) -> Answer<NodesVie
 #[utoipa::path(get, path = "/api/v1/nodes/assign", tag = "nodes",
     responses((status = OK, description = "The node", body = Answer<NodeView>),
         (status = SERVICE_UNAVAILABLE, description = "`TEMPORARILY_UNAVAILABLE`: all nodes drain", body = ErrorBody)))]
-async fn assign(State(api): State<Arc<Api>>, Caller(_): Caller) -> ApiResult<Answer<NodeView>> {
+async fn assign(State(api): State<Arc<Api>>, Caller(_caller): Caller) -> ApiResult<Answer<NodeView>> {
     let view = api.registry.view().borrow().clone();
     let node = api.placement.assign(&view, Instant::now()).ok_or_else(|| {
         AppError::retry(ErrorCode::TemporarilyUnavailable, "no node takes on new clients", RETRY_AFTER_S)
@@ -144,7 +144,7 @@ struct DrainBody {
         (status = NOT_FOUND, description = "`NOT_FOUND`: no such node", body = ErrorBody)))]
 async fn drain(
     State(api): State<Arc<Api>>,
-    Admin(_): Admin,
+    Admin(_caller): Admin,
     Path(id): Path<String>,
     headers: HeaderMap,
     Body(body): Body<DrainBody>,
@@ -170,7 +170,7 @@ async fn drain(
         (status = NOT_FOUND, description = "`NOT_FOUND`: no such node", body = ErrorBody)))]
 async fn cancel(
     State(api): State<Arc<Api>>,
-    Admin(_): Admin,
+    Admin(_caller): Admin,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> ApiResult<Answer<serde_json::Value>> {

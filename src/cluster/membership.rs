@@ -8,6 +8,7 @@ use antiphon_core::{
 use super::{
     entry::{Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable, VoiceChange},
     memory::MemoryMembership,
+    redis::RedisMembership,
 };
 
 /// How many are in each of the channels asked for, in that order.
@@ -27,6 +28,8 @@ pub type Occupied = Vec<u32>;
 pub enum Membership {
     /// In this process's memory.
     Memory(MemoryMembership),
+    /// In Redis, which the nodes of a cluster share.
+    Redis(RedisMembership),
 }
 
 impl Membership {
@@ -35,6 +38,7 @@ impl Membership {
     pub fn node(&self) -> NodeNumber {
         match self {
             Self::Memory(memory) => memory.node(),
+            Self::Redis(redis) => redis.node(),
         }
     }
 
@@ -43,6 +47,7 @@ impl Membership {
     pub fn is_shared(&self) -> bool {
         match self {
             Self::Memory(memory) => memory.is_shared(),
+            Self::Redis(_) => true,
         }
     }
 
@@ -60,6 +65,7 @@ impl Membership {
     ) -> Result<Joined, JoinRefused> {
         match self {
             Self::Memory(memory) => memory.join(channel, max_users, new, known),
+            Self::Redis(redis) => redis.join(channel, max_users, new, known).await,
         }
     }
 
@@ -75,6 +81,7 @@ impl Membership {
     ) -> Result<Option<Changed>, Unavailable> {
         match self {
             Self::Memory(memory) => memory.leave(channel, leave, known),
+            Self::Redis(redis) => redis.leave(channel, leave, known).await,
         }
     }
 
@@ -92,6 +99,7 @@ impl Membership {
     ) -> Result<Option<Changed>, Unavailable> {
         match self {
             Self::Memory(memory) => memory.set_voice(channel, user, session, change, known),
+            Self::Redis(redis) => redis.set_voice(channel, user, session, change, known).await,
         }
     }
 
@@ -110,6 +118,7 @@ impl Membership {
     ) -> Result<Option<Option<Changed>>, Unavailable> {
         match self {
             Self::Memory(memory) => memory.set_server_mute(channel, user, muted, by, known),
+            Self::Redis(redis) => redis.set_server_mute(channel, user, muted, by, known).await,
         }
     }
 
@@ -127,6 +136,7 @@ impl Membership {
     ) -> Result<Option<Snapshot>, Unavailable> {
         match self {
             Self::Memory(memory) => memory.adopt(channel, user, session, since),
+            Self::Redis(redis) => redis.adopt(channel, user, session, since).await,
         }
     }
 
@@ -145,6 +155,7 @@ impl Membership {
     ) -> Result<News, Unavailable> {
         match self {
             Self::Memory(memory) => memory.restore(channel, ours, known),
+            Self::Redis(redis) => redis.restore(channel, ours, known).await,
         }
     }
 
@@ -159,6 +170,7 @@ impl Membership {
     ) -> Result<Option<Snapshot>, Unavailable> {
         match self {
             Self::Memory(memory) => memory.snapshot(channel, since),
+            Self::Redis(redis) => redis.snapshot(channel, since).await,
         }
     }
 
@@ -169,6 +181,7 @@ impl Membership {
     pub async fn occupancy(&self, channels: &[ChannelId]) -> Result<Occupied, Unavailable> {
         match self {
             Self::Memory(memory) => memory.occupancy(channels),
+            Self::Redis(redis) => redis.occupancy(channels).await,
         }
     }
 
@@ -179,6 +192,7 @@ impl Membership {
     pub async fn watch(&self, channel: ChannelId) -> Result<(), Unavailable> {
         match self {
             Self::Memory(memory) => memory.watch(channel),
+            Self::Redis(redis) => redis.watch(channel).await,
         }
     }
 
@@ -186,6 +200,7 @@ impl Membership {
     pub async fn unwatch(&self, channel: ChannelId) {
         match self {
             Self::Memory(memory) => memory.unwatch(channel),
+            Self::Redis(redis) => redis.unwatch(channel).await,
         }
     }
 
@@ -194,6 +209,7 @@ impl Membership {
     pub async fn announce(&self, notice: Notice) {
         match self {
             Self::Memory(memory) => memory.announce(&notice),
+            Self::Redis(redis) => redis.announce(notice).await,
         }
     }
 
@@ -201,6 +217,7 @@ impl Membership {
     pub async fn forget(&self, channel: ChannelId) {
         match self {
             Self::Memory(memory) => memory.forget(channel),
+            Self::Redis(redis) => redis.forget(channel).await,
         }
     }
 
@@ -208,6 +225,8 @@ impl Membership {
     pub async fn sweep(&self) {
         match self {
             Self::Memory(memory) => memory.sweep(),
+            // Redis lets them expire.
+            Self::Redis(_) => {}
         }
     }
 }

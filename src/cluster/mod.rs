@@ -9,6 +9,9 @@ mod channel;
 mod entry;
 mod membership;
 mod memory;
+mod placement;
+mod redis;
+mod registry;
 mod sessions;
 
 pub use channel::ChannelState;
@@ -17,4 +20,7 @@ pub use entry::{
 };
 pub use membership::{Membership, Occupied};
 pub use memory::{MembershipConfig, MemoryCluster, MemoryMembership, MemoryNode, MemoryRecords};
+pub use placement::Placement;
+pub use redis::{RedisCluster, RedisConfig, RedisError, RedisMembership, RedisRecords, RedisRegistry};
+pub use registry::{ClusterView, Load, MemoryRegistry, NodeRecord, NodeState, Registry, SharedState};
 pub use sessions::{ClaimRefused, Place, SessionNotice, SessionRecord, SessionRecords, TokenHashes};

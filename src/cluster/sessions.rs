@@ -6,7 +6,7 @@ use antiphon_core::{
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use super::{entry::Unavailable, memory::MemoryRecords};
+use super::{entry::Unavailable, memory::MemoryRecords, redis::RedisRecords};
 
 /// The SHA-256 of a session's resume tokens. Tokens are 256 random bits, so their hashes need no salt.
 #[derive(Clone, Copy)]
@@ -91,6 +91,8 @@ pub enum SessionRecords {
     Alone,
     /// In this process's memory, for several nodes in it.
     Memory(MemoryRecords),
+    /// In Redis, which the nodes of a cluster share.
+    Redis(RedisRecords),
 }
 
 impl SessionRecords {
@@ -108,6 +110,7 @@ impl SessionRecords {
         match self {
             Self::Alone => Ok(()),
             Self::Memory(memory) => memory.open(session, record),
+            Self::Redis(redis) => redis.open(session, record).await,
         }
     }
 
@@ -120,6 +123,7 @@ impl SessionRecords {
         match self {
             Self::Alone => Ok(true),
             Self::Memory(memory) => memory.refresh(session, record),
+            Self::Redis(redis) => redis.refresh(session, record).await,
         }
     }
 
@@ -138,6 +142,7 @@ impl SessionRecords {
         match self {
             Self::Alone => Err(ClaimRefused::Unknown),
             Self::Memory(memory) => memory.claim(session, offered, tokens),
+            Self::Redis(redis) => redis.claim(session, offered, tokens).await,
         }
     }
 
@@ -146,6 +151,7 @@ impl SessionRecords {
         match self {
             Self::Alone => {}
             Self::Memory(memory) => memory.release(session),
+            Self::Redis(redis) => redis.release(session).await,
         }
     }
 
@@ -154,6 +160,7 @@ impl SessionRecords {
         match self {
             Self::Alone => {}
             Self::Memory(memory) => memory.account_disabled(user),
+            Self::Redis(redis) => redis.account_disabled(user).await,
         }
     }
 }

@@ -27,6 +27,9 @@ const HASH_SECONDS: [f64; 8] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0];
 /// Delays of tasks: a frame is 20 ms long, so the question is what is well below it and what is above.
 const LATENESS_SECONDS: [f64; 8] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.1, 1.0];
 
+/// Operations of Redis: from a script on a quiet server to the 0.8 s after which they are given up.
+const REDIS_SECONDS: [f64; 9] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.2, 0.8];
+
 catalogue! {
     /// HTTP API
     http: Http {
@@ -165,6 +168,32 @@ catalogue! {
         counter moves [Move] = "antiphon_rooms_moves_total" Count;
     }
 
+    /// Redis
+    redis: RedisMetrics {
+        /// 1 while Redis can be asked, else 0; also 0 on a node on its own.
+        gauge up [] = "antiphon_redis_up" Count;
+        /// Operations, by what they are and how they ended.
+        counter operations [RedisOperation, RedisOutcome] = "antiphon_redis_operations_total" Count;
+        /// From an operation's beginning to its answer, or to when it was given up.
+        histogram operation_duration [RedisOperation] = "antiphon_redis_operation_duration_seconds" Seconds REDIS_SECONDS;
+        /// Connections given up, by why. A new one follows as soon as there can be one.
+        counter reconnects [ReconnectCause] = "antiphon_redis_reconnects_total" Count;
+        /// What this node was told without asking, by kind.
+        counter notices [NoticeKind] = "antiphon_redis_notices_total" Count;
+        /// Notices dropped because their queue was full; every room is read anew then.
+        counter notices_dropped [] = "antiphon_redis_notices_dropped_total" Count;
+        /// Published messages that this node was too slow for; every room is read anew then.
+        counter messages_lost [] = "antiphon_redis_messages_lost_total" Count;
+        /// Gaps between published entries of a journal, by how they ended.
+        counter gaps [GapEnd] = "antiphon_redis_gaps_total" Count;
+        /// Renewals of this node's lease, by how they ended.
+        counter lease_renewals [LeaseOutcome] = "antiphon_redis_lease_renewals_total" Count;
+        /// Leases of other nodes that had run out and were ended by this one.
+        counter leases_ended [] = "antiphon_redis_leases_ended_total" Count;
+        /// Members of dead nodes removed by this one.
+        counter members_swept [] = "antiphon_redis_members_swept_total" Count;
+    }
+
     /// Process
     process: Process {
         /// CPU time used by the process so far, user and system. A gauge, since counters here hold whole numbers.
@@ -177,6 +206,10 @@ catalogue! {
         gauge start_time [] = "antiphon_process_start_time_seconds" Seconds;
         /// How much later than asked a timer of the async runtime fires, sampled twice a second: the runtime's load.
         histogram timer_lateness [] = "antiphon_runtime_timer_lateness_seconds" Seconds LATENESS_SECONDS;
+        /// Drains begun, by the signal that stops the node or by an administrator.
+        counter drains [] = "antiphon_drains_total" Count;
+        /// 1 while the node drains or has drained, else 0. The connections that are left are antiphon_gateway_connections.
+        gauge draining [] = "antiphon_draining" Count;
         /// 1 while the node takes new sessions, 0 while it starts or drains.
         gauge ready [] = "antiphon_ready" Count;
     }
@@ -345,6 +378,111 @@ label!(
         Unavailable = "unavailable",
         /// What it holds cannot be what we wrote.
         Corrupt = "corrupt",
+    }
+);
+
+label!(
+    /// What is done in Redis.
+    pub RedisOperation = "operation" {
+        Join = "join",
+        Leave = "leave",
+        SetVoice = "set_voice",
+        SetServerMute = "set_server_mute",
+        /// A member going on through another node.
+        Adopt = "adopt",
+        /// A node writing its own members back.
+        Restore = "restore",
+        Snapshot = "snapshot",
+        /// Entries read because published ones were missing.
+        Missed = "missed",
+        Position = "position",
+        Occupancy = "occupancy",
+        Forget = "forget",
+        /// Keeping the list of channels that a node has members in.
+        List = "list",
+        Register = "register",
+        Renew = "renew",
+        View = "view",
+        Sweep = "sweep",
+        /// Writing a session's record.
+        SessionPut = "session_put",
+        SessionClaim = "session_claim",
+        SessionRelease = "session_release",
+        /// Keeping the records of sessions alive.
+        SessionKeep = "session_keep",
+        /// A message to other nodes.
+        Say = "say",
+    }
+);
+
+label!(
+    /// How an operation in Redis ended.
+    pub RedisOutcome = "outcome" {
+        /// It was answered; that can be a refusal.
+        Ok = "ok",
+        /// It did not happen.
+        NotDone = "not_done",
+        /// There was no answer, so that it may have happened.
+        InDoubt = "in_doubt",
+    }
+);
+
+label!(
+    /// Why a connection to Redis was given up.
+    pub ReconnectCause = "cause" {
+        /// It was closed.
+        Closed = "closed",
+        /// The server did not answer in time.
+        NoAnswer = "no_answer",
+        /// Nothing published came any more.
+        Silent = "silent",
+        /// Slots of a cluster moved to other servers.
+        Moved = "moved",
+        /// The other nodes had given this one up.
+        GivenUp = "given_up",
+    }
+);
+
+label!(
+    /// What a node is told without asking.
+    pub NoticeKind = "kind" {
+        /// An entry of a channel's journal.
+        Entry = "entry",
+        /// Every channel must be read anew.
+        Reconnected = "reconnected",
+        /// A channel is otherwise in the database.
+        ChannelChanged = "channel_changed",
+        /// What somebody is in a channel is otherwise in the database.
+        StandingChanged = "standing_changed",
+        /// Another node took up a session.
+        SessionClaimed = "session_claimed",
+        /// An account was switched off.
+        AccountDisabled = "account_disabled",
+        /// Every session's record must be written anew.
+        SessionsReconnected = "sessions_reconnected",
+    }
+);
+
+label!(
+    /// How a gap between entries ended.
+    pub GapEnd = "end" {
+        /// The journal had what was missing.
+        Repaired = "repaired",
+        /// The journal no longer had it.
+        TooLong = "too_long",
+    }
+);
+
+label!(
+    /// How a renewal of a node's lease ended.
+    pub LeaseOutcome = "outcome" {
+        Renewed = "renewed",
+        /// The node was registered, or registered again.
+        Registered = "registered",
+        /// There was no answer.
+        Failed = "failed",
+        /// The other nodes had given this one up.
+        Lost = "lost",
     }
 );
 

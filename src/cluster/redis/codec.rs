@@ -1,0 +1,237 @@
+//! What is kept in Redis and told over it: `MessagePack` maps behind one byte that says which version they are.
+//!
+//! Scripts read and write the same maps, so that a change of a member needs no second step. A field added later has a
+//! default here, and scripts keep fields that they do not know.
+
+use std::sync::Arc;
+
+use antiphon_core::{
+    gateway::{
+        Cipher, LeaveReason, MediaTransport, Position, ServerMessage, UserJoined, UserLeft, UserView, VoiceStateChanged,
+    },
+    ids::{ChannelId, NodeNumber, SessionId, StreamId, UserId},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::cluster::{
+    entry::{Entry, Leave, Member},
+    sessions::Place,
+};
+
+/// The version of everything that is written.
+const VERSION: u8 = 1;
+
+/// What is read is none of ours.
+#[derive(Debug, thiserror::Error)]
+#[error("unreadable record: {0}")]
+pub(super) struct Unreadable(pub(super) String);
+
+/// A record's bytes.
+pub(super) fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+    record.serialize(&mut serializer).expect("our records have nothing that MessagePack has not");
+    bytes
+}
+
+/// The record in bytes.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) => rmp_serde::from_slice(body).map_err(|error| Unreadable(error.to_string())),
+        Some((version, _)) => Err(Unreadable(format!("version {version}"))),
+        None => Err(Unreadable("empty".to_owned())),
+    }
+}
+
+/// A member.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct MemberRecord {
+    user: UserView,
+    session: SessionId,
+    stream: StreamId,
+    media: MediaTransport,
+    muted: bool,
+    deafened: bool,
+    server_muted: bool,
+    node: NodeNumber,
+}
+
+impl From<Member> for MemberRecord {
+    fn from(member: Member) -> Self {
+        let Member { user, session, stream, media, muted, deafened, server_muted, node } = member;
+        Self { user, session, stream, media, muted, deafened, server_muted, node }
+    }
+}
+
+impl From<MemberRecord> for Member {
+    fn from(record: MemberRecord) -> Self {
+        let MemberRecord { user, session, stream, media, muted, deafened, server_muted, node } = record;
+        Self { user, session, stream, media, muted, deafened, server_muted, node }
+    }
+}
+
+/// What kind of entry it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum EntryKind {
+    Joined,
+    Left,
+    Voice,
+}
+
+/// An entry of a channel's journal. Scripts write it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct EntryRecord {
+    kind: EntryKind,
+    epoch: String,
+    offset: u64,
+    /// As the member is after it, or was when they left.
+    member: MemberRecord,
+    #[serde(default)]
+    reason: Option<LeaveReason>,
+    #[serde(default)]
+    by: Option<UserId>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+impl EntryRecord {
+    pub(super) fn into_entry(self, channel: ChannelId) -> Entry {
+        let position = Position { epoch: self.epoch, offset: self.offset };
+        let MemberRecord { user, session, stream, media, muted, deafened, server_muted, node } = self.member;
+        let user_id = user.id;
+        let event: ServerMessage = match self.kind {
+            EntryKind::Joined => {
+                UserJoined { channel_id: channel, user_id, stream_id: stream, user, media, position: position.clone() }
+                    .into()
+            }
+            EntryKind::Left => UserLeft {
+                channel_id: channel,
+                user_id,
+                stream_id: stream,
+                reason: self.reason.unwrap_or(LeaveReason::Left),
+                position: position.clone(),
+            }
+            .into(),
+            EntryKind::Voice => VoiceStateChanged {
+                user_id,
+                channel_id: channel,
+                muted,
+                deafened,
+                server_muted,
+                by: self.by.unwrap_or(user_id),
+                position: position.clone(),
+            }
+            .into(),
+        };
+        Entry { position, event: Arc::new(event), session, node, server_muted, by: self.by, message: self.message }
+    }
+}
+
+/// Why somebody left, as `leave` puts it into the entry.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct LeaveRecord<'a> {
+    reason: LeaveReason,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+}
+
+impl<'a> From<&'a Leave> for LeaveRecord<'a> {
+    fn from(leave: &'a Leave) -> Self {
+        Self { reason: leave.reason, by: leave.by, message: leave.message.as_deref() }
+    }
+}
+
+/// Numbers that a node had before.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct NumbersRecord {
+    pub(super) numbers: Vec<NodeNumber>,
+}
+
+/// What a session needs to go on elsewhere; its tokens and its node are beside it, where scripts compare them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SessionBody {
+    pub(super) user: UserView,
+    pub(super) places: Vec<PlaceRecord>,
+}
+
+/// A session's place in a channel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PlaceRecord {
+    channel: ChannelId,
+    stream: StreamId,
+    media: MediaTransport,
+    cipher: Option<Cipher>,
+    channels: u8,
+}
+
+impl From<Place> for PlaceRecord {
+    fn from(place: Place) -> Self {
+        let Place { channel, stream, media, cipher, channels } = place;
+        Self { channel, stream, media, cipher, channels }
+    }
+}
+
+impl From<PlaceRecord> for Place {
+    fn from(record: PlaceRecord) -> Self {
+        let PlaceRecord { channel, stream, media, cipher, channels } = record;
+        Self { channel, stream, media, cipher, channels }
+    }
+}
+
+/// What is said to one node, or to all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NodeMessage {
+    /// The process that says it, by its start.
+    pub(super) from: u64,
+    /// What it says.
+    #[serde(flatten)]
+    pub(super) said: Said,
+}
+
+/// What nodes say to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum Said {
+    /// A session is another node's now.
+    SessionClaimed {
+        /// Which.
+        session: SessionId,
+    },
+    /// An account was switched off.
+    AccountDisabled {
+        /// Which.
+        user: UserId,
+    },
+    /// A channel is otherwise in the database.
+    ChannelChanged {
+        /// Which.
+        channel: ChannelId,
+    },
+    /// What somebody is in a channel is otherwise in the database.
+    StandingChanged {
+        /// In which.
+        channel: ChannelId,
+        /// Who.
+        user: UserId,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_says_its_version() {
+        let said = Said::SessionClaimed { session: SessionId(uuid::Uuid::from_u128(7)) };
+        let message = NodeMessage { from: 1, said };
+        let mut bytes = encode(&message);
+        assert_eq!(bytes[0], VERSION);
+        assert_eq!(decode::<NodeMessage>(&bytes).expect("ours"), message);
+        bytes[0] = 9;
+        assert!(decode::<NodeMessage>(&bytes).expect_err("of another release").to_string().contains("version 9"));
+        assert!(decode::<NodeMessage>(&[]).is_err());
+    }
+}

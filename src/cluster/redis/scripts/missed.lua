@@ -1,0 +1,1 @@
+return { 'ok', missed(ARGV[7], tonumber(ARGV[8])) }

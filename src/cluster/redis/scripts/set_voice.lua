@@ -1,0 +1,11 @@
+-- ARGV  9 user, 10 session, 11 node, 12 muted and 13 deafened: '1', '0' or empty to leave it as it is
+local member = get(ARGV[9])
+if not member or ARGV[10] ~= member.session or tonumber(ARGV[11]) ~= member.node then return { 'none' } end
+local muted, deafened = member.muted, member.deafened
+if ARGV[12] ~= '' then member.muted = ARGV[12] == '1' end
+if ARGV[13] ~= '' then member.deafened = ARGV[13] == '1' end
+if muted ~= member.muted or deafened ~= member.deafened then
+  put(member)
+  record('voice', member, { by = member.user.id })
+end
+return { 'ok', pack_record(member), news() }

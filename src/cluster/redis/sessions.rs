@@ -1,0 +1,181 @@
+//! Records of gateway sessions, so that a session can be taken up again through any node.
+
+use std::time::Duration;
+
+use antiphon_core::ids::{NodeNumber, SessionId, UserId};
+use fred::interfaces::KeysInterface;
+
+use super::{
+    Handle,
+    codec::{NumbersRecord, Said, SessionBody, Unreadable, decode, encode},
+    connection::Connection,
+    keys::{self, Topic},
+    script::{self, Answer},
+    shared::{Shared, bytes, number, text, unreadable},
+};
+use crate::{
+    cluster::{
+        entry::Unavailable,
+        sessions::{ClaimRefused, Place, SessionNotice, SessionRecord, TokenHashes},
+    },
+    telemetry::metrics::RedisOperation,
+};
+
+/// Records kept alive in one request.
+const AT_ONCE: usize = 500;
+
+/// The records of all sessions, in Redis.
+///
+/// A record is its node's until another claims it, and is kept alive until it is released or claimed. A node that dies
+/// leaves it for [`super::RedisConfig::session_ttl`].
+#[derive(Clone, Debug)]
+pub struct RedisRecords {
+    handle: Handle,
+}
+
+impl RedisRecords {
+    pub(super) const fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+
+    /// Writes a new session's record.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked.
+    pub async fn open(&self, session: SessionId, record: SessionRecord) -> Result<(), Unavailable> {
+        self.refresh(session, record).await.map(|_| ())
+    }
+
+    /// Writes how a session is now, as long as it is this node's, or nobody's because its record was lost. False when
+    /// it is another node's by now.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked.
+    pub async fn refresh(&self, session: SessionId, record: SessionRecord) -> Result<bool, Unavailable> {
+        let shared = self.shared();
+        let permit = shared.permitted()?;
+        let SessionRecord { user, tokens, places } = record;
+        let body = SessionBody { user, places: places.into_iter().map(Into::into).collect() };
+        let arguments = vec![
+            number(permit.number.0.into()),
+            bytes(encode(&NumbersRecord { numbers: permit.former.clone() })),
+            text(hexes(&tokens)),
+            bytes(encode(&body)),
+            number(ms(shared.config.session_ttl)),
+        ];
+        let keys = vec![keys::session(session)];
+        let writing = shared.run(RedisOperation::SessionPut, &permit, &script::SESSION_PUT, keys, arguments);
+        let is_ours = writing.await?.0 == "ok";
+        if is_ours {
+            shared.sessions.insert(session);
+        } else {
+            shared.sessions.remove(&session);
+        }
+        Ok(is_ours)
+    }
+
+    /// Moves a session to this node, if the hash `offered` is that of one of its tokens. From then on `tokens` hold, and
+    /// the node that had it is told. Of any number of nodes that claim with one token, one succeeds.
+    ///
+    /// # Errors
+    /// When the session is over, the token is not its, or Redis cannot be asked.
+    pub async fn claim(
+        &self,
+        session: SessionId,
+        offered: [u8; 32],
+        tokens: TokenHashes,
+    ) -> Result<SessionRecord, ClaimRefused> {
+        let shared = self.shared();
+        let permit = shared.permitted().map_err(|Unavailable| ClaimRefused::Unavailable)?;
+        let arguments = vec![
+            number(permit.number.0.into()),
+            text(hex(&offered)),
+            text(hexes(&tokens)),
+            number(ms(shared.config.session_ttl)),
+        ];
+        let keys = vec![keys::session(session)];
+        let claiming = shared.run(RedisOperation::SessionClaim, &permit, &script::SESSION_CLAIM, keys, arguments);
+        let (kind, answer) = claiming.await.map_err(|_| ClaimRefused::Unavailable)?;
+        match kind.as_str() {
+            "gone" => return Err(ClaimRefused::Unknown),
+            "wrong" => return Err(ClaimRefused::WrongToken),
+            _ => {}
+        }
+        let (from, user, places) = read_claimed(answer).map_err(|error| {
+            unreadable(&error);
+            ClaimRefused::Unavailable
+        })?;
+        shared.sessions.insert(session);
+        if from != permit.number {
+            // If it gets lost, the other node learns of it when it next writes the session.
+            let _ = shared.say(&Topic::Node(from), Said::SessionClaimed { session }).await;
+        }
+        Ok(SessionRecord { user, tokens, places })
+    }
+
+    /// Forgets a session that is over, if it is this node's. A record that cannot be forgotten now ends by itself.
+    pub async fn release(&self, session: SessionId) {
+        let shared = self.shared();
+        shared.sessions.remove(&session);
+        let Ok(permit) = shared.permitted() else { return };
+        let arguments = vec![number(permit.number.0.into())];
+        let keys = vec![keys::session(session)];
+        let _ = shared.run(RedisOperation::SessionRelease, &permit, &script::SESSION_RELEASE, keys, arguments).await;
+    }
+
+    /// Tells all other nodes that an account was switched off.
+    pub async fn account_disabled(&self, user: UserId) {
+        let _ = self.shared().say(&Topic::AllNodes, Said::AccountDisabled { user }).await;
+    }
+
+    fn shared(&self) -> &Shared {
+        self.handle.shared()
+    }
+}
+
+/// Keeps the records of this node's sessions alive, for ever.
+pub(super) async fn keep_alive(shared: &Shared, connection: &Connection) {
+    let mut ticks = tokio::time::interval(shared.config.session_ttl / 4);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let sessions: Vec<SessionId> = shared.sessions.iter().map(|session| *session).collect();
+        for sessions in sessions.chunks(AT_ONCE) {
+            let keeping = keep(connection, sessions, shared.config.session_ttl);
+            let Ok(kept) = shared.single(RedisOperation::SessionKeep, keeping).await else { break };
+            let is_lost = |(session, kept): (&SessionId, &bool)| !kept && shared.sessions.contains(session);
+            if sessions.iter().zip(&kept).any(is_lost) {
+                shared.notify_of_session(SessionNotice::Reconnected);
+            }
+        }
+    }
+}
+
+/// Which of them there are still.
+async fn keep(connection: &Connection, sessions: &[SessionId], ttl: Duration) -> Result<Vec<bool>, fred::error::Error> {
+    let pipeline = connection.client().pipeline();
+    let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+    for session in sessions {
+        let () = pipeline.pexpire(keys::session(*session), ttl, None).await?;
+    }
+    pipeline.all().await
+}
+
+fn read_claimed(mut answer: Answer) -> Result<(NodeNumber, antiphon_core::gateway::UserView, Vec<Place>), Unreadable> {
+    let from = NodeNumber(u32::try_from(answer.number()?).unwrap_or_default());
+    let SessionBody { user, places } = decode(&answer.bytes()?)?;
+    Ok((from, user, places.into_iter().map(Into::into).collect()))
+}
+
+/// Each followed by a space, so that none can be found across two.
+fn hexes(tokens: &TokenHashes) -> String {
+    [Some(&tokens.current), tokens.before.as_ref()].into_iter().flatten().map(|token| hex(token) + " ").collect()
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,168 @@
+//! A node, as these tests use it.
+
+use std::{sync::Arc, time::Duration};
+
+use antiphon::cluster::{
+    entry::{Entry, Joined, Leave, Member, NewMember, Notice},
+    redis::{RedisCluster, RedisConfig, RedisMembership, RedisRecords},
+    registry::{ClusterView, Load, NodeRecord, NodeState, Registry, SharedState},
+    sessions::SessionNotice,
+};
+use antiphon_core::{
+    gateway::{LeaveReason, MediaTransport, Role, ServerMessage, UserView},
+    ids::{ChannelId, NodeId, NodeNumber, SessionId, StreamId, UserId},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use uuid::Uuid;
+
+/// Only a failing test waits this long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const CHANNEL: ChannelId = ChannelId(Uuid::from_u128(0xC0));
+
+pub struct Node {
+    pub registry: Registry,
+    pub membership: RedisMembership,
+    pub notices: mpsc::Receiver<Notice>,
+    pub records: RedisRecords,
+    pub session_notices: mpsc::Receiver<SessionNotice>,
+    pub view: watch::Receiver<Arc<ClusterView>>,
+}
+
+/// Short times, so that tests are.
+pub fn config(url: &str) -> RedisConfig {
+    RedisConfig {
+        lease_ttl: Duration::from_millis(1_500),
+        renew_every: Duration::from_millis(250),
+        probe_every: Duration::from_millis(250),
+        sweep_grace: Duration::from_millis(500),
+        ..RedisConfig::new(url)
+    }
+}
+
+pub fn record(name: &str) -> NodeRecord {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    NodeRecord {
+        node_id: NodeId(name.to_owned()),
+        number: NodeNumber(0),
+        started_at_us: u64::try_from(since.as_micros()).expect("before the year 500000"),
+        http_url: format!("http://{name}"),
+        relay: ([127, 0, 0, 1], 3003).into(),
+        workers: 2,
+        relay_versions: (1, 1),
+        capacity: 200,
+        state: NodeState::Serving,
+        load: Load::default(),
+        release: "test".to_owned(),
+    }
+}
+
+impl Node {
+    pub async fn start(url: &str, name: &str) -> Self {
+        Self::start_with(config(url), name).await
+    }
+
+    pub async fn start_with(config: RedisConfig, name: &str) -> Self {
+        let cluster = RedisCluster::start(config, record(name)).await.expect("the node takes its place");
+        let registry = Registry::Redis(cluster.registry);
+        Self {
+            view: registry.view(),
+            registry,
+            membership: cluster.membership,
+            notices: cluster.notices,
+            records: cluster.records,
+            session_notices: cluster.session_notices,
+        }
+    }
+
+    /// Waits until the node sees the cluster so.
+    pub async fn sees(&mut self, what: impl Fn(&ClusterView) -> bool) {
+        let is_seen = timeout(PATIENCE, self.view.wait_for(|view| what(view))).await.is_ok();
+        if !is_seen {
+            panic!("the node sees {:?}", self.view.borrow());
+        }
+    }
+
+    pub async fn sees_nodes(&mut self, count: usize) {
+        self.sees(|view| view.nodes.len() == count).await;
+    }
+
+    pub async fn is_up(&mut self) {
+        self.sees(|view| view.shared == SharedState::Up).await;
+    }
+
+    pub async fn is_away(&mut self) {
+        self.sees(|view| matches!(view.shared, SharedState::Away { .. })).await;
+    }
+
+    pub async fn join(&self, who: u128) -> Joined {
+        self.membership.join(CHANNEL, 100, new(who), None).await.expect("joins")
+    }
+
+    /// The next notice.
+    pub async fn notice(&mut self) -> Notice {
+        timeout(PATIENCE, self.notices.recv()).await.expect("a notice comes").expect("the node lives")
+    }
+
+    /// The next entry; other notices are passed over.
+    pub async fn entry(&mut self) -> Entry {
+        loop {
+            if let Notice::Entry { entry, .. } = self.notice().await {
+                return entry;
+            }
+        }
+    }
+
+    /// Waits until it hears that it is connected again.
+    pub async fn reconnected(&mut self) {
+        while self.notice().await != Notice::Reconnected {}
+    }
+
+    pub async fn members(&self) -> Vec<Member> {
+        let snapshot = self.membership.snapshot(CHANNEL, None).await.expect("available");
+        snapshot.map_or(Vec::new(), |snapshot| snapshot.members)
+    }
+}
+
+pub fn user(number: u128) -> UserView {
+    UserView {
+        id: UserId(Uuid::from_u128(number)),
+        username: format!("user{number}"),
+        display_name: format!("Üser {number}"),
+        role: Role::User,
+        is_active: true,
+        is_guest: false,
+        created_at: "2026-01-01T00:00:00Z".to_owned(),
+    }
+}
+
+pub fn id(number: u128) -> UserId {
+    UserId(Uuid::from_u128(number))
+}
+
+pub fn session(number: u128) -> SessionId {
+    SessionId(Uuid::from_u128(number))
+}
+
+/// A newcomer whose user, session and stream have one number.
+pub fn new(number: u128) -> NewMember {
+    let stream = StreamId(u32::MAX - u32::try_from(number).expect("small"));
+    NewMember { user: user(number), session: session(number), stream, media: MediaTransport::Udp }
+}
+
+pub fn leave(number: u128) -> Leave {
+    Leave::own(id(number), Some(session(number)), LeaveReason::Left)
+}
+
+/// What an entry says, in short.
+pub fn said(entry: &Entry) -> (&'static str, u128) {
+    match &*entry.event {
+        ServerMessage::UserJoined(joined) => ("joined", joined.user_id.0.as_u128()),
+        ServerMessage::UserLeft(left) => ("left", left.user_id.0.as_u128()),
+        ServerMessage::VoiceStateChanged(changed) => ("voice", changed.user_id.0.as_u128()),
+        other => panic!("{other:?} is no entry of a journal"),
+    }
+}
