@@ -12,6 +12,7 @@ pub mod e_model;
 pub mod engine;
 pub mod gateway;
 pub mod ids;
+pub mod interarrival;
 pub mod jitter;
 pub mod journal;
 pub mod netsim;

@@ -3,12 +3,13 @@
 use super::{
     Counter, GatewayFrame,
     bundle::FRAME_BYTES_MAX,
-    pace::{FrameRate, Jitter},
+    pace::FrameRate,
     sequence::{Order, SequenceWindow},
 };
 use crate::{
     clock::Micros,
     ids::StreamId,
+    interarrival::InterarrivalJitter,
     opus_packet::{USUAL_SAMPLES, duration_samples},
     speech::{
         select::Loudness,
@@ -45,7 +46,7 @@ pub(super) struct Voice {
     rate: FrameRate,
     last: Option<LastFrame>,
     last_silence: Option<Micros>,
-    pub(super) jitter: Jitter,
+    pub(super) jitter: InterarrivalJitter,
     pub(super) loudness: Loudness,
     pub(super) spurt: Spurt,
     /// What the control plane was last told of the spurt.
