@@ -88,6 +88,11 @@ impl Stream {
     }
 }
 
+/// Whether numbers missing before a frame say nothing: the node keeps some back on purpose (docs/protocol.md, 2.3).
+fn gap_is_no_loss(header: &FrameHeader) -> bool {
+    matches!(header.kind(), Some(FrameKind::AudioStart | FrameKind::Silence))
+}
+
 /// Whether more is to follow at once.
 fn continues(header: &FrameHeader) -> bool {
     matches!(header.kind(), Some(FrameKind::Audio | FrameKind::AudioStart))
@@ -122,8 +127,9 @@ impl Reception {
         self.counters.fresh += 1;
         if ahead > 0 {
             stream.measure_jitter(now, header, ahead == 1 && stream.in_spurt && continues(header));
-            self.counters.lost += ahead.unsigned_abs() - 1;
-            stream.expected += ahead;
+            let missing = if gap_is_no_loss(header) { 0 } else { ahead - 1 };
+            self.counters.lost += missing.unsigned_abs();
+            stream.expected += missing + 1;
             stream.newest = sequence;
             stream.in_spurt = continues(header);
         } else {
@@ -242,6 +248,24 @@ mod tests {
         assert!(!reception.stalled(at(501)), "whoever spoke is gone");
         reception.heard(at(502), &frame(1, FrameKind::AudioStop));
         assert!(!reception.stalled(at(520)));
+    }
+
+    #[test]
+    fn what_the_node_kept_back_is_no_loss() {
+        let mut reception = Reception::default();
+        for (index, (sequence, kind)) in
+            [(0, FrameKind::Audio), (9, FrameKind::AudioStart), (10, FrameKind::Audio), (30, FrameKind::Silence)]
+                .into_iter()
+                .enumerate()
+        {
+            reception.heard(at(index as u64), &frame(sequence, kind));
+        }
+        assert_eq!(reception.counters(), ReceptionCounters { fresh: 4, duplicates: 0, lost: 0 });
+        let mut blocks = Vec::new();
+        reception.report(at(4), None, &mut blocks);
+        assert_eq!((blocks[0].received, blocks[0].lost_fraction), (4, 0));
+        reception.heard(at(5), &frame(33, FrameKind::Audio));
+        assert_eq!(reception.counters().lost, 2);
     }
 
     #[test]
