@@ -4,9 +4,12 @@
 
 pub mod api;
 pub mod auth;
+pub mod client_address;
 pub mod cluster;
 pub mod error;
 pub mod gateway;
+#[cfg(test)]
+mod layers;
 pub mod media;
 mod random;
 pub mod rates;

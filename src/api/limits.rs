@@ -4,8 +4,8 @@ use std::{hash::Hash, net::IpAddr};
 
 use antiphon_core::ids::UserId;
 
-use super::client_address::ClientAddress;
 use crate::{
+    client_address::ClientAddress,
     error::AppError,
     rates::Rates,
     telemetry::metrics::{RateLimit, metrics},

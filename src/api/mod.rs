@@ -10,7 +10,6 @@ mod accounts;
 mod answer;
 mod audio;
 mod channels;
-pub mod client_address;
 mod document;
 pub mod error;
 mod extract;

@@ -15,10 +15,13 @@ use axum::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{Api, client_address::ClientAddress, error::ApiError, serve::Peer};
-use crate::telemetry::{
-    logs::MaskedAddress,
-    metrics::{Area, Method, StatusClass, metrics},
+use super::{Api, error::ApiError, serve::Peer};
+use crate::{
+    client_address::ClientAddress,
+    telemetry::{
+        logs::MaskedAddress,
+        metrics::{Area, Method, StatusClass, metrics},
+    },
 };
 
 /// The header that carries a request's id, both ways.

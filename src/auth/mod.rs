@@ -4,6 +4,7 @@
 //! buys the next pair. The database, not the token, says what an account may do now: a role taken away or an account
 //! switched off counts at once.
 
+mod bearer;
 mod guessing;
 mod jwks;
 mod password;
@@ -19,6 +20,7 @@ use aws_lc_rs::digest;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+pub use bearer::bearer_token;
 pub use guessing::GuessingLimits;
 
 use crate::{

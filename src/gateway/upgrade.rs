@@ -6,7 +6,7 @@ use antiphon_core::gateway::{Encoding, ErrorCode, MSGPACK_SUBPROTOCOL, UserView}
 use axum::{
     Router,
     extract::{Query, Request, State},
-    http::{HeaderMap, header, request::Parts, uri::Authority},
+    http::{header, request::Parts, uri::Authority},
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -18,10 +18,7 @@ use super::{
     connection::{Arrival, run},
     socket::{Handshake, has_token},
 };
-use crate::{
-    api::{client_address::ClientAddress, error::ApiError},
-    error::AppError,
-};
+use crate::{auth::bearer_token, client_address::ClientAddress, error::AppError};
 
 /// When to try again where a node takes no more connections.
 const RETRY_AFTER_S: u64 = 1;
@@ -58,7 +55,7 @@ async fn upgrade(State(gateway): State<Gateway>, request: Request) -> Response {
             tokio::spawn(connection.instrument(span));
             response
         }
-        Err(error) => ApiError::from(error).into_response(),
+        Err(error) => error.into_response(),
     }
 }
 
@@ -90,23 +87,13 @@ struct Parameters {
 
 /// Who the token on connecting stands for, if there is one.
 async fn identify(gateway: &Gateway, request: &Parts) -> Result<Option<UserView>, AppError> {
-    let from_header = bearer(&request.headers)?;
+    let from_header = bearer_token(&request.headers)?.map(str::to_owned);
     let parameters = Query::<Parameters>::try_from_uri(&request.uri);
     let from_query = parameters.ok().and_then(|Query(parameters)| parameters.token);
     match from_header.or(from_query) {
         Some(token) => Ok(Some(gateway.auth().authenticate(&token).await?.user)),
         None => Ok(None),
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Result<Option<String>, AppError> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let token = value.to_str().ok().and_then(|text| {
-        let (scheme, token) = text.split_once(' ')?;
-        (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| token.trim().to_owned())
-    });
-    let wrong = || AppError::new(ErrorCode::Unauthenticated, "the Authorization header must read `Bearer TOKEN`");
-    token.map(Some).ok_or_else(wrong)
 }
 
 fn client_address(request: &Parts) -> Result<IpAddr, AppError> {
