@@ -11,6 +11,7 @@ pub mod gateway;
 #[cfg(test)]
 mod layers;
 pub mod media;
+pub mod origins;
 mod random;
 pub mod rates;
 pub mod rooms;
