@@ -17,6 +17,7 @@ mod gateway_entry;
 pub mod health;
 mod invites;
 pub mod limits;
+mod lingering;
 mod members;
 mod observe;
 mod page;
@@ -51,8 +52,8 @@ use crate::{
     auth::Auth,
     gateway::Gateway,
     media::Media,
-    rooms::directory::Directory,
     origins::Origins,
+    rooms::directory::Directory,
     settings::Settings,
     store::Store,
     telemetry::{
