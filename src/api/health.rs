@@ -44,6 +44,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A check's result is good for this long, so that asking often costs the database nothing.
 const CHECK_TTL: Duration = Duration::from_secs(1);
 
+/// Where the figures are.
+pub(super) const DETAILED_PATH: &str = "/health/detailed";
+
 /// A load balancer that is turned away may ask again soon.
 const RETRY_AFTER_S: u64 = 1;
 
