@@ -347,8 +347,14 @@ async fn members_come_change_and_go(Context { store, .. }: Context) {
     let priority = Membership { priority: true, ..MODERATOR };
     store.set_membership(general.id, berta.id, priority).await.expect("works");
     assert_eq!(store.membership(general.id, berta.id).await, Ok(Some(priority)));
-    let all = store.memberships(general.id).await.expect("works");
-    assert_eq!(all, [(anna, OWNER), (berta.clone(), priority), (clara, MODERATOR)], "in the order they came");
+    let all = store.memberships(general.id, 100, 0).await.expect("works");
+    let expected = [(anna, OWNER), (berta.clone(), priority), (clara, MODERATOR)];
+    assert_eq!(all, expected, "in the order they came");
+    for (limit, offset, part) in [(2, 0, 0..2), (2, 2, 2..3), (1, 1, 1..2), (2, 3, 3..3), (2, u32::MAX, 3..3)] {
+        assert_eq!(store.memberships(general.id, limit, offset).await.expect("works"), all[part], "{limit} {offset}");
+    }
+    let ids = store.member_ids(general.id).await.expect("works");
+    assert_eq!(ids, all.iter().map(|(user, _)| user.id).collect());
     assert_eq!(store.remove_membership(general.id, berta.id).await, Ok(true));
     assert_eq!(store.remove_membership(general.id, berta.id).await, Ok(false));
     assert_eq!(store.membership(general.id, berta.id).await, Ok(None));
@@ -387,7 +393,7 @@ async fn of_many_hand_overs_at_once_one_lasts(Context { store, .. }: Context) {
         async move { store.set_membership(general.id, user, OWNER).await }
     });
     assert!(results.await.iter().all(Result::is_ok));
-    let members = store.memberships(general.id).await.expect("works");
+    let members = store.memberships(general.id, 100, 0).await.expect("works");
     let owners: Vec<_> = members.iter().filter(|(_, membership)| membership.role == ChannelRole::Owner).collect();
     assert_eq!(owners.len(), 1, "{owners:?}");
     assert_eq!(store.channel(general.id).await.expect("works").expect("exists").owner, owners[0].0.id);
@@ -448,7 +454,7 @@ async fn a_one_use_invite_lets_exactly_one_in(Context { store, .. }: Context) {
         async move { store.redeem_invite(&code, user, start()).await.expect("the database works") }
     });
     assert_eq!(results.await.into_iter().flatten().collect::<Vec<_>>(), [general.id]);
-    assert_eq!(store.memberships(general.id).await.expect("works").len(), 2, "the owner and one more");
+    assert_eq!(store.memberships(general.id, 100, 0).await.expect("works").len(), 2, "the owner and one more");
     assert_eq!(store.invite(&code, start()).await, Ok(None));
 }
 

@@ -76,6 +76,24 @@ pub struct DirectoryMember {
     pub voice: Option<MemberView>,
 }
 
+/// The most entries of one page, and as many as there are where none are asked for.
+pub const PAGE_MAX: u32 = 1_000;
+
+/// A part of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many entries, 1 to [`PAGE_MAX`].
+    pub limit: u32,
+    /// After the first so many.
+    pub offset: u32,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { limit: PAGE_MAX, offset: 0 }
+    }
+}
+
 /// Channels, as the API offers them.
 #[derive(Clone)]
 pub struct Directory {
@@ -180,26 +198,34 @@ impl Directory {
         Ok(self.rooms.traffic(id).await)
     }
 
-    /// Everyone who belongs to the channel or is in its voice.
+    /// A page of those who belong to the channel, followed by those who are only in its voice.
     ///
     /// # Errors
     ///
-    /// As [`Directory::channel`].
-    pub async fn members(&self, caller: &UserView, id: ChannelId) -> Result<Vec<DirectoryMember>> {
+    /// As [`Directory::channel`]; `INVALID_INPUT` for a page of no size or too large a one.
+    pub async fn members(&self, caller: &UserView, id: ChannelId, page: Page) -> Result<Vec<DirectoryMember>> {
+        let Page { limit, offset } = page;
+        check((1..=PAGE_MAX).contains(&limit), || format!("limit must be from 1 to {PAGE_MAX}, not {limit}"))?;
         self.enter(caller, id).await?;
         // In the order of their ids, which is that of their age.
         let voices = self.rooms.members(id).await.into_iter().map(|voice| (voice.user_id, voice));
         let mut voices: BTreeMap<UserId, MemberView> = voices.collect();
         let mut members: Vec<DirectoryMember> = Vec::new();
-        for (user, membership) in self.store.memberships(id).await? {
+        for (user, membership) in self.store.memberships(id, limit, offset).await? {
             let voice = voices.remove(&user.id);
             members.push(DirectoryMember { user: user.view(), membership: Some(membership), voice });
         }
-        members.extend(voices.into_values().map(|voice| DirectoryMember {
-            user: voice.user.clone(),
-            membership: None,
-            voice: Some(voice),
-        }));
+        let room_left = as_count(limit).saturating_sub(members.len());
+        if room_left > 0 && !voices.is_empty() {
+            let belong = self.store.member_ids(id).await?;
+            let strangers = voices.into_values().filter(|voice| !belong.contains(&voice.user_id));
+            let others = strangers.map(|voice| DirectoryMember {
+                user: voice.user.clone(),
+                membership: None,
+                voice: Some(voice),
+            });
+            members.extend(others.skip(as_count(offset).saturating_sub(belong.len())).take(room_left));
+        }
         Ok(members)
     }
 
@@ -417,6 +443,10 @@ impl Scene {
             Decision::Denied(reason) => Err(AppError::new(ErrorCode::PermissionDenied, reason)),
         }
     }
+}
+
+fn as_count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn no_such_channel() -> AppError {
