@@ -151,7 +151,8 @@ impl Directory {
         Ok(self.view(&self.enter(caller, id).await?.channel))
     }
 
-    /// Changes a channel. Nobody in voice is removed, also when `max_users` falls below their number.
+    /// Changes a channel. Nobody in voice is removed when `max_users` falls below their number; of one that is made
+    /// private those are to whom it no longer exists.
     ///
     /// # Errors
     ///
@@ -168,10 +169,30 @@ impl Directory {
             max_speakers: change.max_speakers.map(|count| self.checked_max_speakers(count)).transpose()?,
             is_private: change.is_private,
         };
+        let change_to_private = change.is_private;
         let changed = self.store.update_channel(id, change).await?.ok_or_else(no_such_channel)?;
-        let view = self.view(&changed);
-        self.rooms.channel_changed(changed).await;
-        Ok(view)
+        let is_private = changed.is_private;
+        self.rooms.channel_changed(changed.clone()).await;
+        // Also when it was private before: whoever made it so may have failed half-way.
+        if change_to_private == Some(true) && is_private {
+            self.remove_strangers(caller, id).await?;
+        }
+        Ok(self.view(&changed))
+    }
+
+    /// Removes from the voice of a private channel whoever could not enter it. A join that was decided while it was
+    /// public is decided anew once the rooms know of the change, so that nobody is missed.
+    async fn remove_strangers(&self, caller: &UserView, id: ChannelId) -> Result<()> {
+        for voice in self.rooms.members(id).await {
+            // Guests whose account is gone are strangers, too.
+            let role = self.store.user(voice.user_id).await?.map_or(Role::User, |user| user.role);
+            let standing = self.standing(&UserView { role, ..voice.user }, id).await?;
+            if decide(&standing, true, Action::Join) != Decision::Allowed {
+                let message = Some("the channel is private now, and you are no member of it".to_owned());
+                self.rooms.kick(id, voice.user_id, caller.id, message).await;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes a channel with all that is in it; those in voice are removed.

@@ -267,6 +267,50 @@ async fn changes_of_a_channel_hold_at_once() {
     .await;
 }
 
+#[tokio::test]
+async fn a_channel_made_private_keeps_only_those_who_may_enter() {
+    run(Database::Sqlite, as_configured, async |nobody: &Client| {
+        let admin = nobody.register("admin").await;
+        let (anna, ben, clara) =
+            (nobody.register("anna").await, nobody.register("ben").await, nobody.guest("clara").await);
+        let id = anna.channel("General", false).await;
+        let path = format!("/api/channels/{id}");
+        anna.put(&format!("{path}/members/{}", ben.id()), json!({})).await.expect(200);
+        let mut talkers = Vec::new();
+        for account in [&admin, &anna, &ben, &clara] {
+            let talker = Talker::connect(account).await;
+            talker.join(&id).await.expect("there is room");
+            talkers.push(talker);
+        }
+        let mut clara_talks = talkers.pop().expect("clara");
+        // Only what changes it to private removes anybody.
+        anna.put(&path, json!({"max_users": 20})).await.expect(200);
+        assert_eq!(anna.get(&path).await.expect(200)["data"]["current_users"], 4);
+
+        let answer = anna.put(&path, json!({"is_private": true})).await.expect(200);
+        assert_eq!(answer["data"]["current_users"], 3, "the answer counts those who are left");
+        let (reason, by, message) = clara_talks.expect_removal().await;
+        assert_eq!((reason, by), (LeaveReason::Kicked, Some(anna.id().to_owned())));
+        assert!(message.expect("says why").contains("private"));
+        refused(clara_talks.join(&id).await, ErrorCode::ChannelNotFound);
+        let listed = anna.get(&format!("{path}/members")).await.expect(200)["data"].clone();
+        let in_voice = listed.as_array().expect("members").iter().filter(|entry| !entry["voice"].is_null());
+        let mut in_voice: Vec<&str> = in_voice.map(|entry| entry["user_id"].as_str().expect("an id")).collect();
+        let mut allowed = [admin.id(), anna.id(), ben.id()];
+        in_voice.sort_unstable();
+        allowed.sort_unstable();
+        assert_eq!(in_voice, allowed);
+        // Those in voice come after the members, on whatever page.
+        let last = anna.get(&format!("{path}/members?limit=1&offset=2")).await.expect(200)["data"].clone();
+        assert_eq!((&last[0]["user_id"], &last[0]["role"]), (&json!(admin.id()), &Value::Null));
+        for talker in talkers {
+            talker.voice.close().await;
+        }
+        clara_talks.voice.close().await;
+    })
+    .await;
+}
+
 #[track_caller]
 fn refused(outcome: Result<(), ClientError>, code: ErrorCode) {
     match outcome {
