@@ -216,6 +216,8 @@ impl Rooms {
         };
         room.live_mut().members.insert(member.stream, local);
         link
+            sounding: false,
+            announced: None,
     }
 
     /// Joining a channel that the session is in already: the same answer anew, as things are now.

@@ -72,12 +72,17 @@ pub struct RoomsConfig {
     /// Audio channels of a stream whose speaker names no count, 1 or 2.
     pub channels: u8,
     /// How long a resumed session's old UDP session works when the new one is not bound.
+    /// How long an announced talk spurt lasts when no sound follows.
+    pub announced_for: Duration,
     pub old_udp_grace: Duration,
     /// What is kept of each channel.
     pub membership: MembershipConfig,
 }
 
 impl Default for RoomsConfig {
+/// Long enough for a device that is slow to open, short enough that nobody seems to speak who went away.
+const ANNOUNCED_FOR: Duration = Duration::from_secs(5);
+
     fn default() -> Self {
         Self {
             advertise: Vec::new(),
@@ -85,6 +90,7 @@ impl Default for RoomsConfig {
             channels_per_session: 16,
             channels: 2,
             old_udp_grace: Duration::from_secs(5),
+            announced_for: ANNOUNCED_FOR,
             membership: MembershipConfig::default(),
         }
     }

@@ -9,6 +9,7 @@ use antiphon_core::{
     quality::QualityAdvisor,
 };
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::task::AbortHandle;
 
 use super::{
     keys::Group,
@@ -62,6 +63,10 @@ pub(super) struct LocalMember {
     pub(super) switches: Switches,
     /// In a talk spurt, as the others were told.
     pub(super) speaking: bool,
+    /// In a talk spurt, as the media worker hears it.
+    pub(super) sounding: bool,
+    /// Ends an announced spurt that stays without sound.
+    pub(super) announced: Option<AbortHandle>,
     pub(super) advisor: QualityAdvisor,
 }
 
