@@ -19,6 +19,7 @@ mod moderation;
 mod outlet;
 mod presence;
 mod quality;
+mod reports;
 mod resume;
 mod room;
 mod setup;
@@ -71,26 +72,26 @@ pub struct RoomsConfig {
     pub channels_per_session: usize,
     /// Audio channels of a stream whose speaker names no count, 1 or 2.
     pub channels: u8,
-    /// How long a resumed session's old UDP session works when the new one is not bound.
     /// How long an announced talk spurt lasts when no sound follows.
     pub announced_for: Duration,
+    /// How long a resumed session's old UDP session works when the new one is not bound.
     pub old_udp_grace: Duration,
     /// What is kept of each channel.
     pub membership: MembershipConfig,
 }
 
-impl Default for RoomsConfig {
 /// Long enough for a device that is slow to open, short enough that nobody seems to speak who went away.
 const ANNOUNCED_FOR: Duration = Duration::from_secs(5);
 
+impl Default for RoomsConfig {
     fn default() -> Self {
         Self {
             advertise: Vec::new(),
             ping_ms: 5_000,
             channels_per_session: 16,
             channels: 2,
-            old_udp_grace: Duration::from_secs(5),
             announced_for: ANNOUNCED_FOR,
+            old_udp_grace: Duration::from_secs(5),
             membership: MembershipConfig::default(),
         }
     }
