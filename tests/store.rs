@@ -31,6 +31,7 @@ on_both!(
     a_channel_has_one_owner,
     of_many_hand_overs_at_once_one_lasts,
     bans_end_membership_and_end_themselves,
+    a_moderators_mute_is_kept,
     invites_make_members,
     a_one_use_invite_lets_exactly_one_in,
     one_user_at_once_uses_an_invite_once,
@@ -419,6 +420,28 @@ async fn bans_end_membership_and_end_themselves(Context { store, .. }: Context) 
     assert_eq!(store.remove_ban(general.id, berta.id).await, Ok(true));
     assert_eq!(store.remove_ban(general.id, berta.id).await, Ok(false));
     assert_eq!(store.active_ban(general.id, berta.id, start()).await, Ok(None));
+}
+
+async fn a_moderators_mute_is_kept(Context { store, url }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    let (general, lobby) = (channel(&store, "General", &anna).await, channel(&store, "Lobby", &anna).await);
+    assert_eq!(store.server_muted_by(general.id, berta.id).await, Ok(None));
+    store.set_server_mute(general.id, berta.id, anna.id).await.expect("works");
+    store.set_server_mute(general.id, berta.id, berta.id).await.expect("muted already");
+    store.set_server_mute(lobby.id, berta.id, anna.id).await.expect("works");
+    let again = open(&url).await;
+    assert_eq!(again.server_muted_by(general.id, berta.id).await, Ok(Some(anna.id)));
+    assert_eq!(again.server_muted_by(general.id, anna.id).await, Ok(None));
+    again.close().await;
+    assert_eq!(store.remove_server_mute(general.id, berta.id).await, Ok(true));
+    assert_eq!(store.remove_server_mute(general.id, berta.id).await, Ok(false));
+    assert_eq!(store.server_muted_by(general.id, berta.id).await, Ok(None));
+    assert_eq!(store.server_muted_by(lobby.id, berta.id).await, Ok(Some(anna.id)), "elsewhere it stays");
+    assert_eq!(store.delete_channel(lobby.id).await, Ok(true));
+    assert_eq!(store.server_muted_by(lobby.id, berta.id).await, Ok(None), "it went with its channel");
+    let nobody = UserId(Uuid::now_v7());
+    assert_eq!(store.set_server_mute(general.id, nobody, anna.id).await, Err(StoreError::Missing));
+    assert_eq!(store.set_server_mute(lobby.id, berta.id, anna.id).await, Err(StoreError::Missing));
 }
 
 async fn invites_make_members(Context { store, .. }: Context) {

@@ -16,7 +16,9 @@ use time::{Duration, OffsetDateTime};
 use super::{ChannelStats, Rooms};
 use crate::{
     error::AppError,
-    store::{Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, Store, User, check_name},
+    store::{
+        Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, Store, StoreError, User, check_name,
+    },
 };
 
 /// Numbers that channels must keep to.
@@ -351,13 +353,22 @@ impl Directory {
         Err(AppError::new(ErrorCode::NotFound, "this user is not banned from the channel"))
     }
 
-    /// Mutes or unmutes somebody for everyone, also when they leave and come back.
+    /// Mutes or unmutes somebody for everyone, also when they leave and come back, and when the server starts anew.
     ///
     /// # Errors
     ///
     /// As [`Directory::ban`].
     pub async fn mute(&self, caller: &UserView, id: ChannelId, user: UserId, muted: bool) -> Result<()> {
         self.enter(caller, id).await?.require(Action::Mute(&self.target(id, user).await?))?;
+        if muted {
+            match self.store.set_server_mute(id, user, caller.id).await {
+                // A guest whose account is gone cannot come back: what holds while they are in voice is enough.
+                Err(StoreError::Missing) if self.store.channel(id).await?.is_some() => {}
+                stored => stored?,
+            }
+        } else {
+            self.store.remove_server_mute(id, user).await?;
+        }
         self.rooms.set_server_mute(id, user, muted, caller.id).await;
         Ok(())
     }

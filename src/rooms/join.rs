@@ -107,7 +107,11 @@ impl Rooms {
         request: &JoinChannel,
         request_id: &Option<RequestId>,
     ) -> Result<(), AppError> {
-        let Admission { channel, priority, .. } = admission;
+        let Admission { channel, priority, muted_by, .. } = admission;
+        if let Some(by) = muted_by {
+            // What is known of members may have begun anew since; the database remembers.
+            self.apply_server_mute(room, presence.user.id, true, by).await;
+        }
         let joined = self.take_place(presence, room, channel.max_users, request.media).await?;
         if *turn == Turn::New {
             let open = Command::OpenChannel { channel: room.id, max_speakers: channel.max_speakers };
@@ -212,12 +216,12 @@ impl Rooms {
             udp,
             switches,
             speaking: false,
+            sounding: false,
+            announced: None,
             advisor: QualityAdvisor::new(bitrate(channels)),
         };
         room.live_mut().members.insert(member.stream, local);
         link
-            sounding: false,
-            announced: None,
     }
 
     /// Joining a channel that the session is in already: the same answer anew, as things are now.

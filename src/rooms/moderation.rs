@@ -46,16 +46,23 @@ impl Rooms {
         true
     }
 
-    /// Mutes or unmutes somebody in a channel for everyone; it holds when they leave and come back. False when it was
-    /// so already.
+    /// Mutes or unmutes somebody in a channel for everyone, after it was stored; it holds when they leave and come back.
+    /// False when it was so already.
     pub async fn set_server_mute(&self, channel: ChannelId, target: UserId, muted: bool, by: UserId) -> bool {
+        self.inner.changes.fetch_add(1, Ordering::AcqRel);
         let (room, mut turn) = self.turn_of_new(channel).await;
-        let set = self.inner.membership.set_server_mute(channel, target, muted, by).await;
+        let changed = self.apply_server_mute(&room, target, muted, by).await;
+        self.close_if_empty(&room, &mut turn).await;
+        changed
+    }
+
+    /// The same within the room's turn.
+    pub(super) async fn apply_server_mute(&self, room: &Room, target: UserId, muted: bool, by: UserId) -> bool {
+        let set = self.inner.membership.set_server_mute(room.id, target, muted, by).await;
         if let Some(Some((member, event))) = &set {
-            self.set_switches(&room, member.stream, |switches| switches.server_muted = muted).await;
+            self.set_switches(room, member.stream, |switches| switches.server_muted = muted).await;
             room.broadcast(&Shared::event(event), None);
         }
-        self.close_if_empty(&room, &mut turn).await;
         set.is_some()
     }
 

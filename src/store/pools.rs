@@ -235,8 +235,8 @@ macro_rules! migrations {
     };
 }
 
-const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels");
-const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels");
+const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels", 2 "0002_server_mutes");
+const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes");
 
 fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {

@@ -13,9 +13,17 @@ use antiphon_loadtest::{
     gateway::{GatewayConfig, Identity},
 };
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::timeout,
+};
 
-use crate::{Database, client::Client, run};
+use crate::{
+    Database,
+    client::{Client, PASSWORD},
+    run, run_on,
+    support::databases::TestDatabase,
+};
 
 /// What arrives at all arrives within this time.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -265,6 +273,44 @@ async fn changes_of_a_channel_hold_at_once() {
         guest.voice.close().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_mute_survives_a_restart() {
+    for database in [TestDatabase::sqlite(), TestDatabase::postgres().await] {
+        let kept = Mutex::new((String::new(), String::new()));
+        run_on(&database, as_configured, async |nobody: &Client| {
+            let (anna, ben) = (nobody.register("anna").await, nobody.register("ben").await);
+            let id = anna.channel("General", false).await;
+            anna.post(&format!("/api/channels/{id}/mute"), json!({"user_id": ben.id(), "muted": true}))
+                .await
+                .expect(200);
+            *kept.lock().await = (id, ben.id().to_owned());
+        })
+        .await;
+        let (id, ben_id) = kept.lock().await.clone();
+        for muted in [true, false] {
+            run_on(&database, as_configured, async |nobody: &Client| {
+                let (anna, ben) = (logged_in(nobody, "anna").await, logged_in(nobody, "ben").await);
+                let talker = Talker::connect(&ben).await;
+                talker.join(&id).await.expect("there is room");
+                let members = anna.get(&format!("/api/channels/{id}/members")).await.expect(200)["data"].clone();
+                let in_voice = members.as_array().expect("members").iter().find(|entry| entry["user_id"] == ben_id);
+                assert_eq!(in_voice.expect("ben is in")["voice"]["server_muted"], muted);
+                let lift = json!({"user_id": ben_id, "muted": false});
+                anna.post(&format!("/api/channels/{id}/mute"), lift).await.expect(200);
+                talker.voice.close().await;
+            })
+            .await;
+        }
+    }
+}
+
+/// An account that was registered before.
+async fn logged_in(nobody: &Client, username: &str) -> Client {
+    let credentials = json!({"username": username, "password": PASSWORD});
+    let answer = nobody.post("/api/auth/login", credentials).await.expect(200);
+    nobody.with_token(Some(answer["access_token"].as_str().expect("a token")))
 }
 
 #[tokio::test]
