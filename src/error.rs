@@ -1,6 +1,11 @@
 //! The one error that the product's operations give to a client, over HTTP or the gateway alike.
 
+mod http;
+
 use antiphon_core::gateway::ErrorCode;
+
+pub use http::ErrorBody;
+pub(crate) use http::{respond, status_of};
 
 /// What a client is told: a code for programs, a sentence for people, and when to come back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

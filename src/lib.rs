@@ -7,10 +7,14 @@
 
 pub mod api;
 pub mod auth;
+pub mod client_address;
 pub mod cluster;
 pub mod error;
 pub mod gateway;
+#[cfg(test)]
+mod layers;
 pub mod media;
+pub mod origins;
 mod random;
 pub mod rates;
 pub mod rooms;

@@ -209,17 +209,7 @@ impl Server {
         background.spawn(sweep(store.clone(), rooms, gateway.clone()));
         api.health.check_store(&store).await;
         health.set_started();
-        Ok(Running {
-            settings,
-            addresses,
-            drain,
-            registry: place.registry,
-            media,
-            store,
-            stop,
-            listeners,
-            background,
-        })
+        Ok(Running { settings, addresses, drain, registry: place.registry, media, store, stop, listeners, background })
     }
 }
 

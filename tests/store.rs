@@ -31,6 +31,7 @@ on_both!(
     a_channel_has_one_owner,
     of_many_hand_overs_at_once_one_lasts,
     bans_end_membership_and_end_themselves,
+    a_moderators_mute_is_kept,
     invites_make_members,
     a_one_use_invite_lets_exactly_one_in,
     one_user_at_once_uses_an_invite_once,
@@ -347,8 +348,14 @@ async fn members_come_change_and_go(Context { store, .. }: Context) {
     let priority = Membership { priority: true, ..MODERATOR };
     store.set_membership(general.id, berta.id, priority).await.expect("works");
     assert_eq!(store.membership(general.id, berta.id).await, Ok(Some(priority)));
-    let all = store.memberships(general.id).await.expect("works");
-    assert_eq!(all, [(anna, OWNER), (berta.clone(), priority), (clara, MODERATOR)], "in the order they came");
+    let all = store.memberships(general.id, 100, 0).await.expect("works");
+    let expected = [(anna, OWNER), (berta.clone(), priority), (clara, MODERATOR)];
+    assert_eq!(all, expected, "in the order they came");
+    for (limit, offset, part) in [(2, 0, 0..2), (2, 2, 2..3), (1, 1, 1..2), (2, 3, 3..3), (2, u32::MAX, 3..3)] {
+        assert_eq!(store.memberships(general.id, limit, offset).await.expect("works"), all[part], "{limit} {offset}");
+    }
+    let ids = store.member_ids(general.id).await.expect("works");
+    assert_eq!(ids, all.iter().map(|(user, _)| user.id).collect());
     assert_eq!(store.remove_membership(general.id, berta.id).await, Ok(true));
     assert_eq!(store.remove_membership(general.id, berta.id).await, Ok(false));
     assert_eq!(store.membership(general.id, berta.id).await, Ok(None));
@@ -387,7 +394,7 @@ async fn of_many_hand_overs_at_once_one_lasts(Context { store, .. }: Context) {
         async move { store.set_membership(general.id, user, OWNER).await }
     });
     assert!(results.await.iter().all(Result::is_ok));
-    let members = store.memberships(general.id).await.expect("works");
+    let members = store.memberships(general.id, 100, 0).await.expect("works");
     let owners: Vec<_> = members.iter().filter(|(_, membership)| membership.role == ChannelRole::Owner).collect();
     assert_eq!(owners.len(), 1, "{owners:?}");
     assert_eq!(store.channel(general.id).await.expect("works").expect("exists").owner, owners[0].0.id);
@@ -413,6 +420,28 @@ async fn bans_end_membership_and_end_themselves(Context { store, .. }: Context) 
     assert_eq!(store.remove_ban(general.id, berta.id).await, Ok(true));
     assert_eq!(store.remove_ban(general.id, berta.id).await, Ok(false));
     assert_eq!(store.active_ban(general.id, berta.id, start()).await, Ok(None));
+}
+
+async fn a_moderators_mute_is_kept(Context { store, url }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    let (general, lobby) = (channel(&store, "General", &anna).await, channel(&store, "Lobby", &anna).await);
+    assert_eq!(store.server_muted_by(general.id, berta.id).await, Ok(None));
+    store.set_server_mute(general.id, berta.id, anna.id).await.expect("works");
+    store.set_server_mute(general.id, berta.id, berta.id).await.expect("muted already");
+    store.set_server_mute(lobby.id, berta.id, anna.id).await.expect("works");
+    let again = open(&url).await;
+    assert_eq!(again.server_muted_by(general.id, berta.id).await, Ok(Some(anna.id)));
+    assert_eq!(again.server_muted_by(general.id, anna.id).await, Ok(None));
+    again.close().await;
+    assert_eq!(store.remove_server_mute(general.id, berta.id).await, Ok(true));
+    assert_eq!(store.remove_server_mute(general.id, berta.id).await, Ok(false));
+    assert_eq!(store.server_muted_by(general.id, berta.id).await, Ok(None));
+    assert_eq!(store.server_muted_by(lobby.id, berta.id).await, Ok(Some(anna.id)), "elsewhere it stays");
+    assert_eq!(store.delete_channel(lobby.id).await, Ok(true));
+    assert_eq!(store.server_muted_by(lobby.id, berta.id).await, Ok(None), "it went with its channel");
+    let nobody = UserId(Uuid::now_v7());
+    assert_eq!(store.set_server_mute(general.id, nobody, anna.id).await, Err(StoreError::Missing));
+    assert_eq!(store.set_server_mute(lobby.id, berta.id, anna.id).await, Err(StoreError::Missing));
 }
 
 async fn invites_make_members(Context { store, .. }: Context) {
@@ -448,7 +477,7 @@ async fn a_one_use_invite_lets_exactly_one_in(Context { store, .. }: Context) {
         async move { store.redeem_invite(&code, user, start()).await.expect("the database works") }
     });
     assert_eq!(results.await.into_iter().flatten().collect::<Vec<_>>(), [general.id]);
-    assert_eq!(store.memberships(general.id).await.expect("works").len(), 2, "the owner and one more");
+    assert_eq!(store.memberships(general.id, 100, 0).await.expect("works").len(), 2, "the owner and one more");
     assert_eq!(store.invite(&code, start()).await, Ok(None));
 }
 

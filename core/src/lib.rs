@@ -14,6 +14,7 @@ pub mod engine;
 pub mod gateway;
 mod hash;
 pub mod ids;
+pub mod interarrival;
 pub mod jitter;
 pub mod journal;
 pub mod netsim;

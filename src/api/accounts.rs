@@ -14,12 +14,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     answer::{AccountAnswer, Answer},
-    client_address::ClientAddress,
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Body, Caller, PathOf},
 };
 use crate::{
     auth::Register,
+    client_address::ClientAddress,
     store::{DISPLAY_NAME_CHARS_MAX, check_printable},
 };
 

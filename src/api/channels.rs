@@ -157,10 +157,11 @@ struct ChannelStatsView {
     packets_sent: u64,
     /// Bytes of the frames taken and of the datagrams sent for them.
     bytes_transferred: u64,
-    /// Mean of the round trips to the node that listeners report, which is also the network's delay from mouth to ear.
+    /// The round trip to the node that listeners report, which is also the network's delay from mouth to ear: the median
+    /// of each stream's listeners, the mean over streams.
     average_latency_ms: Option<f64>,
     /// Frames lost between speakers and listeners, in percent: on the way to the node as it counts them, and on the way
-    /// from it as listeners report.
+    /// from it as listeners report (likewise their median).
     packet_loss_rate: Option<f64>,
     /// Mean interarrival jitter of speakers' frames at the node (RFC 3550).
     jitter_ms: Option<f64>,

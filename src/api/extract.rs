@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use antiphon_core::gateway::{ErrorCode, Role, UserView};
 use axum::{
-    extract::{FromRequest, FromRequestParts, Path, Request},
-    http::{HeaderMap, header, request::Parts},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{header, request::Parts},
 };
 use serde::de::DeserializeOwned;
 
-use super::{Api, client_address::ClientAddress, error::ApiError};
+use super::{Api, error::ApiError};
+use crate::{auth::bearer_token, client_address::ClientAddress};
 
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
@@ -31,6 +32,18 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Api>> for PathOf<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<Api>) -> Result<Self, ApiError> {
         let Path(value) = Path::<T>::from_request_parts(parts, state).await?;
+        Ok(Self(value))
+    }
+}
+
+/// What stands behind the `?`.
+pub(super) struct QueryOf<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Api>> for QueryOf<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<Api>) -> Result<Self, ApiError> {
+        let Query(value) = Query::<T>::from_request_parts(parts, state).await?;
         Ok(Self(value))
     }
 }
@@ -61,8 +74,8 @@ impl FromRequestParts<Arc<Api>> for Admin {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
         let Caller(user) = Caller::from_request_parts(parts, api).await?;
         // The token may be older than the role: what the database says holds.
-        let is_admin = user.role == Role::Admin
-            && api.store.user(user.id).await?.is_some_and(|known| known.role == Role::Admin);
+        let is_admin =
+            user.role == Role::Admin && api.store.user(user.id).await?.is_some_and(|known| known.role == Role::Admin);
         if is_admin {
             return Ok(Self(user));
         }
@@ -90,42 +103,5 @@ impl FromRequestParts<Arc<Api>> for ClientAddress {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, ApiError> {
         let known = parts.extensions.get::<Self>().copied();
         known.ok_or_else(|| ApiError::new(ErrorCode::InternalError, "the request came from no address"))
-    }
-}
-
-/// The token of an `Authorization: Bearer` header; `None` without the header.
-///
-/// # Errors
-///
-/// `UNAUTHENTICATED` when the header holds something else.
-pub(super) fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let token = value.to_str().ok().and_then(|text| {
-        let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    match token {
-        Some(token) if !token.is_empty() => Ok(Some(token)),
-        _ => Err(ApiError::new(ErrorCode::Unauthenticated, "the Authorization header must read `Bearer TOKEN`")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bearer_token_is_taken_and_nothing_else() {
-        let token = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::AUTHORIZATION, value.parse().expect("a header"));
-            bearer_token(&headers).map(|token| token.map(str::to_owned)).map_err(|_| ())
-        };
-        assert_eq!(token("Bearer abc"), Ok(Some("abc".into())));
-        assert_eq!(token("bearer  abc "), Ok(Some("abc".into())));
-        for wrong in ["Bearer", "Bearer ", "Basic abc", "abc"] {
-            assert_eq!(token(wrong), Err(()), "{wrong}");
-        }
-        assert!(bearer_token(&HeaderMap::new()).is_ok_and(|token| token.is_none()));
     }
 }

@@ -45,6 +45,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A check's result is good for this long, so that asking often costs the database nothing.
 const CHECK_TTL: Duration = Duration::from_secs(1);
 
+/// Where the figures are.
+pub(super) const DETAILED_PATH: &str = "/health/detailed";
+
 /// A load balancer that is turned away may ask again soon.
 const RETRY_AFTER_S: u64 = 1;
 
@@ -256,12 +259,11 @@ struct Activity {
 #[utoipa::path(get, path = "/health/detailed", tag = "health", security(()),
     responses((status = OK, description = "The figures", body = Answer<Detailed>)))]
 async fn detailed(State(api): State<Arc<Api>>) -> Answer<Detailed> {
-    let checks =
-        Checks {
-            store: StoreHealth::of(api.health.check_store(&api.store).await),
-            media: MediaHealth::of(&api.media),
-            cluster: ClusterHealth::of(&api.registry.view().borrow()),
-        };
+    let checks = Checks {
+        store: StoreHealth::of(api.health.check_store(&api.store).await),
+        media: MediaHealth::of(&api.media),
+        cluster: ClusterHealth::of(&api.registry.view().borrow()),
+    };
     let all_well = [checks.store.status, checks.media.status, checks.cluster.status].iter().all(|status| *status == OK);
     let status = match (api.health.is_draining(), api.health.is_ready()) {
         (true, _) => "draining",

@@ -4,8 +4,8 @@ use std::{hash::Hash, net::IpAddr};
 
 use antiphon_core::ids::UserId;
 
-use super::client_address::ClientAddress;
 use crate::{
+    client_address::ClientAddress,
     error::AppError,
     rates::Rates,
     telemetry::metrics::{RateLimit, metrics},
@@ -28,7 +28,12 @@ pub struct Limits {
     address: Option<Rates<IpAddr>>,
     account: Option<Rates<UserId>>,
     login: Option<Rates<IpAddr>>,
+    observation: Option<Rates<IpAddr>>,
 }
+
+/// Requests for figures a minute and address. They are counted apart, so that a busy address (a proxy's, that of the
+/// host itself) does not blind whoever watches; and bounded, since each costs more than an answer to a probe.
+const OBSERVATIONS_PER_MINUTE: u32 = 240;
 
 impl Limits {
     /// Limits as configured.
@@ -38,6 +43,7 @@ impl Limits {
             address: Rates::new(config.address_per_minute),
             account: Rates::new(config.account_per_minute),
             login: Rates::new(config.login_per_minute),
+            observation: Rates::new(OBSERVATIONS_PER_MINUTE),
         }
     }
 
@@ -68,9 +74,19 @@ impl Limits {
         check(self.login.as_ref(), &client.limit_key(), RateLimit::Login, "sign-ups and logins from this address")
     }
 
+    /// Counts a request of `client` for figures: `/metrics` and `/health/detailed`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Limits::check_address`].
+    pub fn check_observation(&self, client: ClientAddress) -> Result<(), AppError> {
+        let what = "requests for figures from this address";
+        check(self.observation.as_ref(), &client.limit_key(), RateLimit::Observation, what)
+    }
+
     /// Forgets who has not been seen for a while: to be called every few seconds.
     pub fn sweep(&self) {
-        for addresses in [&self.address, &self.login].into_iter().flatten() {
+        for addresses in [&self.address, &self.login, &self.observation].into_iter().flatten() {
             addresses.sweep();
         }
         if let Some(accounts) = &self.account {

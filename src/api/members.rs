@@ -16,10 +16,10 @@ use super::{
     Api,
     answer::Answer,
     error::{ApiResult, ErrorBody},
-    extract::{Body, Caller, PathOf},
+    extract::{Body, Caller, PathOf, QueryOf},
 };
 use crate::{
-    rooms::directory::{DirectoryMember, MemberChange},
+    rooms::directory::{DirectoryMember, MemberChange, Page},
     store::rfc3339,
 };
 
@@ -85,16 +85,34 @@ impl From<DirectoryMember> for MemberEntry {
     }
 }
 
-/// Everyone who belongs to a channel or is in its voice.
+/// Which part of a list.
+#[derive(Deserialize)]
+struct PageQuery {
+    limit: Option<u32>,
+    offset: Option<u32>,
+}
+
+impl From<PageQuery> for Page {
+    fn from(query: PageQuery) -> Self {
+        let whole = Self::default();
+        Self { limit: query.limit.unwrap_or(whole.limit), offset: query.offset.unwrap_or(whole.offset) }
+    }
+}
+
+/// Everyone who belongs to a channel or is in its voice, a page at a time: members in the order in which they came, then
+/// those who are only in voice.
 #[utoipa::path(get, path = "/api/channels/{id}/members", tag = "channels",
-    params(("id" = ChannelId, Path, description = "The channel's id")),
+    params(("id" = ChannelId, Path, description = "The channel's id"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "At most so many; 1000, the most, when absent"),
+        ("offset" = Option<u32>, Query, description = "After the first so many; 0 when absent. The last page has fewer than `limit`")),
     responses((status = OK, description = "The members", body = Answer<Vec<MemberEntry>>)))]
 async fn members(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     PathOf(id): PathOf<ChannelId>,
+    QueryOf(page): QueryOf<PageQuery>,
 ) -> ApiResult<Answer<Vec<MemberEntry>>> {
-    let members = api.directory.members(&caller, id).await?;
+    let members = api.directory.members(&caller, id, page.into()).await?;
     Ok(Answer::of(members.into_iter().map(MemberEntry::from).collect()))
 }
 

@@ -10,7 +10,6 @@ mod accounts;
 mod answer;
 mod audio;
 mod channels;
-pub mod client_address;
 mod document;
 pub mod drain;
 pub mod error;
@@ -19,6 +18,7 @@ mod gateway_entry;
 pub mod health;
 mod invites;
 pub mod limits;
+mod lingering;
 mod members;
 mod nodes;
 mod observe;
@@ -32,7 +32,7 @@ use antiphon_core::gateway::ErrorCode;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::{Method, Uri, header},
+    http::{Method, header},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
@@ -56,6 +56,7 @@ use crate::{
     cluster::{Placement, Registry},
     gateway::Gateway,
     media::Media,
+    origins::Origins,
     rooms::directory::Directory,
     settings::Settings,
     store::Store,
@@ -176,13 +177,11 @@ fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
 
 /// Lets pages of `origins` call the server from a browser, and pages on this machine. `*` lets all.
 fn cors(origins: &[String]) -> CorsLayer {
-    let allowed = if origins.iter().any(|origin| origin == "*") {
+    let origins = Origins::new(origins);
+    let allowed = if origins.any() {
         AllowOrigin::any()
     } else {
-        let origins: Vec<String> = origins.to_vec();
-        AllowOrigin::predicate(move |origin, _| {
-            origin.to_str().is_ok_and(|origin| is_local(origin) || origins.iter().any(|allowed| allowed == origin))
-        })
+        AllowOrigin::predicate(move |origin, _| origin.to_str().is_ok_and(|origin| origins.allow(origin)))
     };
     CorsLayer::new()
         .allow_origin(allowed)
@@ -190,12 +189,6 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID])
         .expose_headers([header::RETRY_AFTER, REQUEST_ID])
         .max_age(CORS_MAX_AGE)
-}
-
-/// Whether an origin is a page that this machine serves itself.
-fn is_local(origin: &str) -> bool {
-    let Ok(uri) = origin.parse::<Uri>() else { return false };
-    matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
 #[cfg(test)]
@@ -216,22 +209,5 @@ mod tests {
         assert_eq!(response.extensions().get(), Some(&ErrorCode::InternalError));
         let body = axum::body::to_bytes(response.into_body(), 4_096).await.expect("reads");
         assert!(!String::from_utf8_lossy(&body).contains("private"));
-    }
-
-    #[test]
-    fn only_pages_of_this_machine_are_local() {
-        for local in ["http://localhost", "http://localhost:5173", "https://127.0.0.1:1", "http://[::1]:80"] {
-            assert!(is_local(local), "{local}");
-        }
-        for other in [
-            "null",
-            "",
-            "http://localhost.evil.org",
-            "http://evil.org/localhost",
-            "http://evil.org:80",
-            "localhost:x y",
-        ] {
-            assert!(!is_local(other), "{other}");
-        }
     }
 }

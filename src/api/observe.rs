@@ -15,10 +15,14 @@ use axum::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{Api, client_address::ClientAddress, error::ApiError, serve::Peer};
-use crate::telemetry::{
-    logs::MaskedAddress,
-    metrics::{Area, Method, StatusClass, metrics},
+use super::{Api, error::ApiError, health::DETAILED_PATH, serve::Peer};
+use crate::{
+    client_address::ClientAddress,
+    error::AppError,
+    telemetry::{
+        logs::MaskedAddress,
+        metrics::{Area, Method, StatusClass, metrics},
+    },
 };
 
 /// The header that carries a request's id, both ways.
@@ -52,21 +56,30 @@ pub(super) async fn observe(State(observer): State<Observer>, mut request: Reque
     if let Some(client) = client {
         request.extensions_mut().insert(client);
     }
-    let mut response = answer(&api, area, client, request, next).instrument(span.clone()).await;
+    let refused = client.and_then(|client| refusal(&api, area, route.as_deref(), client));
+    let mut response = match refused {
+        Some(error) => error.into_response(),
+        None => answer(&api, request, next).instrument(span.clone()).await,
+    };
     finish(&mut response, area, request_id);
     count(&span, &response, (area, method), started.elapsed());
     response
 }
 
-/// The answer, or the error of the first limit that the request runs into.
-async fn answer(api: &Api, area: Area, client: Option<ClientAddress>, request: Request, next: Next) -> Response {
-    // What load balancers and collectors ask must be answered however busy their address is.
-    let limited = !matches!(area, Area::Health | Area::Metrics);
-    if let (true, Some(client)) = (limited, client)
-        && let Err(error) = api.limits.check_address(client)
-    {
-        return error.into_response();
-    }
+/// The limit of its address that a request runs into, if it does. What load balancers ask is answered however busy their
+/// address is, and costs next to nothing; figures have a limit of their own.
+fn refusal(api: &Api, area: Area, route: Option<&str>, client: ClientAddress) -> Option<AppError> {
+    let checked = match area {
+        Area::Metrics => api.limits.check_observation(client),
+        Area::Health if route == Some(DETAILED_PATH) => api.limits.check_observation(client),
+        Area::Health => Ok(()),
+        _ => api.limits.check_address(client),
+    };
+    checked.err()
+}
+
+/// The answer, or the error of the time limit.
+async fn answer(api: &Api, request: Request, next: Next) -> Response {
     // In a task of its own, so that what was begun is done: a client that goes away, or time that runs out, must not leave
     // somebody banned in the database and still in voice. Who sends a body without end is not read for ever all the same.
     let limit = Duration::from_secs(api.settings.http.request_timeout_s.into());

@@ -16,9 +16,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     error::{ApiError, ApiResult},
-    extract::bearer_token,
 };
-use crate::telemetry::metrics;
+use crate::{auth::bearer_token, telemetry::metrics};
 
 /// What Prometheus calls its text format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -13,6 +13,8 @@ use tokio::{
 };
 use tower::Service;
 
+use super::lingering::Lingering;
+
 /// The address of the other end of the connection, in each request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
@@ -76,6 +78,7 @@ async fn accept(
 async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
+        let request = Lingering::around(request);
         router.clone().call(request.map(Body::new))
     });
     let connection = http1::Builder::new()

@@ -4,6 +4,7 @@
 //! buys the next pair. The database, not the token, says what an account may do now: a role taken away or an account
 //! switched off counts at once.
 
+mod bearer;
 mod guessing;
 mod jwks;
 mod password;
@@ -15,15 +16,16 @@ use antiphon_core::{
     gateway::{ErrorCode, Role, UserView},
     ids::UserId,
 };
-use aws_lc_rs::{digest, rand};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use aws_lc_rs::digest;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+pub use bearer::bearer_token;
 pub use guessing::GuessingLimits;
 
 use crate::{
     error::AppError,
+    random,
     rates::Rates,
     settings::{LocalState, Secret, Settings},
     store::{
@@ -333,7 +335,7 @@ impl Inner {
     }
 
     async fn refresh(&self, refresh_token: &str) -> Result<Tokens, AppError> {
-        let next = new_refresh_token()?;
+        let next = new_refresh_token();
         let rotation =
             self.store.rotate_refresh(hash(refresh_token), hash(&next), self.now(), self.config.refresh_ttl).await?;
         match rotation {
@@ -435,7 +437,7 @@ impl Inner {
         let called = claims.name.as_deref().or(claims.preferred_username.as_deref()).unwrap_or_default();
         let base = tidied(called, NAME_CHARS_MAX).unwrap_or_else(|| "user".to_owned());
         for attempt in 1..=NAMES_TRIED {
-            let username = numbered(&base, attempt)?;
+            let username = numbered(&base, attempt);
             let new = NewUser { id, role, display_name: base.clone(), ..NewUser::named(username) };
             let made = match identity {
                 None => self.store.create_user(new).await,
@@ -461,7 +463,7 @@ impl Inner {
 
     /// Starts a login's family of refresh tokens.
     async fn start_session(&self, user: &User) -> Result<Tokens, AppError> {
-        let refresh_token = new_refresh_token()?;
+        let refresh_token = new_refresh_token();
         let now = self.now();
         let expires_at = now + self.config.refresh_ttl.of(user.is_guest);
         let most = self.config.logins_per_account;
@@ -491,25 +493,19 @@ fn check_names(username: &str, display_name: Option<&str>) -> Result<String, App
 }
 
 /// The `attempt`th name to try for someone called `base`: as it is, then with small numbers, then with random ones.
-fn numbered(base: &str, attempt: u32) -> Result<String, AppError> {
+fn numbered(base: &str, attempt: u32) -> String {
     let suffix = match attempt {
-        1 => return Ok(base.to_owned()),
+        1 => return base.to_owned(),
         2..10 => format!("-{attempt}"),
-        _ => {
-            let mut bytes = [0; 4];
-            rand::fill(&mut bytes).map_err(|_| internal())?;
-            format!("-{:08x}", u32::from_be_bytes(bytes))
-        }
+        _ => format!("-{:08x}", random::number()),
     };
     let kept: String = base.chars().take(NAME_CHARS_MAX - suffix.len()).collect();
-    Ok(format!("{}{suffix}", kept.trim_end()))
+    format!("{}{suffix}", kept.trim_end())
 }
 
 /// 32 random bytes as text.
-fn new_refresh_token() -> Result<String, AppError> {
-    let mut bytes = [0; 32];
-    rand::fill(&mut bytes).map_err(|_| internal())?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+fn new_refresh_token() -> String {
+    random::text::<32>()
 }
 
 /// What is kept of a refresh token. It is random already: a fast hash does.

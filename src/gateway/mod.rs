@@ -42,6 +42,7 @@ use self::{
 use crate::{
     auth::Auth,
     cluster::{SessionNotice, SessionRecords},
+    origins::Origins,
     rooms::{Outlet as _, Rooms, Shared},
     telemetry::metrics::metrics,
 };
@@ -63,6 +64,8 @@ pub struct GatewayConfig {
     pub malformed_per_minute: u32,
     /// What one account may send.
     pub rates: Rates,
+    /// Whose pages may connect from a browser, beside this server's own.
+    pub allowed_origins: Origins,
     /// Connections at once, authenticated or not.
     pub connections: usize,
     /// Sessions that one account may have at once.
@@ -81,6 +84,7 @@ impl Default for GatewayConfig {
             close_linger: Duration::from_secs(10),
             malformed_per_minute: 10,
             rates: Rates::default(),
+            allowed_origins: Origins::default(),
             connections: 100_000,
             sessions_per_account: 64,
             outbox: OutboxLimits::default(),

@@ -1,7 +1,6 @@
 //! Resume tokens: 256 random bits, of which only the hash is kept.
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::random;
 
@@ -29,7 +28,7 @@ impl TokenHash {
 
 /// A new token.
 pub(super) fn new_token() -> String {
-    URL_SAFE_NO_PAD.encode(random::bytes::<32>())
+    random::text::<32>()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use antiphon_core::gateway::{Encoding, ErrorCode, MSGPACK_SUBPROTOCOL, UserView}
 use axum::{
     Router,
     extract::{Query, Request, State},
-    http::{HeaderMap, header, request::Parts, uri::Authority},
+    http::{HeaderMap, HeaderValue, header, request::Parts, uri::Authority},
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -18,10 +18,7 @@ use super::{
     connection::{Arrival, run},
     socket::{Handshake, has_token},
 };
-use crate::{
-    api::{client_address::ClientAddress, error::ApiError},
-    error::AppError,
-};
+use crate::{auth::bearer_token, client_address::ClientAddress, error::AppError, origins::is_of_host};
 
 /// When to try again where a node takes no more connections.
 const RETRY_AFTER_S: u64 = 1;
@@ -58,12 +55,14 @@ async fn upgrade(State(gateway): State<Gateway>, request: Request) -> Response {
             tokio::spawn(connection.instrument(span));
             response
         }
-        Err(error) => ApiError::from(error).into_response(),
+        Err(error) => error.into_response(),
     }
 }
 
 async fn prepare(gateway: &Gateway, request: &mut Parts) -> Result<(Handshake, Arrival), AppError> {
     let handshake = Handshake::of(request).map_err(|wrong| AppError::new(ErrorCode::InvalidInput, wrong))?;
+    let reached_host = reached_host(request, gateway.rooms().udp_address().ip());
+    check_origin(gateway, &request.headers, &reached_host)?;
     if gateway.is_draining() {
         let message = "this node is about to stop: connect to another";
         return Err(AppError::retry(ErrorCode::TemporarilyUnavailable, message, RETRY_AFTER_S));
@@ -78,9 +77,22 @@ async fn prepare(gateway: &Gateway, request: &mut Parts) -> Result<(Handshake, A
         encoding: if packed { Encoding::MessagePack } else { Encoding::Json },
         user: identify(gateway, request).await?,
         address: client_address(request)?,
-        reached_host: reached_host(request, gateway.rooms().udp_address().ip()),
+        reached_host,
     };
     Ok((handshake, arrival))
+}
+
+/// Lets in native clients, which name no origin, and the pages that may call this server: its own, those of this machine
+/// and those that the operator allows. Browsers ask no CORS preflight for a WebSocket, so that this is the only check.
+fn check_origin(gateway: &Gateway, headers: &HeaderMap, reached_host: &str) -> Result<(), AppError> {
+    let allowed = &gateway.config().allowed_origins;
+    let may_call = |origin: &str| allowed.allow(origin) || is_of_host(origin, reached_host);
+    let all_may = |origin: &HeaderValue| origin.to_str().is_ok_and(may_call);
+    if allowed.any() || headers.get_all(header::ORIGIN).iter().all(all_may) {
+        return Ok(());
+    }
+    let message = "pages of this origin may not connect: the server's `http.allowed_origins` does not name it";
+    Err(AppError::new(ErrorCode::PermissionDenied, message))
 }
 
 #[derive(Deserialize)]
@@ -90,23 +102,13 @@ struct Parameters {
 
 /// Who the token on connecting stands for, if there is one.
 async fn identify(gateway: &Gateway, request: &Parts) -> Result<Option<UserView>, AppError> {
-    let from_header = bearer(&request.headers)?;
+    let from_header = bearer_token(&request.headers)?.map(str::to_owned);
     let parameters = Query::<Parameters>::try_from_uri(&request.uri);
     let from_query = parameters.ok().and_then(|Query(parameters)| parameters.token);
     match from_header.or(from_query) {
         Some(token) => Ok(Some(gateway.auth().authenticate(&token).await?.user)),
         None => Ok(None),
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Result<Option<String>, AppError> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let token = value.to_str().ok().and_then(|text| {
-        let (scheme, token) = text.split_once(' ')?;
-        (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| token.trim().to_owned())
-    });
-    let wrong = || AppError::new(ErrorCode::Unauthenticated, "the Authorization header must read `Bearer TOKEN`");
-    token.map(Some).ok_or_else(wrong)
 }
 
 fn client_address(request: &Parts) -> Result<IpAddr, AppError> {

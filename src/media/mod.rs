@@ -176,9 +176,17 @@ impl Media {
     }
 
     /// TEMP
-    pub fn relay_addr(&self) -> Option<SocketAddr> { None }
+    pub fn relay_addr(&self) -> Option<SocketAddr> {
+        None
+    }
     /// TEMP
-    pub async fn set_peers(&self, _epoch: u64, _me: antiphon_core::relay::NodeInfo, _peers: Arc<[antiphon_core::relay::NodeInfo]>) {}
+    pub async fn set_peers(
+        &self,
+        _epoch: u64,
+        _me: antiphon_core::relay::NodeInfo,
+        _peers: Arc<[antiphon_core::relay::NodeInfo]>,
+    ) {
+    }
 
     /// How many workers there are. A session lives in worker `id % workers`.
     #[must_use]

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use antiphon_core::{
     gateway::{ErrorCode, JoinChannel, MediaMode, MediaTransport, Role, UserView},
-    ids::ChannelId,
+    ids::{ChannelId, UserId},
     permission::{Action, Decision, Standing, decide},
 };
 use time::OffsetDateTime;
@@ -20,6 +20,8 @@ const SAMPLE_RATES_HZ: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
 pub(super) struct Admission {
     pub(super) channel: Channel,
     pub(super) priority: bool,
+    /// Who muted them here for everyone, if somebody did.
+    pub(super) muted_by: Option<UserId>,
     /// The count of changes when this was decided; with another count it must be decided anew.
     pub(super) decided_at: u64,
 }
@@ -31,12 +33,13 @@ impl Rooms {
         let id = request.channel_id;
         let Some(channel) = self.inner.store.channel(id).await? else { return Err(not_found()) };
         let (standing, priority) = self.standing(id, user).await?;
+        let muted_by = self.inner.store.server_muted_by(id, user.id).await?;
         match decide(&standing, channel.is_private, Action::Join) {
-            Decision::Allowed => Ok(Admission { channel, priority, decided_at }),
+            Decision::Allowed => Ok(Admission { channel, priority, muted_by, decided_at }),
             Decision::Denied(reason) => Err(AppError::new(ErrorCode::PermissionDenied, reason)),
             Decision::Hidden => {
                 self.redeem(&standing, &channel, request.invite.as_deref()).await?;
-                Ok(Admission { channel, priority, decided_at })
+                Ok(Admission { channel, priority, muted_by, decided_at })
             }
         }
     }

@@ -16,7 +16,9 @@ use time::{Duration, OffsetDateTime};
 use super::{ChannelStats, Rooms};
 use crate::{
     error::AppError,
-    store::{Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, Store, User, check_name},
+    store::{
+        Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, Store, StoreError, User, check_name,
+    },
 };
 
 /// Numbers that channels must keep to.
@@ -74,6 +76,24 @@ pub struct DirectoryMember {
     pub membership: Option<Membership>,
     /// As they are in voice now; `None` when they are not.
     pub voice: Option<MemberView>,
+}
+
+/// The most entries of one page, and as many as there are where none are asked for.
+pub const PAGE_MAX: u32 = 1_000;
+
+/// A part of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many entries, 1 to [`PAGE_MAX`].
+    pub limit: u32,
+    /// After the first so many.
+    pub offset: u32,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { limit: PAGE_MAX, offset: 0 }
+    }
 }
 
 /// Channels, as the API offers them.
@@ -135,7 +155,8 @@ impl Directory {
         Ok(self.view(&self.enter(caller, id).await?.channel).await)
     }
 
-    /// Changes a channel. Nobody in voice is removed, also when `max_users` falls below their number.
+    /// Changes a channel. Nobody in voice is removed when `max_users` falls below their number; of one that is made
+    /// private those are to whom it no longer exists.
     ///
     /// # Errors
     ///
@@ -152,10 +173,31 @@ impl Directory {
             max_speakers: change.max_speakers.map(|count| self.checked_max_speakers(count)).transpose()?,
             is_private: change.is_private,
         };
+        let change_to_private = change.is_private;
         let changed = self.store.update_channel(id, change).await?.ok_or_else(no_such_channel)?;
+        let is_private = changed.is_private;
         let view = self.view(&changed).await;
         self.rooms.channel_changed(changed).await;
+        // Also when it was private before: whoever made it so may have failed half-way.
+        if change_to_private == Some(true) && is_private {
+            self.remove_strangers(caller, id).await?;
+        }
         Ok(view)
+    }
+
+    /// Removes from the voice of a private channel whoever could not enter it. A join that was decided while it was
+    /// public is decided anew once the rooms know of the change, so that nobody is missed.
+    async fn remove_strangers(&self, caller: &UserView, id: ChannelId) -> Result<()> {
+        for voice in self.rooms.members(id).await? {
+            // Guests whose account is gone are strangers, too.
+            let role = self.store.user(voice.user_id).await?.map_or(Role::User, |user| user.role);
+            let standing = self.standing(&UserView { role, ..voice.user }, id).await?;
+            if decide(&standing, true, Action::Join) != Decision::Allowed {
+                let message = Some("the channel is private now, and you are no member of it".to_owned());
+                self.rooms.kick(id, voice.user_id, caller.id, message).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes a channel with all that is in it; those in voice are removed.
@@ -182,26 +224,34 @@ impl Directory {
         Ok(self.rooms.traffic(id).await)
     }
 
-    /// Everyone who belongs to the channel or is in its voice.
+    /// A page of those who belong to the channel, followed by those who are only in its voice.
     ///
     /// # Errors
     ///
-    /// As [`Directory::channel`].
-    pub async fn members(&self, caller: &UserView, id: ChannelId) -> Result<Vec<DirectoryMember>> {
+    /// As [`Directory::channel`]; `INVALID_INPUT` for a page of no size or too large a one.
+    pub async fn members(&self, caller: &UserView, id: ChannelId, page: Page) -> Result<Vec<DirectoryMember>> {
+        let Page { limit, offset } = page;
+        check((1..=PAGE_MAX).contains(&limit), || format!("limit must be from 1 to {PAGE_MAX}, not {limit}"))?;
         self.enter(caller, id).await?;
         // In the order of their ids, which is that of their age.
         let voices = self.rooms.members(id).await?.into_iter().map(|voice| (voice.user_id, voice));
         let mut voices: BTreeMap<UserId, MemberView> = voices.collect();
         let mut members: Vec<DirectoryMember> = Vec::new();
-        for (user, membership) in self.store.memberships(id).await? {
+        for (user, membership) in self.store.memberships(id, limit, offset).await? {
             let voice = voices.remove(&user.id);
             members.push(DirectoryMember { user: user.view(), membership: Some(membership), voice });
         }
-        members.extend(voices.into_values().map(|voice| DirectoryMember {
-            user: voice.user.clone(),
-            membership: None,
-            voice: Some(voice),
-        }));
+        let room_left = as_count(limit).saturating_sub(members.len());
+        if room_left > 0 && !voices.is_empty() {
+            let belong = self.store.member_ids(id).await?;
+            let strangers = voices.into_values().filter(|voice| !belong.contains(&voice.user_id));
+            let others = strangers.map(|voice| DirectoryMember {
+                user: voice.user.clone(),
+                membership: None,
+                voice: Some(voice),
+            });
+            members.extend(others.skip(as_count(offset).saturating_sub(belong.len())).take(room_left));
+        }
         Ok(members)
     }
 
@@ -306,13 +356,22 @@ impl Directory {
         Err(AppError::new(ErrorCode::NotFound, "this user is not banned from the channel"))
     }
 
-    /// Mutes or unmutes somebody for everyone, also when they leave and come back.
+    /// Mutes or unmutes somebody for everyone, also when they leave and come back, and when the server starts anew.
     ///
     /// # Errors
     ///
     /// As [`Directory::ban`].
     pub async fn mute(&self, caller: &UserView, id: ChannelId, user: UserId, muted: bool) -> Result<()> {
         self.enter(caller, id).await?.require(Action::Mute(&self.target(id, user).await?))?;
+        if muted {
+            match self.store.set_server_mute(id, user, caller.id).await {
+                // A guest whose account is gone cannot come back: what holds while they are in voice is enough.
+                Err(StoreError::Missing) if self.store.channel(id).await?.is_some() => {}
+                stored => stored?,
+            }
+        } else {
+            self.store.remove_server_mute(id, user).await?;
+        }
         self.rooms.set_server_mute(id, user, muted, caller.id).await?;
         Ok(())
     }
@@ -419,6 +478,10 @@ impl Scene {
             Decision::Denied(reason) => Err(AppError::new(ErrorCode::PermissionDenied, reason)),
         }
     }
+}
+
+fn as_count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn no_such_channel() -> AppError {

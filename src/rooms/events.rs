@@ -18,7 +18,7 @@ impl Rooms {
             Event::Tunnel { channel, header, bytes } => self.tunnelled(*channel, header, bytes),
             Event::Speaking { channel, stream, speaking } => {
                 if let Some(room) = self.room(*channel) {
-                    self.set_speaking(&room, *stream, *speaking);
+                    self.sounds(&room, *stream, *speaking);
                 }
             }
             Event::Report { session, block } => self.reported(*session, block),

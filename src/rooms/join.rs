@@ -125,10 +125,14 @@ impl Rooms {
         request: &JoinChannel,
         request_id: &Option<RequestId>,
     ) -> Result<(), AppError> {
-        let Admission { channel, priority, .. } = admission;
+        let Admission { channel, priority, muted_by, .. } = admission;
         if *turn == Turn::New {
             // Before the join, so that nothing after it goes unheard.
             self.inner.membership.watch(room.id).await?;
+        }
+        if let Some(by) = muted_by {
+            // What is known of members may have begun anew since; the database remembers.
+            self.mute_within(room, presence.user.id, true, by).await?;
         }
         let Joined { member, members, position, news } =
             self.take_place(presence, room, channel.max_users, request.media).await?;
@@ -260,6 +264,8 @@ impl Rooms {
             switches,
             channels: entrance.channels,
             departing: false,
+            sounding: false,
+            announced: None,
             advisor: QualityAdvisor::new(bitrate(entrance.channels)),
         };
         room.live_mut().members.insert(stream, local);

@@ -24,6 +24,7 @@ mod notices;
 mod outlet;
 mod presence;
 mod quality;
+mod reports;
 mod resume;
 mod room;
 mod roster;
@@ -77,6 +78,8 @@ pub struct RoomsConfig {
     pub channels_per_session: usize,
     /// Audio channels of a stream whose speaker names no count, 1 or 2.
     pub channels: u8,
+    /// How long an announced talk spurt lasts when no sound follows.
+    pub announced_for: Duration,
     /// How long a resumed session's old UDP session works when the new one is not bound.
     pub old_udp_grace: Duration,
     /// How long the other nodes get to write their members into what all share after it began anew.
@@ -88,6 +91,9 @@ pub struct RoomsConfig {
 /// Rooms that write their members back at once after what all nodes share was away.
 const RECONCILING_MAX: usize = 32;
 
+/// Long enough for a device that is slow to open, short enough that nobody seems to speak who went away.
+const ANNOUNCED_FOR: Duration = Duration::from_secs(5);
+
 impl Default for RoomsConfig {
     fn default() -> Self {
         Self {
@@ -95,6 +101,7 @@ impl Default for RoomsConfig {
             ping_ms: 5_000,
             channels_per_session: 16,
             channels: 2,
+            announced_for: ANNOUNCED_FOR,
             old_udp_grace: Duration::from_secs(5),
             // Every node tries for what all share several times a second while it is away.
             settle: Duration::from_secs(1),

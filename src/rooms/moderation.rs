@@ -68,8 +68,8 @@ impl Rooms {
         Ok(removed?)
     }
 
-    /// Mutes or unmutes somebody in a channel for everyone; it holds when they leave and come back. False when it was
-    /// so already.
+    /// Mutes or unmutes somebody in a channel for everyone, after it was stored; it holds when they leave and come back.
+    /// False when it was so already.
     ///
     /// # Errors
     /// As [`Rooms::kick`].
@@ -80,13 +80,15 @@ impl Rooms {
         muted: bool,
         by: UserId,
     ) -> Result<bool, AppError> {
+        self.note_change();
         let (room, mut turn) = self.turn_of_new(channel).await;
         let set = self.mute_within(&room, target, muted, by).await;
         self.close_if_empty(&room, &mut turn).await;
         Ok(set?)
     }
 
-    async fn mute_within(
+    /// The same within the room's turn.
+    pub(super) async fn mute_within(
         &self,
         room: &Arc<Room>,
         target: UserId,

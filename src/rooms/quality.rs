@@ -54,10 +54,14 @@ impl Rooms {
         let rooms: Vec<_> = owner.state().places.values().map(|place| place.room.clone()).collect();
         let heard_in = rooms.into_iter().find(|room| room.live().roster.get(block.stream).is_some());
         let Some(room) = heard_in else { return };
-        room.totals.reported(block);
         let now = self.inner.media.now();
         let mut live = room.live_mut();
         let Some(speaker) = live.members.get_mut(&block.stream) else { return };
+        // Nobody hears themselves, so that only a lie can say how.
+        if speaker.presence.id == owner.id {
+            return;
+        }
+        room.totals.reported(now, session, block);
         speaker.advisor.report(now, session, block);
         if let Some(hint) = speaker.advisor.poll(now) {
             speaker.outlet.send(&message(room.id, hint));

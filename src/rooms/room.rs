@@ -9,6 +9,7 @@ use antiphon_core::{
     quality::QualityAdvisor,
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::task::AbortHandle;
 
 use super::{
     keys::Group,
@@ -76,6 +77,10 @@ pub(super) struct LocalMember {
     pub(super) channels: u8,
     /// Their session has moved to another node; what is left here ends soon.
     pub(super) departing: bool,
+    /// In a talk spurt, as the media worker hears it.
+    pub(super) sounding: bool,
+    /// Ends an announced spurt that stays without sound.
+    pub(super) announced: Option<AbortHandle>,
     pub(super) advisor: QualityAdvisor,
 }
 

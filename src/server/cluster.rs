@@ -17,8 +17,8 @@ use super::{StartError, config};
 use crate::{
     api::Addresses,
     cluster::{
-        ClusterView, Load, Membership, MemoryCluster, NodeRecord, NodeState, Notice, RedisCluster, RedisConfig, Registry,
-        SessionNotice, SessionRecords,
+        ClusterView, Load, Membership, MemoryCluster, NodeRecord, NodeState, Notice, RedisCluster, RedisConfig,
+        Registry, SessionNotice, SessionRecords,
     },
     gateway::Gateway,
     media::{Media, SocketCounter},
@@ -59,7 +59,8 @@ impl Place {
                 session_notices: alone.session_notices,
             });
         };
-        let config = RedisConfig { ca_file: settings.redis.ca_file.clone(), membership, ..RedisConfig::new(url.expose()) };
+        let config =
+            RedisConfig { ca_file: settings.redis.ca_file.clone(), membership, ..RedisConfig::new(url.expose()) };
         let shared = RedisCluster::start(config, node).await?;
         Ok(Self {
             registry: Registry::Redis(shared.registry),

@@ -6,6 +6,7 @@ use crate::{
     api::limits::LimitsConfig,
     gateway::{GatewayConfig, Rate, Rates},
     media::MediaConfig,
+    origins::Origins,
     rooms::{RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Settings},
 };
@@ -53,6 +54,7 @@ pub(super) fn gateway(settings: &Settings, local: &LocalState) -> GatewayConfig 
             frames: per_minute(limits.gateway_frames_per_minute),
             ..defaults.rates
         },
+        allowed_origins: Origins::new(&settings.http.allowed_origins),
         connections: count(limits.gateway_connections),
         sessions_per_account: count(limits.sessions_per_account),
         ..defaults

@@ -268,7 +268,7 @@ settings! {
     /// The HTTP side.
     http: Http {
         /// Origins whose pages may call the server from a browser, such as `https://app.example.org`; `*` for any.
-        /// Pages on this machine (localhost) always may.
+        /// Pages on this machine (localhost) always may; over the gateway also those of the server's own host.
         allowed_origins: Vec<String> [.env("ALLOWED_ORIGINS").only("* or origins such as https://app.example.org, without a path",
             |origins| origins.iter().all(|origin| is_origin(origin)))] = Vec::new();
         /// The longest request body in bytes; longer ones are refused with 413.

@@ -7,9 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-
 use super::{Secret, Settings};
+use crate::random;
 
 /// The token secret and the node's name in force.
 #[derive(Clone, Debug)]
@@ -42,11 +41,11 @@ impl Settings {
         make_dir(&self.data_dir).map_err(|error| LocalStateError { path: self.data_dir.clone(), error })?;
         let jwt_secret = match &self.auth.jwt_secret {
             Some(secret) => secret.clone(),
-            None => Secret::new(kept(&self.data_dir.join(JWT_SECRET_FILE), random_text::<32>)?),
+            None => Secret::new(kept(&self.data_dir.join(JWT_SECRET_FILE), random::text::<32>)?),
         };
         let node_id = match &self.cluster.node_id {
             Some(id) => id.clone(),
-            None => kept(&self.data_dir.join(NODE_ID_FILE), || Ok(format!("node-{}", random_text::<6>()?)))?,
+            None => kept(&self.data_dir.join(NODE_ID_FILE), || format!("node-{}", random::text::<6>()))?,
         };
         Ok(LocalState { jwt_secret, node_id })
     }
@@ -58,10 +57,10 @@ fn make_dir(path: &Path) -> io::Result<()> {
 }
 
 /// The text in `path`, generated when there is no such file.
-fn kept(path: &Path, generate: impl FnOnce() -> io::Result<String>) -> Result<String, LocalStateError> {
+fn kept(path: &Path, generate: impl FnOnce() -> String) -> Result<String, LocalStateError> {
     let fail = |error| LocalStateError { path: path.to_owned(), error };
     if !path.exists() {
-        write_new(path, &generate().map_err(fail)?).map_err(fail)?;
+        write_new(path, &generate()).map_err(fail)?;
     }
     let text = fs::read_to_string(path).map_err(fail)?.trim().to_owned();
     if text.is_empty() {
@@ -83,13 +82,6 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
-}
-
-/// `BYTES` random bytes as text.
-fn random_text<const BYTES: usize>() -> io::Result<String> {
-    let mut bytes = [0; BYTES];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random numbers"))?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 #[cfg(test)]

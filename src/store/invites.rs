@@ -1,7 +1,6 @@
 //! Invites: codes that make whoever has one a member.
 
 use antiphon_core::ids::{ChannelId, UserId};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -10,6 +9,7 @@ use super::{
     Invite, NewInvite, Result, Store, StoreError, count, micros, moment,
     pools::{on_db, transaction},
 };
+use crate::random;
 
 /// Random bytes of a code: too many to guess.
 const CODE_BYTES: usize = 12;
@@ -42,19 +42,13 @@ impl TryFrom<InviteRow> for Invite {
     }
 }
 
-fn new_code() -> Result<String> {
-    let mut bytes = [0; CODE_BYTES];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Unavailable("no random numbers".to_owned()))?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
-}
-
 impl Store {
     /// Makes an invite, unless the channel has `most` already that let someone in.
     ///
     /// # Errors
     /// `LimitReached`, `Missing` when the channel does not exist.
     pub async fn create_invite(&self, new: NewInvite, most: u32) -> Result<Invite> {
-        let code = new_code()?;
+        let code = random::text::<CODE_BYTES>();
         let now_us = micros(OffsetDateTime::now_utc());
         transaction!(self, |tx| {
             // Changes nothing, but only one transaction at a time can hold the channel's row.

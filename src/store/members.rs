@@ -1,8 +1,11 @@
 //! Who belongs to which channel, and as what.
 
+use std::collections::HashSet;
+
 use antiphon_core::ids::{ChannelId, UserId};
 use sqlx::FromRow;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{
     ChannelRole, Membership, Result, Store, StoreError, User, micros,
@@ -45,11 +48,11 @@ impl Store {
         row.map(Membership::try_from).transpose()
     }
 
-    /// Everyone who belongs to a channel, those who came first before others.
+    /// Those who belong to a channel, who came first before others: at most `limit` of them, after the first `offset`.
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn memberships(&self, channel: ChannelId) -> Result<Vec<(User, Membership)>> {
+    pub async fn memberships(&self, channel: ChannelId, limit: u32, offset: u32) -> Result<Vec<(User, Membership)>> {
         #[derive(FromRow)]
         struct Row {
             #[sqlx(flatten)]
@@ -61,13 +64,29 @@ impl Store {
             sqlx::query_as(
                 "SELECT users.*, memberships.role AS member_role, memberships.is_priority
                  FROM memberships JOIN users ON users.id = memberships.user_id
-                 WHERE memberships.channel_id = $1 ORDER BY memberships.since_us, users.id",
+                 WHERE memberships.channel_id = $1 ORDER BY memberships.since_us, users.id LIMIT $2 OFFSET $3",
             )
             .bind(channel.0)
+            .bind(i64::from(limit))
+            .bind(i64::from(offset))
             .fetch_all(db)
             .await?
         });
         rows.into_iter().map(|row| Ok((row.user.try_into()?, row.membership.try_into()?))).collect()
+    }
+
+    /// The ids of all who belong to a channel.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn member_ids(&self, channel: ChannelId) -> Result<HashSet<UserId>> {
+        let ids: Vec<Uuid> = on_db!(&self.readers, |db| {
+            sqlx::query_scalar("SELECT user_id FROM memberships WHERE channel_id = $1")
+                .bind(channel.0)
+                .fetch_all(db)
+                .await?
+        });
+        Ok(ids.into_iter().map(UserId).collect())
     }
 
     /// Makes someone a member or changes what they are. A new owner takes the channel over; who owned it becomes a

@@ -12,6 +12,7 @@ mod failures;
 mod identities;
 mod invites;
 mod members;
+mod mutes;
 mod names;
 mod pools;
 mod refresh;

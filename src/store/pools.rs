@@ -129,7 +129,8 @@ async fn open_sqlite(url: &str, connections: u32) -> Result<(Pools, Pools)> {
         .create_if_missing(false)
         .foreign_keys(true)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
+        // What is answered is on the disk: with less, power that fails takes the last changes with it.
+        .synchronous(SqliteSynchronous::Full)
         .busy_timeout(WAIT)
         .log_statements(LevelFilter::Trace)
         .log_slow_statements(LevelFilter::Warn, SLOW);
@@ -234,8 +235,8 @@ macro_rules! migrations {
     };
 }
 
-const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels");
-const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels");
+const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels", 2 "0002_server_mutes");
+const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes");
 
 fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {
@@ -250,6 +251,19 @@ fn migrator(migrations: Migrations) -> Migrator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn sqlite_answers_when_a_change_is_on_the_disk() {
+        let file = std::env::temp_dir().join(format!("antiphon-pools-{}.db", uuid::Uuid::now_v7()));
+        let (writers, _) = open(&format!("sqlite:{}", file.display()), 2).await.expect("opens");
+        let Pools::Sqlite(writers) = writers else { panic!("SQLite") };
+        let level: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&writers).await.expect("works");
+        assert_eq!(level, 2, "FULL");
+        writers.close().await;
+        for companion in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{companion}", file.display()));
+        }
+    }
 
     #[test]
     fn both_databases_have_the_same_migrations() {

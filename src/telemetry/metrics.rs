@@ -261,6 +261,8 @@ label!(
         Account = "account",
         /// Sign-ups, logins and refreshes of one address.
         Login = "login",
+        /// Requests of one address for figures.
+        Observation = "observation",
     }
 );
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use antiphon::cluster::entry::{JoinRefused, NewMember, Notice, Unavailable};
+use antiphon::cluster::{JoinRefused, NewMember, Notice, Unavailable};
 use antiphon_core::ids::StreamId;
 use tokio::time::timeout;
 

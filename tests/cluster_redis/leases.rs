@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use antiphon::cluster::{
-    entry::{JoinRefused, Unavailable},
-    registry::{Load, NodeState},
-};
+use antiphon::cluster::{JoinRefused, Load, NodeState, Unavailable};
 use antiphon_core::{
     gateway::{LeaveReason, ServerMessage},
     ids::NodeNumber,

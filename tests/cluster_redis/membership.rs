@@ -2,11 +2,7 @@
 
 use std::collections::HashSet;
 
-use antiphon::cluster::{
-    MembershipConfig,
-    entry::{JoinRefused, Leave, News, Notice, VoiceChange},
-    redis::RedisConfig,
-};
+use antiphon::cluster::{JoinRefused, Leave, MembershipConfig, News, Notice, RedisConfig, VoiceChange};
 use antiphon_core::{
     gateway::{LeaveReason, Position},
     ids::ChannelId,
@@ -89,10 +85,9 @@ async fn a_second_session_takes_over_and_streams_are_unique() {
     let redis = RedisServer::start();
     let node = Node::start(&redis.url(), "a").await;
     node.membership.join(CHANNEL, 1, new(1), None).await.expect("joins");
-    let taken =
-        node.membership.join(CHANNEL, 9, antiphon::cluster::entry::NewMember { user: new(2).user, ..new(1) }, None);
+    let taken = node.membership.join(CHANNEL, 9, antiphon::cluster::NewMember { user: new(2).user, ..new(1) }, None);
     assert_eq!(taken.await.map(|_| ()), Err(JoinRefused::StreamTaken));
-    let second = antiphon::cluster::entry::NewMember { session: session(7), stream: new(7).stream, ..new(1) };
+    let second = antiphon::cluster::NewMember { session: session(7), stream: new(7).stream, ..new(1) };
     let joined = node.membership.join(CHANNEL, 1, second, None).await.expect("takes over though it is full");
     let News::Entries(entries) = joined.news else { panic!("no place known") };
     assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), [("left", 1), ("joined", 1)]);
@@ -160,7 +155,7 @@ async fn a_node_says_who_its_members_are() {
     let one = a.join(1).await.member;
     a.join(2).await;
     let other = b.join(3).await.member;
-    let muted = antiphon::cluster::entry::Member { muted: true, ..one };
+    let muted = antiphon::cluster::Member { muted: true, ..one };
     let News::Entries(entries) = a.membership.restore(CHANNEL, vec![muted.clone()], None).await.expect("available")
     else {
         panic!("a few")

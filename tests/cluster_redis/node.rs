@@ -3,10 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use antiphon::cluster::{
-    entry::{Entry, Joined, Leave, Member, NewMember, Notice},
-    redis::{RedisCluster, RedisConfig, RedisMembership, RedisRecords},
-    registry::{ClusterView, Load, NodeRecord, NodeState, Registry, SharedState},
-    sessions::SessionNotice,
+    ClusterView, Entry, Joined, Leave, Load, Member, NewMember, NodeRecord, NodeState, Notice, RedisCluster,
+    RedisConfig, RedisMembership, RedisRecords, Registry, SessionNotice, SharedState,
 };
 use antiphon_core::{
     gateway::{LeaveReason, MediaTransport, Role, ServerMessage, UserView},

@@ -2,10 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use antiphon::cluster::{
-    redis::{RedisCluster, RedisConfig},
-    registry::SharedState,
-};
+use antiphon::cluster::{RedisCluster, RedisConfig, SharedState};
 use antiphon_core::ids::ChannelId;
 use uuid::Uuid;
 

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use antiphon::cluster::{
-    redis::RedisConfig,
-    sessions::{ClaimRefused, Place, SessionNotice, SessionRecord, TokenHashes},
-};
+use antiphon::cluster::{ClaimRefused, Place, RedisConfig, SessionNotice, SessionRecord, TokenHashes};
 use antiphon_core::{
     gateway::{Cipher, MediaTransport},
     ids::StreamId,

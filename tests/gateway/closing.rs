@@ -194,7 +194,12 @@ async fn a_node_that_drains() {
     let (mut anna, berta) = (server.client("anna").await, server.client("berta").await);
     let drained = tokio::spawn({
         let gateway = server.gateway.clone();
-        async move { gateway.drain("restart", Duration::from_secs(3), vec!["http://other".to_owned()]).await }
+        async move {
+            gateway.begin_drain();
+            gateway.ask_to_go("restart", Duration::from_secs(3), vec!["http://other".to_owned()]);
+            let _ = tokio::time::timeout(Duration::from_secs(3), gateway.until_empty()).await;
+            gateway.close_all().await;
+        }
     });
     let reconnect = anna.expect(of_type!(Reconnect)).await;
     assert_eq!((reconnect.reason.as_str(), reconnect.grace_ms), ("restart", 3_000));

@@ -1,5 +1,6 @@
 //! What no honest client sends. Each is answered by a clear error or a close code, and two who talk do not notice.
 
+use antiphon::origins::Origins;
 use antiphon_core::{
     gateway::{AudioBytes, AudioData, Heartbeat, MediaTransport},
     prng::Prng,
@@ -116,4 +117,23 @@ async fn requests_that_are_no_websocket() {
         let answer = String::from_utf8_lossy(&answer[..length]);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn pages_of_strange_origins_do_not_connect() {
+    let named = "https://app.example.org";
+    let server = Server::with(|gateway, _| gateway.allowed_origins = Origins::new(&[named.to_owned()])).await;
+    let own = format!("http://{}", server.address);
+    for origin in [named, &own, "http://127.0.0.1", "http://localhost:5173", "http://[::1]:8080"] {
+        Client::open(&server, "/ws", &[("origin", origin)]).await.expect("connects");
+    }
+    Client::open(&server, "/ws", &[("host", "voice.example.org"), ("origin", "http://voice.example.org:3000")])
+        .await
+        .expect("the page came from this server");
+    for origin in ["https://evil.example.org", "http://app.example.org", "http://localhost.evil.org", "null", ""] {
+        let refused = Client::open(&server, "/ws", &[("origin", origin)]).await.err().expect("refused");
+        assert_eq!(refused.status(), 403, "{origin}");
+    }
+    let any = Server::with(|gateway, _| gateway.allowed_origins = Origins::new(&["*".to_owned()])).await;
+    Client::open(&any, "/ws", &[("origin", "null")]).await.expect("connects");
 }

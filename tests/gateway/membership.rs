@@ -1,7 +1,10 @@
 //! Switches, moderation and leaving, as the others in the channel see them.
 
+use std::time::{Duration, Instant};
+
 use antiphon_core::gateway::{
-    ErrorCode, LeaveChannel, LeaveReason, MediaTransport, ServerMessage, SetVoiceState, StartAudio, StopAudio,
+    AudioBytes, AudioData, ErrorCode, LeaveChannel, LeaveReason, MediaTransport, ServerMessage, SetVoiceState,
+    StartAudio, StopAudio,
 };
 
 use crate::{client::of_type, server::Server};
@@ -74,6 +77,61 @@ async fn announcements_are_told_once_and_end_with_a_mute() {
     berta.expect(of_type!(VoiceStateChanged)).await;
     assert!(berta.passed_over.iter().all(|message| matches!(message, ServerMessage::QualityHint(_))));
     assert_eq!(anna.refused(StartAudio { channel_id: channel }).await, ErrorCode::InvalidInput);
+}
+
+#[tokio::test]
+async fn an_announcement_without_sound_ends_by_itself() {
+    let soon = Duration::from_millis(200);
+    let server = Server::with(|_, rooms| rooms.announced_for = soon).await;
+    let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
+    let channel = server.channel(anna.id(), 10).await;
+    anna.join(channel, MediaTransport::Websocket).await;
+    berta.join(channel, MediaTransport::Websocket).await;
+    // Announcing again once it has ended begins anew.
+    for _ in 0..2 {
+        let began = Instant::now();
+        anna.done(StartAudio { channel_id: channel }).await;
+        berta.expect(of_type!(AudioStarted)).await;
+        berta.expect(of_type!(AudioStopped)).await;
+        assert!(began.elapsed() >= soon, "{:?}", began.elapsed());
+        assert_eq!(server.rooms.traffic(channel).await.speaking_users, 0);
+    }
+}
+
+#[tokio::test]
+async fn an_announcement_with_sound_lasts_as_long_as_the_sound() {
+    let soon = Duration::from_millis(400);
+    let server = Server::with(|_, rooms| rooms.announced_for = soon).await;
+    let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
+    let channel = server.channel(anna.id(), 10).await;
+    anna.join(channel, MediaTransport::Websocket).await;
+    berta.join(channel, MediaTransport::Websocket).await;
+    let frame = || AudioData {
+        channel_id: channel,
+        data: AudioBytes(vec![0xfc; 40]),
+        sequence: None,
+        timestamp: None,
+        kind: None,
+        level: Some(20),
+    };
+    loop {
+        let began = Instant::now();
+        anna.done(StartAudio { channel_id: channel }).await;
+        let (mut last, mut pause) = (began, Duration::ZERO);
+        while began.elapsed() < soon * 2 {
+            anna.send(frame()).await;
+            pause = pause.max(last.elapsed());
+            last = Instant::now();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        berta.expect(of_type!(AudioStopped)).await;
+        // A busy machine may have made a pause of its own, which ends a spurt: that shows nothing.
+        if pause < Duration::from_millis(150) {
+            assert!(last.elapsed() >= Duration::from_millis(250), "it ended with the sound, not with the announcement");
+            break;
+        }
+        berta.passed_over.clear();
+    }
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use antiphon::{
-    api::client_address::ClientAddress,
     auth::{Auth, AuthConfig, Tokens},
+    client_address::ClientAddress,
     gateway::{Gateway, GatewayConfig, any_path_router, router},
     media::{Media, MediaConfig},
     rooms::{Rooms, RoomsConfig},

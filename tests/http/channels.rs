@@ -13,6 +13,7 @@ on_both_databases!(
     names_and_numbers_are_checked,
     private_channels_are_hidden,
     members_have_roles,
+    members_come_in_pages,
     ownership_is_handed_over,
     invites_let_in_as_many_as_they_say,
     bans_keep_out_until_lifted,
@@ -133,6 +134,32 @@ async fn members_have_roles(nobody: &Client) {
     assert_eq!(gone["data"], json!({"channel_id": id, "user_id": friend.user["id"]}));
     owner.delete(&path).await.expect_error(404, "USER_NOT_FOUND");
     assert_eq!(owner.get(&members).await.expect(200)["data"].as_array().expect("members").len(), 1);
+}
+
+async fn members_come_in_pages(nobody: &Client) {
+    let owner = nobody.register("owner").await;
+    let id = owner.channel("General", false).await;
+    let members = format!("/api/channels/{id}/members");
+    let mut ids = vec![owner.id().to_owned()];
+    for index in 0..4 {
+        let friend = nobody.guest(&format!("friend{index}")).await;
+        owner.put(&format!("{members}/{}", friend.id()), json!({})).await.expect(200);
+        ids.push(friend.id().to_owned());
+    }
+    let page = async |query: &str| -> Vec<String> {
+        let answer = owner.get(&format!("{members}{query}")).await.expect(200);
+        let entries = answer["data"].as_array().expect("members").iter();
+        entries.map(|entry| entry["user_id"].as_str().expect("an id").to_owned()).collect()
+    };
+    assert_eq!(page("").await, ids);
+    assert_eq!(page("?limit=2").await, ids[..2]);
+    assert_eq!(page("?limit=2&offset=2").await, ids[2..4]);
+    assert_eq!(page("?offset=4").await, ids[4..]);
+    assert!(page("?limit=1000&offset=4294967295").await.is_empty());
+    for wrong in ["?limit=0", "?limit=1001", "?limit=-1", "?limit=x", "?offset=-1", "?offset=4294967296"] {
+        let sentence = owner.get(&format!("{members}{wrong}")).await.expect_error(400, "INVALID_INPUT");
+        assert!(sentence.contains("limit") || sentence.contains("offset"), "{wrong}: {sentence}");
+    }
 }
 
 async fn ownership_is_handed_over(nobody: &Client) {

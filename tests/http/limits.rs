@@ -33,6 +33,32 @@ async fn an_address_has_so_many_requests_a_minute() {
 }
 
 #[tokio::test]
+async fn figures_have_a_limit_of_their_own_and_probes_none() {
+    run(
+        Database::Sqlite,
+        |_| {},
+        async |nobody: &Client| {
+            let mut refused = None;
+            for asked in 0..600 {
+                let path = if asked % 2 == 0 { "/metrics" } else { "/health/detailed" };
+                let answer = nobody.get(path).await;
+                if answer.status != 200 {
+                    refused = Some(answer.expect_error(429, "RATE_LIMITED"));
+                    break;
+                }
+            }
+            let sentence = refused.expect("refused within some hundred requests");
+            assert!(sentence.contains("requests for figures"), "{sentence}");
+            for path in ["/health", "/health/live", "/health/ready"] {
+                assert_eq!(nobody.get(path).await.status, 200, "{path}");
+            }
+            nobody.get("/api/channels").await.expect(200);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn behind_a_trusted_proxy_each_client_has_its_own() {
     let behind_proxy = |settings: &mut Settings| {
         settings.limits.http_per_minute_per_address = 2;

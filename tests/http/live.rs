@@ -13,9 +13,17 @@ use antiphon_loadtest::{
     gateway::{GatewayConfig, Identity},
 };
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::timeout,
+};
 
-use crate::{Database, client::Client, run};
+use crate::{
+    Database,
+    client::{Client, PASSWORD},
+    run, run_on,
+    support::databases::TestDatabase,
+};
 
 /// What arrives at all arrives within this time.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -264,6 +272,88 @@ async fn changes_of_a_channel_hold_at_once() {
         refused(owner.join(&id).await, ErrorCode::ChannelNotFound);
         owner.voice.close().await;
         guest.voice.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_mute_survives_a_restart() {
+    for database in [TestDatabase::sqlite(), TestDatabase::postgres().await] {
+        let kept = Mutex::new((String::new(), String::new()));
+        run_on(&database, as_configured, async |nobody: &Client| {
+            let (anna, ben) = (nobody.register("anna").await, nobody.register("ben").await);
+            let id = anna.channel("General", false).await;
+            anna.post(&format!("/api/channels/{id}/mute"), json!({"user_id": ben.id(), "muted": true}))
+                .await
+                .expect(200);
+            *kept.lock().await = (id, ben.id().to_owned());
+        })
+        .await;
+        let (id, ben_id) = kept.lock().await.clone();
+        for muted in [true, false] {
+            run_on(&database, as_configured, async |nobody: &Client| {
+                let (anna, ben) = (logged_in(nobody, "anna").await, logged_in(nobody, "ben").await);
+                let talker = Talker::connect(&ben).await;
+                talker.join(&id).await.expect("there is room");
+                let members = anna.get(&format!("/api/channels/{id}/members")).await.expect(200)["data"].clone();
+                let in_voice = members.as_array().expect("members").iter().find(|entry| entry["user_id"] == ben_id);
+                assert_eq!(in_voice.expect("ben is in")["voice"]["server_muted"], muted);
+                let lift = json!({"user_id": ben_id, "muted": false});
+                anna.post(&format!("/api/channels/{id}/mute"), lift).await.expect(200);
+                talker.voice.close().await;
+            })
+            .await;
+        }
+    }
+}
+
+/// An account that was registered before.
+async fn logged_in(nobody: &Client, username: &str) -> Client {
+    let credentials = json!({"username": username, "password": PASSWORD});
+    let answer = nobody.post("/api/auth/login", credentials).await.expect(200);
+    nobody.with_token(Some(answer["access_token"].as_str().expect("a token")))
+}
+
+#[tokio::test]
+async fn a_channel_made_private_keeps_only_those_who_may_enter() {
+    run(Database::Sqlite, as_configured, async |nobody: &Client| {
+        let admin = nobody.register("admin").await;
+        let (anna, ben, clara) =
+            (nobody.register("anna").await, nobody.register("ben").await, nobody.guest("clara").await);
+        let id = anna.channel("General", false).await;
+        let path = format!("/api/channels/{id}");
+        anna.put(&format!("{path}/members/{}", ben.id()), json!({})).await.expect(200);
+        let mut talkers = Vec::new();
+        for account in [&admin, &anna, &ben, &clara] {
+            let talker = Talker::connect(account).await;
+            talker.join(&id).await.expect("there is room");
+            talkers.push(talker);
+        }
+        let mut clara_talks = talkers.pop().expect("clara");
+        // Only what changes it to private removes anybody.
+        anna.put(&path, json!({"max_users": 20})).await.expect(200);
+        assert_eq!(anna.get(&path).await.expect(200)["data"]["current_users"], 4);
+
+        let answer = anna.put(&path, json!({"is_private": true})).await.expect(200);
+        assert_eq!(answer["data"]["current_users"], 3, "the answer counts those who are left");
+        let (reason, by, message) = clara_talks.expect_removal().await;
+        assert_eq!((reason, by), (LeaveReason::Kicked, Some(anna.id().to_owned())));
+        assert!(message.expect("says why").contains("private"));
+        refused(clara_talks.join(&id).await, ErrorCode::ChannelNotFound);
+        let listed = anna.get(&format!("{path}/members")).await.expect(200)["data"].clone();
+        let in_voice = listed.as_array().expect("members").iter().filter(|entry| !entry["voice"].is_null());
+        let mut in_voice: Vec<&str> = in_voice.map(|entry| entry["user_id"].as_str().expect("an id")).collect();
+        let mut allowed = [admin.id(), anna.id(), ben.id()];
+        in_voice.sort_unstable();
+        allowed.sort_unstable();
+        assert_eq!(in_voice, allowed);
+        // Those in voice come after the members, on whatever page.
+        let last = anna.get(&format!("{path}/members?limit=1&offset=2")).await.expect(200)["data"].clone();
+        assert_eq!((&last[0]["user_id"], &last[0]["role"]), (&json!(admin.id()), &Value::Null));
+        for talker in talkers {
+            talker.voice.close().await;
+        }
+        clara_talks.voice.close().await;
     })
     .await;
 }

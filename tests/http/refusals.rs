@@ -77,6 +77,56 @@ async fn large_bodies_are_refused() {
     .await;
 }
 
+/// Sends everything before it reads, as simple clients do: a reset in between would lose them the answer.
+#[tokio::test]
+async fn the_refusal_of_a_large_body_arrives() {
+    const BODY_BYTES: usize = 12 * 1_024 * 1_024;
+    let small = |settings: &mut Settings| settings.http.body_bytes_max = 2_048;
+    run(Database::Sqlite, small, async |nobody: &Client| {
+        let address = nobody.base().strip_prefix("http://").expect("a URL");
+        for (length, body) in [
+            (format!("content-length: {BODY_BYTES}"), vec![b'x'; BODY_BYTES]),
+            ("transfer-encoding: chunked".to_owned(), chunked(BODY_BYTES)),
+        ] {
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            let head = format!(
+                "POST /api/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{length}\r\n\
+                 connection: close\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.expect("sends");
+            stream.write_all(&body).await.expect("sends all of it");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer and an orderly end");
+            assert!(answer.starts_with("HTTP/1.1 413 "), "{length}: {answer}");
+            assert!(answer.contains(r#""error_code":"INVALID_INPUT""#), "{answer}");
+        }
+    })
+    .await;
+}
+
+/// A body of so many bytes in chunks.
+fn chunked(bytes: usize) -> Vec<u8> {
+    const CHUNK: usize = 64 * 1_024;
+    let chunk = [format!("{CHUNK:x}\r\n").into_bytes(), vec![b'x'; CHUNK], b"\r\n".to_vec()].concat();
+    [chunk.repeat(bytes / CHUNK), b"0\r\n\r\n".to_vec()].concat()
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_waits_for_is_not_asked_for() {
+    let small = |settings: &mut Settings| settings.http.body_bytes_max = 2_048;
+    run(Database::Sqlite, small, async |nobody: &Client| {
+        let address = nobody.base().strip_prefix("http://").expect("a URL");
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        let head = "POST /nothing HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 50000\r\n\
+                    connection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("sends");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_body_that_never_comes_runs_into_the_time_limit() {
     let quick = |settings: &mut Settings| settings.http.request_timeout_s = 1;

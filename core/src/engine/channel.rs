@@ -214,9 +214,13 @@ impl Channel {
         if passed.newest {
             self.follow_spurt(turn, key, passed.kind, header.level);
         }
-        if !self.is_selected(now, key, passed, header.level) {
+        let selected = self.is_selected(now, key, passed, header.level);
+        let Some(member) = self.members.get_mut(key) else { return Err(Counter::FrameUnknownMember) };
+        if !selected {
+            member.voice.withhold();
             return Err(Counter::FrameNotSelected);
         }
+        let header = member.voice.forwarded(passed, header);
         self.recent.heard(now, header.stream);
         self.tunnel(turn, key, header, bytes);
         self.bundle_frame(turn, key, header, bytes);

@@ -3,12 +3,13 @@
 use super::{
     Counter, GatewayFrame,
     bundle::FRAME_BYTES_MAX,
-    pace::{FrameRate, Jitter},
+    pace::FrameRate,
     sequence::{Order, SequenceWindow},
 };
 use crate::{
     clock::Micros,
     ids::StreamId,
+    interarrival::InterarrivalJitter,
     opus_packet::{USUAL_SAMPLES, duration_samples},
     speech::{
         select::Loudness,
@@ -45,13 +46,15 @@ pub(super) struct Voice {
     rate: FrameRate,
     last: Option<LastFrame>,
     last_silence: Option<Micros>,
-    pub(super) jitter: Jitter,
+    pub(super) jitter: InterarrivalJitter,
     pub(super) loudness: Loudness,
     pub(super) spurt: Spurt,
     /// What the control plane was last told of the spurt.
     pub(super) speaking_told: bool,
     /// The timer of the spurt's end is pending.
     pub(super) spurt_armed: bool,
+    /// Frames before the next one were kept from the listeners on purpose: to them it is the first of a spurt.
+    withheld: bool,
     /// Something was heard since the channel's traffic was last told.
     pub(super) heard: bool,
 }
@@ -80,12 +83,15 @@ impl Voice {
         let (newest, missing) = match self.sequence.note(header.sequence) {
             Order::Duplicate => return Err(Counter::FrameDuplicate),
             Order::Late => (false, 0),
+            // What is missing before a spurt was not sent (docs/protocol.md, 2.3).
+            Order::Newest { .. } if kind == FrameKind::AudioStart => (true, 0),
             Order::Newest { missing } => (true, missing),
         };
         if newest {
             self.take_in_newest(now, kind, header, bytes);
         }
         if muted {
+            self.withhold();
             return Err(Counter::FrameMuted);
         }
         if kind == FrameKind::Silence && self.last_silence.is_some_and(|last| now.since(last) < SILENCE_INTERVAL) {
@@ -95,6 +101,21 @@ impl Voice {
             self.last_silence = Some(now);
         }
         Ok(Passed { kind, newest, missing })
+    }
+
+    /// A frame is not forwarded although it came: listeners must not take the gap for loss.
+    pub(super) fn withhold(&mut self) {
+        self.withheld = true;
+    }
+
+    /// The header as a frame that passed is forwarded: the first sound after withheld frames begins a spurt.
+    pub(super) fn forwarded(&mut self, passed: Passed, header: FrameHeader) -> FrameHeader {
+        // Neither a gap before an AudioStart nor one next to a Silence counts as loss, whatever is missing.
+        if !self.withheld || !passed.newest || passed.kind == FrameKind::AudioStop {
+            return header;
+        }
+        self.withheld = false;
+        if passed.kind == FrameKind::Audio { header.with_kind(FrameKind::AudioStart) } else { header }
     }
 
     fn take_in_newest(&mut self, now: Micros, kind: FrameKind, header: &FrameHeader, bytes: &[u8]) {
@@ -171,6 +192,35 @@ mod tests {
         let mut voice = Voice::default();
         let passed = (0..100).filter(|n| check(&mut voice, u64::from(*n) * 20, *n, 3, &[]).is_ok()).count();
         assert_eq!(passed, 5);
+    }
+
+    #[test]
+    fn the_first_sound_after_withheld_frames_begins_a_spurt() {
+        let mut voice = Voice::default();
+        let mut kinds = Vec::new();
+        for (sequence, kind_flags, muted) in [
+            (0, 0x10, false),
+            (1, 0, true),
+            (2, 2, false),
+            (3, 0x10, false),
+            (4, 0, false),
+            (5, 0, true),
+            (6, 3, false),
+        ] {
+            let header = header(sequence, kind_flags);
+            if let Ok(passed) = voice.check(Micros::from_millis(0), muted, &header, &[OPUS_20_MS]) {
+                kinds.push((sequence, voice.forwarded(passed, header).kind_flags));
+            }
+        }
+        assert_eq!(kinds, [(0, 0x10), (2, 2), (3, 0x11), (4, 0), (6, 3)]);
+    }
+
+    #[test]
+    fn nothing_is_missing_before_a_spurt() {
+        let mut voice = Voice::default();
+        check(&mut voice, 0, 0, 0, &[1]).expect("passes");
+        assert_eq!(check(&mut voice, 0, 9, 1, &[1]).map(|passed| passed.missing), Ok(0));
+        assert_eq!(check(&mut voice, 0, 19, 0, &[1]).map(|passed| passed.missing), Ok(9));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How long playing must wait: the lateness of frames, measured within their talk spurt.
 
-use crate::clock::Micros;
+use crate::{clock::Micros, interarrival::InterarrivalJitter};
 
 use super::JitterConfig;
 
@@ -30,9 +30,7 @@ pub(super) struct DelayEstimator {
     histogram: [f32; BUCKETS],
     weight_frames: u32,
     base_us: Option<i64>,
-    last_transit_us: i64,
-    /// RFC 3550, section 6.4.1, in µs and 4 fractional bits.
-    jitter_q4: u64,
+    jitter: InterarrivalJitter,
     spurt: u32,
 }
 
@@ -46,8 +44,7 @@ impl DelayEstimator {
             histogram,
             weight_frames: PRIOR_FRAMES,
             base_us: None,
-            last_transit_us: 0,
-            jitter_q4: 0,
+            jitter: InterarrivalJitter::default(),
             spurt: 0,
         }
     }
@@ -55,6 +52,7 @@ impl DelayEstimator {
     /// The next arrival is the first of a spurt.
     pub(super) fn begin_spurt(&mut self) {
         self.base_us = None;
+        self.jitter.interrupt();
         self.spurt = self.spurt.wrapping_add(1);
     }
 
@@ -69,14 +67,11 @@ impl DelayEstimator {
         if self.base_us.is_some_and(|base| transit.abs_diff(base) > CLOCK_JUMP_US) {
             self.begin_spurt();
         }
+        self.jitter.arrived(now, timestamp as u32);
         let Some(base) = self.base_us else {
             self.base_us = Some(transit);
-            self.last_transit_us = transit;
             return;
         };
-        let change = transit.abs_diff(self.last_transit_us);
-        self.jitter_q4 = self.jitter_q4 + change - ((self.jitter_q4 + 8) >> 4);
-        self.last_transit_us = transit;
         self.remember(transit.saturating_sub(base).max(0) as u64);
         // The least transit, and a slow drift upwards, so that a clock that runs slower than ours is followed.
         self.base_us = Some(transit.min(base + ((transit - base) >> 10)));
@@ -101,7 +96,7 @@ impl DelayEstimator {
 
     /// Interarrival jitter as reports carry it.
     pub(super) fn jitter_us(&self) -> u32 {
-        u32::try_from(self.jitter_q4 >> 4).unwrap_or(u32::MAX)
+        self.jitter.micros()
     }
 
     fn remember(&mut self, lateness_us: u64) {

@@ -75,6 +75,13 @@ impl FrameHeader {
         }
     }
 
+    /// The same header with another kind.
+    #[must_use]
+    pub const fn with_kind(mut self, kind: FrameKind) -> Self {
+        self.kind_flags = self.flags() | kind as u8;
+        self
+    }
+
     /// The flags alone.
     #[must_use]
     pub const fn flags(&self) -> u8 {

@@ -235,6 +235,38 @@ fn a_limited_channel_forwards_the_loudest() {
 }
 
 #[test]
+fn a_speaker_who_is_selected_again_begins_a_spurt() {
+    let mut world = world();
+    let channel = channel_id(1);
+    let mut clients = world.room(0, channel, 3, Cipher::Aes128Gcm);
+    world.command(0, Command::SetMaxSpeakers { channel, max_speakers: 1 });
+    let (quiet, loud) = (clients[0].stream, clients[1].stream);
+    let mut heard = Vec::new();
+    for round in 0..150_u32 {
+        // The loud one speaks in the middle third.
+        let speakers = if (50..100).contains(&round) { 2 } else { 1 };
+        for (client, level) in clients[..speakers].iter_mut().zip([50, 20]) {
+            let header = client.header(0, level);
+            let datagram = client.media(&[(header, &voice_bytes(&header))]);
+            let client_address = client.address;
+            world.send_all([(client_address, datagram)]);
+        }
+        world.advance(ms(20));
+        for frames in world.heard().remove(&clients[2].address).into_iter() {
+            heard.extend(frames.into_iter().map(|frame| frame.header));
+        }
+    }
+    let of_quiet: Vec<_> = heard.iter().filter(|header| header.stream == quiet).collect();
+    assert!(heard.iter().any(|header| header.stream == loud), "it took the only place");
+    let gaps: Vec<_> = of_quiet.windows(2).filter(|pair| pair[1].sequence != pair[0].sequence + 1).collect();
+    assert!(!gaps.is_empty(), "some of the quiet one's frames were kept back");
+    for header in &of_quiet {
+        let after_gap = gaps.iter().any(|pair| pair[1].sequence == header.sequence);
+        assert_eq!(header.kind() == Some(FrameKind::AudioStart), after_gap, "{header:?}");
+    }
+}
+
+#[test]
 fn leaving_members_hear_nothing_more_and_the_others_everything() {
     let mut world = world();
     let channel = channel_id(1);

@@ -28,13 +28,18 @@ fn the_loudest_win_wherever_they_are() {
             world.run(ms(100));
         }
         world.run(ms(2_000));
-        let before: Vec<_> = (0..6).map(|speaker| (0..nodes).map(|node| world.heard_of(node, speaker)).collect()).collect::<Vec<Vec<_>>>();
+        let before: Vec<_> = (0..6)
+            .map(|speaker| (0..nodes).map(|node| world.heard_of(node, speaker)).collect())
+            .collect::<Vec<Vec<_>>>();
         let dropped_by_owner = world.total(Counter::ReceivedToOwner);
         world.run(ms(1_000));
         for speaker in 0..6 {
             for listener in (0..nodes).filter(|node| *node != world.speakers[speaker].node) {
                 let more = world.heard_of(listener, speaker) - before[speaker][listener];
-                assert!(if speaker < 4 { more == 0 } else { more >= 45 }, "seed {seed}: {more} of {speaker} at {listener}");
+                assert!(
+                    if speaker < 4 { more == 0 } else { more >= 45 },
+                    "seed {seed}: {more} of {speaker} at {listener}"
+                );
             }
         }
         // At most the two that are forwarded reach the owner: the rest are dropped at the source.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use antiphon_core::{
     clock::Micros,
     ids::StreamId,
+    interarrival::InterarrivalJitter,
     replay::ReplayWindow,
     wire::{
         control::ReportBlock,
@@ -54,10 +55,9 @@ struct Stream {
     /// The newest sequence, continued beyond 16 bits.
     newest: i64,
     seen: ReplayWindow<SEEN_WORDS>,
-    timestamp: u32,
     heard_at: Micros,
     in_spurt: bool,
-    jitter_us: f64,
+    jitter: InterarrivalJitter,
     /// Since the last report.
     received: u32,
     expected: i64,
@@ -69,29 +69,28 @@ impl Stream {
         let newest = 0x1_0000 + i64::from(header.sequence);
         let mut seen = ReplayWindow::new();
         seen.accept(newest.unsigned_abs());
-        Self {
-            newest,
-            seen,
-            timestamp: header.timestamp,
-            heard_at: now,
-            in_spurt: continues(header),
-            jitter_us: 0.0,
-            received: 1,
-            expected: 1,
-        }
+        let mut jitter = InterarrivalJitter::default();
+        jitter.arrived(now, header.timestamp);
+        Self { newest, seen, heard_at: now, in_spurt: continues(header), jitter, received: 1, expected: 1 }
     }
 
-    /// Interarrival jitter of RFC 3550 section 6.4.1, between neighbours of one spurt.
-    fn measure_jitter(&mut self, now: Micros, header: &FrameHeader) {
-        let sent_us = f64::from(header.timestamp.wrapping_sub(self.timestamp)) / 0.048;
-        let came_us = (now - self.heard_at).0 as f64;
-        self.jitter_us += ((came_us - sent_us).abs() - self.jitter_us) / 16.0;
+    /// Jitter is measured between neighbours of one spurt.
+    fn measure_jitter(&mut self, now: Micros, header: &FrameHeader, follows: bool) {
+        if !follows {
+            self.jitter.interrupt();
+        }
+        self.jitter.arrived(now, header.timestamp);
     }
 
     fn stalled(&self, now: Micros) -> bool {
         let silent = now - self.heard_at;
         self.in_spurt && silent >= STALL_AFTER && silent < STALL_FOR
     }
+}
+
+/// Whether numbers missing before a frame say nothing: the node keeps some back on purpose (docs/protocol.md, 2.3).
+fn gap_is_no_loss(header: &FrameHeader) -> bool {
+    matches!(header.kind(), Some(FrameKind::AudioStart | FrameKind::Silence))
 }
 
 /// Whether more is to follow at once.
@@ -111,8 +110,10 @@ impl Reception {
         };
         let ahead = i64::from(header.sequence.wrapping_sub(stream.newest as u16).cast_signed());
         if ahead.abs() > JUMP_MAX {
-            let jitter_us = stream.jitter_us;
-            *stream = Stream { jitter_us, ..Stream::new(now, header) };
+            let mut jitter = stream.jitter;
+            jitter.interrupt();
+            jitter.arrived(now, header.timestamp);
+            *stream = Stream { jitter, ..Stream::new(now, header) };
             self.counters.fresh += 1;
             return true;
         }
@@ -125,13 +126,11 @@ impl Reception {
         stream.received += 1;
         self.counters.fresh += 1;
         if ahead > 0 {
-            if ahead == 1 && stream.in_spurt && continues(header) {
-                stream.measure_jitter(now, header);
-            }
-            self.counters.lost += ahead.unsigned_abs() - 1;
-            stream.expected += ahead;
+            stream.measure_jitter(now, header, ahead == 1 && stream.in_spurt && continues(header));
+            let missing = if gap_is_no_loss(header) { 0 } else { ahead - 1 };
+            self.counters.lost += missing.unsigned_abs();
+            stream.expected += missing + 1;
             stream.newest = sequence;
-            stream.timestamp = header.timestamp;
             stream.in_spurt = continues(header);
         } else {
             self.counters.lost = self.counters.lost.saturating_sub(1);
@@ -164,7 +163,7 @@ impl Reception {
                 stream: *id,
                 lost_fraction: ReportBlock::fraction(lost, expected),
                 round_trip_ms,
-                jitter_us: stream.jitter_us as u32,
+                jitter_us: stream.jitter.micros(),
                 received: stream.received,
             });
             (stream.received, stream.expected) = (0, 0);
@@ -249,6 +248,24 @@ mod tests {
         assert!(!reception.stalled(at(501)), "whoever spoke is gone");
         reception.heard(at(502), &frame(1, FrameKind::AudioStop));
         assert!(!reception.stalled(at(520)));
+    }
+
+    #[test]
+    fn what_the_node_kept_back_is_no_loss() {
+        let mut reception = Reception::default();
+        for (index, (sequence, kind)) in
+            [(0, FrameKind::Audio), (9, FrameKind::AudioStart), (10, FrameKind::Audio), (30, FrameKind::Silence)]
+                .into_iter()
+                .enumerate()
+        {
+            reception.heard(at(index as u64), &frame(sequence, kind));
+        }
+        assert_eq!(reception.counters(), ReceptionCounters { fresh: 4, duplicates: 0, lost: 0 });
+        let mut blocks = Vec::new();
+        reception.report(at(4), None, &mut blocks);
+        assert_eq!((blocks[0].received, blocks[0].lost_fraction), (4, 0));
+        reception.heard(at(5), &frame(33, FrameKind::Audio));
+        assert_eq!(reception.counters().lost, 2);
     }
 
     #[test]
