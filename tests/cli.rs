@@ -85,7 +85,7 @@ fn config_check_says_what_is_wrong_and_where() {
             "these things are wrong in the settings:",
             "settings.toml line 2: server.prot is no setting; did you mean server.port?",
             "settings.toml line 3: server.host must be an IP address",
-            "environment variable REDIS_URL: redis.url cannot be used: this release runs as a single node",
+            "environment variable REDIS_URL: redis.url makes this node one of a cluster, which needs a database",
         ] {
             assert!(said.contains(problem), "{problem} in:\n{said}");
         }

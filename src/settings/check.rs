@@ -8,6 +8,9 @@ use super::{
 /// A shared secret below this many bytes can be guessed from one token (RFC 7518 3.2 asks for as many as the hash has).
 const JWT_SECRET_BYTES_MIN: usize = 32;
 
+/// The keys between nodes come from it.
+const CLUSTER_SECRET_BYTES_MIN: usize = 32;
+
 pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
     let mut problem = |section: &str, key: &str, message: &str| {
         let origin = reader.origin(section, key);
@@ -18,11 +21,7 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
         problem("server", "websocket_port", "must differ from server.port (or be 0 for any free port)");
     }
     if settings.redis.url.is_some() {
-        problem(
-            "redis",
-            "url",
-            "cannot be used: this release runs as a single node and does not share a cluster; take the setting (REDIS_URL) away",
-        );
+        check_cluster(settings, &mut problem);
     }
     let auth = &settings.auth;
     match (&auth.issuer, &auth.issuer_jwks) {
@@ -52,6 +51,30 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
         }
     }
     warn_of_disagreement(reader);
+}
+
+/// What nodes of a cluster need besides Redis.
+fn check_cluster(settings: &Settings, problem: &mut impl FnMut(&str, &str, &str)) {
+    if !settings.database_url().starts_with("postgres") {
+        problem(
+            "redis",
+            "url",
+            "makes this node one of a cluster, which needs a database that all nodes reach: set database.url \
+             (DATABASE_URL) to a postgres: URL, or take redis.url (REDIS_URL) away for a node on its own",
+        );
+    }
+    match &settings.cluster.secret {
+        None => problem(
+            "redis",
+            "url",
+            "makes this node one of a cluster, which needs a secret that all nodes share: set cluster.secret to the same \
+             32 or more random characters on each",
+        ),
+        Some(secret) if secret.expose().len() < CLUSTER_SECRET_BYTES_MIN => {
+            problem("cluster", "secret", "must have at least 32 random characters: it seals the voice between nodes");
+        }
+        Some(_) => {}
+    }
 }
 
 /// Keys that come over plain HTTP from elsewhere can be replaced on the way.

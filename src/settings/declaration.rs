@@ -66,7 +66,6 @@ macro_rules! settings {
 }
 
 /// Why a setting of another release's feature does nothing yet.
-const SINGLE_NODE: &str = "this release runs as a single node";
 const NO_FILES: &str = "this release streams no files";
 const NO_WEBRTC: &str = "this release has no WebRTC";
 
@@ -212,8 +211,13 @@ settings! {
 
     /// What nodes of a cluster share.
     redis: Redis {
-        /// `redis://HOST:PORT`. A cluster of nodes needs it; this release refuses it.
-        url: Option<ConnectionUrl> [.env("REDIS_URL")] = None;
+        /// `redis://USER:PASSWORD@HOST:PORT`, or `rediss:` for TLS. `redis-cluster:` and `redis-sentinel:` (and
+        /// `rediss-…:`) take further servers as `?node=HOST:PORT&node=…`, and Sentinel `&sentinelServiceName=NAME`.
+        /// With it the node is one of a cluster, which also needs a PostgreSQL database and `cluster.secret`.
+        url: Option<ConnectionUrl> [.env("REDIS_URL").only("a redis:, rediss:, redis-cluster:, rediss-cluster:, \
+            redis-sentinel: or rediss-sentinel: URL", |url| url.as_ref().is_none_or(is_redis_url))] = None;
+        /// A PEM file of the certificates that must have signed the server's, when not one of the system's.
+        ca_file: Option<PathBuf> [] = None;
     }
 
     /// This node among others.
@@ -222,11 +226,12 @@ settings! {
         node_id: Option<String> [.only("1 to 64 letters, digits, dots, hyphens or underscores",
             |id| id.as_deref().is_none_or(is_node_id))] = None;
         /// The UDP port for voice between nodes.
-        relay_port: u16 [.reserved(SINGLE_NODE)] = 3003;
-        /// The address (`host:port`) by which other nodes reach the relay port.
-        advertise: Option<String> [.reserved(SINGLE_NODE)] = None;
-        /// The secret that nodes of one cluster share.
-        secret: Option<Secret> [.reserved(SINGLE_NODE)] = None;
+        relay_port: u16 [] = 3003;
+        /// The address (`host:port`) by which other nodes reach the relay port. When not set: `server.host` and the
+        /// port, which only nodes on the same machine can reach when that is a loopback address.
+        advertise: Option<String> [.only("host:port", |address| address.as_deref().is_none_or(|address| port_part(address).is_ok()))] = None;
+        /// The secret that nodes of one cluster share, at least 32 random characters: it seals voice between them.
+        secret: Option<Secret> [] = None;
     }
 
     /// Audio files behind signed links.
@@ -303,6 +308,12 @@ fn port_part(text: &str) -> Result<&str, String> {
 fn is_origin(text: &str) -> bool {
     let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     text == "*" || authority.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', ' ']))
+}
+
+fn is_redis_url(url: &ConnectionUrl) -> bool {
+    let (scheme, kind) = url.scheme().split_once('-').unwrap_or((url.scheme(), ""));
+    ["redis", "rediss"].contains(&scheme)
+        && (["cluster", "sentinel"].contains(&kind) || kind.is_empty() && !url.scheme().ends_with('-'))
 }
 
 fn is_node_id(id: &str) -> bool {

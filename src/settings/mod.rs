@@ -306,9 +306,18 @@ max_channels = 4_294_967_296
 
     #[test]
     fn settings_must_agree_with_each_other() {
+        const SECRET: &str = "0123456789abcdef0123456789abcdef";
+        const POSTGRES: &str = "postgres://db/antiphon";
+        let cluster = |redis: &str, database: &str, secret: &str| {
+            format!("[redis]\nurl = \"{redis}\"\n[database]\nurl = \"{database}\"\n[cluster]\nsecret = \"{secret}\"")
+        };
         for (file, wrong) in [
             ("[server]\nport = 3001", "server.websocket_port must differ from server.port"),
-            ("[redis]\nurl = \"redis://localhost:6379\"", "runs as a single node"),
+            (&cluster("redis://localhost", "sqlite::memory:", SECRET), "needs a database that all nodes reach"),
+            (&cluster("redis://localhost", POSTGRES, "too short"), "cluster.secret must have at least 32"),
+            (&format!("[redis]\nurl = \"redis://h\"\n[database]\nurl = \"{POSTGRES}\""), "set cluster.secret"),
+            (&cluster("redis-://localhost", POSTGRES, SECRET), "must be a redis:, rediss:,"),
+            ("[cluster]\nadvertise = \"here\"", "cluster.advertise must be host:port"),
             ("[auth]\nissuer = \"https://id.example\"", "needs auth.issuer_jwks"),
             ("[auth]\nissuer_jwks = \"keys.json\"", "needs auth.issuer,"),
             ("[auth]\nissuer = \"i\"\nissuer_jwks = \"http://id.example/keys\"", "must be an https URL"),
@@ -325,6 +334,7 @@ max_channels = 4_294_967_296
             "[server]\nport = 0\nwebsocket_port = 0",
             "[auth]\nissuer = \"i\"\nissuer_jwks = \"http://127.0.0.1:8080/keys\"",
             "[auth]\nissuer = \"i\"\nissuer_jwks = \"https://id.example/keys\"",
+            &cluster("rediss-sentinel://:pass@one:26379?sentinelServiceName=voice", POSTGRES, SECRET),
         ] {
             read_both(right, &[]).expect("nothing is wrong");
         }
