@@ -214,11 +214,13 @@ settings! {
 
     /// What nodes of a cluster share.
     redis: Redis {
-        /// `redis://USER:PASSWORD@HOST:PORT`, or `rediss://` with TLS; each also as `redis-cluster://` and
-        /// `redis-sentinel://`. With it the node is one of a cluster; it then needs a PostgreSQL `database.url`,
-        /// `cluster.secret` and `auth.jwt_secret`, the same on every node.
-        url: Option<ConnectionUrl> [.env("REDIS_URL")] = None;
-        /// A PEM file of the certificates that the server's must be signed by, when not one of the system's.
+        /// `redis://USER:PASSWORD@HOST:PORT`, or `rediss:` for TLS. `redis-cluster:` and `redis-sentinel:` (and
+        /// `rediss-…:`) take further servers as `?node=HOST:PORT&node=…`, and Sentinel `&sentinelServiceName=NAME`.
+        /// With it the node is one of a cluster, which also needs a PostgreSQL database, `cluster.secret` and
+        /// `auth.jwt_secret`, the same on every node.
+        url: Option<ConnectionUrl> [.env("REDIS_URL").only("a redis:, rediss:, redis-cluster:, rediss-cluster:, \
+            redis-sentinel: or rediss-sentinel: URL", |url| url.as_ref().is_none_or(is_redis_url))] = None;
+        /// A PEM file of the certificates that must have signed the server's, when not one of the system's.
         ca_file: Option<PathBuf> [] = None;
     }
 
@@ -320,6 +322,12 @@ fn is_origin(text: &str) -> bool {
 fn is_http_url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(' '))
+}
+
+fn is_redis_url(url: &ConnectionUrl) -> bool {
+    let (scheme, kind) = url.scheme().split_once('-').unwrap_or((url.scheme(), ""));
+    ["redis", "rediss"].contains(&scheme)
+        && (["cluster", "sentinel"].contains(&kind) || kind.is_empty() && !url.scheme().ends_with('-'))
 }
 
 fn is_node_id(id: &str) -> bool {

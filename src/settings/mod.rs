@@ -308,11 +308,6 @@ max_channels = 4_294_967_296
     fn settings_must_agree_with_each_other() {
         for (file, wrong) in [
             ("[server]\nport = 3001", "server.websocket_port must differ from server.port"),
-            ("[redis]\nurl = \"redis://localhost:6379\"", "needs a database that all nodes share"),
-            ("[redis]\nurl = \"redis://localhost:6379\"", "needs cluster.secret"),
-            ("[redis]\nurl = \"redis://localhost:6379\"", "needs auth.jwt_secret"),
-            ("[redis]\nurl = \"redis://localhost\"\n[cluster]\nsecret = \"short\"", "at least 32 bytes"),
-            ("[redis]\nurl = \"redis://localhost\"\n[server]\nhost = \"0.0.0.0\"", "cluster.advertise must be set"),
             ("[cluster]\nhttp_url = \"voice.example.org\"", "an http or https URL"),
             ("[auth]\nissuer = \"https://id.example\"", "needs auth.issuer_jwks"),
             ("[auth]\nissuer_jwks = \"keys.json\"", "needs auth.issuer,"),
@@ -326,10 +321,24 @@ max_channels = 4_294_967_296
             let found = problems(file, &[]);
             assert!(found.len() == 1 && found[0].contains(wrong), "{file}: {found:?}");
         }
+        for (file, wrong) in [
+            ("[redis]\nurl = \"redis://localhost:6379\"", "needs a database that all nodes share"),
+            ("[redis]\nurl = \"redis://localhost:6379\"", "needs cluster.secret"),
+            ("[redis]\nurl = \"redis://localhost:6379\"", "needs auth.jwt_secret"),
+            ("[redis]\nurl = \"redis://localhost\"\n[cluster]\nsecret = \"short\"", "at least 32 bytes"),
+            ("[redis]\nurl = \"redis://localhost\"\n[server]\nhost = \"0.0.0.0\"", "cluster.advertise must be set"),
+            ("[redis]\nurl = \"redis-://localhost\"", "must be a redis:, rediss:,"),
+        ] {
+            let found = problems(file, &[]);
+            assert!(found.iter().any(|problem| problem.contains(wrong)), "{file}: {found:?}");
+        }
         for right in [
             "[server]\nport = 0\nwebsocket_port = 0",
             "[auth]\nissuer = \"i\"\nissuer_jwks = \"http://127.0.0.1:8080/keys\"",
             "[auth]\nissuer = \"i\"\nissuer_jwks = \"https://id.example/keys\"",
+            "[redis]\nurl = \"rediss-sentinel://:pass@one:26379?sentinelServiceName=voice\"\n[database]\nurl = \
+             \"postgres://db/antiphon\"\n[cluster]\nsecret = \"0123456789abcdef0123456789abcdef\"\n[auth]\njwt_secret = \
+             \"0123456789abcdef0123456789abcdef\"",
         ] {
             read_both(right, &[]).expect("nothing is wrong");
         }

@@ -17,21 +17,21 @@ use tokio::{
 use uuid::Uuid;
 
 /// Only a failing test waits this long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub const CHANNEL: ChannelId = ChannelId(Uuid::from_u128(0xC0));
+pub(crate) const CHANNEL: ChannelId = ChannelId(Uuid::from_u128(0xC0));
 
-pub struct Node {
-    pub registry: Registry,
-    pub membership: RedisMembership,
-    pub notices: mpsc::Receiver<Notice>,
-    pub records: RedisRecords,
-    pub session_notices: mpsc::Receiver<SessionNotice>,
-    pub view: watch::Receiver<Arc<ClusterView>>,
+pub(crate) struct Node {
+    pub(crate) registry: Registry,
+    pub(crate) membership: RedisMembership,
+    pub(crate) notices: mpsc::Receiver<Notice>,
+    pub(crate) records: RedisRecords,
+    pub(crate) session_notices: mpsc::Receiver<SessionNotice>,
+    pub(crate) view: watch::Receiver<Arc<ClusterView>>,
 }
 
 /// Short times, so that tests are.
-pub fn config(url: &str) -> RedisConfig {
+pub(crate) fn config(url: &str) -> RedisConfig {
     RedisConfig {
         lease_ttl: Duration::from_millis(1_500),
         renew_every: Duration::from_millis(250),
@@ -41,7 +41,7 @@ pub fn config(url: &str) -> RedisConfig {
     }
 }
 
-pub fn record(name: &str) -> NodeRecord {
+pub(crate) fn record(name: &str) -> NodeRecord {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     NodeRecord {
         node_id: NodeId(name.to_owned()),
@@ -59,11 +59,11 @@ pub fn record(name: &str) -> NodeRecord {
 }
 
 impl Node {
-    pub async fn start(url: &str, name: &str) -> Self {
+    pub(crate) async fn start(url: &str, name: &str) -> Self {
         Self::start_with(config(url), name).await
     }
 
-    pub async fn start_with(config: RedisConfig, name: &str) -> Self {
+    pub(crate) async fn start_with(config: RedisConfig, name: &str) -> Self {
         let cluster = RedisCluster::start(config, record(name)).await.expect("the node takes its place");
         let registry = Registry::Redis(cluster.registry);
         Self {
@@ -77,36 +77,32 @@ impl Node {
     }
 
     /// Waits until the node sees the cluster so.
-    pub async fn sees(&mut self, what: impl Fn(&ClusterView) -> bool) {
+    pub(crate) async fn sees(&mut self, what: impl Fn(&ClusterView) -> bool) {
         let is_seen = timeout(PATIENCE, self.view.wait_for(|view| what(view))).await.is_ok();
         if !is_seen {
             panic!("the node sees {:?}", self.view.borrow());
         }
     }
 
-    pub async fn sees_nodes(&mut self, count: usize) {
+    pub(crate) async fn sees_nodes(&mut self, count: usize) {
         self.sees(|view| view.nodes.len() == count).await;
     }
 
-    pub async fn is_up(&mut self) {
-        self.sees(|view| view.shared == SharedState::Up).await;
-    }
-
-    pub async fn is_away(&mut self) {
+    pub(crate) async fn is_away(&mut self) {
         self.sees(|view| matches!(view.shared, SharedState::Away { .. })).await;
     }
 
-    pub async fn join(&self, who: u128) -> Joined {
+    pub(crate) async fn join(&self, who: u128) -> Joined {
         self.membership.join(CHANNEL, 100, new(who), None).await.expect("joins")
     }
 
     /// The next notice.
-    pub async fn notice(&mut self) -> Notice {
+    pub(crate) async fn notice(&mut self) -> Notice {
         timeout(PATIENCE, self.notices.recv()).await.expect("a notice comes").expect("the node lives")
     }
 
     /// The next entry; other notices are passed over.
-    pub async fn entry(&mut self) -> Entry {
+    pub(crate) async fn entry(&mut self) -> Entry {
         loop {
             if let Notice::Entry { entry, .. } = self.notice().await {
                 return entry;
@@ -115,17 +111,17 @@ impl Node {
     }
 
     /// Waits until it hears that it is connected again.
-    pub async fn reconnected(&mut self) {
+    pub(crate) async fn reconnected(&mut self) {
         while self.notice().await != Notice::Reconnected {}
     }
 
-    pub async fn members(&self) -> Vec<Member> {
+    pub(crate) async fn members(&self) -> Vec<Member> {
         let snapshot = self.membership.snapshot(CHANNEL, None).await.expect("available");
         snapshot.map_or(Vec::new(), |snapshot| snapshot.members)
     }
 }
 
-pub fn user(number: u128) -> UserView {
+pub(crate) fn user(number: u128) -> UserView {
     UserView {
         id: UserId(Uuid::from_u128(number)),
         username: format!("user{number}"),
@@ -137,26 +133,26 @@ pub fn user(number: u128) -> UserView {
     }
 }
 
-pub fn id(number: u128) -> UserId {
+pub(crate) fn id(number: u128) -> UserId {
     UserId(Uuid::from_u128(number))
 }
 
-pub fn session(number: u128) -> SessionId {
+pub(crate) fn session(number: u128) -> SessionId {
     SessionId(Uuid::from_u128(number))
 }
 
 /// A newcomer whose user, session and stream have one number.
-pub fn new(number: u128) -> NewMember {
+pub(crate) fn new(number: u128) -> NewMember {
     let stream = StreamId(u32::MAX - u32::try_from(number).expect("small"));
     NewMember { user: user(number), session: session(number), stream, media: MediaTransport::Udp }
 }
 
-pub fn leave(number: u128) -> Leave {
+pub(crate) fn leave(number: u128) -> Leave {
     Leave::own(id(number), Some(session(number)), LeaveReason::Left)
 }
 
 /// What an entry says, in short.
-pub fn said(entry: &Entry) -> (&'static str, u128) {
+pub(crate) fn said(entry: &Entry) -> (&'static str, u128) {
     match &*entry.event {
         ServerMessage::UserJoined(joined) => ("joined", joined.user_id.0.as_u128()),
         ServerMessage::UserLeft(left) => ("left", left.user_id.0.as_u128()),

@@ -104,7 +104,7 @@ impl Connected {
             let _ = task.await;
             drop(is_open);
         });
-        let waited = tokio::time::timeout(CONNECT, connected.client.wait_for_connect()).await;
+        let waited = tokio::time::timeout(CONNECT, Box::pin(connected.client.wait_for_connect())).await;
         waited.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer while connecting")))?;
         Ok(connected)
     }
@@ -143,15 +143,22 @@ impl Connection {
     }
 
     /// Runs a script. Cut short by whoever waits, it may still have happened.
-    pub(super) async fn run(&self, script: &Script, keys: Vec<String>, arguments: Vec<Value>) -> Result<Value, Error> {
-        let client = &self.commands.client;
-        match client.evalsha(script.sha1().clone(), keys.clone(), arguments.clone()).await {
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                let text = script.lua().cloned().unwrap_or_default();
-                client.eval(text, keys, arguments).await
+    pub(super) fn run(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        arguments: Vec<Value>,
+    ) -> impl Future<Output = Result<Value, Error>> + Send {
+        let (client, script) = (self.commands.client.clone(), script.clone());
+        Box::pin(async move {
+            match client.evalsha(script.sha1().clone(), keys.clone(), arguments.clone()).await {
+                Err(error) if error.details().starts_with("NOSCRIPT") => {
+                    let text = script.lua().cloned().unwrap_or_default();
+                    client.eval(text, keys, arguments).await
+                }
+                answer => answer,
             }
-            answer => answer,
-        }
+        })
     }
 
     /// For single commands.
@@ -159,14 +166,16 @@ impl Connection {
         &self.commands.client
     }
 
-    pub(super) async fn publish(&self, topic: &Topic, message: Vec<u8>) -> Result<(), Error> {
-        let client = &self.commands.client;
+    pub(super) fn publish(
+        &self,
+        topic: &Topic,
+        message: Vec<u8>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (client, is_sharded, name) = (self.commands.client.clone(), self.is_sharded, topic.name());
         let message = Value::Bytes(message.into());
-        if self.is_sharded {
-            client.spublish(topic.name(), message).await
-        } else {
-            client.publish(topic.name(), message).await
-        }
+        Box::pin(async move {
+            if is_sharded { client.spublish(name, message).await } else { client.publish(name, message).await }
+        })
     }
 
     pub(super) async fn subscribe(&self, topics: &[Topic]) -> Result<(), Error> {
@@ -245,9 +254,15 @@ impl Connection {
     }
 }
 
-/// At most as long as `patience`.
-pub(super) async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer")))
+/// At most as long as `patience`. The library's futures are large, so that they are kept apart from whoever waits.
+pub(super) fn within<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, Error>>,
+) -> impl Future<Output = Result<T, Error>> {
+    let work = Box::pin(work);
+    async move {
+        tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer")))
+    }
 }
 
 fn redis_version_major(info: &str) -> u32 {
@@ -277,7 +292,10 @@ mod tests {
         ] {
             assert!(Target::new(url, None).is_ok(), "{url}");
         }
-        assert!(matches!(Target::new("http://localhost", None), Err(RedisError::Url(_))));
+        assert!(
+            matches!(Target::new("redis-sentinel://one:26379", None), Err(RedisError::Url(_))),
+            "of which service?"
+        );
         let missing = Target::new("rediss://localhost", Some(Path::new("/nowhere.pem")));
         assert!(matches!(missing, Err(RedisError::Certificates { .. })));
     }

@@ -357,19 +357,22 @@ impl Shared {
     }
 
     /// Runs single commands, which change nothing that cannot be done twice.
-    pub(super) async fn single<T>(
+    pub(super) fn single<T>(
         &self,
         operation: RedisOperation,
         work: impl Future<Output = Result<T, fred::error::Error>>,
-    ) -> Result<T, Unavailable> {
-        let result = super::connection::within(self.config.patience, work).await;
-        let outcome = if result.is_ok() { RedisOutcome::Ok } else { RedisOutcome::InDoubt };
-        metrics().redis.operations.of((operation, outcome)).increment(1);
-        result.map_err(|error| {
-            tracing::debug!(%error, "a command of Redis failed");
-            self.failed();
-            Unavailable
-        })
+    ) -> impl Future<Output = Result<T, Unavailable>> {
+        let work = super::connection::within(self.config.patience, work);
+        async move {
+            let result = work.await;
+            let outcome = if result.is_ok() { RedisOutcome::Ok } else { RedisOutcome::InDoubt };
+            metrics().redis.operations.of((operation, outcome)).increment(1);
+            result.map_err(|error| {
+                tracing::debug!(%error, "a command of Redis failed");
+                self.failed();
+                Unavailable
+            })
+        }
     }
 
     /// Sees to it that whoever sweeps after this node finds the channel.
