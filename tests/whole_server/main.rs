@@ -6,7 +6,7 @@ mod support;
 mod blocked_udp;
 mod departed;
 mod hostile;
-mod people;
-mod process;
 mod talk;
 mod udp_proxy;
+
+use support::{people, process};

@@ -12,16 +12,16 @@ use std::{
 use antiphon_loadtest::ServerUrl;
 
 /// A folder for one test, removed when dropped.
-pub(crate) struct Scratch(PathBuf);
+pub struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let path = std::env::temp_dir().join(format!("antiphon-test-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir(&path).expect("a new folder");
         Self(path)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -33,14 +33,14 @@ impl Drop for Scratch {
 }
 
 /// One of the workspace's programs, built beside the server.
-pub(crate) fn tool(name: &str) -> PathBuf {
+pub fn tool(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_antiphon")).with_file_name(name);
     assert!(path.exists(), "{} is missing: run `make test`, which builds it first", path.display());
     path
 }
 
 /// A running server.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     http: SocketAddr,
     udp: SocketAddr,
@@ -49,7 +49,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts one on free ports, with these environment variables besides, and waits until it says how to reach it.
-    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
         let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         tokio::task::spawn_blocking(move || Self::start_blocking(&settings)).await.expect("it starts")
     }
@@ -71,16 +71,42 @@ impl Process {
         Self { child, http, udp, _data: data }
     }
 
-    pub(crate) fn url(&self) -> ServerUrl {
+    pub fn url(&self) -> ServerUrl {
         format!("http://{}", self.http).parse().expect("a URL")
     }
 
-    pub(crate) fn udp_address(&self) -> SocketAddr {
+    /// Its id in the system.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while self.child.try_wait().expect("a child of ours").is_none() {
+            assert!(std::time::Instant::now() < deadline, "it ends");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn udp_address(&self) -> SocketAddr {
         self.udp
     }
 
     /// The memory it occupies.
-    pub(crate) fn resident_bytes(&self) -> u64 {
+    pub fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says so");
         let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number");

@@ -8,6 +8,7 @@ use antiphon_core::{
     wire::frame::FrameKind,
 };
 use antiphon_loadtest::{
+    ServerUrl,
     client::{Client, ClientEvent, HeardFrame, VoiceFrame},
     gateway::{GatewayConfig, Identity},
     rest::{NewChannel, Rest},
@@ -17,17 +18,17 @@ use tokio::{sync::mpsc, time::timeout};
 use super::process::Process;
 
 /// Far above what anything here takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Somebody in a channel.
-pub(crate) struct Person {
-    pub(crate) client: Client,
-    pub(crate) events: mpsc::Receiver<ClientEvent>,
-    pub(crate) joined: ChannelJoined,
+pub struct Person {
+    pub client: Client,
+    pub events: mpsc::Receiver<ClientEvent>,
+    pub joined: ChannelJoined,
 }
 
 /// Makes an account that may create channels, and a channel.
-pub(crate) async fn make_channel(server: &Process, name: &str, max_users: u32) -> ChannelId {
+pub async fn make_channel(server: &Process, name: &str, max_users: u32) -> ChannelId {
     let rest = Rest::new(server.url()).expect("a client");
     let owner = rest.register(&format!("owner-of-{name}"), "a long enough password").await.expect("registered");
     let channel = NewChannel { name: name.to_owned(), max_users: Some(max_users), max_speakers: None };
@@ -36,10 +37,15 @@ pub(crate) async fn make_channel(server: &Process, name: &str, max_users: u32) -
 
 impl Person {
     /// A guest who joins.
-    pub(crate) async fn join(server: &Process, name: &str, channel: ChannelId) -> Self {
+    pub async fn join(server: &Process, name: &str, channel: ChannelId) -> Self {
+        Self::join_with(server, Vec::new(), name, channel).await
+    }
+
+    /// A guest who joins and knows other nodes to resume at.
+    pub async fn join_with(server: &Process, others: Vec<ServerUrl>, name: &str, channel: ChannelId) -> Self {
         let config = GatewayConfig {
             server: server.url(),
-            others: Vec::new(),
+            others,
             encoding: Encoding::Json,
             identity: Identity::Guest(name.to_owned()),
         };
@@ -48,12 +54,12 @@ impl Person {
         Self { client, events, joined }
     }
 
-    pub(crate) fn channel(&self) -> ChannelId {
+    pub fn channel(&self) -> ChannelId {
         self.joined.channel_id
     }
 
     /// Waits until frames go by UDP, or no longer do.
-    pub(crate) async fn udp_becomes(&mut self, works: bool) {
+    pub async fn udp_becomes(&mut self, works: bool) {
         let wait = async {
             while self.client.stats().await.expect("alive").udp_works != works {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -63,7 +69,7 @@ impl Person {
     }
 
     /// Says one frame whose bytes tell its number.
-    pub(crate) async fn say(&self, number: u32) {
+    pub async fn say(&self, number: u32) {
         let frame = VoiceFrame {
             kind: if number == 0 { FrameKind::AudioStart } else { FrameKind::Audio },
             flags: 0,
@@ -75,7 +81,7 @@ impl Person {
     }
 
     /// The next frame heard.
-    pub(crate) async fn hear(&mut self) -> HeardFrame {
+    pub async fn hear(&mut self) -> HeardFrame {
         let wait = async {
             loop {
                 match self.events.recv().await.expect("the session lives") {
@@ -89,7 +95,7 @@ impl Person {
     }
 }
 
-pub(crate) fn how_to_join(channel: ChannelId) -> JoinChannel {
+pub fn how_to_join(channel: ChannelId) -> JoinChannel {
     JoinChannel {
         channel_id: channel,
         media: MediaTransport::Udp,
@@ -102,26 +108,26 @@ pub(crate) fn how_to_join(channel: ChannelId) -> JoinChannel {
 }
 
 /// Bytes of an Opus packet (CELT, 20 ms, mono) that tell their number.
-pub(crate) fn payload(number: u32) -> Vec<u8> {
+pub fn payload(number: u32) -> Vec<u8> {
     let mut bytes = vec![0xf8];
     bytes.extend(number.to_be_bytes());
     bytes
 }
 
 /// The number in a frame's bytes.
-pub(crate) fn number_of(frame: &HeardFrame) -> u32 {
+pub fn number_of(frame: &HeardFrame) -> u32 {
     let digits = frame.bytes.get(1..5).expect("one of our payloads");
     u32::from_be_bytes(digits.try_into().expect("four bytes"))
 }
 
 /// A gateway session without any voice of its own: it joins and never binds.
-pub(crate) struct RawGateway {
+pub struct RawGateway {
     gateway: antiphon_loadtest::gateway::Gateway,
     events: mpsc::Receiver<antiphon_loadtest::gateway::GatewayEvent>,
 }
 
 /// Connects a guest.
-pub(crate) async fn raw_gateway(server: &Process, name: &str) -> RawGateway {
+pub async fn raw_gateway(server: &Process, name: &str) -> RawGateway {
     let config = GatewayConfig {
         server: server.url(),
         others: Vec::new(),
@@ -134,7 +140,7 @@ pub(crate) async fn raw_gateway(server: &Process, name: &str) -> RawGateway {
 
 impl RawGateway {
     /// Joins; what the server says of it.
-    pub(crate) async fn join(&mut self, join: JoinChannel) -> ChannelJoined {
+    pub async fn join(&mut self, join: JoinChannel) -> ChannelJoined {
         self.gateway.send(join).await.expect("sent");
         let wait = async {
             loop {

@@ -1,0 +1,168 @@
+//! Nodes and Redis die, and people keep talking.
+
+use std::time::{Duration, Instant};
+
+use antiphon_core::{gateway::ServerMessage, ids::ChannelId};
+use antiphon_loadtest::client::ClientEvent;
+use tokio::time::timeout;
+
+use crate::{
+    nodes::{Nodes, until_heard},
+    support::people::{PATIENCE, Person, make_channel, number_of},
+};
+
+/// Far above the 400 ms that others may lose by an owner's death: a test asserts no more of the clock.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Lets somebody speak 50 frames a second until the listener has heard frames for so long; the longest silence.
+async fn longest_silence(speaker: &Person, listener: &mut Person, first: u32, duration: Duration) -> Duration {
+    let begun = Instant::now();
+    let (mut heard_at, mut longest, mut number) = (Instant::now(), Duration::ZERO, first);
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    while begun.elapsed() < duration {
+        tokio::select! {
+            _ = ticks.tick() => {
+                speaker.say(number).await;
+                number += 1;
+            }
+            frame = listener.hear() => {
+                assert!(number_of(&frame) < number);
+                longest = longest.max(heard_at.elapsed());
+                heard_at = Instant::now();
+            }
+        }
+    }
+    longest.max(heard_at.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owners_death_is_a_short_silence_for_the_others() {
+    let mut cluster = Nodes::start(3).await;
+    let channel = make_channel(&cluster.nodes[0], "lobby", 10).await;
+    let owner = cluster.owner_of(channel);
+    let survivors: Vec<usize> = (0..3).filter(|index| *index != owner).collect();
+    let mut speaker = Person::join(&cluster.nodes[survivors[0]], "speaker", channel).await;
+    let mut listener = Person::join(&cluster.nodes[survivors[1]], "listener", channel).await;
+    speaker.udp_becomes(true).await;
+    listener.udp_becomes(true).await;
+    let next = until_heard(&speaker, &mut [&mut listener]).await;
+    let before = longest_silence(&speaker, &mut listener, next, Duration::from_secs(1)).await;
+    cluster.nodes[owner].kill();
+    let after = longest_silence(&speaker, &mut listener, next + 1_000, Duration::from_secs(4)).await;
+    println!("longest silence: {before:?} before, {after:?} by the owner's death");
+    assert!(after < SILENCE_MAX, "{after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_node_dies_goes_on_elsewhere_and_nobody_sees_it() {
+    let mut cluster = Nodes::start(3).await;
+    let channel = make_channel(&cluster.nodes[0], "lobby", 10).await;
+    let mut moving = Person::join_with(&cluster.nodes[1], cluster.others(1), "moving", channel).await;
+    let mut staying = Person::join(&cluster.nodes[2], "staying", channel).await;
+    moving.udp_becomes(true).await;
+    staying.udp_becomes(true).await;
+    let next = until_heard(&moving, &mut [&mut staying]).await;
+    cluster.nodes[1].kill();
+    let begun = Instant::now();
+    let resumed = async {
+        loop {
+            match moving.events.recv().await.expect("the session lives") {
+                ClientEvent::Resumed(channels) => return channels,
+                ClientEvent::Closed(closed) => panic!("closed: {closed:?}"),
+                _ => {}
+            }
+        }
+    };
+    let resumed = timeout(PATIENCE, resumed).await.expect("resumed");
+    println!("resumed after {:?}", begun.elapsed());
+    assert_eq!(resumed.len(), 1);
+    assert_eq!(resumed[0].voice.stream_id, moving.joined.voice.stream_id, "the same stream");
+    assert_eq!(resumed[0].members.len(), 2);
+    let mut number = next;
+    let frame = loop {
+        moving.say(number).await;
+        number += 1;
+        if let Ok(frame) = timeout(Duration::from_millis(40), staying.hear_or_see_left()).await
+            && number_of(&frame) >= next
+        {
+            break frame;
+        }
+        assert!(begun.elapsed() < PATIENCE, "heard again");
+    };
+    println!("heard again after {:?}", begun.elapsed());
+    assert_eq!(frame.header.stream, moving.joined.voice.stream_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_dies_and_comes_back_and_nothing_is_lost() {
+    for keeps_data in [true, false] {
+        let mut cluster = Nodes::start(2).await;
+        let channel = make_channel(&cluster.nodes[0], "lobby", 10).await;
+        let mut speaker = Person::join(&cluster.nodes[0], "speaker", channel).await;
+        let mut listener = Person::join(&cluster.nodes[1], "listener", channel).await;
+        speaker.udp_becomes(true).await;
+        listener.udp_becomes(true).await;
+        let next = until_heard(&speaker, &mut [&mut listener]).await;
+        cluster.redis.kill();
+        // Longer than the leases last.
+        hears_all(&speaker, &mut listener, next, 400).await;
+        let here = Person::join(&cluster.nodes[0], "here", channel).await;
+        assert_eq!(here.joined.members.len(), 3, "whoever the node knew, and the new one");
+        cluster.redis.start_again(keeps_data);
+        hears_all(&speaker, &mut listener, next + 400, 100).await;
+        views_become(&cluster, channel, 3).await;
+        drop(here);
+    }
+}
+
+/// Lets somebody speak, and another hear every frame.
+async fn hears_all(speaker: &Person, listener: &mut Person, first: u32, frames: u32) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    for number in first..first + frames {
+        ticks.tick().await;
+        speaker.say(number).await;
+        let heard = loop {
+            let heard = number_of(&listener.hear().await);
+            if heard >= first {
+                break heard;
+            }
+        };
+        assert_eq!(heard, number);
+    }
+}
+
+/// Waits until every node says of a channel that the same so many are in its voice.
+async fn views_become(cluster: &Nodes, channel: ChannelId, count: u64) {
+    let begun = Instant::now();
+    loop {
+        let mut seen = Vec::new();
+        for node in &cluster.nodes {
+            let answer = reqwest::get(node.url().http(&format!("/api/channels"))).await.expect("answered");
+            let answer: serde_json::Value = answer.json().await.expect("JSON");
+            let channels = answer["data"].as_array().or(answer["channels"].as_array()).cloned().unwrap_or_default();
+            let found = channels.into_iter().find(|found| found["id"] == channel.to_string());
+            seen.push(found.and_then(|found| found["current_users"].as_u64()));
+        }
+        if seen.iter().all(|seen| *seen == Some(count)) {
+            println!("views are equal {:?} after Redis came back", begun.elapsed());
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{seen:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+impl Person {
+    /// The next frame; nobody may have left until then.
+    async fn hear_or_see_left(&mut self) -> antiphon_loadtest::client::HeardFrame {
+        loop {
+            match self.events.recv().await.expect("the session lives") {
+                ClientEvent::Frame(frame) => return frame,
+                ClientEvent::Message(message) => {
+                    assert!(!matches!(*message, ServerMessage::UserLeft(_) | ServerMessage::UserJoined(_)), "{message:?}");
+                }
+                _ => {}
+            }
+        }
+    }
+}
