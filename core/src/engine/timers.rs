@@ -2,8 +2,8 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use crate::slab::SlabKey;
 use crate::clock::Micros;
+use crate::slab::SlabKey;
 
 /// What is due. Of each kind a session, channel or member has at most one pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -196,8 +196,8 @@ impl Channel {
             Owner::Me => owned.has(*link),
             Owner::Peer(owner) => *link == owner || set.contains(link),
         };
-        let covered = answered
-            && previous.set.iter().all(|link| came(link) || !work.is_usable(self.about.place, *link));
+        let covered =
+            answered && previous.set.iter().all(|link| came(link) || !work.is_usable(self.about.place, *link));
         previous.covered_at = if covered { previous.covered_at.or(Some(now)) } else { None };
     }
 
@@ -292,7 +292,8 @@ impl Channel {
 
     /// Tells the owner, and the one before, that there are listeners here, when that is due.
     fn ask<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
-        let Some(edge) = self.edge.as_mut().filter(|edge| edge.asks_at(turn.now).is_some_and(|at| at <= turn.now)) else {
+        let Some(edge) = self.edge.as_mut().filter(|edge| edge.asks_at(turn.now).is_some_and(|at| at <= turn.now))
+        else {
             return;
         };
         edge.asked(turn.now);
@@ -351,9 +352,10 @@ impl Channel {
     pub(super) fn concerns(&self, path: PathKey, work: &Work) -> bool {
         let edge_owner = self.edge.as_ref().and_then(|edge| edge.owner.peer());
         let claimed = as_owner(work, self.claim(work).owner).peer();
-        [edge_owner, claimed].into_iter().flatten().any(|link| {
-            link == path.link && work.path(self.about.place, link) == Some(path)
-        })
+        [edge_owner, claimed]
+            .into_iter()
+            .flatten()
+            .any(|link| link == path.link && work.path(self.about.place, link) == Some(path))
     }
 }
 

@@ -59,7 +59,8 @@ impl Channel {
             let heard = |link| turn.work.hearing(about.place, link) == Some(Hearing::Well);
             if previous.direct || to_owner.is_none_or(|link| !heard(link)) {
                 direct = true;
-                let fed = |link| Some(link) == owner || to_owner == Some(link) || set.contains(&link) || owned.has(link);
+                let fed =
+                    |link| Some(link) == owner || to_owner == Some(link) || set.contains(&link) || owned.has(link);
                 send_direct(turn, about, frame, &previous.set, fed);
             }
         }

@@ -79,8 +79,7 @@ impl Path {
         if self.awaited == 0 && self.served == 0 {
             return Look { heartbeat: false, worse: None, again_at: None };
         }
-        let heartbeat =
-            now.since(self.sent_at) >= HEARTBEAT || now.since(self.heartbeat_at) >= HEARTBEAT_AT_LEAST;
+        let heartbeat = now.since(self.sent_at) >= HEARTBEAT || now.since(self.heartbeat_at) >= HEARTBEAT_AT_LEAST;
         if heartbeat {
             self.sent_at = now;
             self.heartbeat_at = now;
@@ -309,8 +308,7 @@ impl Links {
         }
         // Set aside at most once for each worker of a known node, whoever made it necessary.
         let receive_key = path.receive_key.get_or_insert_with(|| Box::new(self.secret.key(*version, node, me, worker)));
-        let plaintext =
-            receive_key.open(Direction::ToNode, &header, datagram).ok_or(Counter::DroppedNotAuthentic)?;
+        let plaintext = receive_key.open(Direction::ToNode, &header, datagram).ok_or(Counter::DroppedNotAuthentic)?;
         path.window.accept(header.counter);
         path.heard_at = now;
         let before = std::mem::take(&mut path.hearing);
@@ -322,9 +320,9 @@ impl Links {
     pub(super) fn push(&mut self, to: PathKey, record: &Outgoing<'_>, leaving: &mut Leaving<'_, impl Output>) -> bool {
         let length = RECORD_HEADER_BYTES + record.head.len() + record.tail.len();
         let Some(path) = self.path_mut(to) else { return false };
-        let bundle = path.bundle.get_or_insert_with(|| {
-            Box::new(Bundle { datagram: [0; DATAGRAM_BYTES_MAX], length: 0, records: 0 })
-        });
+        let bundle = path
+            .bundle
+            .get_or_insert_with(|| Box::new(Bundle { datagram: [0; DATAGRAM_BYTES_MAX], length: 0, records: 0 }));
         if bundle.length == 0 {
             self.dirty.push(to);
         } else if bundle.length + length > BUNDLE_BYTES_MAX {

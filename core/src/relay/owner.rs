@@ -141,7 +141,8 @@ impl Owned {
         }
         let again = turn.now.since(self.told_at) >= REPEAT_AFTER;
         let nodes = std::mem::take(&mut self.changed) || (again && self.repeats > 0);
-        let speakers = limit.is_set() && (self.speakers_changed(turn.now, limit) || (again && self.speakers_repeats > 0));
+        let speakers =
+            limit.is_set() && (self.speakers_changed(turn.now, limit) || (again && self.speakers_repeats > 0));
         if nodes {
             self.repeats = self.repeats.saturating_sub(u8::from(again));
             self.tell_nodes(turn, about, None, claim, open);

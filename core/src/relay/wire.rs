@@ -145,9 +145,9 @@ impl<'a> Iterator for Records<'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (head, tail) = self.rest.split_first_chunk::<RECORD_HEADER_BYTES>()?;
-        let (channel, [kind_hop, l0, l1]) = head.split_first_chunk::<16>().and_then(|(channel, rest)| {
-            rest.first_chunk::<3>().map(|rest| (channel, *rest))
-        })?;
+        let (channel, [kind_hop, l0, l1]) = head
+            .split_first_chunk::<16>()
+            .and_then(|(channel, rest)| rest.first_chunk::<3>().map(|rest| (channel, *rest)))?;
         let (body, rest) = tail.split_at_checked(usize::from(u16::from_be_bytes([l0, l1])))?;
         self.rest = rest;
         Some(Record {
@@ -341,7 +341,8 @@ mod tests {
         let mut out = vec![0xf9; RECORD_HEADER_BYTES];
         out[17..].copy_from_slice(&[0, 3]);
         out.extend([1, 2, 3]);
-        let mut level = Level { stream: StreamId(3), loudness: Loudness::from_bits(9), priority: true }.write().to_vec();
+        let mut level =
+            Level { stream: StreamId(3), loudness: Loudness::from_bits(9), priority: true }.write().to_vec();
         level.push(0xaa);
         let mut record = [0; 64];
         let length = write_record(&mut record, channel(1), (Kind::Level, Hop::ToOwner), &level, &[]).expect("fits");

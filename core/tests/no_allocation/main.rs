@@ -5,6 +5,8 @@
 #[path = "../engine/world.rs"]
 mod world;
 
+mod relay;
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,

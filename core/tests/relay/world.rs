@@ -282,8 +282,7 @@ impl World {
         }
         let pairs: Vec<_> = self.networks.keys().copied().collect();
         for (from, to) in pairs {
-            while let Some(datagram) =
-                self.networks.get_mut(&(from, to)).and_then(|network| network.receive(self.now))
+            while let Some(datagram) = self.networks.get_mut(&(from, to)).and_then(|network| network.receive(self.now))
             {
                 self.arrive(to, datagram);
             }
