@@ -5,15 +5,13 @@ use super::{
     bundle::FRAME_BYTES_MAX,
     pace::{FrameRate, Jitter},
     sequence::{Order, SequenceWindow},
+    speaking::Speaking,
 };
 use crate::{
     clock::Micros,
     ids::StreamId,
     opus_packet::{USUAL_SAMPLES, duration_samples},
-    speech::{
-        select::Loudness,
-        spurt::{QUIET, Spurt},
-    },
+    speech::{select::Loudness, spurt::QUIET},
     wire::frame::{FrameHeader, FrameKind, LEVEL_SILENCE},
 };
 
@@ -47,11 +45,7 @@ pub(super) struct Voice {
     last_silence: Option<Micros>,
     pub(super) jitter: Jitter,
     pub(super) loudness: Loudness,
-    pub(super) spurt: Spurt,
-    /// What the control plane was last told of the spurt.
-    pub(super) speaking_told: bool,
-    /// The timer of the spurt's end is pending.
-    pub(super) spurt_armed: bool,
+    pub(super) speaking: Speaking,
     /// Something was heard since the channel's traffic was last told.
     pub(super) heard: bool,
 }
@@ -95,6 +89,11 @@ impl Voice {
             self.last_silence = Some(now);
         }
         Ok(Passed { kind, newest, missing })
+    }
+
+    /// A frame of the stream came by way of another node, where its speaker was before or is now.
+    pub(super) fn note_elsewhere(&mut self, sequence: u16) -> Order {
+        self.sequence.note(sequence)
     }
 
     fn take_in_newest(&mut self, now: Micros, kind: FrameKind, header: &FrameHeader, bytes: &[u8]) {
