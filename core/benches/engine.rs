@@ -148,6 +148,7 @@ impl Node {
                 worker: WORKER,
                 hold: Micros::ZERO,
                 datagram_bytes_max: DATAGRAM_BYTES_MAX,
+                relayed: false,
             }),
             sink: Sink::default(),
             clients: (0..channels * members).map(|n| Client::new(channel_of(n), n + 1, cipher)).collect(),

@@ -22,8 +22,8 @@ pub const FRAME_BYTES_MAX: usize = PLAINTEXT_BYTES_MAX - FRAME_HEADER_BYTES;
 /// A frame in a bundle.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bundled {
-    /// Whose.
-    pub(super) member: SlabKey,
+    /// Whose; `None` for a member on another node.
+    pub(super) member: Option<SlabKey>,
     /// Where it begins in the plaintext.
     start: u16,
     /// Where it ends.
@@ -69,7 +69,7 @@ impl Bundle {
     }
 
     /// Appends a frame that there is room for.
-    pub(super) fn push(&mut self, now: Micros, member: SlabKey, header: &FrameHeader, bytes: &[u8]) {
+    pub(super) fn push(&mut self, now: Micros, member: Option<SlabKey>, header: &FrameHeader, bytes: &[u8]) {
         if self.is_empty() {
             self.since = now;
         }
@@ -89,7 +89,7 @@ impl Bundle {
     /// Copies all frames but one member's to the front of `out`; their number and length.
     pub(super) fn copy_without(&self, member: SlabKey, out: &mut [u8]) -> (usize, usize) {
         let (mut count, mut length) = (0, 0);
-        for frame in self.frames.iter().filter(|frame| frame.member != member) {
+        for frame in self.frames.iter().filter(|frame| frame.member != Some(member)) {
             let bytes = &self.plaintext[usize::from(frame.start)..usize::from(frame.end)];
             out[length..length + bytes.len()].copy_from_slice(bytes);
             length += bytes.len();
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn full_bundles_make_datagrams_of_at_most_1200_bytes() {
-        let member = Slab::default().insert(());
+        let member = Some(Slab::default().insert(()));
         for bytes in [0, 1, 80, 200, 570, 571] {
             let mut bundle = Bundle::new();
             while bundle.has_room(bytes) {
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_longest_frame_travels_alone() {
-        let member = Slab::default().insert(());
+        let member = Some(Slab::default().insert(()));
         let mut bundle = Bundle::new();
         assert!(bundle.has_room(FRAME_BYTES_MAX));
         bundle.push(Micros::ZERO, member, &header(1), &[7; FRAME_BYTES_MAX]);
@@ -148,7 +148,7 @@ mod tests {
         let (one, two) = (slab.insert(()), slab.insert(()));
         let mut bundle = Bundle::new();
         for (member, stream) in [(one, 1), (two, 2), (one, 1)] {
-            bundle.push(Micros::ZERO, member, &header(stream), &[9; 10]);
+            bundle.push(Micros::ZERO, Some(member), &header(stream), &[9; 10]);
         }
         let mut out = [0; DATAGRAM_BYTES_MAX];
         let (count, length) = bundle.copy_without(one, &mut out);

@@ -2,9 +2,11 @@
 
 use super::{
     ChannelTraffic, Counter, Event, FrameBytes, GatewayFrame, MemberFlags, MemberUdp, Output,
-    bundle::Bundle,
+    bundle::{Bundle, FRAME_BYTES_MAX},
     group::{Group, GroupKey, Listeners},
     member::Member,
+    remote::Remotes,
+    sequence::Order,
     timers::{self, Due},
     turn::{Turn, Work},
     voice::Passed,
@@ -15,10 +17,7 @@ use crate::{
     hash::IdMap,
     ids::{ChannelId, GroupId, MediaSessionId, StreamId},
     slab::{Slab, SlabKey},
-    speech::{
-        select::{Candidate, Selector},
-        spurt::QUIET,
-    },
+    speech::select::{Candidate, Selector},
     wire::{
         datagram::HEADER_BYTES,
         frame::{FrameHeader, FrameKind, LEVEL_SILENCE},
@@ -65,6 +64,8 @@ pub(super) struct Channel {
     key: SlabKey,
     members: Slab<Member>,
     by_stream: IdMap<StreamId, SlabKey>,
+    /// Streams of members on other nodes.
+    remotes: Remotes,
     sides: [Side; Cipher::ALL.len()],
     /// How many hear through the gateway.
     tunnelled: u64,
@@ -85,6 +86,7 @@ impl Channel {
             key,
             members: Slab::default(),
             by_stream: IdMap::default(),
+            remotes: Remotes::default(),
             sides: Default::default(),
             tunnelled: 0,
             selector: Selector::new(max_speakers),
@@ -144,7 +146,7 @@ impl Channel {
         let (key, member) = self.member_mut(stream)?;
         member.flags = flags;
         if flags.muted {
-            member.voice.spurt.end(turn.now);
+            member.voice.speaking.end(turn.now);
             self.selector.release(stream);
             self.tell_speaking(turn, key);
         }
@@ -214,17 +216,84 @@ impl Channel {
         if passed.newest {
             self.follow_spurt(turn, key, passed.kind, header.level);
         }
-        let selected = self.is_selected(now, key, passed, header.level);
         let Some(member) = self.members.get_mut(key) else { return Err(Counter::FrameUnknownMember) };
+        let header = member.voice.forwarded(passed, header);
+        let selected = match turn.work.relayed {
+            true => turn.out.relay(self.id, &header, bytes),
+            false => self.is_selected(now, key, passed, header.level),
+        };
         if !selected {
-            member.voice.withhold();
+            if let Some(member) = self.members.get_mut(key) {
+                member.voice.withhold();
+            }
             return Err(Counter::FrameNotSelected);
         }
-        let header = member.voice.forwarded(passed, header);
-        self.recent.heard(now, header.stream);
-        self.tunnel(turn, key, header, bytes);
-        self.bundle_frame(turn, key, header, bytes);
+        self.pass_on(turn, Some(key), header, bytes);
         Ok(())
+    }
+
+    /// A frame of a member on another node, where it was checked. One of a member who is here belongs to the time before
+    /// they came.
+    pub(super) fn accept_remote<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        header: FrameHeader,
+        bytes: &[u8],
+    ) -> Result<(), Counter> {
+        let kind = header.kind().filter(|_| header.allows(bytes)).ok_or(Counter::FrameMalformed)?;
+        if bytes.len() > FRAME_BYTES_MAX {
+            return Err(Counter::FrameTooLong);
+        }
+        let speaker = match self.member_mut(header.stream) {
+            Some((key, member)) => match member.voice.note_elsewhere(header.sequence) {
+                Order::Duplicate => return Err(Counter::FrameDuplicate),
+                Order::Late | Order::Newest { .. } => Some(key),
+            },
+            None => {
+                self.follow_remote(turn, kind, &header)?;
+                None
+            }
+        };
+        turn.work.stats.count(Counter::FramesRemote);
+        if !self.traffic_armed {
+            self.arm_traffic(turn);
+        }
+        self.pass_on(turn, speaker, header, bytes);
+        Ok(())
+    }
+
+    /// Takes in a frame of another node's stream: whether it came before, and whether its speaker speaks.
+    fn follow_remote<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        kind: FrameKind,
+        header: &FrameHeader,
+    ) -> Result<(), Counter> {
+        let channel = self.key;
+        let remote = self.remotes.of(turn.now, header.stream, channel, turn.work);
+        let (key, remote) = remote.ok_or(Counter::FrameRemoteStreams)?;
+        match remote.note(turn.now, header.sequence) {
+            Order::Duplicate => return Err(Counter::FrameDuplicate),
+            Order::Late => {}
+            Order::Newest { .. } => {
+                remote.speaking.frame(turn.now, kind, header.level);
+                remote.speaking.tell(turn, self.id, header.stream, Due::RemoteSpurt { channel, remote: key });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a frame to all who listen here but its speaker.
+    fn pass_on<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        speaker: Option<SlabKey>,
+        header: FrameHeader,
+        bytes: &[u8],
+    ) {
+        self.recent.heard(turn.now, header.stream);
+        self.tunnel(turn, speaker, header, bytes);
+        self.bundle_frame(turn, speaker, header, bytes);
     }
 
     /// The batch that brought frames is over: they leave, or wait for others to join them.
@@ -260,9 +329,21 @@ impl Channel {
     /// A member's talk spurt may have ended.
     pub(super) fn spurt_due<O: Output>(&mut self, turn: &mut Turn<'_, O>, member: SlabKey) {
         let Some(entry) = self.members.get_mut(member) else { return };
-        entry.voice.spurt_armed = false;
-        entry.voice.spurt.poll(turn.now);
+        entry.voice.speaking.due(turn.now);
         self.tell_speaking(turn, member);
+    }
+
+    /// A talk spurt of another node's stream may have ended.
+    pub(super) fn remote_spurt_due<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey) {
+        let Some(remote) = self.remotes.get_mut(key) else { return };
+        remote.speaking.due(turn.now);
+        let due = Due::RemoteSpurt { channel: self.key, remote: key };
+        remote.speaking.tell(turn, self.id, remote.stream, due);
+    }
+
+    /// A stream of another node may not have been heard for long.
+    pub(super) fn remote_silent_due<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey) {
+        self.remotes.silent_due(turn.now, key, self.key, turn.work);
     }
 
     /// A member's replaced session may have had its time. A session to drop.
@@ -301,6 +382,7 @@ impl Channel {
         for stream in self.by_stream.keys().copied().collect::<Vec<_>>() {
             self.remove_member(turn.work, stream);
         }
+        self.remotes.clear(turn.work);
     }
 
     fn member_mut(&mut self, stream: StreamId) -> Option<(SlabKey, &mut Member)> {
@@ -337,25 +419,14 @@ impl Channel {
 
     fn follow_spurt<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey, kind: FrameKind, level: u8) {
         let Some(member) = self.members.get_mut(key) else { return };
-        member.voice.spurt.frame(turn.now, kind, level);
+        member.voice.speaking.frame(turn.now, kind, level);
         self.tell_speaking(turn, key);
     }
 
-    /// Tells the control plane when a spurt began or ended, and sees to it that its end is noticed.
     fn tell_speaking<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey) {
         let Some(member) = self.members.get_mut(key) else { return };
-        let voice = &mut member.voice;
-        let speaking = voice.spurt.is_speaking();
-        if voice.speaking_told != speaking
-            && turn.tell(Event::Speaking { channel: self.id, stream: member.stream, speaking })
-        {
-            voice.speaking_told = speaking;
-        }
-        if !voice.spurt_armed && (speaking || voice.speaking_told != speaking) {
-            voice.spurt_armed = true;
-            let at = voice.spurt.ends_at().unwrap_or(turn.now + QUIET);
-            turn.work.timers.arm(at, Due::Spurt { channel: self.key, member: key });
-        }
+        let due = Due::Spurt { channel: self.key, member: key };
+        member.voice.speaking.tell(turn, self.id, member.stream, due);
     }
 
     fn is_selected(&mut self, now: Micros, key: SlabKey, passed: Passed, level: u8) -> bool {
@@ -381,8 +452,14 @@ impl Channel {
     }
 
     /// Gives a frame to the control plane when members other than its speaker hear through the gateway.
-    fn tunnel<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey, header: FrameHeader, bytes: &[u8]) {
-        let own = self.members.get(key).is_some_and(|member| member.tunnelled);
+    fn tunnel<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        speaker: Option<SlabKey>,
+        header: FrameHeader,
+        bytes: &[u8],
+    ) {
+        let own = speaker.and_then(|key| self.members.get(key)).is_some_and(|member| member.tunnelled);
         let hearing = self.tunnelled - u64::from(own);
         if hearing == 0 {
             return;
@@ -397,15 +474,21 @@ impl Channel {
         }
     }
 
-    fn bundle_frame<O: Output>(&mut self, turn: &mut Turn<'_, O>, key: SlabKey, header: FrameHeader, bytes: &[u8]) {
-        let own = self.members.get(key).is_some_and(|member| member.listening.is_some());
+    fn bundle_frame<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        speaker: Option<SlabKey>,
+        header: FrameHeader,
+        bytes: &[u8],
+    ) {
+        let own = speaker.and_then(|key| self.members.get(key)).is_some_and(|member| member.listening.is_some());
         if self.listeners() == usize::from(own) {
             return;
         }
         if !self.bundle.has_room(bytes.len()) {
             self.flush(turn);
         }
-        self.bundle.push(turn.now, key, &header, bytes);
+        self.bundle.push(turn.now, speaker, &header, bytes);
         if !self.dirty {
             self.dirty = true;
             turn.work.dirty.push(self.key);
@@ -437,11 +520,12 @@ impl Channel {
         let mut speakers = std::mem::take(&mut turn.work.speakers);
         speakers.clear();
         for frame in bundle.frames() {
-            let place = members.get(frame.member).and_then(|member| member.listening);
+            let Some(key) = frame.member else { continue };
+            let place = members.get(key).and_then(|member| member.listening);
             if let Some((_, index)) = place.filter(|(side, _)| *side == cipher)
-                && !speakers.contains(&(index, frame.member))
+                && !speakers.contains(&(index, key))
             {
-                speakers.push((index, frame.member));
+                speakers.push((index, key));
             }
         }
         speakers.sort_unstable();

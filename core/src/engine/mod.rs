@@ -22,8 +22,10 @@ mod pace;
 mod proof;
 mod reach;
 mod receive;
+mod remote;
 mod sequence;
 mod session;
+mod speaking;
 mod stats;
 mod timers;
 mod turn;
@@ -36,6 +38,7 @@ use crate::{
     hash::IdMap,
     ids::{ChannelId, MediaSessionId, WorkerIndex},
     slab::{Slab, SlabKey},
+    wire::frame::FrameHeader,
 };
 use channel::Channel;
 use session::Session;
@@ -56,6 +59,8 @@ pub struct EngineConfig {
     pub hold: Micros,
     /// The longest datagram that is taken; above 1,500 bytes none is, whatever this says.
     pub datagram_bytes_max: usize,
+    /// Whether there is a relay to other nodes: it takes every frame ([`Output::relay`]) and selects the speakers.
+    pub relayed: bool,
 }
 
 /// One media worker's state machine.
@@ -84,7 +89,7 @@ impl Engine {
             by_session: IdMap::default(),
             channels: Slab::default(),
             by_channel: IdMap::default(),
-            work: Work::new(config.hold),
+            work: Work::new(config.hold, config.relayed),
         }
     }
 
@@ -125,6 +130,24 @@ impl Engine {
         }
     }
 
+    /// The relay brings a frame of a member on another node. It may bring it twice.
+    pub fn remote_frame(
+        &mut self,
+        now: Micros,
+        channel: ChannelId,
+        header: &FrameHeader,
+        bytes: &[u8],
+        out: &mut impl Output,
+    ) {
+        let accepted = match self.channel_turn(now, channel, out) {
+            Some((channel, mut turn)) => channel.accept_remote(&mut turn, *header, bytes),
+            None => Err(Counter::FrameUnknownMember),
+        };
+        if let Err(reason) = accepted {
+            self.work.stats.count(reason);
+        }
+    }
+
     /// Everything that came at once has been given to the engine: what need not wait leaves.
     pub fn batch_end(&mut self, now: Micros, out: &mut impl Output) {
         while let Some(key) = self.work.dirty.pop() {
@@ -149,6 +172,8 @@ impl Engine {
                 Due::Flush(channel)
                 | Due::Traffic(channel)
                 | Due::Spurt { channel, .. }
+                | Due::RemoteSpurt { channel, .. }
+                | Due::RemoteSilent { channel, .. }
                 | Due::Replaced { channel, .. } => {
                     self.channel_due(now, channel, due, out);
                 }
@@ -163,6 +188,8 @@ impl Engine {
             Due::Flush(_) => channel.flush_due(turn),
             Due::Traffic(_) => channel.tell_traffic(turn),
             Due::Spurt { member, .. } => channel.spurt_due(turn, member),
+            Due::RemoteSpurt { remote, .. } => channel.remote_spurt_due(turn, remote),
+            Due::RemoteSilent { remote, .. } => channel.remote_silent_due(turn, remote),
             Due::Replaced { member, .. } => {
                 let retired = channel.replaced_due(turn, member);
                 self.retire(retired, out);

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use super::{Event, Handover};
-use crate::ids::WorkerIndex;
+use crate::{
+    ids::{ChannelId, WorkerIndex},
+    wire::frame::FrameHeader,
+};
 
 /// Takes an engine's effects. The datagrams' bytes are only valid during the call.
 pub trait Output {
@@ -19,4 +22,11 @@ pub trait Output {
 
     /// Something for another worker's engine. False when its queue is full.
     fn handover(&mut self, to: WorkerIndex, handover: Handover) -> bool;
+
+    /// A member's frame, checked, for the other nodes; only where the engine is `relayed`. False when nobody is to hear
+    /// it, here or there: the channel limits its speakers and others are louder.
+    fn relay(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
+        let (_, _, _) = (channel, header, bytes);
+        true
+    }
 }

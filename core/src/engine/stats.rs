@@ -11,6 +11,8 @@ pub enum Family {
     DatagramsDropped,
     /// Frames accepted from members.
     FramesAccepted,
+    /// Frames of members on other nodes, taken from the relay.
+    FramesRemote,
     /// Frames dropped, after their datagram was found authentic or by the gateway; label: reason.
     FramesDropped,
     /// Frames missing between the sequence numbers of accepted ones.
@@ -86,6 +88,8 @@ counters! {
     DroppedReportRate: DatagramsDropped, "report_rate";
     /// Accepted from members.
     FramesAccepted: FramesAccepted;
+    /// Taken from the relay.
+    FramesRemote: FramesRemote;
     /// The datagram ended within the frame.
     FrameCutOff: FramesDropped, "cut_off";
     /// The stream is none of the session's.
@@ -108,6 +112,8 @@ counters! {
     FrameNotSelected: FramesDropped, "not_selected";
     /// The listeners' group has no key yet.
     FrameNoGroupKey: FramesDropped, "no_group_key";
+    /// Of one stream of other nodes more than a channel takes.
+    FrameRemoteStreams: FramesDropped, "remote_streams";
     /// Missing between accepted ones.
     FramesLost: FramesLost;
     /// Delivered over UDP.

@@ -19,6 +19,20 @@ pub(super) enum Due {
         /// Whose.
         member: SlabKey,
     },
+    /// A talk spurt of another node's stream may have ended.
+    RemoteSpurt {
+        /// Of which channel.
+        channel: SlabKey,
+        /// Which stream.
+        remote: SlabKey,
+    },
+    /// A stream of another node may not have been heard for long.
+    RemoteSilent {
+        /// Of which channel.
+        channel: SlabKey,
+        /// Which stream.
+        remote: SlabKey,
+    },
     /// A member's replaced UDP session has had its time.
     Replaced {
         /// Of which channel.
@@ -46,6 +60,8 @@ pub(super) const PER_SESSION: usize = 2;
 pub(super) const PER_CHANNEL: usize = 2;
 /// A member's: their talk spurt and their replaced session.
 pub(super) const PER_MEMBER: usize = 2;
+/// A stream of another node's: its talk spurt and its being forgotten.
+pub(super) const PER_REMOTE: usize = 2;
 
 impl Timers {
     /// Something came to life that may have `count` timers pending at a time.

@@ -13,6 +13,8 @@ use crate::{clock::Micros, slab::SlabKey, wire::datagram::DATAGRAM_BYTES_MAX};
 pub(super) struct Work {
     /// How long frames may wait for others.
     pub(super) hold: Micros,
+    /// A relay takes every frame and selects the speakers.
+    pub(super) relayed: bool,
     pub(super) timers: Timers,
     /// Channels that got frames in this batch.
     pub(super) dirty: Vec<SlabKey>,
@@ -24,9 +26,10 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(hold: Micros) -> Self {
+    pub(super) fn new(hold: Micros, relayed: bool) -> Self {
         Self {
             hold,
+            relayed,
             timers: Timers::default(),
             dirty: Vec::new(),
             datagram: Box::new([0; DATAGRAM_BYTES_MAX]),

@@ -5,16 +5,14 @@ use super::{
     bundle::FRAME_BYTES_MAX,
     pace::FrameRate,
     sequence::{Order, SequenceWindow},
+    speaking::Speaking,
 };
 use crate::{
     clock::Micros,
     ids::StreamId,
     interarrival::InterarrivalJitter,
     opus_packet::{USUAL_SAMPLES, duration_samples},
-    speech::{
-        select::Loudness,
-        spurt::{QUIET, Spurt},
-    },
+    speech::{select::Loudness, spurt::QUIET},
     wire::frame::{FrameHeader, FrameKind, LEVEL_SILENCE},
 };
 
@@ -48,11 +46,7 @@ pub(super) struct Voice {
     last_silence: Option<Micros>,
     pub(super) jitter: InterarrivalJitter,
     pub(super) loudness: Loudness,
-    pub(super) spurt: Spurt,
-    /// What the control plane was last told of the spurt.
-    pub(super) speaking_told: bool,
-    /// The timer of the spurt's end is pending.
-    pub(super) spurt_armed: bool,
+    pub(super) speaking: Speaking,
     /// Frames before the next one were kept from the listeners on purpose: to them it is the first of a spurt.
     withheld: bool,
     /// Something was heard since the channel's traffic was last told.
@@ -116,6 +110,11 @@ impl Voice {
         }
         self.withheld = false;
         if passed.kind == FrameKind::Audio { header.with_kind(FrameKind::AudioStart) } else { header }
+    }
+
+    /// A frame of the stream came by way of another node, where its speaker was before or is now.
+    pub(super) fn note_elsewhere(&mut self, sequence: u16) -> Order {
+        self.sequence.note(sequence)
     }
 
     fn take_in_newest(&mut self, now: Micros, kind: FrameKind, header: &FrameHeader, bytes: &[u8]) {

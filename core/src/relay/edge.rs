@@ -144,9 +144,10 @@ impl Edge {
         self.asked_at = None;
     }
 
-    /// When interest is to be told.
+    /// When interest is to be told: to the owner, and to the one before, who learns by it whom to follow.
     pub(super) fn asks_at(&self, now: Micros) -> Option<Micros> {
-        self.owner.peer()?;
+        let previous = || self.previous.as_ref().and_then(|previous| previous.owner);
+        self.owner.peer().or_else(previous)?;
         let Some(asked) = self.asked_at else { return Some(now) };
         let after = match () {
             () if self.is_answered(now) => REFRESH,

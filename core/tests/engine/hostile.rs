@@ -118,7 +118,8 @@ fn every_datagram_is_counted_once_by_what_became_of_it() {
 #[test]
 fn datagrams_above_the_nodes_limit_are_too_long() {
     let mut world = World::new(1, ms(2));
-    world.engines[0] = Engine::new(EngineConfig { worker: WorkerIndex(0), hold: ms(2), datagram_bytes_max: 600 });
+    world.engines[0] =
+        Engine::new(EngineConfig { worker: WorkerIndex(0), hold: ms(2), datagram_bytes_max: 600, relayed: false });
     let mut clients = world.room(0, channel_id(1), 2, Cipher::Aes128Gcm);
     for bytes in [599, 600, 601, 1_500] {
         let mut padded = clients[0].voice();

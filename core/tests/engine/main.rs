@@ -4,6 +4,7 @@ mod hostile;
 mod model;
 mod network;
 mod reach;
+mod remote;
 mod routing;
 mod telling;
 mod world;

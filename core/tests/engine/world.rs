@@ -52,6 +52,10 @@ pub(crate) struct Recorder {
     pub(crate) handovers: VecDeque<(WorkerIndex, Handover)>,
     pub(crate) refuse_events: bool,
     pub(crate) refuse_handovers: bool,
+    /// What was given to the relay.
+    pub(crate) relayed: Vec<(FrameHeader, Vec<u8>)>,
+    /// Whom the relay does not select.
+    pub(crate) silenced: Vec<StreamId>,
 }
 
 impl Output for Recorder {
@@ -78,6 +82,11 @@ impl Output for Recorder {
             self.handovers.push_back((to, handover));
         }
         !self.refuse_handovers
+    }
+
+    fn relay(&mut self, _: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
+        self.relayed.push((*header, bytes.to_vec()));
+        !self.silenced.contains(&header.stream)
     }
 }
 
@@ -197,7 +206,12 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(workers: u16, hold: Micros) -> Self {
         let engine = |worker| {
-            Engine::new(EngineConfig { worker: WorkerIndex(worker), hold, datagram_bytes_max: DATAGRAM_BYTES_MAX })
+            Engine::new(EngineConfig {
+                worker: WorkerIndex(worker),
+                hold,
+                datagram_bytes_max: DATAGRAM_BYTES_MAX,
+                relayed: false,
+            })
         };
         Self {
             now: Micros::from_secs(100),

@@ -5,6 +5,8 @@
 #[path = "../engine/world.rs"]
 mod world;
 
+mod relay;
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -19,7 +21,7 @@ use antiphon_core::{
     ids::{GroupId, KeyId, StreamId, WorkerIndex},
     wire::{
         datagram::{DATAGRAM_BYTES_MAX, PacketType},
-        frame::FrameKind,
+        frame::{FrameHeader, FrameKind},
     },
 };
 use world::{Client, LEVEL, channel_id, ms};
@@ -107,6 +109,7 @@ impl Node {
                 worker: WorkerIndex(worker),
                 hold: ms(2),
                 datagram_bytes_max: DATAGRAM_BYTES_MAX,
+                relayed: false,
             })
         };
         let sink = || Sink { datagrams: 0, events: 0, handovers: VecDeque::with_capacity(1_000) };
@@ -116,6 +119,15 @@ impl Node {
     fn command(&mut self, worker: usize, command: Command) {
         self.engines[worker].command(self.now, command, &mut self.sinks[worker]);
         self.pass_on();
+    }
+
+    /// Frames of three members on other nodes, each twice.
+    fn remote(&mut self, number: u16) {
+        for stream in [8_001, 8_002, 8_003].map(StreamId).into_iter().cycle().take(6) {
+            let kind_flags = if number % 40 < 30 { FrameKind::Audio } else { FrameKind::Silence } as u8;
+            let header = FrameHeader { stream, sequence: number, timestamp: 0, kind_flags, level: LEVEL };
+            self.engines[0].remote_frame(self.now, channel_id(1), &header, &[9; 70], &mut self.sinks[0]);
+        }
     }
 
     fn pass_on(&mut self) {
@@ -207,6 +219,7 @@ fn nothing_on_a_frames_way_allocates() {
     let mut clients: Vec<_> = (1..=40).map(|id| Client::new(id, ciphers[id as usize / 2 % 2])).collect();
     join(&mut node, &mut clients);
     assert!(allocations(|| drop(vec![1])) >= 2, "the allocator counts");
+    node.remote(u16::MAX);
     let mut made = 0;
     for number in 0..2_000 {
         node.now = node.now + ms(20);
@@ -216,6 +229,7 @@ fn nothing_on_a_frames_way_allocates() {
             for (index, datagram) in &mut datagrams {
                 node.datagram(&clients[*index], datagram);
             }
+            node.remote(number as u16);
             node.batch_end();
             for _ in 0..4 {
                 node.now = node.now + ms(1);
@@ -232,6 +246,7 @@ fn nothing_on_a_frames_way_allocates() {
     for counter in [
         Counter::FramesHandedOver,
         Counter::FramesTunnelled,
+        Counter::FramesRemote,
         Counter::FrameNotSelected,
         Counter::FrameSurplusSilence,
         Counter::DroppedReplayed,

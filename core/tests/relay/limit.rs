@@ -16,7 +16,7 @@ fn limited(seed: u64, nodes: usize, max_speakers: u32) -> World {
 
 #[test]
 fn the_loudest_win_wherever_they_are() {
-    for seed in seeds(60) {
+    for seed in seeds(200) {
         let mut prng = Prng::new(seed);
         let nodes = 3 + prng.below(3) as usize;
         let mut world = limited(seed, nodes, 2);
@@ -33,9 +33,9 @@ fn the_loudest_win_wherever_they_are() {
             .collect::<Vec<Vec<_>>>();
         let dropped_by_owner = world.total(Counter::ReceivedToOwner);
         world.run(ms(1_000));
-        for speaker in 0..6 {
+        for (speaker, before) in before.iter().enumerate() {
             for listener in (0..nodes).filter(|node| *node != world.speakers[speaker].node) {
-                let more = world.heard_of(listener, speaker) - before[speaker][listener];
+                let more = world.heard_of(listener, speaker) - before[listener];
                 assert!(
                     if speaker < 4 { more == 0 } else { more >= 45 },
                     "seed {seed}: {more} of {speaker} at {listener}"
@@ -49,7 +49,7 @@ fn the_loudest_win_wherever_they_are() {
 
 #[test]
 fn a_first_syllable_is_heard_while_there_is_room() {
-    for seed in seeds(40) {
+    for seed in seeds(200) {
         let mut world = limited(seed, 4, 2);
         let channel = channel_id(seed.into());
         let first = world.speaker(0, channel, 30);
@@ -73,7 +73,7 @@ fn a_first_syllable_is_heard_while_there_is_room() {
 
 #[test]
 fn no_more_than_the_limit_are_heard_at_once() {
-    for seed in seeds(40) {
+    for seed in seeds(200) {
         let mut prng = Prng::new(seed);
         let mut world = limited(seed, 4, 3);
         let channel = channel_id(seed.into());
@@ -83,11 +83,10 @@ fn no_more_than_the_limit_are_heard_at_once() {
         world.run(ms(1_000));
         let from = world.now;
         world.run(ms(1_000));
-        for node in &world.nodes {
-            let heard = node.heard.iter().filter(|heard| heard.at > from).count();
-            assert!(heard <= 3 * 50 + 10, "seed {seed}: {heard}");
-            assert!(heard >= 40, "seed {seed}: {heard}");
-        }
+        // What a node's own people say is not relayed to it.
+        let heard = |node: &crate::world::Node| node.heard.iter().filter(|heard| heard.at > from).count();
+        let most = world.nodes.iter().map(heard).max().expect("nodes");
+        assert!((3 * 40..3 * 50 + 10).contains(&most), "seed {seed}: {most}");
         let passed: u64 = world.speakers.iter().map(|speaker| speaker.passed).sum();
         assert!(passed < 20 * 100 / 3, "seed {seed}: the speakers' own nodes hold to it: {passed}");
     }

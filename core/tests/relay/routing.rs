@@ -49,18 +49,19 @@ fn frames_of_several_channels_and_speakers_share_datagrams() {
     world.tell_all(1);
     for number in 0..10 {
         (0..2).for_each(|node| world.open(node, channel_id(number), 0));
-        world.speaker(0, channel_id(number), 30);
     }
-    world.run(ms(500));
+    world.run(ms(100));
+    (0..10).for_each(|number| _ = world.speaker(0, channel_id(number), 30));
+    world.run(ms(510));
     let bundled = world.nodes[0].stats()[Counter::DatagramsOfMore] + world.nodes[0].stats()[Counter::DatagramsOfEight];
     assert!(bundled >= 24, "{bundled}");
-    assert_eq!(world.heard_of(1, 3), usize::from(world.speakers[3].sequence));
+    assert_eq!(world.missing(1, 3, 0), NOTHING);
 }
 
 /// Nodes with different numbers of workers, clocks that differ, networks that delay, reorder and duplicate: nothing is lost.
 #[test]
 fn nothing_is_lost_where_the_network_loses_nothing() {
-    for seed in seeds(60) {
+    for seed in seeds(200) {
         let mut prng = Prng::new(seed);
         let workers: Vec<_> = (0..2 + prng.below(4)).map(|_| 1 + prng.below(4) as u16).collect();
         let config = unruly(&mut prng);
@@ -92,7 +93,7 @@ fn nothing_is_lost_where_the_network_loses_nothing() {
 /// Loss costs what it takes and no more: two hops lose twice.
 #[test]
 fn loss_stays_within_what_the_network_loses() {
-    for seed in seeds(40) {
+    for seed in seeds(200) {
         let mut prng = Prng::new(seed);
         let loss = prng.unit() * 0.1;
         let config = NetworkConfig { loss, loss_burst_mean: 1.0 + prng.unit(), ..unruly(&mut prng) };
