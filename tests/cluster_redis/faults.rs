@@ -95,13 +95,6 @@ async fn redis_without_its_data_is_given_it_back_by_the_nodes() {
         assert_eq!(node.members().await, after.members);
     }
     assert_eq!(nodes.iter().map(|node| node.registry.number()).collect::<Vec<_>>(), numbers);
-    // Whoever watches sees that the journal is another one and where it goes on.
-    for offset in 1..=6 {
-        let entry = nodes[0].entry().await;
-        if entry.position.epoch == after.position.epoch {
-            assert!(entry.position.offset >= offset.min(entry.position.offset));
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
