@@ -175,6 +175,11 @@ pub enum Notice {
         /// What.
         entry: Entry,
     },
+    /// What happened in a channel that this node watches is not told entry by entry: its journal must be read.
+    Lost {
+        /// Which.
+        channel: ChannelId,
+    },
     /// Notices may have been lost, or calls have failed and work again: everything watched must be read anew.
     Reconnected,
     /// Another node changed a channel's settings in the database, deleted it, or banned somebody.

@@ -450,6 +450,8 @@ label!(
     pub NoticeKind = "kind" {
         /// An entry of a channel's journal.
         Entry = "entry",
+        /// A channel must be read anew.
+        Lost = "lost",
         /// Every channel must be read anew.
         Reconnected = "reconnected",
         /// A channel is otherwise in the database.

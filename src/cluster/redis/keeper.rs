@@ -73,11 +73,15 @@ async fn serve(
     let probes = Probes::new(connection.probes(shared.process));
     let mut topics = vec![Topic::Nodes, Topic::AllNodes, Topic::Node(shared.lease.lock().number)];
     topics.extend(probes.topics());
+    // What is said to this node must not be missed by one that seems to be there.
+    if connection.subscribe(&topics).await.is_err() {
+        return ReconnectCause::NoAnswer;
+    }
     // Lists may have gone with the server's data.
     shared.listed.clear();
     shared.up(connection);
-    topics.extend(shared.watched.lock().channels().into_iter().map(Topic::Channel));
-    if connection.subscribe(&topics).await.is_err() {
+    let channels: Vec<Topic> = shared.watched.lock().channels().into_iter().map(Topic::Channel).collect();
+    if connection.subscribe(&channels).await.is_err() {
         return ReconnectCause::NoAnswer;
     }
     if !is_first {

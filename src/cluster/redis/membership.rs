@@ -308,7 +308,7 @@ impl RedisMembership {
         let said = match notice {
             Notice::ChannelChanged { channel } => Said::ChannelChanged { channel },
             Notice::StandingChanged { channel, user } => Said::StandingChanged { channel, user },
-            Notice::Entry { .. } | Notice::Reconnected => return,
+            Notice::Entry { .. } | Notice::Lost { .. } | Notice::Reconnected => return,
         };
         let _ = self.shared().say(&Topic::AllNodes, said).await;
     }

@@ -169,20 +169,19 @@ async fn take_entry(shared: &Shared, channel: ChannelId, entry: Entry) -> Result
     let Some(told) = shared.watched.lock().told(channel) else { return Ok(()) };
     match step(told.as_ref(), &entry.position) {
         Step::Skip => {}
-        // Of another journal, everybody sees that it is, and reads the channel anew.
-        Step::Tell | Step::NewJournal => tell(shared, channel, entry),
+        Step::Tell => tell(shared, channel, entry),
+        Step::NewJournal => lose(shared, channel, &entry.position),
         Step::Gap => {
             let since = told.filter(|told| told.epoch == entry.position.epoch);
             let since = since.unwrap_or_else(|| Position { epoch: entry.position.epoch.clone(), offset: 0 });
-            repair(shared, channel, &since, entry).await?;
+            repair(shared, channel, &since, &entry.position).await?;
         }
     }
     Ok(())
 }
 
-/// Tells what was missed, from the journal, up to `newest` at least. Where the journal no longer has it, `newest` is told
-/// alone: everybody sees that something is missing, and reads the channel anew.
-async fn repair(shared: &Shared, channel: ChannelId, since: &Position, newest: Entry) -> Result<(), Unavailable> {
+/// Tells what was missed, from the journal, up to `newest` at least; or that the journal no longer has it.
+async fn repair(shared: &Shared, channel: ChannelId, since: &Position, newest: &Position) -> Result<(), Unavailable> {
     if let Some(entries) = shared.missed(channel, since).await? {
         metrics().redis.gaps.of(GapEnd::Repaired).increment(1);
         for entry in entries {
@@ -190,7 +189,7 @@ async fn repair(shared: &Shared, channel: ChannelId, since: &Position, newest: E
         }
     } else {
         metrics().redis.gaps.of(GapEnd::TooLong).increment(1);
-        tell(shared, channel, newest);
+        lose(shared, channel, newest);
     }
     Ok(())
 }
@@ -198,6 +197,13 @@ async fn repair(shared: &Shared, channel: ChannelId, since: &Position, newest: E
 fn tell(shared: &Shared, channel: ChannelId, entry: Entry) {
     if shared.watched.lock().tell(channel, &entry.position) {
         shared.notify(Notice::Entry { channel, entry });
+    }
+}
+
+/// Says that the channel must be read anew; what comes after `newest` is told entry by entry again.
+fn lose(shared: &Shared, channel: ChannelId, newest: &Position) {
+    if shared.watched.lock().tell(channel, newest) {
+        shared.notify(Notice::Lost { channel });
     }
 }
 

@@ -319,6 +319,7 @@ impl Shared {
     pub(super) fn notify(&self, notice: Notice) {
         let kind = match notice {
             Notice::Entry { .. } => NoticeKind::Entry,
+            Notice::Lost { .. } => NoticeKind::Lost,
             Notice::Reconnected => NoticeKind::Reconnected,
             Notice::ChannelChanged { .. } => NoticeKind::ChannelChanged,
             Notice::StandingChanged { .. } => NoticeKind::StandingChanged,
