@@ -1,56 +1,32 @@
-//! What an engine asks for, carried out: datagrams gathered into batches and sent, events and hand-overs passed on.
+//! What an engine asks for, carried out: datagrams sent, events and hand-overs passed on.
 
 use std::{
-    io,
     net::{SocketAddr, UdpSocket},
-    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
-    time::Duration,
 };
 
 use antiphon_core::{
     engine::{Event, Handover, Output},
     ids::WorkerIndex,
-    wire::datagram::DATAGRAM_BYTES_MAX,
 };
 use tokio::sync::mpsc;
 
 use super::{
-    counters::{SocketCounter, SocketStats},
+    counters::SocketCounter,
     inbox::Inbox,
+    sender::Sender,
     spread::{LISTENERS_MIN, PART_LISTENERS, Part},
-    sys::{self, Outgoing, SEND_BATCH, SendHeaders},
 };
 
-/// How many different datagrams a batch holds.
-const DATAGRAMS: usize = 32;
-/// How often and how long sending waits for room in the socket's buffer before datagrams are dropped.
-const SEND_WAITS_MAX: usize = 2;
-const SEND_WAIT: Duration = Duration::from_millis(1);
 /// Of the event queue's room, the part that is kept free of audio: one in so many.
 const EVENTS_RESERVED: usize = 8;
 
 /// So many workers, this one included, send over one list at most.
 const WORKERS_SHARING: usize = 8;
 
-/// A datagram that waits to be sent.
-struct Gathered {
-    length: usize,
-    bytes: [u8; DATAGRAM_BYTES_MAX],
-}
-
-/// Datagrams of one turn, and to whom.
-struct Batch {
-    datagrams: Box<[Gathered; DATAGRAMS]>,
-    used: usize,
-    outgoing: Vec<Outgoing>,
-    headers: SendHeaders,
-}
-
 /// One worker's output.
 pub(super) struct Outbox {
-    socket: Arc<UdpSocket>,
-    batch: Batch,
+    pub(super) sender: Sender,
     events: mpsc::Sender<Event>,
     /// Whose outbox it is.
     index: usize,
@@ -58,7 +34,6 @@ pub(super) struct Outbox {
     inboxes: Arc<[Inbox]>,
     /// Whether long lists are shared with other workers just now.
     pub(super) sharing: bool,
-    pub(super) stats: SocketStats,
 }
 
 impl Outbox {
@@ -68,65 +43,7 @@ impl Outbox {
         index: usize,
         inboxes: Arc<[Inbox]>,
     ) -> Self {
-        let batch = Batch {
-            datagrams: Box::new([const { Gathered { length: 0, bytes: [0; DATAGRAM_BYTES_MAX] } }; DATAGRAMS]),
-            used: 0,
-            outgoing: Vec::with_capacity(SEND_BATCH),
-            headers: SendHeaders::new(),
-        };
-        Self { socket, batch, events, index, inboxes, sharing: false, stats: SocketStats::default() }
-    }
-
-    /// Sends everything gathered.
-    pub(super) fn flush(&mut self) {
-        let Batch { datagrams, used, outgoing, headers } = &mut self.batch;
-        let mut rest = &outgoing[..];
-        let mut waits = 0;
-        while !rest.is_empty() {
-            let bytes = datagrams.each_ref().map(|gathered| &gathered.bytes[..gathered.length]);
-            match headers.send(self.socket.as_fd(), bytes, rest) {
-                Ok(sent) => {
-                    self.stats.add(SocketCounter::SendCalls, 1);
-                    self.stats.add(SocketCounter::DatagramsSent, sent as u64);
-                    rest = &rest[sent..];
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                    let sent = send_in_fragments(headers, self.socket.as_fd(), bytes, &rest[..1]);
-                    let counter = if sent { SocketCounter::DatagramsSent } else { SocketCounter::SendErrors };
-                    self.stats.add(counter, 1);
-                    rest = &rest[1..];
-                }
-                Err(error) if is_full(&error) && waits < SEND_WAITS_MAX => {
-                    waits += 1;
-                    self.stats.add(SocketCounter::SendWaits, 1);
-                    sys::wait_writable(self.socket.as_fd(), SEND_WAIT);
-                }
-                Err(error) if is_full(&error) => {
-                    self.stats.add(SocketCounter::SendDropped, rest.len() as u64);
-                    rest = &[];
-                }
-                // Only the first could not be sent: its address is at fault, not the others'.
-                Err(_) => {
-                    self.stats.add(SocketCounter::SendErrors, 1);
-                    rest = &rest[1..];
-                }
-            }
-        }
-        outgoing.clear();
-        *used = 0;
-    }
-
-    /// Sends a datagram from here.
-    pub(super) fn send_all(&mut self, datagram: &[u8], to: &[SocketAddr]) {
-        let mut place = self.gather(datagram);
-        for to in to {
-            if self.batch.outgoing.len() == SEND_BATCH {
-                self.flush();
-                place = self.gather(datagram);
-            }
-            self.batch.outgoing.push(Outgoing { datagram: place, to: *to });
-        }
+        Self { sender: Sender::new(socket), events, index, inboxes, sharing: false }
     }
 
     /// Sends a datagram over a long list: parts of it from here, the others from workers that have time. Each part
@@ -142,60 +59,28 @@ impl Outbox {
         for (number, part) in to.chunks(PART_LISTENERS).enumerate() {
             let left = workers[number % sharing].is_some_and(|worker| self.leave_part(worker, datagram, part));
             if !left {
-                self.send_all(datagram, part);
+                self.sender.fan_out(datagram, part);
             }
         }
     }
 
     fn leave_part(&mut self, worker: usize, datagram: &[u8], to: &[SocketAddr]) -> bool {
         let left = self.inboxes[worker].leave_part(Part::new(datagram, to));
-        self.stats.add(if left { SocketCounter::PartsLeft } else { SocketCounter::PartsRefused }, 1);
+        self.sender.stats.add(if left { SocketCounter::PartsLeft } else { SocketCounter::PartsRefused }, 1);
         left
     }
-
-    /// Keeps a copy of a datagram until the next flush; its place.
-    fn gather(&mut self, datagram: &[u8]) -> usize {
-        if self.batch.used == DATAGRAMS {
-            self.flush();
-        }
-        let place = self.batch.used;
-        let gathered = &mut self.batch.datagrams[place];
-        gathered.length = datagram.len();
-        gathered.bytes[..datagram.len()].copy_from_slice(datagram);
-        self.batch.used += 1;
-        place
-    }
-}
-
-/// Sends a datagram that is longer than the link takes at once: a frame near the longest there is, alone in its
-/// datagram. Rare enough for three calls.
-fn send_in_fragments<const DATAGRAMS: usize>(
-    headers: &mut SendHeaders,
-    socket: BorrowedFd<'_>,
-    datagrams: [&[u8]; DATAGRAMS],
-    one: &[Outgoing],
-) -> bool {
-    let sent = sys::allow_fragments(socket, true).and_then(|()| headers.send(socket, datagrams, one)).is_ok();
-    // Refused, the next long datagram needs no such detour.
-    _ = sys::allow_fragments(socket, false);
-    sent
-}
-
-/// The kernel takes no more just now: the socket's buffer or the device's queue is full.
-fn is_full(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
 impl Output for Outbox {
     fn send(&mut self, to: SocketAddr, datagram: &[u8]) {
-        self.send_all(datagram, &[to]);
+        self.sender.fan_out(datagram, &[to]);
     }
 
     fn fan_out(&mut self, datagram: &[u8], to: &[SocketAddr]) {
         if self.sharing && to.len() >= LISTENERS_MIN {
             self.share_out(datagram, to);
         } else {
-            self.send_all(datagram, to);
+            self.sender.fan_out(datagram, to);
         }
     }
 
@@ -210,7 +95,7 @@ impl Output for Outbox {
     fn handover(&mut self, to: WorkerIndex, handover: Handover) -> bool {
         let left = self.inboxes.get(usize::from(to.0)).is_some_and(|inbox| inbox.leave_handover(handover));
         if !left {
-            self.stats.add(SocketCounter::HandoversDropped, 1);
+            self.sender.stats.add(SocketCounter::HandoversDropped, 1);
         }
         left
     }
@@ -224,14 +109,8 @@ mod tests {
         ids::{ChannelId, MediaSessionId, StreamId},
         wire::frame::FrameHeader,
     };
+    use std::time::Duration;
     use uuid::Uuid;
-
-    fn listener() -> (UdpSocket, SocketAddr) {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        let address = socket.local_addr().expect("bound");
-        (socket, address)
-    }
 
     fn outbox(event_queue: usize) -> (Outbox, mpsc::Receiver<Event>) {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
@@ -240,41 +119,17 @@ mod tests {
         (Outbox::new(Arc::new(socket), events, 0, inboxes), received)
     }
 
+    fn listener() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        let address = socket.local_addr().expect("bound");
+        (socket, address)
+    }
+
     fn received(socket: &UdpSocket) -> Vec<u8> {
-        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        let mut buffer = [0; 64];
         let length = socket.recv(&mut buffer).expect("a datagram");
         buffer[..length].to_vec()
-    }
-
-    #[test]
-    fn more_datagrams_and_listeners_than_a_batch_holds_are_all_sent() {
-        let (mut outbox, _events) = outbox(1);
-        let (socket, address) = listener();
-        for number in 0..DATAGRAMS as u8 + 10 {
-            outbox.send(address, &[number; 40]);
-        }
-        outbox.fan_out(&[255; 50], &vec![address; SEND_BATCH + 20]);
-        outbox.flush();
-        for number in 0..DATAGRAMS as u8 + 10 {
-            assert_eq!(received(&socket), [number; 40]);
-        }
-        for _ in 0..SEND_BATCH + 20 {
-            assert_eq!(received(&socket), [255; 50]);
-        }
-        let sent = outbox.stats[SocketCounter::DatagramsSent];
-        assert_eq!(sent, (DATAGRAMS + 10 + SEND_BATCH + 20) as u64);
-    }
-
-    #[test]
-    fn an_address_that_cannot_be_sent_to_keeps_no_other_waiting() {
-        let (mut outbox, _events) = outbox(1);
-        let (socket, address) = listener();
-        let forbidden = SocketAddr::from(([255, 255, 255, 255], 9));
-        outbox.fan_out(&[1; 40], &[forbidden, address, forbidden, address, forbidden]);
-        outbox.flush();
-        assert_eq!([received(&socket), received(&socket)], [[1; 40]; 2]);
-        let counted = [SocketCounter::SendErrors, SocketCounter::DatagramsSent].map(|counter| outbox.stats[counter]);
-        assert_eq!(counted, [3, 2]);
     }
 
     #[test]
@@ -286,10 +141,10 @@ mod tests {
             outbox.fan_out(&[7; 40], to);
             let mut parts = 0;
             while let Some(part) = outbox.inboxes[1].parts.pop() {
-                outbox.send_all(part.datagram(), part.to());
+                outbox.sender.fan_out(part.datagram(), part.to());
                 parts += 1;
             }
-            outbox.flush();
+            outbox.sender.flush();
             to.iter().for_each(|_| assert_eq!(received(&socket), [7; 40]));
             parts
         };
@@ -297,8 +152,8 @@ mod tests {
         outbox.sharing = true;
         assert_eq!(heard(&mut outbox, &to[1..]), 0, "too short");
         assert_eq!(heard(&mut outbox, &to), 2);
-        assert_eq!(outbox.stats[SocketCounter::PartsLeft], 2);
-        assert_eq!(outbox.stats[SocketCounter::DatagramsSent], 3 * LISTENERS_MIN as u64 - 1);
+        assert_eq!(outbox.sender.stats[SocketCounter::PartsLeft], 2);
+        assert_eq!(outbox.sender.stats[SocketCounter::DatagramsSent], 3 * LISTENERS_MIN as u64 - 1);
     }
 
     #[test]
@@ -309,29 +164,12 @@ mod tests {
         let to = vec![address; LISTENERS_MIN];
         let lists = 40;
         (0..lists).for_each(|_| outbox.fan_out(&[1; 40], &to));
-        outbox.flush();
+        outbox.sender.flush();
         let [left, refused, sent] =
             [SocketCounter::PartsLeft, SocketCounter::PartsRefused, SocketCounter::DatagramsSent]
-                .map(|counter| outbox.stats[counter]);
+                .map(|counter| outbox.sender.stats[counter]);
         assert!(refused > 0);
         assert_eq!(sent, (lists * LISTENERS_MIN) as u64 - left * PART_LISTENERS as u64);
-    }
-
-    #[test]
-    fn a_datagram_longer_than_the_link_takes_is_sent_in_fragments() {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        sys::allow_fragments(socket.as_fd(), false).expect("Linux");
-        let (socket, address) = (Arc::new(socket), listener());
-        let inboxes = Arc::new([Inbox::new(2).expect("an inbox")]);
-        let mut outbox = Outbox::new(socket, mpsc::channel(1).0, 0, inboxes);
-        // Loopback takes 65,536 bytes: what is too long for it cannot be made here, but the detour can be gone.
-        assert!(send_in_fragments(
-            &mut outbox.batch.headers,
-            outbox.socket.as_fd(),
-            [&[5; DATAGRAM_BYTES_MAX][..]],
-            &[Outgoing { datagram: 0, to: address.1 }],
-        ));
-        assert_eq!(received(&address.0), [5; DATAGRAM_BYTES_MAX]);
     }
 
     #[test]
@@ -355,6 +193,6 @@ mod tests {
         let handover = || Handover::Retire { session: MediaSessionId(1) };
         assert_eq!([(); 3].map(|()| outbox.handover(WorkerIndex(0), handover())), [true, true, false]);
         assert!(!outbox.handover(WorkerIndex(7), handover()), "no such worker");
-        assert_eq!(outbox.stats[SocketCounter::HandoversDropped], 2);
+        assert_eq!(outbox.sender.stats[SocketCounter::HandoversDropped], 2);
     }
 }

@@ -74,6 +74,7 @@ impl Rooms {
         while let Some(notice) = notices.recv().await {
             match notice {
                 Notice::Entry { channel, entry } => self.heard(channel, |inbox| inbox.put(entry)),
+                Notice::Lost { channel } => self.heard(channel, Inbox::put_unknown),
                 Notice::Reconnected => self.reconcile_all(),
                 Notice::ChannelChanged { channel } => {
                     self.note_change();

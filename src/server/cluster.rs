@@ -1,7 +1,7 @@
 //! This node's place among the others: what they share, what it tells them, and whom its relay talks to.
 
 use std::{
-    net::SocketAddr,
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -96,23 +96,66 @@ fn record(settings: &Settings, local: &LocalState, addresses: Addresses, media: 
     }
 }
 
+/// A node that the register no longer lists is talked to for so long: twice a lease. The register may have begun anew,
+/// as when Redis lost its data, and list nodes only as they come back. Whoever is really gone is not heard, and so owns
+/// nothing after 400 ms whatever is listed.
+const PEER_GRACE: Duration = Duration::from_secs(10);
+
 /// Tells the relay of each change of the cluster, for ever.
 pub(super) async fn follow(registry: Registry, media: Media) {
     let mut view = registry.view();
+    let mut peers = Peers::default();
     loop {
         let seen = Arc::clone(&view.borrow_and_update());
-        set_peers(&seen, &media).await;
-        if view.changed().await.is_err() {
-            return;
+        // Given up by the others, a node keeps its peers until it has registered again: its people go on talking.
+        if let Some(me) = seen.nodes.iter().find(|node| node.number == seen.me) {
+            let listed = peers.listed(&seen, Instant::now());
+            media.set_peers(seen.epoch, &info(me), listed.into()).await;
+        }
+        let forget_at = peers.forget_at();
+        tokio::select! {
+            changed = view.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = async { tokio::time::sleep_until(forget_at.unwrap_or_else(Instant::now)).await }, if forget_at.is_some() => {}
         }
     }
 }
 
-async fn set_peers(view: &ClusterView, media: &Media) {
-    // Given up by the others, a node keeps its peers until it has registered again: its people go on talking.
-    let Some(me) = view.nodes.iter().find(|node| node.number == view.me) else { return };
-    let peers = view.nodes.iter().filter(|node| node.number != view.me).map(info).collect();
-    media.set_peers(view.epoch, info(me), peers).await;
+/// The other nodes: those that are listed, and those that were until a moment ago.
+#[derive(Default)]
+struct Peers {
+    known: HashMap<NodeNumber, Peer>,
+}
+
+struct Peer {
+    info: NodeInfo,
+    /// Since when it is not listed any more.
+    gone_since: Option<Instant>,
+}
+
+impl Peers {
+    /// Whom to talk to by what is listed now.
+    fn listed(&mut self, view: &ClusterView, now: Instant) -> Vec<NodeInfo> {
+        for peer in self.known.values_mut() {
+            peer.gone_since.get_or_insert(now);
+        }
+        let others = view.nodes.iter().filter(|node| node.number != view.me).map(info);
+        for info in others {
+            // A node that has started anew takes the place of what it was before.
+            self.known.retain(|number, peer| *number == info.number || peer.info.id != info.id);
+            self.known.insert(info.number, Peer { info, gone_since: None });
+        }
+        self.known.retain(|_, peer| peer.gone_since.is_none_or(|since| now < since + PEER_GRACE));
+        self.known.values().map(|peer| peer.info.clone()).collect()
+    }
+
+    /// When one that is no longer listed is to be forgotten.
+    fn forget_at(&self) -> Option<Instant> {
+        self.known.values().filter_map(|peer| peer.gone_since).min().map(|since| since + PEER_GRACE)
+    }
 }
 
 fn info(node: &NodeRecord) -> NodeInfo {
@@ -158,7 +201,41 @@ pub(super) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
         .build()
 }
 
-/// Where the relay of this node listens, as settings have it.
-pub(super) fn relay_bind(settings: &Settings) -> SocketAddr {
-    SocketAddr::new(settings.server.host, settings.cluster.relay_port)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::SharedState;
+
+    fn node(id: &str, number: u32) -> NodeRecord {
+        NodeRecord {
+            node_id: NodeId(id.to_owned()),
+            number: NodeNumber(number),
+            started_at_us: 1,
+            http_url: String::new(),
+            relay: ([127, 0, 0, 1], 3003).into(),
+            workers: 1,
+            relay_versions: (1, 1),
+            capacity: 1,
+            state: NodeState::Serving,
+            load: Load::default(),
+            release: String::new(),
+        }
+    }
+
+    #[test]
+    fn who_is_no_longer_listed_is_kept_a_while_unless_it_started_anew() {
+        let mut peers = Peers::default();
+        let begun = Instant::now();
+        let mut listed = |nodes: Vec<NodeRecord>, after: Duration| {
+            let view = ClusterView { epoch: 1, me: NodeNumber(1), nodes, shared: SharedState::Up };
+            let mut numbers: Vec<u32> = peers.listed(&view, begun + after).iter().map(|peer| peer.number.0).collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        let at = Duration::from_secs;
+        assert_eq!(listed(vec![node("me", 1), node("a", 2), node("b", 3)], at(0)), [2, 3]);
+        assert_eq!(listed(vec![node("me", 1)], at(1)), [2, 3]);
+        assert_eq!(listed(vec![node("me", 1), node("a", 4)], at(2)), [3, 4], "another process of that name");
+        assert_eq!(listed(vec![node("me", 1), node("a", 4)], at(11)), [4]);
+    }
 }

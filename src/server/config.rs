@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::{
     api::limits::LimitsConfig,
     gateway::{GatewayConfig, Rate, Rates},
-    media::MediaConfig,
+    media::{MediaConfig, RelayConfig},
     origins::Origins,
     rooms::{RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Settings},
@@ -20,8 +20,16 @@ pub(super) fn media(settings: &Settings) -> MediaConfig {
         spread_from_percent: settings.media.spread_from_percent,
         datagram_bytes_max: count(settings.audio.max_packet_size),
         receive_buffer_bytes: count(settings.media.receive_buffer_bytes),
+        relay: relay(settings),
         ..defaults
     }
+}
+
+/// In a cluster, the relay between nodes.
+fn relay(settings: &Settings) -> Option<RelayConfig> {
+    let secret = settings.redis.url.as_ref().and(settings.cluster.secret.as_ref())?;
+    let bind = SocketAddr::new(settings.server.host, settings.cluster.relay_port);
+    Some(RelayConfig { bind, secret: secret.expose().as_bytes().into() })
 }
 
 pub(super) fn rooms(settings: &Settings) -> RoomsConfig {

@@ -5,56 +5,9 @@ use antiphon_core::engine::{Counter, EngineStats, Family};
 
 use super::{
     family::Label,
+    family_label::family_label,
     metrics::{MediaMetrics, Sampled},
 };
-
-/// Declares a [`Label`] whose values are the labels of one family of the engine's counters.
-macro_rules! family_label {
-    ($(#[$doc:meta])* $name:ident = $key:literal of $family:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct $name(Counter);
-
-        impl $name {
-            const VALUES: [Self; count_of(Family::$family)] = {
-                let mut values = [Self(Counter::ALL[0]); count_of(Family::$family)];
-                let (mut found, mut index) = (0, 0);
-                while index < Counter::ALL.len() {
-                    if is_of(index, Family::$family) {
-                        values[found] = Self(Counter::ALL[index]);
-                        found += 1;
-                    }
-                    index += 1;
-                }
-                values
-            };
-        }
-
-        impl Label for $name {
-            const KEY: &'static str = $key;
-            const ALL: &'static [Self] = &Self::VALUES;
-            fn text(self) -> &'static str {
-                self.0.label()
-            }
-            fn index(self) -> usize {
-                Self::ALL.iter().position(|other| *other == self).unwrap_or(0)
-            }
-        }
-    };
-}
-
-const fn is_of(index: usize, family: Family) -> bool {
-    Counter::ALL[index].family() as usize == family as usize
-}
-
-const fn count_of(family: Family) -> usize {
-    let (mut count, mut index) = (0, 0);
-    while index < Counter::ALL.len() {
-        count += is_of(index, family) as usize;
-        index += 1;
-    }
-    count
-}
 
 family_label!(
     /// What a datagram from a client was.
@@ -82,7 +35,7 @@ family_label!(
 );
 
 /// A metric that a number is shown as.
-enum Shown<'a> {
+pub(super) enum Shown<'a> {
     Counter(&'a metrics::Counter),
     Gauge(&'a metrics::Gauge),
 }
@@ -93,6 +46,7 @@ fn shown(media: &MediaMetrics, counter: Counter) -> Shown<'_> {
         Family::DatagramsReceived => Shown::Counter(media.datagrams_received.of(DatagramType(counter))),
         Family::DatagramsDropped => Shown::Counter(media.datagrams_dropped.of(DatagramDrop(counter))),
         Family::FramesAccepted => Shown::Counter(&media.frames_received),
+        Family::FramesRemote => Shown::Counter(&media.frames_remote),
         Family::FramesDropped => Shown::Counter(media.frames_dropped.of(FrameDrop(counter))),
         Family::FramesLost => Shown::Counter(&media.frames_lost),
         Family::FramesSent => Shown::Counter(&media.frames_delivered),

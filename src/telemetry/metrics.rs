@@ -15,6 +15,7 @@ use super::{
     catalogue::{Kind, catalogue},
     family::{Label, label},
     media::{BundleSize, DatagramDrop, DatagramType, EventFate, FrameDrop, SessionState},
+    relay::{HopIn, HopOut, PeerChange, RecordSkip, RecordsSent, RelayDatagramDrop, RelayFrameDrop, RelayRole},
 };
 
 /// Answers of the API and its database: from well under a millisecond, for a health check, to the 10 s after which a
@@ -75,6 +76,8 @@ catalogue! {
         counter received_bytes [] = "antiphon_media_received_bytes_total" Bytes;
         /// Frames accepted from members, over UDP or the gateway.
         counter frames_received [] = "antiphon_media_frames_received_total" Count;
+        /// Frames of members on other nodes, each once.
+        counter frames_remote [] = "antiphon_media_frames_remote_total" Count;
         /// Frames of authentic senders that went no further, by why.
         counter frames_dropped [FrameDrop] = "antiphon_media_frames_dropped_total" Count;
         /// Frames missing between the sequence numbers of accepted ones: lost between speakers and the node.
@@ -124,6 +127,42 @@ catalogue! {
         counter turns [] = "antiphon_media_turns_total" Count;
         /// Time the workers were busy so far, all together. A gauge, since counters here hold whole numbers.
         gauge busy [] = "antiphon_media_busy_seconds" Seconds;
+    }
+
+    /// Relay between nodes
+    relay: RelayMetrics {
+        /// Authentic datagrams from other nodes.
+        counter datagrams_received [] = "antiphon_relay_datagrams_received_total" Count;
+        /// Datagrams at the relay port dropped without an answer, by why.
+        counter datagrams_dropped [RelayDatagramDrop] = "antiphon_relay_datagrams_dropped_total" Count;
+        /// Records in authentic datagrams passed over, by why.
+        counter records_skipped [RecordSkip] = "antiphon_relay_records_skipped_total" Count;
+        /// Frames from other nodes, by the way they came: to an owner, from one, or past it. Some come twice.
+        counter frames_received [HopIn] = "antiphon_relay_frames_received_total" Count;
+        /// Frames to other nodes, each node counts, by the way they went.
+        counter frames_sent [HopOut] = "antiphon_relay_frames_sent_total" Count;
+        /// Frames not passed on to other nodes, by why.
+        counter frames_dropped [RelayFrameDrop] = "antiphon_relay_frames_dropped_total" Count;
+        /// Datagrams to other nodes, by how many records they carry.
+        counter datagrams_sent [RecordsSent] = "antiphon_relay_datagrams_sent_total" Count;
+        /// Their bytes.
+        counter sent_bytes [] = "antiphon_relay_sent_bytes_total" Bytes;
+        /// Times that a channel with members here got another owner.
+        counter owner_changes [] = "antiphon_relay_owner_changes_total" Count;
+        /// Times that a channel's frames began to be sent past its owner, who was not heard.
+        counter direct_entries [] = "antiphon_relay_direct_entries_total" Count;
+        /// Changes of how workers of other nodes are heard.
+        counter peer_changes [PeerChange] = "antiphon_relay_peer_changes_total" Count;
+        /// Sets of nodes or speakers that named fewer than there are, for lack of room.
+        counter sets_cut [] = "antiphon_relay_sets_cut_total" Count;
+        /// Channels that the relay knows now, by what this node is to them.
+        gauge channels [RelayRole] = "antiphon_relay_channels" Count;
+        /// Other nodes now, each media worker counts.
+        gauge peers [] = "antiphon_relay_peers" Count;
+        /// Datagrams that the kernel dropped because the relay's receive buffer was full.
+        counter kernel_drops [] = "antiphon_relay_kernel_drops_total" Count;
+        /// Datagrams to other nodes dropped because the send buffer stayed full, or that could not be sent at all.
+        counter send_failures [] = "antiphon_relay_send_failures_total" Count;
     }
 
     /// Gateway

@@ -2,8 +2,10 @@
 
 pub mod catalogue;
 pub mod family;
+mod family_label;
 pub mod logs;
 mod media;
 pub mod metrics;
 pub mod process;
+mod relay;
 pub mod sampler;

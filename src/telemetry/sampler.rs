@@ -9,6 +9,7 @@ use super::{
     media::SampledEngines,
     metrics::{self, Direction, Metrics, Outcome, Sampled, metrics},
     process::ProcessReading,
+    relay::SampledRelays,
 };
 use crate::media::{Media, MediaCounters, SocketCounter};
 
@@ -22,6 +23,9 @@ pub struct Sampler {
 #[derive(Default)]
 struct Last {
     engines: SampledEngines,
+    relays: SampledRelays,
+    relay_kernel_drops: Sampled,
+    relay_send_failures: Sampled,
     received_bytes: Sampled,
     receive_calls: Sampled,
     receive_errors: Sampled,
@@ -67,6 +71,11 @@ impl Last {
     fn bring(&mut self, metrics: &Metrics, counters: &MediaCounters) {
         let (media, socket) = (&metrics.media, &counters.socket);
         self.engines.bring(media, &counters.engine);
+        self.relays.bring(&metrics.relay, &counters.relay);
+        let relay = &counters.relay_socket;
+        self.relay_kernel_drops.bring(&metrics.relay.kernel_drops, relay[SocketCounter::KernelDrops]);
+        let failures = relay[SocketCounter::SendDropped] + relay[SocketCounter::SendErrors];
+        self.relay_send_failures.bring(&metrics.relay.send_failures, failures);
         self.received_bytes.bring(&media.received_bytes, socket[SocketCounter::BytesReceived]);
         self.receive_calls.bring(media.socket_calls.of(Direction::Receive), socket[SocketCounter::ReceiveCalls]);
         self.receive_errors.bring(media.socket_errors.of(Direction::Receive), socket[SocketCounter::ReceiveErrors]);

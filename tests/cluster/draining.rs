@@ -6,7 +6,7 @@ use antiphon_loadtest::{client::ClientEvent, rest::Rest};
 use tokio::time::timeout;
 
 use crate::{
-    nodes::{Nodes, until_heard},
+    nodes::{Nodes, http, until_heard},
     support::people::{PATIENCE, Person, make_channel, number_of},
 };
 
@@ -64,7 +64,7 @@ async fn an_administrator_drains_a_node_through_another_and_takes_it_back() {
     let admin = rest.register("admin", "a long enough password").await.expect("the first account");
     let channel = make_channel(&cluster.nodes[0], "lobby", 10).await;
     let mut moving = Person::join(&cluster.nodes[1], "moving", channel).await;
-    let http = reqwest::Client::new();
+    let http = http();
     let drain = cluster.nodes[0].url().http("/api/v1/admin/nodes/node-1/drain");
     let body = serde_json::json!({ "deadline_s": 20 });
     let answer = http.post(drain.clone()).bearer_auth(&admin.access_token).json(&body).send().await.expect("answered");
@@ -90,12 +90,12 @@ async fn an_administrator_drains_a_node_through_another_and_takes_it_back() {
         node["state"].as_str().map(str::to_owned)
     };
     assert_eq!(state(&seen).as_deref(), Some("draining"));
-    let ready = reqwest::get(cluster.nodes[1].url().http("/health/ready")).await.expect("answered");
+    let ready = http.get(cluster.nodes[1].url().http("/health/ready")).send().await.expect("answered");
     assert_eq!(ready.status(), 503);
 
     let answer = http.delete(drain).bearer_auth(&admin.access_token).send().await.expect("answered");
     assert!(answer.status().is_success(), "{answer:?}");
-    let ready = reqwest::get(cluster.nodes[1].url().http("/health/ready")).await.expect("answered");
+    let ready = http.get(cluster.nodes[1].url().http("/health/ready")).send().await.expect("answered");
     assert_eq!(ready.status(), 200);
     let _back = Person::join(&cluster.nodes[1], "back", channel).await;
 }

@@ -7,7 +7,7 @@ use antiphon_loadtest::client::ClientEvent;
 use tokio::time::timeout;
 
 use crate::{
-    nodes::{Nodes, until_heard},
+    nodes::{Nodes, http, until_heard},
     support::people::{PATIENCE, Person, make_channel, number_of},
 };
 
@@ -137,7 +137,7 @@ async fn views_become(cluster: &Nodes, channel: ChannelId, count: u64) {
     loop {
         let mut seen = Vec::new();
         for node in &cluster.nodes {
-            let answer = reqwest::get(node.url().http(&format!("/api/channels"))).await.expect("answered");
+            let answer = http().get(node.url().http("/api/channels")).send().await.expect("answered");
             let answer: serde_json::Value = answer.json().await.expect("JSON");
             let channels = answer["data"].as_array().or(answer["channels"].as_array()).cloned().unwrap_or_default();
             let found = channels.into_iter().find(|found| found["id"] == channel.to_string());
@@ -159,7 +159,10 @@ impl Person {
             match self.events.recv().await.expect("the session lives") {
                 ClientEvent::Frame(frame) => return frame,
                 ClientEvent::Message(message) => {
-                    assert!(!matches!(*message, ServerMessage::UserLeft(_) | ServerMessage::UserJoined(_)), "{message:?}");
+                    assert!(
+                        !matches!(*message, ServerMessage::UserLeft(_) | ServerMessage::UserJoined(_)),
+                        "{message:?}"
+                    );
                 }
                 _ => {}
             }

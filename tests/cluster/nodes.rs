@@ -59,7 +59,8 @@ impl Nodes {
     pub(crate) async fn node_sees(&self, index: usize, count: usize) {
         let wait = async {
             loop {
-                let health = reqwest::get(self.nodes[index].url().http("/health/detailed")).await.expect("it answers");
+                let health =
+                    http().get(self.nodes[index].url().http("/health/detailed")).send().await.expect("it answers");
                 let health: serde_json::Value = health.json().await.expect("JSON");
                 if health["data"]["checks"]["cluster"]["nodes"] == count {
                     return;
@@ -84,6 +85,13 @@ impl Nodes {
         let owner = ring.owner(channel).expect("somebody does");
         usize::try_from(owner.0 - 1).expect("few")
     }
+}
+
+/// For requests.
+pub(crate) fn http() -> reqwest::Client {
+    // An error says that it was installed before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::new()
 }
 
 fn name(index: usize) -> String {

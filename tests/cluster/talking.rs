@@ -4,7 +4,7 @@ use antiphon_core::{gateway::ServerMessage, ids::ChannelId};
 use antiphon_loadtest::{client::ClientEvent, rest::Rest};
 
 use crate::{
-    nodes::{Nodes, until_heard},
+    nodes::{Nodes, http, until_heard},
     support::{
         databases::at_once,
         people::{PATIENCE, Person, how_to_join, make_channel, number_of, payload},
@@ -88,7 +88,7 @@ async fn a_moderator_on_one_node_removes_somebody_on_another() {
     let new = antiphon_loadtest::rest::NewChannel { name: "lobby".to_owned(), max_users: None, max_speakers: None };
     let channel = rest.create_channel(&owner.access_token, &new).await.expect("created").id;
     let mut guest = Person::join(&cluster.nodes[1], "guest", channel).await;
-    let kicked = reqwest::Client::new()
+    let kicked = http()
         .post(cluster.nodes[0].url().http(&format!("/api/channels/{channel}/kick")))
         .bearer_auth(&owner.access_token)
         .json(&serde_json::json!({ "user_id": guest.client.user().id, "reason": "enough" }))

@@ -34,8 +34,9 @@ async fn add_session(media: &Media, session: u32) -> Client {
     Client::new(id, media.local_addr())
 }
 
-async fn open_channel(media: &Media, home: WorkerIndex) -> ChannelId {
+async fn open_channel(media: &Media) -> (WorkerIndex, ChannelId) {
     let channel = ChannelId(Uuid::now_v7());
+    let home = media.place_channel(channel);
     media.send(home, Command::OpenChannel { channel, max_speakers: 0 }).await;
     let key = Command::SetGroupKey {
         channel,
@@ -46,7 +47,7 @@ async fn open_channel(media: &Media, home: WorkerIndex) -> ChannelId {
         activate_at: media.now(),
     };
     media.send(home, key).await;
-    channel
+    (home, channel)
 }
 
 async fn join(media: &Media, home: WorkerIndex, channel: ChannelId, client: &Client) {
@@ -92,8 +93,7 @@ async fn a_crowd_is_sent_to_by_all_workers() {
     const FRAMES: u16 = 20;
     let config = MediaConfig { workers: 2, spread_from_percent: 0, ..MediaConfig::default() };
     let (media, mut events) = Media::start(config).expect("starts");
-    let home = WorkerIndex(0);
-    let channel = open_channel(&media, home).await;
+    let (home, channel) = open_channel(&media).await;
     let mut clients = Vec::new();
     for session in 0..=LISTENERS {
         let client = add_session(&media, 100 + u32::try_from(session).expect("small")).await;
@@ -125,8 +125,7 @@ async fn a_crowd_is_sent_to_by_all_workers() {
 async fn everyone_hears_everyone(workers: u16, bind: SocketAddr, reach: Option<SocketAddr>) {
     const FRAMES: u16 = 100;
     let (media, mut events) = Media::start(MediaConfig { workers, bind, ..MediaConfig::default() }).expect("starts");
-    let home = media.place_channel();
-    let channel = open_channel(&media, home).await;
+    let (home, channel) = open_channel(&media).await;
     let mut clients = Vec::new();
     for session in 1..=6 {
         let mut client = add_session(&media, session).await;
@@ -185,8 +184,7 @@ async fn an_ipv6_address_serves_both_families() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_from_the_gateway_are_sent_and_audio_for_it_comes_out() {
     let (media, mut events) = start(2);
-    let home = media.place_channel();
-    let channel = open_channel(&media, home).await;
+    let (home, channel) = open_channel(&media).await;
     let mut client = add_session(&media, 4).await;
     join(&media, home, channel, &client).await;
     client.connect(media.now());
@@ -270,24 +268,28 @@ async fn frames_beyond_the_queue_are_dropped_and_counted() {
     assert_eq!(media.counters().socket[SocketCounter::GatewayFramesDropped], 6);
 }
 
+fn some_channel() -> ChannelId {
+    ChannelId(Uuid::now_v7())
+}
+
 #[tokio::test]
 async fn channels_are_placed_where_there_are_fewest() {
     let (media, _events) = start(3);
     let mut placed = [0; 3];
     for _ in 0..9 {
-        placed[usize::from(media.place_channel().0)] += 1;
+        placed[usize::from(media.place_channel(some_channel()).0)] += 1;
     }
     assert_eq!(placed, [3, 3, 3]);
     for _ in 0..2 {
         media.send(WorkerIndex(1), Command::CloseChannel { channel: ChannelId(Uuid::nil()) }).await;
     }
-    assert_eq!([media.place_channel(), media.place_channel()], [WorkerIndex(1); 2]);
+    assert_eq!([media.place_channel(some_channel()), media.place_channel(some_channel())], [WorkerIndex(1); 2]);
     media.give_back(WorkerIndex(2));
-    assert_eq!(media.place_channel(), WorkerIndex(2));
+    assert_eq!(media.place_channel(some_channel()), WorkerIndex(2));
     for _ in 0..9 {
         // More is given back than was placed: none is the least.
         media.give_back(WorkerIndex(0));
     }
-    assert_eq!([(); 3].map(|()| media.place_channel()), [WorkerIndex(0); 3]);
+    assert_eq!([(); 3].map(|()| media.place_channel(some_channel())), [WorkerIndex(0); 3]);
     media.stop().await;
 }
