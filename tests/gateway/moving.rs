@@ -1,11 +1,11 @@
 //! Sessions that move to another node by Resume.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use antiphon_core::{
     engine::Counter,
-    gateway::{ErrorCode, LeaveChannel, LeaveReason, MediaTransport, Resume, SetVoiceState},
+    gateway::{ChannelJoined, ErrorCode, LeaveChannel, LeaveReason, MediaTransport, Resume, SetVoiceState},
+    ids::{ChannelId, SessionId},
 };
 
 use crate::{
@@ -14,8 +14,16 @@ use crate::{
     udp::Udp,
 };
 
-fn mute(channel: antiphon_core::ids::ChannelId, muted: bool) -> SetVoiceState {
+fn mute(channel: ChannelId, muted: bool) -> SetVoiceState {
     SetVoiceState { channel_id: channel, muted: Some(muted), deafened: None }
+}
+
+/// Joins, and waits until the other node may know.
+async fn join_for_good(client: &mut Client, channel: ChannelId, media: MediaTransport) -> ChannelJoined {
+    let joined = client.join(channel, media).await;
+    // What changes nothing is answered after what came before it is done.
+    client.done(mute(channel, false)).await;
+    joined
 }
 
 #[tokio::test]
@@ -24,7 +32,7 @@ async fn the_others_see_nothing_and_nothing_is_missed() {
     let (mut anna, mut berta) = (one.client("anna").await, one.client("berta").await);
     let channel = one.channel(anna.id(), 10).await;
     anna.join(channel, MediaTransport::Websocket).await;
-    let before = berta.join(channel, MediaTransport::Udp).await;
+    let before = join_for_good(&mut berta, channel, MediaTransport::Udp).await;
     berta.done(mute(channel, true)).await;
     let known = berta.expect(of_type!(VoiceStateChanged)).await.position;
     anna.done(mute(channel, true)).await;
@@ -68,10 +76,9 @@ async fn the_others_see_nothing_and_nothing_is_missed() {
 #[tokio::test]
 async fn a_token_is_worth_one_move() {
     let (one, two, _cluster) = Server::two(|_, _| {}).await;
-    let anna = one.client("anna").await;
+    let mut anna = one.client("anna").await;
     let channel = one.channel(anna.id(), 10).await;
-    let mut anna = anna;
-    anna.join(channel, MediaTransport::Websocket).await;
+    join_for_good(&mut anna, channel, MediaTransport::Websocket).await;
     let first = anna.hello.clone();
     let (mut moved, _) = Client::resume(&two, resume(&first)).await;
     assert_eq!(anna.closed().await.0, 4015);
@@ -82,7 +89,7 @@ async fn a_token_is_worth_one_move() {
         let mut thief = Client::connect(server).await;
         assert_eq!(thief.refused(resume(&first)).await, ErrorCode::Unauthenticated);
     }
-    let unknown = Resume { session_id: antiphon_core::ids::SessionId(uuid::Uuid::now_v7()), ..resume(&first) };
+    let unknown = Resume { session_id: SessionId(uuid::Uuid::now_v7()), ..resume(&first) };
     let mut stranger = Client::connect(&one).await;
     assert_eq!(stranger.refused(unknown).await, ErrorCode::Unauthenticated);
     // Back again, before the first node has let go of everything.
@@ -102,7 +109,7 @@ async fn who_was_removed_while_on_the_way_is_not_in_the_channel_any_more() {
     let channels = [one.channel(anna.id(), 10).await, one.channel(anna.id(), 10).await];
     anna.join(channels[1], MediaTransport::Websocket).await;
     for channel in channels {
-        berta.join(channel, MediaTransport::Udp).await;
+        join_for_good(&mut berta, channel, MediaTransport::Udp).await;
     }
     let (id, lost) = (berta.id(), berta.lose());
     assert!(two.rooms.kick(channels[0], id, anna.id(), None).await.expect("said"));
@@ -123,7 +130,7 @@ async fn the_old_nodes_grace_ends_nothing() {
     let (mut anna, mut berta) = (one.client("anna").await, one.client("berta").await);
     let channel = one.channel(anna.id(), 10).await;
     anna.join(channel, MediaTransport::Websocket).await;
-    berta.join(channel, MediaTransport::Websocket).await;
+    join_for_good(&mut berta, channel, MediaTransport::Websocket).await;
     let (mut moved, _) = Client::resume(&two, resume(&berta.lose())).await;
     tokio::time::sleep(Duration::from_millis(400)).await;
     moved.done(mute(channel, true)).await;
@@ -134,4 +141,24 @@ async fn the_old_nodes_grace_ends_nothing() {
     moved.lose();
     let left = anna.expect(of_type!(UserLeft)).await;
     assert_eq!((left.user_id, left.reason), (id, LeaveReason::Timeout));
+}
+
+/// A join whose record was not written when the session moved is undone: nobody stays whom no node has.
+#[tokio::test]
+async fn who_moves_in_the_moment_of_a_join_is_in_the_channel_or_not() {
+    let (one, two, _cluster) = Server::two(|_, _| {}).await;
+    let mut anna = one.client("anna").await;
+    let channel = one.channel(anna.id(), 100).await;
+    anna.join(channel, MediaTransport::Websocket).await;
+    for number in 0..20 {
+        let mut berta = one.client(&format!("berta{number}")).await;
+        berta.join(channel, MediaTransport::Udp).await;
+        let (moved, resumed) = Client::resume(&two, resume(&berta.hello)).await;
+        assert_eq!(berta.closed().await.0, 4015);
+        let id = moved.id();
+        moved.close(1000).await;
+        let left = anna.expect(of_type!(UserLeft)).await;
+        assert_eq!(left.user_id, id, "{} channels were resumed", resumed.channels.len());
+    }
+    assert_eq!(one.rooms.occupancy(channel).await, 1);
 }

@@ -136,6 +136,8 @@ async fn lost_data_is_written_back_without_anybody_leaving() {
         if state.position.epoch != before.position.epoch && !state.position.epoch.starts_with("local-") {
             break state.position.epoch;
         }
+        // Within the account's rate.
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     };
     let seen = anna.expect(|message| match message {
         ServerMessage::VoiceStateChanged(event) if event.position.epoch == epoch => Some(event.user_id),
