@@ -439,3 +439,261 @@ impl MemoryRecords {
         if self.node.reachable.load(Ordering::Acquire) { Ok(()) } else { Err(Unavailable) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::{
+        gateway::{LeaveReason, MediaTransport, Role, ServerMessage, UserView},
+        ids::{StreamId, UserId},
+    };
+
+    use super::*;
+
+    const CHANNEL: ChannelId = ChannelId(Uuid::from_u128(0xC0));
+
+    fn config(journal_events: usize) -> MembershipConfig {
+        MembershipConfig { journal_events, empty_ttl: Duration::ZERO, notices: 4 }
+    }
+
+    fn membership(journal_events: usize) -> Membership {
+        MemoryCluster::single(config(journal_events)).membership
+    }
+
+    fn who(number: u128) -> UserId {
+        UserId(Uuid::from_u128(number))
+    }
+
+    fn user(number: u128) -> UserView {
+        UserView {
+            id: who(number),
+            username: format!("user{number}"),
+            display_name: format!("User {number}"),
+            role: Role::User,
+            is_active: true,
+            is_guest: false,
+            created_at: "2026-01-01T00:00:00Z".to_owned(),
+        }
+    }
+
+    fn session(number: u128) -> SessionId {
+        SessionId(Uuid::from_u128(number))
+    }
+
+    fn new(who: u128, through: u128, stream: u32) -> NewMember {
+        NewMember { user: user(who), session: session(through), stream: StreamId(stream), media: MediaTransport::Udp }
+    }
+
+    async fn join(membership: &Membership, new: NewMember) -> Joined {
+        membership.join(CHANNEL, 9, new, None).await.expect("joins")
+    }
+
+    async fn leave(membership: &Membership, number: u128) -> Option<Changed> {
+        let leave = Leave::own(who(number), None, LeaveReason::Left);
+        membership.leave(CHANNEL, &leave, None).await.expect("reached")
+    }
+
+    async fn set_server_mute(membership: &Membership, number: u128, muted: bool) -> Option<Option<Changed>> {
+        membership.set_server_mute(CHANNEL, who(number), muted, who(9), None).await.expect("reached")
+    }
+
+    async fn occupancy(membership: &Membership) -> u32 {
+        membership.occupancy(&[CHANNEL]).await.expect("reached")[0]
+    }
+
+    fn entries(news: News) -> Vec<super::super::Entry> {
+        match news {
+            News::Entries(entries) => entries,
+            News::State { .. } => panic!("the journal is long enough"),
+        }
+    }
+
+    #[tokio::test]
+    async fn exactly_as_many_as_there_are_places() {
+        let membership = membership(8);
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..40_u32 {
+            let membership = membership.clone();
+            let new = new(number.into(), number.into(), number);
+            tasks.spawn(async move { membership.join(CHANNEL, 10, new, None).await.is_ok() });
+        }
+        let joined = tasks.join_all().await.into_iter().filter(|joined| *joined).count();
+        assert_eq!((joined, occupancy(&membership).await), (10, 10));
+        let position = membership.snapshot(CHANNEL, None).await.expect("reached").expect("known").position;
+        assert_eq!(position.offset, 10, "those refused left nothing behind");
+    }
+
+    #[tokio::test]
+    async fn a_second_session_takes_over_in_one_step_even_when_full() {
+        let membership = membership(8);
+        let first = membership.join(CHANNEL, 1, new(1, 1, 1), None).await.expect("joins");
+        let second = membership.join(CHANNEL, 1, new(1, 2, 2), Some(&first.position)).await.expect("takes over");
+        assert_eq!((second.position.offset, second.members.len()), (3, 1), "joined, left, joined");
+        let [left, joined] = &entries(second.news)[..] else { panic!("two entries") };
+        assert!(matches!(&*left.event, ServerMessage::UserLeft(left) if left.reason == LeaveReason::Replaced));
+        assert_eq!((left.session, left.by), (session(1), Some(who(1))));
+        assert_eq!((joined.session, &joined.position), (session(2), &second.position));
+        let late = Leave::own(who(1), Some(session(1)), LeaveReason::Left);
+        let late = membership.leave(CHANNEL, &late, None).await.expect("reached");
+        assert!(late.is_none(), "the older session no longer speaks for the member");
+        assert_eq!(occupancy(&membership).await, 1);
+    }
+
+    #[tokio::test]
+    async fn stream_ids_are_unique() {
+        let membership = membership(8);
+        join(&membership, new(1, 1, 7)).await;
+        let refused = membership.join(CHANNEL, 9, new(2, 2, 7), None).await.map(|_| ());
+        assert_eq!(refused, Err(JoinRefused::StreamTaken));
+        assert_eq!(occupancy(&membership).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_moderators_mute_survives_leaving() {
+        let membership = membership(8);
+        assert!(matches!(set_server_mute(&membership, 1, true).await, Some(None)), "before they came");
+        assert!(set_server_mute(&membership, 1, true).await.is_none(), "muted already");
+        membership.sweep().await;
+        for through in 1..3 {
+            let joined = join(&membership, new(1, through, 1)).await;
+            assert!(joined.member.server_muted && entries(joined.news)[0].server_muted);
+            leave(&membership, 1).await.expect("leaves");
+        }
+        assert!(matches!(set_server_mute(&membership, 1, false).await, Some(None)));
+        assert!(!join(&membership, new(1, 4, 1)).await.member.server_muted);
+    }
+
+    #[tokio::test]
+    async fn switches_that_change_nothing_make_no_entry() {
+        let membership = membership(8);
+        let joined = join(&membership, new(1, 1, 1)).await;
+        let mute = VoiceChange { muted: Some(true), deafened: None };
+        let set = async |through, known: &Position| {
+            membership.set_voice(CHANNEL, who(1), session(through), mute, Some(known)).await.expect("reached")
+        };
+        let changed = set(1, &joined.position).await.expect("a member");
+        assert!(changed.member.muted && !changed.member.deafened);
+        let entries_then = entries(changed.news);
+        assert_eq!(entries_then.len(), 1);
+        let again = set(1, &entries_then[0].position).await.expect("a member");
+        assert_eq!(again.news, News::Entries(Vec::new()));
+        assert!(set(2, &joined.position).await.is_none(), "another session's member");
+    }
+
+    #[tokio::test]
+    async fn news_are_everything_after_the_place_known_or_the_state() {
+        let membership = membership(2);
+        let own = join(&membership, new(1, 1, 1)).await.position;
+        join(&membership, new(2, 2, 2)).await;
+        let snapshot = membership.snapshot(CHANNEL, Some(&own)).await.expect("reached").expect("known");
+        assert_eq!(snapshot.missed.expect("all of it")[0].position.offset, 2);
+        let third = membership.join(CHANNEL, 9, new(3, 3, 3), Some(&own)).await.expect("joins");
+        assert_eq!(entries(third.news).len(), 2);
+        let fourth = membership.join(CHANNEL, 9, new(4, 4, 4), Some(&own)).await.expect("joins");
+        let News::State { members, position } = fourth.news else { panic!("the journal keeps two entries") };
+        assert_eq!((members, position), (fourth.members, fourth.position));
+        assert_eq!(entries(join(&membership, new(5, 5, 5)).await.news).len(), 1, "its own, where none was known");
+    }
+
+    #[tokio::test]
+    async fn an_empty_channel_is_forgotten_and_begins_a_new_epoch() {
+        let membership = membership(8);
+        let first = join(&membership, new(1, 1, 1)).await.position;
+        membership.sweep().await;
+        assert_eq!(occupancy(&membership).await, 1, "somebody is in");
+        leave(&membership, 1).await.expect("leaves");
+        membership.sweep().await;
+        assert!(membership.snapshot(CHANNEL, None).await.expect("reached").is_none());
+        assert_ne!(join(&membership, new(1, 1, 1)).await.position.epoch, first.epoch);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_moved_is_its_new_nodes_alone() {
+        let cluster = MemoryCluster::new(config(8));
+        let (one, two) = (cluster.join_as(NodeNumber(1)).membership, cluster.join_as(NodeNumber(2)).membership);
+        let position = join(&one, new(1, 1, 1)).await.position;
+        let adopt = async |through| two.adopt(CHANNEL, who(1), session(through), Some(&position)).await;
+        assert!(adopt(9).await.expect("reached").is_none(), "no session of a member");
+        let snapshot = adopt(1).await.expect("reached").expect("a member");
+        assert_eq!((snapshot.members[0].node, snapshot.position), (NodeNumber(2), position.clone()));
+        let own = Leave::own(who(1), Some(session(1)), LeaveReason::Timeout);
+        assert!(one.leave(CHANNEL, &own, None).await.expect("reached").is_none());
+        let change = VoiceChange { muted: Some(true), deafened: None };
+        assert!(one.set_voice(CHANNEL, who(1), session(1), change, None).await.expect("reached").is_none());
+        let stale = vec![Member { node: NodeNumber(1), muted: true, ..snapshot.members[0].clone() }];
+        assert_eq!(one.restore(CHANNEL, stale, Some(&position)).await, Ok(News::Entries(Vec::new())));
+        assert!(two.leave(CHANNEL, &own, None).await.expect("reached").is_some());
+    }
+
+    #[tokio::test]
+    async fn restoring_says_exactly_who_is_there_through_a_node() {
+        let cluster = MemoryCluster::new(config(8));
+        let (one, two) = (cluster.join_as(NodeNumber(1)).membership, cluster.join_as(NodeNumber(2)).membership);
+        let stays = join(&one, new(1, 1, 1)).await.member;
+        join(&one, new(2, 2, 2)).await;
+        let others = join(&two, new(3, 3, 3)).await;
+        let known = Some(&others.position);
+        let came = Member { user: user(4), session: session(4), stream: StreamId(4), ..stays.clone() };
+        let replaced = Member { user: user(3), session: session(5), stream: StreamId(5), ..stays.clone() };
+        let taken = Member { user: user(6), session: session(6), stream: StreamId(3), ..stays.clone() };
+        let ours = vec![Member { muted: true, ..stays.clone() }, came.clone(), replaced, taken];
+        let names: Vec<_> = entries(one.restore(CHANNEL, ours.clone(), known).await.expect("reached"))
+            .iter()
+            .map(|entry| entry.event.name())
+            .collect();
+        assert_eq!(names, ["UserLeft", "VoiceStateChanged", "UserJoined"]);
+        let now = two.snapshot(CHANNEL, None).await.expect("reached").expect("known");
+        assert_eq!(now.members, [Member { muted: true, ..stays }, others.member, came]);
+        let again = one.restore(CHANNEL, ours, Some(&now.position)).await;
+        assert_eq!(again, Ok(News::Entries(Vec::new())), "once is enough");
+    }
+
+    #[tokio::test]
+    async fn a_node_hears_of_what_it_watches_and_of_what_it_missed() {
+        let cluster = MemoryCluster::new(config(8));
+        let (one, mut two) = (cluster.join_as(NodeNumber(1)).membership, cluster.join_as(NodeNumber(2)));
+        join(&one, new(1, 1, 1)).await;
+        two.membership.watch(CHANNEL).await.expect("reached");
+        let second = join(&one, new(2, 2, 2)).await;
+        let entry = entries(second.news).remove(0);
+        assert_eq!(two.notices.recv().await, Some(Notice::Entry { channel: CHANNEL, entry }));
+        // More than its queue takes.
+        for number in 3..9 {
+            join(&one, new(number.into(), number.into(), number)).await;
+        }
+        for _ in 0..4 {
+            assert!(matches!(two.notices.recv().await, Some(Notice::Entry { .. })));
+        }
+        assert_eq!(two.notices.recv().await, Some(Notice::Reconnected));
+        two.membership.unwatch(CHANNEL).await;
+        leave(&one, 1).await.expect("leaves");
+        one.announce(Notice::ChannelChanged { channel: CHANNEL }).await;
+        assert_eq!(two.notices.recv().await, Some(Notice::ChannelChanged { channel: CHANNEL }));
+        cluster.set_reachable(NodeNumber(2), false);
+        assert!(two.membership.snapshot(CHANNEL, None).await.is_err());
+        cluster.set_reachable(NodeNumber(2), true);
+        assert_eq!(two.notices.recv().await, Some(Notice::Reconnected));
+    }
+
+    #[tokio::test]
+    async fn a_session_is_claimed_once_with_its_token() {
+        let cluster = MemoryCluster::new(config(8));
+        let (mut one, two) = (cluster.join_as(NodeNumber(1)), cluster.join_as(NodeNumber(2)));
+        let tokens = |current: u8, before: Option<u8>| TokenHashes {
+            current: [current; 32],
+            before: before.map(|byte| [byte; 32]),
+        };
+        let record = |tokens| SessionRecord { user: user(1), tokens, places: Vec::new() };
+        one.records.open(session(1), record(tokens(1, None))).await.expect("reached");
+        let claim = async |offered: u8, next| two.records.claim(session(1), [offered; 32], next).await.map(|_| ());
+        assert_eq!(claim(7, tokens(8, None)).await, Err(ClaimRefused::WrongToken));
+        assert_eq!(claim(1, tokens(2, Some(1))).await, Ok(()));
+        assert_eq!(one.session_notices.recv().await, Some(SessionNotice::Claimed(session(1))));
+        assert_eq!(one.records.refresh(session(1), record(tokens(1, None))).await, Ok(false));
+        one.records.release(session(1)).await;
+        assert_eq!(claim(1, tokens(3, None)).await, Ok(()), "the one before still holds");
+        assert_eq!(claim(1, tokens(4, None)).await, Err(ClaimRefused::WrongToken), "no longer");
+        two.records.release(session(1)).await;
+        assert_eq!(claim(3, tokens(4, None)).await, Err(ClaimRefused::Unknown));
+        assert_eq!(one.records.refresh(session(1), record(tokens(1, None))).await, Ok(true), "a lost record");
+    }
+}

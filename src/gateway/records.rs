@@ -42,6 +42,7 @@ impl Gateway {
     /// Writes a new session's record. Where that fails it is written when the other nodes can be reached again.
     pub(super) async fn open_record(&self, session: &Session) {
         if self.inner.records.is_shared() {
+            // It is nowhere yet, so there are no places to remember.
             let _ = self.inner.records.open(session.presence.id, self.record_of(session)).await;
         }
     }
@@ -62,10 +63,14 @@ impl Gateway {
     }
 
     async fn is_ours(&self, session: &Session) -> bool {
-        match self.inner.records.refresh(session.presence.id, self.record_of(session)).await {
-            Ok(is_ours) => is_ours,
-            Err(Unavailable) => true,
+        let record = self.record_of(session);
+        let places = record.places.clone();
+        match self.inner.records.refresh(session.presence.id, record).await {
+            Ok(true) => session.set_recorded(places),
+            Ok(false) => return false,
+            Err(Unavailable) => {}
         }
+        true
     }
 
     /// Forgets a session that is over.
@@ -101,7 +106,7 @@ impl Gateway {
         if let Some(outbox) = self.sessions().take(session) {
             outbox.end(End::Close(CloseCause::Replaced));
         }
-        self.rooms().disown(&session.presence).await;
+        self.rooms().disown(&session.presence, &session.recorded()).await;
     }
 
     /// Acts on what is heard of sessions, in order, until there is no more.

@@ -15,7 +15,7 @@ use super::{
     token::{TokenHash, new_token},
 };
 use crate::{
-    cluster::{ClaimRefused, TokenHashes},
+    cluster::{ClaimRefused, Place, TokenHashes},
     rooms::Presence,
     telemetry::metrics::metrics,
 };
@@ -36,6 +36,8 @@ struct State {
     token_before: Option<TokenHash>,
     /// The connection of now; `None` while there is none.
     outbox: Option<Arc<Outbox>>,
+    /// The places in its record: those that another node knows of.
+    recorded: Vec<Place>,
     /// Counts connections, so that what is left of an older one changes nothing.
     connection: u64,
     ended: bool,
@@ -169,7 +171,8 @@ impl Sessions {
         (token, token_before): (TokenHash, Option<TokenHash>),
         outbox: Arc<Outbox>,
     ) -> Attachment {
-        let state = State { token, token_before, outbox: Some(outbox), connection: 0, ended: false };
+        let state =
+            State { token, token_before, outbox: Some(outbox), recorded: Vec::new(), connection: 0, ended: false };
         let session = Arc::new(Session { presence, allowance, state: Mutex::new(state) });
         self.sessions.insert(session.presence.id, Arc::clone(&session));
         metrics().gateway.sessions.increment(1.0);
@@ -280,6 +283,16 @@ impl Session {
     pub(super) fn tokens(&self) -> TokenHashes {
         let state = self.state.lock();
         TokenHashes { current: state.token.bytes(), before: state.token_before.map(TokenHash::bytes) }
+    }
+
+    /// Notes which places are in its record now.
+    pub(super) fn set_recorded(&self, places: Vec<Place>) {
+        self.state.lock().recorded = places;
+    }
+
+    /// The places that were in its record when that was written last.
+    pub(super) fn recorded(&self) -> Vec<Place> {
+        self.state.lock().recorded.clone()
     }
 
     pub(super) fn is_over(&self) -> bool {

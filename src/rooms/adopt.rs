@@ -149,8 +149,9 @@ impl Rooms {
     }
 
     /// Lets go of a session that another node has taken up: at once of what it may do, and of its voice when its client
-    /// has had the time to change over.
-    pub async fn disown(&self, presence: &Arc<Presence>) {
+    /// has had the time to change over. It leaves places that are not among those `recorded`: the other node does not
+    /// know of them.
+    pub async fn disown(&self, presence: &Arc<Presence>, recorded: &[Place]) {
         let _turn = presence.turn.lock().await;
         metrics().rooms.moves.of(Move::Out).increment(1);
         let places: Vec<LocalPlace> = {
@@ -158,6 +159,13 @@ impl Rooms {
             state.ended = true;
             state.places.values().cloned().collect()
         };
+        let is_recorded = |place: &LocalPlace| {
+            recorded.iter().any(|known| (known.channel, known.stream) == (place.room.id, place.stream))
+        };
+        let (places, unknown): (Vec<LocalPlace>, Vec<LocalPlace>) = places.into_iter().partition(is_recorded);
+        for place in &unknown {
+            self.leave_place(presence, place, LeaveReason::Left, None).await;
+        }
         for place in &places {
             if let Some(member) = place.room.live_mut().members.get_mut(&place.stream) {
                 member.departing |= Arc::ptr_eq(&member.presence, presence);

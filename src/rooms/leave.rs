@@ -55,7 +55,7 @@ impl Rooms {
     }
 
     /// False when the session was removed from there meanwhile.
-    async fn leave_place(
+    pub(super) async fn leave_place(
         &self,
         presence: &Presence,
         place: &Place,

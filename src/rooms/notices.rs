@@ -145,3 +145,41 @@ impl Rooms {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::{
+        gateway::{HeartbeatAck, Position},
+        ids::{NodeNumber, SessionId},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn entry(offset: u64) -> Entry {
+        Entry {
+            position: Position { epoch: "one".to_owned(), offset },
+            event: Arc::new(HeartbeatAck { server_time_us: 0 }.into()),
+            session: SessionId(Uuid::nil()),
+            node: NodeNumber(1),
+            server_muted: false,
+            by: None,
+            message: None,
+        }
+    }
+
+    #[test]
+    fn an_inbox_is_served_once_and_says_when_it_is_too_small() {
+        let mut inbox = Inbox::default();
+        assert!(inbox.put(entry(1)) && !inbox.put(entry(2)), "one server is enough");
+        assert!(matches!(inbox.take(), Some(Batch::Entries(entries)) if entries.len() == 2));
+        assert!(inbox.take().is_none());
+        assert!(inbox.put(entry(3)), "the next one needs a server again");
+        for offset in 4..300 {
+            assert!(!inbox.put(entry(offset)));
+        }
+        assert!(inbox.entries.is_empty(), "the journal has them");
+        assert!(matches!(inbox.take(), Some(Batch::Overflowed)) && inbox.take().is_none());
+        assert!(inbox.put_unknown() && matches!(inbox.take(), Some(Batch::Overflowed)));
+    }
+}

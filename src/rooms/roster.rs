@@ -152,3 +152,80 @@ pub(super) fn view(member: Member, speaking: bool) -> MemberView {
         user: member.user,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::{
+        gateway::{MediaTransport, Role, UserView},
+        ids::{NodeNumber, SessionId},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn member(number: u32) -> Member {
+        Member {
+            user: UserView {
+                id: UserId(Uuid::from_u128(number.into())),
+                username: format!("user{number}"),
+                display_name: String::new(),
+                role: Role::User,
+                is_active: true,
+                is_guest: false,
+                created_at: "2026-01-01T00:00:00Z".to_owned(),
+            },
+            session: SessionId(Uuid::from_u128(number.into())),
+            node: NodeNumber(1),
+            stream: StreamId(number),
+            media: MediaTransport::Udp,
+            muted: false,
+            deafened: false,
+            server_muted: false,
+        }
+    }
+
+    fn at(epoch: &str, offset: u64) -> Position {
+        Position { epoch: epoch.to_owned(), offset }
+    }
+
+    #[test]
+    fn places_are_taken_in_one_after_the_other() {
+        let mut roster = Roster::default();
+        assert_eq!(roster.order(&at("one", 1)), Order::Gap, "nothing is known yet");
+        roster.begin(vec![member(1)], at("one", 5));
+        for (position, order) in [
+            (at("one", 4), Order::Old),
+            (at("one", 5), Order::Old),
+            (at("one", 6), Order::Next),
+            (at("one", 7), Order::Gap),
+            (at("two", 6), Order::Gap),
+        ] {
+            assert_eq!(roster.order(&position), order, "{position:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_with_a_newer_stream_stays_when_the_older_one_goes() {
+        let mut roster = Roster::default();
+        roster.insert(member(1));
+        let newer = Member { stream: StreamId(9), ..member(1) };
+        roster.insert(newer.clone());
+        assert!(roster.remove(StreamId(1)).is_some() && roster.remove(StreamId(1)).is_none());
+        assert_eq!((roster.stream_of(newer.user.id), roster.len()), (Some(StreamId(9)), 1));
+    }
+
+    #[test]
+    fn a_state_differs_by_who_went_came_and_changed() {
+        let mut roster = Roster::default();
+        roster.begin(vec![member(1), member(2), member(3), member(4)], at("one", 5));
+        let elsewhere = Member { session: SessionId(Uuid::from_u128(99)), stream: StreamId(99), ..member(3) };
+        let muted = Member { muted: true, ..member(4) };
+        let moved = Member { node: NodeNumber(2), ..member(1) };
+        let Difference { mut gone, come, changed } =
+            roster.difference(vec![moved, elsewhere.clone(), muted.clone(), member(5)]);
+        gone.sort_unstable_by_key(|(member, _)| member.stream);
+        assert_eq!(gone, [(member(2), false), (member(3), true)]);
+        assert_eq!(come, [elsewhere, member(5)]);
+        assert_eq!(changed, [muted], "a member that moved between nodes is no change");
+    }
+}

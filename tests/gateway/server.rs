@@ -1,19 +1,23 @@
 //! A server for one test.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use antiphon::{
     auth::{Auth, AuthConfig, Tokens},
     client_address::ClientAddress,
+    cluster::{MemoryCluster, MemoryNode},
     gateway::{Gateway, GatewayConfig, any_path_router, router},
     media::{Media, MediaConfig},
     rooms::{Rooms, RoomsConfig},
     settings::Settings,
     store::{Channel, NewChannel, Store},
 };
-use antiphon_core::ids::{ChannelId, UserId};
+use antiphon_core::{
+    engine::Event,
+    ids::{ChannelId, NodeNumber, UserId},
+};
 use axum::Extension;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::client::Client;
 
@@ -29,7 +33,31 @@ pub(crate) struct Server {
     pub(crate) store: Store,
     pub(crate) auth: Auth,
     pub(crate) media: Media,
-    dir: PathBuf,
+    /// What the media workers tell, to say more in their name.
+    pub(crate) events: mpsc::Sender<Event>,
+    base: Base,
+}
+
+/// What the nodes of one test have in common.
+#[derive(Clone)]
+struct Base {
+    store: Store,
+    auth: Auth,
+    _dir: Arc<Dir>,
+}
+
+/// A folder that is gone when dropped.
+struct Dir(PathBuf);
+
+impl Base {
+    async fn new() -> Self {
+        let dir = Dir(std::env::temp_dir().join(format!("antiphon-gateway-{}", uuid::Uuid::now_v7())));
+        let settings = Settings { data_dir: dir.0.clone(), ..Settings::default() };
+        let local = settings.local_state().expect("a data dir");
+        let store = Store::open(&settings.database_url()).await.expect("a database");
+        let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local)).expect("auth");
+        Self { store, auth, _dir: Arc::new(dir) }
+    }
 }
 
 impl Server {
@@ -38,22 +66,34 @@ impl Server {
     }
 
     pub(crate) async fn with(set: impl FnOnce(&mut GatewayConfig, &mut RoomsConfig)) -> Self {
-        let dir = std::env::temp_dir().join(format!("antiphon-gateway-{}", uuid::Uuid::now_v7()));
-        let settings = Settings { data_dir: dir.clone(), ..Settings::default() };
-        let local = settings.local_state().expect("a data dir");
-        let store = Store::open(&settings.database_url()).await.expect("a database");
-        let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local)).expect("auth");
-        let (media, events) =
-            Media::start(MediaConfig { workers: 2, ..MediaConfig::default() }).expect("media workers");
-
-        let mut config = GatewayConfig { node: "test-node".to_owned(), ..GatewayConfig::default() };
-        let mut rooms = RoomsConfig::default();
+        let (mut config, mut rooms) = configs();
         set(&mut config, &mut rooms);
-        let rooms = Rooms::start(store.clone(), media.clone(), events, rooms);
-        let gateway = Gateway::new(auth.clone(), rooms.clone(), config);
+        let node = MemoryCluster::single(rooms.membership.clone());
+        Self::on(Base::new().await, node, config, rooms).await
+    }
+
+    /// Two nodes, numbered 1 and 2, with what they share.
+    pub(crate) async fn two(set: impl FnOnce(&mut GatewayConfig, &mut RoomsConfig)) -> (Self, Self, MemoryCluster) {
+        let (mut config, mut rooms) = configs();
+        set(&mut config, &mut rooms);
+        let cluster = MemoryCluster::new(rooms.membership.clone());
+        let first = cluster.join_as(NodeNumber(1));
+        let first = Self::on(Base::new().await, first, config.clone(), rooms.clone()).await;
+        let second = Self::on(first.base.clone(), cluster.join_as(NodeNumber(2)), config, rooms).await;
+        (first, second, cluster)
+    }
+
+    async fn on(base: Base, node: MemoryNode, config: GatewayConfig, rooms: RoomsConfig) -> Self {
+        let (store, auth) = (base.store.clone(), base.auth.clone());
+        let (media, told) = Media::start(MediaConfig { workers: 2, ..MediaConfig::default() }).expect("media workers");
+        let (events, received) = pass_on(told);
+        let membership = (node.membership, node.notices);
+        let rooms = Rooms::start_with(store.clone(), media.clone(), received, membership, rooms);
+        let records = (node.records, node.session_notices);
+        let gateway = Gateway::with_records(auth.clone(), rooms.clone(), records, config);
         let address = serve(router(gateway.clone())).await;
         let any_path = serve(any_path_router(gateway.clone())).await;
-        Self { address, any_path, gateway, rooms, store, auth, media, dir }
+        Self { address, any_path, gateway, rooms, store, auth, media, events, base }
     }
 
     /// A new guest.
@@ -84,10 +124,31 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Dir {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
+        let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+fn configs() -> (GatewayConfig, RoomsConfig) {
+    let config = GatewayConfig { node: "test-node".to_owned(), ..GatewayConfig::default() };
+    // Nodes in one process need little time to hear of each other.
+    (config, RoomsConfig { settle: Duration::from_millis(200), ..RoomsConfig::default() })
+}
+
+/// A queue that tests can put something into, too.
+fn pass_on(mut told: mpsc::Receiver<Event>) -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
+    let (events, received) = mpsc::channel(1_024);
+    let (all, ours) = (events.downgrade(), events);
+    tokio::spawn(async move {
+        while let Some(event) = told.recv().await {
+            let Some(all) = all.upgrade() else { return };
+            if all.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    (ours, received)
 }
 
 async fn serve(router: axum::Router) -> SocketAddr {

@@ -21,7 +21,18 @@ const STEPS: u64 = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_when_everyone_has_gone() {
-    let server = Arc::new(Server::start().await);
+    live_and_go(vec![Server::start().await]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_on_two_nodes_between_which_they_move() {
+    let (one, two, _) = Server::two(|_, rooms| rooms.old_udp_grace = std::time::Duration::from_millis(20)).await;
+    live_and_go(vec![one, two]).await;
+}
+
+async fn live_and_go(servers: Vec<Server>) {
+    let servers: Arc<[Server]> = servers.into();
+    let server = &servers[0];
     let owner = server.guest("owner").await.user.id;
     let mut channels = Vec::new();
     for places in [3, 8, 100] {
@@ -33,24 +44,32 @@ async fn nothing_is_left_when_everyone_has_gone() {
         let tokens = server.guest(&format!("person{person}")).await;
         people.push(tokens.user.id);
         for session in 0..SESSIONS_EACH {
-            let (server, channels) = (Arc::clone(&server), Arc::clone(&channels));
+            let (servers, channels) = (Arc::clone(&servers), Arc::clone(&channels));
             let token = tokens.access_token.clone();
-            tasks.spawn(async move { somebody(&server, &token, &channels, person * 100 + session).await });
+            tasks.spawn(async move { somebody(&servers, &token, &channels, person * 100 + session).await });
         }
     }
     {
-        let (server, channels) = (Arc::clone(&server), Arc::clone(&channels));
-        tasks.spawn(async move { a_moderator(&server, owner, &people, &channels).await });
+        let (servers, channels) = (Arc::clone(&servers), Arc::clone(&channels));
+        tasks.spawn(async move { a_moderator(&servers, owner, &people, &channels).await });
     }
     tasks.join_all().await;
 
     let mut joins = 0;
     for channel in channels.iter() {
-        joins += server.rooms.traffic(*channel).await.joins;
+        for server in servers.iter() {
+            joins += server.rooms.traffic(*channel).await.joins;
+        }
         assert_eq!(server.rooms.occupancy(*channel).await, 0);
         assert!(server.rooms.members(*channel).await.expect("known").is_empty());
     }
     assert!(joins > PEOPLE * SESSIONS_EACH * 5, "only {joins} joins: too little went on");
+    for server in servers.iter() {
+        nothing_is_left_on(server).await;
+    }
+}
+
+async fn nothing_is_left_on(server: &Server) {
     assert_eq!(server.gateway.sessions_count(), 0);
     // The workers have been told everything by now; they take it in turn by turn.
     let left = || {
@@ -67,9 +86,9 @@ async fn nothing_is_left_when_everyone_has_gone() {
 }
 
 /// One session's life, drawn from `seed`; it ends with a goodbye.
-async fn somebody(server: &Server, token: &str, channels: &[ChannelId], seed: u64) {
+async fn somebody(servers: &[Server], token: &str, channels: &[ChannelId], seed: u64) {
     let mut prng = Prng::new(seed);
-    let mut client = Client::with_token(server, token).await;
+    let mut client = Client::with_token(any(servers, &mut prng), token).await;
     for step in 0..STEPS {
         let channel_id = channels[prng.next_u64() as usize % channels.len()];
         match prng.next_u64() % 10 {
@@ -90,7 +109,7 @@ async fn somebody(server: &Server, token: &str, channels: &[ChannelId], seed: u6
                 client.send(AudioData { channel_id, data, sequence, timestamp: None, kind: None, level: None }).await;
             }
             8 => {
-                let (resumed, answer) = Client::resume(server, resume(&client.lose())).await;
+                let (resumed, answer) = Client::resume(any(servers, &mut prng), resume(&client.lose())).await;
                 client = resumed;
                 if let Some(one) = answer.channels.first() {
                     let position = one.joined.position.clone();
@@ -111,10 +130,15 @@ async fn somebody(server: &Server, token: &str, channels: &[ChannelId], seed: u6
     client.close(1000).await;
 }
 
+fn any<'a>(servers: &'a [Server], prng: &mut Prng) -> &'a Server {
+    &servers[prng.next_u64() as usize % servers.len()]
+}
+
 /// Kicks, mutes and changes channels until the others should be done.
-async fn a_moderator(server: &Server, by: UserId, people: &[UserId], channels: &[ChannelId]) {
+async fn a_moderator(servers: &[Server], by: UserId, people: &[UserId], channels: &[ChannelId]) {
     let mut prng = Prng::new(7);
     for _ in 0..STEPS * 4 {
+        let server = any(servers, &mut prng);
         let target = people[prng.next_u64() as usize % people.len()];
         let channel = channels[prng.next_u64() as usize % channels.len()];
         match prng.next_u64() % 4 {
