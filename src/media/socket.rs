@@ -18,7 +18,7 @@ const ID_OFFSET: u32 = 4;
 pub(super) enum Steering {
     /// A client's: the session id, `id % workers` (docs/protocol.md, 2.1).
     Session,
-    /// Another node's: the lowest byte of the id (docs/protocol.md, 6).
+    /// Another node's: the lowest byte of the id (docs/protocol.md, 7).
     Node,
 }
 
