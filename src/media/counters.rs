@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use antiphon_core::engine::EngineStats;
+use antiphon_core::{engine::EngineStats, relay::RelayStats};
 
 macro_rules! socket_counters {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)+) => {
@@ -64,6 +64,8 @@ socket_counters! {
     GatewayFramesDropped = "gateway_frames_dropped";
     /// Hand-overs to other workers dropped because their queue was full.
     HandoversDropped = "handovers_dropped";
+    /// Events of the relay dropped because nobody took them in time.
+    EventsDropped = "events_dropped";
 }
 
 /// Numbers since the workers started.
@@ -113,39 +115,70 @@ pub struct MediaCounters {
     pub engine: EngineStats,
     /// What happened around them.
     pub socket: SocketStats,
+    /// What the relays counted; nothing where there is none.
+    pub relay: RelayStats,
+    /// What happened at the relays' sockets.
+    pub relay_socket: SocketStats,
 }
 
 impl AddAssign for MediaCounters {
     fn add_assign(&mut self, other: Self) {
         self.engine += other.engine;
         self.socket += other.socket;
+        self.relay += other.relay;
+        self.relay_socket += other.relay_socket;
+    }
+}
+
+/// An array of numbers that one thread writes and others read while it does.
+struct Slots<const COUNT: usize>([AtomicU64; COUNT]);
+
+impl<const COUNT: usize> Default for Slots<COUNT> {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; COUNT])
+    }
+}
+
+impl<const COUNT: usize> Slots<COUNT> {
+    fn store(&self, numbers: &[u64; COUNT]) {
+        self.0.iter().zip(numbers).for_each(|(slot, number)| slot.store(*number, Ordering::Relaxed));
+    }
+
+    fn load(&self) -> [u64; COUNT] {
+        self.0.each_ref().map(|slot| slot.load(Ordering::Relaxed))
     }
 }
 
 /// One worker's numbers, for others to read while it works.
+#[derive(Default)]
 pub(super) struct Published {
-    engine: [AtomicU64; EngineStats::COUNT],
-    socket: [AtomicU64; SocketStats::COUNT],
-}
-
-impl Default for Published {
-    fn default() -> Self {
-        Self { engine: [const { AtomicU64::new(0) }; _], socket: [const { AtomicU64::new(0) }; _] }
-    }
+    engine: Slots<{ EngineStats::COUNT }>,
+    socket: Slots<{ SocketStats::COUNT }>,
+    relay: Slots<{ RelayStats::COUNT }>,
+    relay_socket: Slots<{ SocketStats::COUNT }>,
 }
 
 impl Published {
     /// By the worker alone.
     pub(super) fn store(&self, engine: &EngineStats, socket: &SocketStats) {
-        let both = self.engine.iter().zip(engine.numbers()).chain(self.socket.iter().zip(&socket.numbers));
-        both.for_each(|(slot, number)| slot.store(*number, Ordering::Relaxed));
+        self.engine.store(engine.numbers());
+        self.socket.store(&socket.numbers);
+    }
+
+    /// By the worker alone, where it has a relay.
+    pub(super) fn store_relay(&self, relay: &RelayStats, socket: &SocketStats) {
+        self.relay.store(relay.numbers());
+        self.relay_socket.store(&socket.numbers);
     }
 
     /// By anyone. Numbers of different counters may be a turn apart.
     pub(super) fn load(&self) -> MediaCounters {
-        let engine = EngineStats::from_numbers(self.engine.each_ref().map(|slot| slot.load(Ordering::Relaxed)));
-        let socket = SocketStats { numbers: self.socket.each_ref().map(|slot| slot.load(Ordering::Relaxed)) };
-        MediaCounters { engine, socket }
+        MediaCounters {
+            engine: EngineStats::from_numbers(self.engine.load()),
+            socket: SocketStats { numbers: self.socket.load() },
+            relay: RelayStats::from_numbers(self.relay.load()),
+            relay_socket: SocketStats { numbers: self.relay_socket.load() },
+        }
     }
 }
 
@@ -160,8 +193,11 @@ mod tests {
         socket.add(SocketCounter::Turns, 3);
         socket.set(SocketCounter::KernelDrops, 7);
         published.store(&EngineStats::default(), &socket);
+        socket.add(SocketCounter::Turns, 2);
+        published.store_relay(&RelayStats::default(), &socket);
         let mut sum = published.load();
         sum += published.load();
         assert_eq!((sum.socket[SocketCounter::Turns], sum.socket[SocketCounter::KernelDrops]), (6, 14));
+        assert_eq!(sum.relay_socket[SocketCounter::Turns], 10);
     }
 }

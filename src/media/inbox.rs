@@ -143,7 +143,7 @@ mod tests {
                 let mut woken = false;
                 if inbox.is_empty() && taken < COUNT {
                     let patience = Some(Duration::from_secs(20));
-                    woken = sys::wait(socket.as_fd(), inbox.waker().as_fd(), patience).expect("waits");
+                    woken = sys::wait([Some(socket.as_fd()), None], inbox.waker().as_fd(), patience).expect("waits");
                     assert!(woken, "something was left and the sleeper was not woken");
                 }
                 inbox.waker().awake(woken);

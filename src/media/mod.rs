@@ -4,6 +4,8 @@
 //!                     ┌ worker 0: socket ─ engine ─┐
 //!  UDP port ─ kernel ─┤    │ hand-over │ commands  ├─ UDP port     events ──► control plane
 //!   (id % workers)    └ worker 1: socket ─ engine ─┘
+//!                          │           │
+//!                     relay: socket    └── frames ── relay ─ relay port, other nodes     (in a cluster)
 //! ```
 //!
 //! Each worker is an operating system thread with a socket of its own on the common port. The kernel steers a datagram by
@@ -13,6 +15,8 @@
 mod counters;
 mod inbox;
 mod outbox;
+mod relayed;
+mod sender;
 mod socket;
 mod sys;
 mod worker;
@@ -31,18 +35,21 @@ use std::{
 use antiphon_core::{
     clock::Micros,
     engine::{Command, Counter, Event},
-    ids::WorkerIndex,
+    ids::{ChannelId, WorkerIndex},
+    relay::{self, NodeInfo, RelayCommand, RelayEvent, WORKERS_MAX},
     wire::datagram::DATAGRAM_BYTES_MAX,
 };
 use tokio::sync::mpsc;
 
 use inbox::Inbox;
-use worker::{Setup, Shared, Worker};
+use relayed::RelaySetup;
+use socket::Steering;
+use worker::{Order, Setup, Shared, Worker};
 
 pub use counters::{MediaCounters, SocketCounter, SocketStats};
 
 /// How the media workers are set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MediaConfig {
     /// The UDP address; port 0 takes a free one.
     pub bind: SocketAddr,
@@ -62,6 +69,24 @@ pub struct MediaConfig {
     pub frame_queue: usize,
     /// How many events may wait for the control plane. Audio is dropped when seven eighths are taken.
     pub event_queue: usize,
+    /// In a cluster, the way to the other nodes.
+    pub relay: Option<RelayConfig>,
+}
+
+/// How the relay to the other nodes is set up. Keys are derived from what [`Media::set_peers`] says of this node: give it
+/// another start time whenever media workers are started.
+#[derive(Clone)]
+pub struct RelayConfig {
+    /// The UDP address; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// What all nodes of the cluster know, and nobody else.
+    pub secret: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for RelayConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayConfig").field("bind", &self.bind).finish_non_exhaustive()
+    }
 }
 
 impl Default for MediaConfig {
@@ -78,6 +103,7 @@ impl Default for MediaConfig {
             command_queue: 256,
             frame_queue: 1_024,
             event_queue: 8_192,
+            relay: None,
         }
     }
 }
@@ -102,6 +128,8 @@ pub struct Media {
 
 struct Inner {
     local_addr: SocketAddr,
+    relay_addr: Option<SocketAddr>,
+    relay_events: Mutex<Option<mpsc::Receiver<RelayEvent>>>,
     clock: Clock,
     handles: Vec<Handle>,
     inboxes: Arc<[Inbox]>,
@@ -112,7 +140,7 @@ struct Inner {
 
 /// One worker as the rest of the program sees it.
 struct Handle {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Order>,
     shared: Arc<Shared>,
     /// Channels placed in it and not closed yet.
     channels: AtomicU64,
@@ -128,14 +156,15 @@ impl Media {
         if config.workers == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "there must be at least one media worker"));
         }
-        let sockets = socket::bind(&config)?;
+        let sockets = socket::bind(&config, config.bind, Steering::Session)?;
         let local_addr = sockets[0].local_addr()?;
+        let (relays, relay_addr, relay_events) = bind_relays(&config)?;
         let clock = Clock { started: Instant::now() };
         let (events, received) = mpsc::channel(config.event_queue);
         let inboxes = sockets.iter().map(|_| Inbox::new(config.frame_queue)).collect::<io::Result<Arc<[_]>>>()?;
         let mut handles = Vec::with_capacity(sockets.len());
         let mut threads = Vec::with_capacity(sockets.len());
-        for (index, socket) in sockets.into_iter().enumerate() {
+        for (index, (socket, relay)) in sockets.into_iter().zip(relays).enumerate() {
             let (commands, taken) = mpsc::channel(config.command_queue);
             let shared = Arc::new(Shared::default());
             let setup = Setup {
@@ -145,6 +174,7 @@ impl Media {
                 hold: Micros(config.hold_us.into()),
                 datagram_bytes_max: config.datagram_bytes_max,
                 commands: taken,
+                relay,
                 events: events.clone(),
                 inboxes: Arc::clone(&inboxes),
                 shared: Arc::clone(&shared),
@@ -158,8 +188,16 @@ impl Media {
                 gateway_frames_dropped: AtomicU64::new(0),
             });
         }
-        let next_placement = AtomicUsize::new(0);
-        let inner = Inner { local_addr, clock, handles, inboxes, next_placement, threads: Mutex::new(threads) };
+        let inner = Inner {
+            local_addr,
+            relay_addr,
+            relay_events: Mutex::new(relay_events),
+            clock,
+            handles,
+            inboxes,
+            next_placement: AtomicUsize::new(0),
+            threads: Mutex::new(threads),
+        };
         Ok((Self { inner: Arc::new(inner) }, received))
     }
 
@@ -167,6 +205,29 @@ impl Media {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.inner.local_addr
+    }
+
+    /// The address that other nodes send to, in a cluster.
+    #[must_use]
+    pub fn relay_addr(&self) -> Option<SocketAddr> {
+        self.inner.relay_addr
+    }
+
+    /// What the relays tell of the other nodes, in a cluster; `None` but for the first call. Whoever takes it must read
+    /// it: what there is no room for is dropped and counted.
+    #[must_use]
+    pub fn take_relay_events(&self) -> Option<mpsc::Receiver<RelayEvent>> {
+        self.inner.relay_events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The cluster as the registry sees it now: this node and all others that live.
+    pub async fn set_peers(&self, epoch: u64, me: &NodeInfo, peers: Arc<[NodeInfo]>) {
+        for (handle, inbox) in self.inner.handles.iter().zip(self.inner.inboxes.iter()) {
+            let command = RelayCommand::SetPeers { epoch, me: me.clone(), peers: Arc::clone(&peers) };
+            if handle.commands.send(Order::Relay(command)).await.is_ok() {
+                inbox.waker().wake();
+            }
+        }
     }
 
     /// How many workers there are. A session lives in worker `id % workers`.
@@ -188,14 +249,19 @@ impl Media {
         self.inner.clock.now()
     }
 
-    /// The worker for a new channel: the one with the fewest members and channels. It counts as taken until
-    /// [`Command::CloseChannel`] is sent there, or [`Self::give_back`] says that the channel was not opened.
+    /// The worker for a new channel: in a cluster the one that it has on every node, else the one with the fewest members
+    /// and channels. It counts as taken until [`Command::CloseChannel`] is sent there, or [`Self::give_back`] says that
+    /// the channel was not opened.
     #[must_use]
-    pub fn place_channel(&self) -> WorkerIndex {
+    pub fn place_channel(&self, channel: ChannelId) -> WorkerIndex {
         let handles = &self.inner.handles;
-        let first = self.inner.next_placement.fetch_add(1, Ordering::Relaxed);
-        let round = (0..handles.len()).map(|step| (first + step) % handles.len());
-        let index = round.min_by_key(|index| handles[*index].load()).unwrap_or(0);
+        let index = if self.inner.relay_addr.is_some() {
+            usize::from(relay::channel_worker(channel, self.workers()).0)
+        } else {
+            let first = self.inner.next_placement.fetch_add(1, Ordering::Relaxed);
+            let round = (0..handles.len()).map(|step| (first + step) % handles.len());
+            round.min_by_key(|index| handles[*index].load()).unwrap_or(0)
+        };
         handles[index].channels.fetch_add(1, Ordering::Relaxed);
         WorkerIndex(u16::try_from(index).unwrap_or(0))
     }
@@ -213,7 +279,7 @@ impl Media {
         if matches!(command, Command::CloseChannel { .. }) {
             handle.channel_gone();
         }
-        if handle.commands.send(command).await.is_ok() {
+        if handle.commands.send(Order::Engine(command)).await.is_ok() {
             self.inner.inboxes[usize::from(worker.0)].waker().wake();
         }
     }
@@ -254,6 +320,28 @@ impl Media {
             tracing::error!("a media worker ended by a panic");
         }
     }
+}
+
+/// How many events of the relays may wait: they are few, and only tell of changes.
+const RELAY_EVENTS: usize = 1_024;
+
+type Relays = (Vec<Option<RelaySetup>>, Option<SocketAddr>, Option<mpsc::Receiver<RelayEvent>>);
+
+/// Each worker's relay, where there are any, their address and what they tell.
+fn bind_relays(config: &MediaConfig) -> io::Result<Relays> {
+    let Some(relay) = &config.relay else { return Ok(((0..config.workers).map(|_| None).collect(), None, None)) };
+    if config.workers > WORKERS_MAX {
+        let error = format!("a node of a cluster can have at most {WORKERS_MAX} media workers");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
+    let sockets = socket::bind(config, relay.bind, Steering::Node)?;
+    let address = sockets[0].local_addr()?;
+    let (events, told) = mpsc::channel(RELAY_EVENTS);
+    let workers = (0..config.workers).map(WorkerIndex);
+    let setup = |(worker, socket)| {
+        Some(RelaySetup { worker, secret: Arc::clone(&relay.secret), socket, events: events.clone() })
+    };
+    Ok((workers.zip(sockets).map(setup).collect(), Some(address), Some(told)))
 }
 
 impl Handle {

@@ -1,4 +1,4 @@
-//! The workers' sockets: one port, one socket for each, datagrams steered by the session id in them.
+//! The workers' sockets: one port, one socket for each, datagrams steered by what they say of their worker.
 
 use std::{
     io,
@@ -10,34 +10,47 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{MediaConfig, sys};
 
-/// Where a native datagram's session id lies. It names the worker: `id % workers` (docs/protocol.md, 2.1).
-const SESSION_ID_OFFSET: u32 = 4;
+/// Where a native datagram's id lies.
+const ID_OFFSET: u32 = 4;
+
+/// What of a datagram names its worker.
+#[derive(Clone, Copy)]
+pub(super) enum Steering {
+    /// A client's: the session id, `id % workers` (docs/protocol.md, 2.1).
+    Session,
+    /// Another node's: the lowest byte of the id (docs/protocol.md, 8).
+    Node,
+}
 
 /// Binds a socket for each worker, in the order of their indices.
 ///
 /// The first is bound on its own, so that a port in use is refused, and only then shared with the others.
-pub(super) fn bind(config: &MediaConfig) -> io::Result<Vec<UdpSocket>> {
-    let first = open(config)?;
-    first.bind(&config.bind.into())?;
+pub(super) fn bind(config: &MediaConfig, address: SocketAddr, steering: Steering) -> io::Result<Vec<UdpSocket>> {
+    let first = open(config, address)?;
+    first.bind(&address.into())?;
     let address = first.local_addr()?.as_socket().ok_or_else(|| io::Error::other("the socket has no IP address"))?;
     let mut sockets = vec![first];
     if config.workers > 1 {
         sockets[0].set_reuse_port(true)?;
         for _ in 1..config.workers {
-            let socket = open(config)?;
+            let socket = open(config, address)?;
             socket.set_reuse_port(true)?;
             socket.bind(&address.into())?;
             sockets.push(socket);
         }
-        sys::steer_by_u32(sockets[0].as_fd(), SESSION_ID_OFFSET, config.workers)?;
+        let part = match steering {
+            Steering::Session => sys::Part::U32(ID_OFFSET),
+            Steering::Node => sys::Part::U8(ID_OFFSET + 3),
+        };
+        sys::steer(sockets[0].as_fd(), part, config.workers)?;
     }
     warn_of_small_buffers(config, &sockets[0], address)?;
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
 }
 
-fn open(config: &MediaConfig) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(config.bind), Type::DGRAM, Some(Protocol::UDP))?;
-    if config.bind.is_ipv6() {
+fn open(config: &MediaConfig, address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
         // One socket for both families where the address allows it.
         socket.set_only_v6(false)?;
     }

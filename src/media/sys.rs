@@ -183,23 +183,32 @@ impl SendHeaders {
     }
 }
 
-/// Waits until the socket is readable, the waker was written to, or the time is up; `None` waits for ever. True when
+/// Waits until a socket is readable, the waker was written to, or the time is up; `None` waits for ever. True when
 /// the waker was written to.
-pub(super) fn wait(socket: BorrowedFd<'_>, waker: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
-    let poll = |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let mut polled = [poll(socket), poll(waker)];
+pub(super) fn wait(
+    sockets: [Option<BorrowedFd<'_>>; 2],
+    waker: BorrowedFd<'_>,
+    timeout: Option<Duration>,
+) -> io::Result<bool> {
+    // The kernel passes over negative descriptors.
+    let poll = |fd: Option<BorrowedFd<'_>>| libc::pollfd {
+        fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut polled = [poll(sockets[0]), poll(sockets[1]), poll(Some(waker))];
     let timeout = timeout.map(|timeout| libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     });
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: both descriptors are open while borrowed; the array and the time outlive the call.
+    // SAFETY: the descriptors are open while borrowed; the array and the time outlive the call.
     let ready = unsafe { libc::ppoll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout, ptr::null()) };
     if ready < 0 {
         let error = io::Error::last_os_error();
         return if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) };
     }
-    Ok(polled[1].revents != 0)
+    Ok(polled[2].revents != 0)
 }
 
 /// Waits until the socket takes more to send or the time is up.
@@ -222,12 +231,25 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Steers the datagrams of all sockets that share `socket`'s port: the four bytes at `offset`, modulo the number of
-/// sockets, are the index of the one that gets it, in the order they were bound. One too short goes to the first.
-pub(super) fn steer_by_u32(socket: BorrowedFd<'_>, offset: u32, sockets: u16) -> io::Result<()> {
+/// A part of a datagram, by its offset.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    /// One byte.
+    U8(u32),
+    /// Four bytes, big-endian.
+    U32(u32),
+}
+
+/// Steers the datagrams of all sockets that share `socket`'s port: the part, modulo the number of sockets, is the index
+/// of the one that gets it, in the order they were bound. One too short goes to the first.
+pub(super) fn steer(socket: BorrowedFd<'_>, part: Part, sockets: u16) -> io::Result<()> {
+    let (size, offset) = match part {
+        Part::U8(offset) => (libc::BPF_B, offset),
+        Part::U32(offset) => (libc::BPF_W, offset),
+    };
     let instruction = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let mut program = [
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset),
+        instruction(libc::BPF_LD | size | libc::BPF_ABS, offset),
         instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, sockets.into()),
         instruction(libc::BPF_RET | libc::BPF_A, 0),
     ];

@@ -1,4 +1,4 @@
-//! A media worker: one thread, one socket, one engine.
+//! A media worker: one thread, one engine and its socket, and in a cluster one relay and its socket.
 
 use std::{
     net::UdpSocket,
@@ -14,14 +14,16 @@ use antiphon_core::{
     clock::Micros,
     engine::{Command, Engine, EngineConfig, Event},
     ids::WorkerIndex,
+    relay::RelayCommand,
 };
 use tokio::sync::mpsc;
 
 use super::{
     Clock,
-    counters::{Published, SocketCounter},
+    counters::{Published, SocketCounter, SocketStats},
     inbox::Inbox,
     outbox::Outbox,
+    relayed::{Leaving, RelaySetup, RelaySide},
     sys::{self, RECEIVE_BATCH, ReceiveBatch},
 };
 
@@ -40,6 +42,14 @@ pub(super) struct Shared {
     pub(super) published: Published,
 }
 
+/// What the rest of the program wants of a worker.
+pub(super) enum Order {
+    /// Of its engine, and so of its relay.
+    Engine(Command),
+    /// Of its relay alone.
+    Relay(RelayCommand),
+}
+
 /// What a worker's thread starts with.
 pub(super) struct Setup {
     pub(super) index: usize,
@@ -49,7 +59,8 @@ pub(super) struct Setup {
     pub(super) hold: Micros,
     /// The longest datagram that is taken.
     pub(super) datagram_bytes_max: usize,
-    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) commands: mpsc::Receiver<Order>,
+    pub(super) relay: Option<RelaySetup>,
     pub(super) events: mpsc::Sender<Event>,
     /// All workers', by index.
     pub(super) inboxes: Arc<[Inbox]>,
@@ -63,7 +74,8 @@ pub(super) struct Worker {
     socket: Arc<UdpSocket>,
     engine: Engine,
     outbox: Outbox,
-    commands: mpsc::Receiver<Command>,
+    relay: Option<RelaySide>,
+    commands: mpsc::Receiver<Order>,
     inboxes: Arc<[Inbox]>,
     shared: Arc<Shared>,
     kernel_drops_asked_at: Micros,
@@ -72,7 +84,7 @@ pub(super) struct Worker {
 impl Worker {
     /// To be called in the worker's thread.
     pub(super) fn new(setup: Setup) -> Self {
-        let Setup { index, clock, socket, hold, datagram_bytes_max, commands, events, inboxes, shared } = setup;
+        let Setup { index, clock, socket, hold, datagram_bytes_max, commands, relay, events, inboxes, shared } = setup;
         let socket = Arc::new(socket);
         let worker = WorkerIndex(u16::try_from(index).unwrap_or(u16::MAX));
         Self {
@@ -80,7 +92,8 @@ impl Worker {
             clock,
             outbox: Outbox::new(Arc::clone(&socket), events, Arc::clone(&inboxes)),
             socket,
-            engine: Engine::new(EngineConfig { worker, hold, datagram_bytes_max }),
+            engine: Engine::new(EngineConfig { worker, hold, datagram_bytes_max, relayed: relay.is_some() }),
+            relay: relay.map(RelaySide::new),
             commands,
             inboxes,
             shared,
@@ -96,14 +109,14 @@ impl Worker {
             let started_at = self.clock.now();
             let more = self.turn(started_at, &mut batch);
             let now = self.clock.now();
-            self.outbox.stats.add(SocketCounter::Turns, 1);
-            self.outbox.stats.add(SocketCounter::BusyMicros, now.since(started_at).0);
+            self.outbox.sender.stats.add(SocketCounter::Turns, 1);
+            self.outbox.sender.stats.add(SocketCounter::BusyMicros, now.since(started_at).0);
             self.publish(now);
             if !more {
                 self.sleep(now);
             }
         }
-        self.outbox.flush();
+        self.outbox.sender.flush();
         self.publish(self.clock.now());
     }
 
@@ -111,51 +124,74 @@ impl Worker {
     fn turn(&mut self, now: Micros, batch: &mut ReceiveBatch) -> bool {
         let mut more = self.take_inbox(now);
         more |= self.receive(now, batch);
-        self.engine.batch_end(now, &mut self.outbox);
-        self.engine.timeout(now, &mut self.outbox);
-        self.outbox.flush();
+        more |= self.receive_relayed(now, batch);
+        let Self { engine, outbox, relay, .. } = self;
+        engine.batch_end(now, outbox);
+        engine.timeout(now, outbox);
+        outbox.sender.flush();
+        if let Some(relay) = relay {
+            relay.turn_end(now);
+        }
         more
     }
 
     /// Takes what other threads left. What was left after a command is taken after it: a frame never comes before the
     /// member it is of.
     fn take_inbox(&mut self, now: Micros) -> bool {
+        let Self { engine, outbox, relay, commands, .. } = self;
         let inbox = &self.inboxes[self.index];
         let (frames, handovers) = (inbox.frames.len(), inbox.handovers.len());
         for _ in 0..COMMANDS_PER_TURN {
-            let Ok(command) = self.commands.try_recv() else { break };
-            self.engine.command(now, command, &mut self.outbox);
-            self.outbox.stats.add(SocketCounter::Commands, 1);
+            let Ok(order) = commands.try_recv() else { break };
+            outbox.sender.stats.add(SocketCounter::Commands, 1);
+            match (order, relay.as_mut()) {
+                (Order::Engine(command), mut relay) => {
+                    if let Some(relay) = &mut relay {
+                        relay.follow(now, &command);
+                    }
+                    engine.command(now, command, &mut Leaving { now, outbox, relay });
+                }
+                (Order::Relay(command), Some(relay)) => relay.command(now, command),
+                (Order::Relay(_), None) => {}
+            }
         }
-        if !self.commands.is_empty() {
+        if !commands.is_empty() {
             return true;
         }
+        let leaving = &mut Leaving { now, outbox, relay: relay.as_mut() };
         for frame in (0..frames).map_while(|_| inbox.frames.pop()) {
-            self.engine.command(now, frame, &mut self.outbox);
+            engine.command(now, frame, leaving);
         }
         for handover in (0..handovers).map_while(|_| inbox.handovers.pop()) {
-            self.engine.handover(now, handover, &mut self.outbox);
+            engine.handover(now, handover, leaving);
         }
         !inbox.is_empty()
     }
 
-    /// Receives what is there, within bounds. True when there may be more.
+    /// Receives what clients sent, within bounds. True when there may be more.
     fn receive(&mut self, now: Micros, batch: &mut ReceiveBatch) -> bool {
+        let Self { engine, outbox, relay, socket, .. } = self;
         for _ in 0..RECEIVES_PER_TURN {
-            let received = match batch.receive(self.socket.as_fd()) {
-                Ok(received) => received,
-                Err(error) => {
-                    if !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) {
-                        self.outbox.stats.add(SocketCounter::ReceiveErrors, 1);
-                    }
-                    return false;
-                }
-            };
-            self.outbox.stats.add(SocketCounter::ReceiveCalls, 1);
+            let Some(received) = receive_batch(socket, batch, &mut outbox.sender.stats) else { return false };
             for (from, datagram) in batch.datagrams(received) {
-                self.outbox.stats.add(SocketCounter::DatagramsReceived, 1);
-                self.outbox.stats.add(SocketCounter::BytesReceived, datagram.len() as u64);
-                self.engine.datagram(now, from, datagram, &mut self.outbox);
+                outbox.sender.stats.add(SocketCounter::DatagramsReceived, 1);
+                outbox.sender.stats.add(SocketCounter::BytesReceived, datagram.len() as u64);
+                engine.datagram(now, from, datagram, &mut Leaving { now, outbox, relay: relay.as_mut() });
+            }
+            if received < RECEIVE_BATCH {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Likewise what other nodes sent.
+    fn receive_relayed(&mut self, now: Micros, batch: &mut ReceiveBatch) -> bool {
+        let Self { engine, outbox, relay: Some(relay), .. } = self else { return false };
+        for _ in 0..RECEIVES_PER_TURN {
+            let Some(received) = receive_batch(&relay.socket, batch, &mut relay.sender.stats) else { return false };
+            for (_, datagram) in batch.datagrams(received) {
+                relay.datagram(now, datagram, engine, outbox);
             }
             if received < RECEIVE_BATCH {
                 return false;
@@ -166,14 +202,17 @@ impl Worker {
 
     /// Sleeps until there is something to do.
     fn sleep(&mut self, now: Micros) {
-        let due_in = self.engine.poll_timeout().map(|at| Duration::from_micros(at.since(now).0));
+        let relay_due = self.relay.as_ref().and_then(|side| side.relay.poll_timeout());
+        let due_at = [self.engine.poll_timeout(), relay_due].into_iter().flatten().min();
+        let due_in = due_at.map(|at| Duration::from_micros(at.since(now).0));
         let inbox = &self.inboxes[self.index];
         inbox.waker().announce_sleep();
         let woken = if inbox.is_empty() && self.commands.is_empty() && !self.shared.stop.load(Ordering::Relaxed) {
-            match sys::wait(self.socket.as_fd(), inbox.waker().as_fd(), due_in) {
+            let relay_socket = self.relay.as_ref().map(|side| side.socket.as_fd());
+            match sys::wait([Some(self.socket.as_fd()), relay_socket], inbox.waker().as_fd(), due_in) {
                 Ok(woken) => woken,
                 Err(_) => {
-                    self.outbox.stats.add(SocketCounter::ReceiveErrors, 1);
+                    self.outbox.sender.stats.add(SocketCounter::ReceiveErrors, 1);
                     false
                 }
             }
@@ -181,16 +220,43 @@ impl Worker {
             false
         };
         inbox.waker().awake(woken);
-        self.outbox.stats.add(SocketCounter::Wakes, u64::from(woken));
+        self.outbox.sender.stats.add(SocketCounter::Wakes, u64::from(woken));
     }
 
     fn publish(&mut self, now: Micros) {
+        let Self { outbox, relay, shared, .. } = self;
         if now.since(self.kernel_drops_asked_at) >= KERNEL_DROPS_INTERVAL {
             self.kernel_drops_asked_at = now;
-            if let Ok(drops) = sys::receive_drops(self.socket.as_fd()) {
-                self.outbox.stats.set(SocketCounter::KernelDrops, drops);
+            note_kernel_drops(&self.socket, &mut outbox.sender.stats);
+            if let Some(RelaySide { socket, sender, .. }) = relay {
+                note_kernel_drops(socket, &mut sender.stats);
             }
         }
-        self.shared.published.store(self.engine.stats(), &self.outbox.stats);
+        shared.published.store(self.engine.stats(), &outbox.sender.stats);
+        if let Some(side) = relay {
+            shared.published.store_relay(side.relay.stats(), &side.sender.stats);
+        }
+    }
+}
+
+/// Receives a batch: how many datagrams, or `None` when there are none.
+fn receive_batch(socket: &UdpSocket, batch: &mut ReceiveBatch, stats: &mut SocketStats) -> Option<usize> {
+    match batch.receive(socket.as_fd()) {
+        Ok(received) => {
+            stats.add(SocketCounter::ReceiveCalls, 1);
+            Some(received)
+        }
+        Err(error) => {
+            if !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) {
+                stats.add(SocketCounter::ReceiveErrors, 1);
+            }
+            None
+        }
+    }
+}
+
+fn note_kernel_drops(socket: &UdpSocket, stats: &mut SocketStats) {
+    if let Ok(drops) = sys::receive_drops(socket.as_fd()) {
+        stats.set(SocketCounter::KernelDrops, drops);
     }
 }

@@ -179,7 +179,7 @@ impl Rooms {
     fn room_or_new(&self, channel: ChannelId) -> Arc<Room> {
         let new = || {
             let totals = self.inner.totals.entry(channel).or_default();
-            Arc::new(Room::new(channel, self.inner.media.place_channel(), Arc::clone(&totals)))
+            Arc::new(Room::new(channel, self.inner.media.place_channel(channel), Arc::clone(&totals)))
         };
         Arc::clone(&self.inner.rooms.entry(channel).or_insert_with(new))
     }

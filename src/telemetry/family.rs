@@ -40,6 +40,50 @@ macro_rules! label {
 }
 pub(crate) use label;
 
+/// Declares a [`Label`] whose values are the labels of one family of counters that a part of the core keeps.
+macro_rules! family_label {
+    ($(#[$doc:meta])* $name:ident = $key:literal of $counter:ty, $family:path) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name(pub(super) $counter);
+
+        impl $name {
+            const COUNT: usize = {
+                let (mut count, mut index) = (0, 0);
+                while index < <$counter>::ALL.len() {
+                    count += (<$counter>::ALL[index].family() as usize == $family as usize) as usize;
+                    index += 1;
+                }
+                count
+            };
+            const VALUES: [Self; Self::COUNT] = {
+                let mut values = [Self(<$counter>::ALL[0]); Self::COUNT];
+                let (mut found, mut index) = (0, 0);
+                while index < <$counter>::ALL.len() {
+                    if <$counter>::ALL[index].family() as usize == $family as usize {
+                        values[found] = Self(<$counter>::ALL[index]);
+                        found += 1;
+                    }
+                    index += 1;
+                }
+                values
+            };
+        }
+
+        impl $crate::telemetry::family::Label for $name {
+            const KEY: &'static str = $key;
+            const ALL: &'static [Self] = &Self::VALUES;
+            fn text(self) -> &'static str {
+                self.0.label()
+            }
+            fn index(self) -> usize {
+                Self::ALL.iter().position(|other| *other == self).unwrap_or(0)
+            }
+        }
+    };
+}
+pub(super) use family_label;
+
 /// No label, one label, or a pair of labels.
 pub trait LabelSet: Copy {
     /// The labels' names, each with all its values.

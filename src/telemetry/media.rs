@@ -4,88 +4,34 @@
 use antiphon_core::engine::{Counter, EngineStats, Family};
 
 use super::{
-    family::Label,
-    metrics::{MediaMetrics, Sampled},
+    family::family_label,
+    metrics::{MediaMetrics, Sampled, Shown},
 };
-
-/// Declares a [`Label`] whose values are the labels of one family of the engine's counters.
-macro_rules! family_label {
-    ($(#[$doc:meta])* $name:ident = $key:literal of $family:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct $name(Counter);
-
-        impl $name {
-            const VALUES: [Self; count_of(Family::$family)] = {
-                let mut values = [Self(Counter::ALL[0]); count_of(Family::$family)];
-                let (mut found, mut index) = (0, 0);
-                while index < Counter::ALL.len() {
-                    if is_of(index, Family::$family) {
-                        values[found] = Self(Counter::ALL[index]);
-                        found += 1;
-                    }
-                    index += 1;
-                }
-                values
-            };
-        }
-
-        impl Label for $name {
-            const KEY: &'static str = $key;
-            const ALL: &'static [Self] = &Self::VALUES;
-            fn text(self) -> &'static str {
-                self.0.label()
-            }
-            fn index(self) -> usize {
-                Self::ALL.iter().position(|other| *other == self).unwrap_or(0)
-            }
-        }
-    };
-}
-
-const fn is_of(index: usize, family: Family) -> bool {
-    Counter::ALL[index].family() as usize == family as usize
-}
-
-const fn count_of(family: Family) -> usize {
-    let (mut count, mut index) = (0, 0);
-    while index < Counter::ALL.len() {
-        count += is_of(index, family) as usize;
-        index += 1;
-    }
-    count
-}
 
 family_label!(
     /// What a datagram from a client was.
-    DatagramType = "type" of DatagramsReceived
+    DatagramType = "type" of Counter, Family::DatagramsReceived
 );
 family_label!(
     /// Why a datagram was dropped.
-    DatagramDrop = "reason" of DatagramsDropped
+    DatagramDrop = "reason" of Counter, Family::DatagramsDropped
 );
 family_label!(
     /// Why a frame was dropped.
-    FrameDrop = "reason" of FramesDropped
+    FrameDrop = "reason" of Counter, Family::FramesDropped
 );
 family_label!(
     /// How many frames a datagram carries.
-    BundleSize = "frames" of DatagramsSent
+    BundleSize = "frames" of Counter, Family::DatagramsSent
 );
 family_label!(
     /// What becomes of an event that the control plane has no room for.
-    EventFate = "fate" of EventsRefused
+    EventFate = "fate" of Counter, Family::EventsRefused
 );
 family_label!(
     /// How far a UDP session is.
-    SessionState = "state" of Sessions
+    SessionState = "state" of Counter, Family::Sessions
 );
-
-/// A metric that a number is shown as.
-enum Shown<'a> {
-    Counter(&'a metrics::Counter),
-    Gauge(&'a metrics::Gauge),
-}
 
 /// Which metric shows a counter.
 fn shown(media: &MediaMetrics, counter: Counter) -> Shown<'_> {
@@ -93,6 +39,7 @@ fn shown(media: &MediaMetrics, counter: Counter) -> Shown<'_> {
         Family::DatagramsReceived => Shown::Counter(media.datagrams_received.of(DatagramType(counter))),
         Family::DatagramsDropped => Shown::Counter(media.datagrams_dropped.of(DatagramDrop(counter))),
         Family::FramesAccepted => Shown::Counter(&media.frames_received),
+        Family::FramesRemote => Shown::Counter(&media.frames_remote),
         Family::FramesDropped => Shown::Counter(media.frames_dropped.of(FrameDrop(counter))),
         Family::FramesLost => Shown::Counter(&media.frames_lost),
         Family::FramesSent => Shown::Counter(&media.frames_delivered),
@@ -119,10 +66,7 @@ impl SampledEngines {
     pub(super) fn bring(&mut self, media: &MediaMetrics, stats: &EngineStats) {
         self.0.resize_with(EngineStats::COUNT, Sampled::default);
         for (counter, last) in Counter::ALL.iter().zip(&mut self.0) {
-            match shown(media, *counter) {
-                Shown::Counter(metric) => last.bring(metric, stats[*counter]),
-                Shown::Gauge(metric) => metric.set(stats[*counter] as f64),
-            }
+            shown(media, *counter).bring(last, stats[*counter]);
         }
     }
 }
@@ -130,7 +74,7 @@ impl SampledEngines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::metrics::metrics;
+    use crate::telemetry::{family::Label, metrics::metrics};
 
     #[test]
     fn labels_are_the_families_own() {

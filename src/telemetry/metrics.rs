@@ -15,6 +15,9 @@ use super::{
     catalogue::{Kind, catalogue},
     family::{Label, label},
     media::{BundleSize, DatagramDrop, DatagramType, EventFate, FrameDrop, SessionState},
+    relay::{
+        ChannelRole, HopReceived, HopSent, PeerChange, RecordBundle, RecordSkip, RelayDatagramDrop, RelayFrameDrop,
+    },
 };
 
 /// Answers of the API and its database: from well under a millisecond, for a health check, to the 10 s after which a
@@ -72,6 +75,8 @@ catalogue! {
         counter received_bytes [] = "antiphon_media_received_bytes_total" Bytes;
         /// Frames accepted from members, over UDP or the gateway.
         counter frames_received [] = "antiphon_media_frames_received_total" Count;
+        /// Frames of members on other nodes, each once.
+        counter frames_remote [] = "antiphon_media_frames_remote_total" Count;
         /// Frames of authentic senders that went no further, by why.
         counter frames_dropped [FrameDrop] = "antiphon_media_frames_dropped_total" Count;
         /// Frames missing between the sequence numbers of accepted ones: lost between speakers and the node.
@@ -118,6 +123,48 @@ catalogue! {
         counter turns [] = "antiphon_media_turns_total" Count;
         /// Time the workers were busy so far, all together. A gauge, since counters here hold whole numbers.
         gauge busy [] = "antiphon_media_busy_seconds" Seconds;
+    }
+
+    /// Relay
+    relay: RelayMetrics {
+        /// Other nodes that the registry names.
+        gauge peers [] = "antiphon_relay_peers" Count;
+        /// Channels now: those with members here, and those that other nodes with listeners come to this one for.
+        gauge channels [ChannelRole] = "antiphon_relay_channels" Count;
+        /// Authentic datagrams from other nodes.
+        counter datagrams_received [] = "antiphon_relay_datagrams_received_total" Count;
+        /// Datagrams dropped on arrival, by why.
+        counter datagrams_dropped [RelayDatagramDrop] = "antiphon_relay_datagrams_dropped_total" Count;
+        /// Bytes of all datagrams received at the relay's port, whatever they are.
+        counter received_bytes [] = "antiphon_relay_received_bytes_total" Bytes;
+        /// Parts of authentic datagrams that were passed over, by why. Unknown ones come from a later release.
+        counter records_skipped [RecordSkip] = "antiphon_relay_records_skipped_total" Count;
+        /// Frames received from other nodes, by how far they were on their way. They may come twice while an owner changes.
+        counter frames_received [HopReceived] = "antiphon_relay_frames_received_total" Count;
+        /// Frames sent to other nodes, by how far they are on their way: each node counts.
+        counter frames_sent [HopSent] = "antiphon_relay_frames_sent_total" Count;
+        /// Frames that were not passed on, by why.
+        counter frames_dropped [RelayFrameDrop] = "antiphon_relay_frames_dropped_total" Count;
+        /// Datagrams sent to other nodes, by how many records (frames and other) they carry.
+        counter datagrams_sent [RecordBundle] = "antiphon_relay_datagrams_sent_total" Count;
+        /// Bytes of all datagrams sent to other nodes.
+        counter sent_bytes [] = "antiphon_relay_sent_bytes_total" Bytes;
+        /// Times that a channel with members here got another owner.
+        counter owner_changes [] = "antiphon_relay_owner_changes_total" Count;
+        /// Times that the frames of a channel began to be sent past its owner.
+        counter direct_entries [] = "antiphon_relay_direct_entries_total" Count;
+        /// Workers of other nodes that were suspected (150 ms of silence), lost (400 ms), or heard again after that.
+        counter peer_changes [PeerChange] = "antiphon_relay_peer_changes_total" Count;
+        /// Sets of nodes or speakers that were too large to be told in full.
+        counter sets_cut [] = "antiphon_relay_sets_cut_total" Count;
+        /// Datagrams from other nodes that the kernel dropped because a receive buffer was full.
+        counter kernel_drops [] = "antiphon_relay_kernel_drops_total" Count;
+        /// Failed system calls of the relay's sockets, by direction.
+        counter socket_errors [Direction] = "antiphon_relay_socket_errors_total" Count;
+        /// Datagrams to other nodes dropped because the kernel took no more.
+        counter send_dropped [] = "antiphon_relay_send_dropped_total" Count;
+        /// Changes among the nodes that nobody took note of in time.
+        counter events_dropped [] = "antiphon_relay_events_dropped_total" Count;
     }
 
     /// Gateway
@@ -387,6 +434,22 @@ impl Sampled {
     pub fn bring(&mut self, counter: &::metrics::Counter, count: u64) {
         counter.increment(count.saturating_sub(self.0));
         self.0 = count;
+    }
+}
+
+/// The metric that a number counted elsewhere is shown as.
+pub(super) enum Shown<'a> {
+    Counter(&'a ::metrics::Counter),
+    Gauge(&'a ::metrics::Gauge),
+}
+
+impl Shown<'_> {
+    /// Brings the metric up to `number`; `last` is what it was brought up to before.
+    pub(super) fn bring(&self, last: &mut Sampled, number: u64) {
+        match self {
+            Self::Counter(counter) => last.bring(counter, number),
+            Self::Gauge(gauge) => gauge.set(number as f64),
+        }
     }
 }
 

@@ -6,4 +6,5 @@ pub mod logs;
 mod media;
 pub mod metrics;
 pub mod process;
+mod relay;
 pub mod sampler;

@@ -9,6 +9,7 @@ use super::{
     media::SampledEngines,
     metrics::{self, Direction, Metrics, Sampled, metrics},
     process::ProcessReading,
+    relay::SampledRelays,
 };
 use crate::media::{Media, MediaCounters, SocketCounter};
 
@@ -22,6 +23,7 @@ pub struct Sampler {
 #[derive(Default)]
 struct Last {
     engines: SampledEngines,
+    relays: SampledRelays,
     received_bytes: Sampled,
     receive_calls: Sampled,
     receive_errors: Sampled,
@@ -50,7 +52,7 @@ impl Sampler {
     /// Reads everything now, and moves recorded samples into their buckets.
     pub fn sample(&self) {
         let counters = self.media.counters();
-        self.last.lock().bring(metrics(), &counters);
+        self.last.lock().bring(metrics(), &counters, self.media.workers());
         if let Some(reading) = ProcessReading::take() {
             let process = &metrics().process;
             process.cpu.set(reading.cpu_seconds);
@@ -62,9 +64,10 @@ impl Sampler {
 }
 
 impl Last {
-    fn bring(&mut self, metrics: &Metrics, counters: &MediaCounters) {
+    fn bring(&mut self, metrics: &Metrics, counters: &MediaCounters, workers: u16) {
         let (media, socket) = (&metrics.media, &counters.socket);
         self.engines.bring(media, &counters.engine);
+        self.relays.bring(&metrics.relay, &counters.relay, &counters.relay_socket, workers);
         self.received_bytes.bring(&media.received_bytes, socket[SocketCounter::BytesReceived]);
         self.receive_calls.bring(media.socket_calls.of(Direction::Receive), socket[SocketCounter::ReceiveCalls]);
         self.receive_errors.bring(media.socket_errors.of(Direction::Receive), socket[SocketCounter::ReceiveErrors]);

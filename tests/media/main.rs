@@ -1,6 +1,7 @@
 //! The media workers with real sockets.
 
 mod client;
+mod relay;
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
@@ -34,8 +35,13 @@ async fn add_session(media: &Media, session: u32) -> Client {
     Client::new(id, media.local_addr())
 }
 
-async fn open_channel(media: &Media, home: WorkerIndex) -> ChannelId {
+async fn open_channel(media: &Media) -> (WorkerIndex, ChannelId) {
     let channel = ChannelId(Uuid::now_v7());
+    (open_this_channel(media, channel).await, channel)
+}
+
+async fn open_this_channel(media: &Media, channel: ChannelId) -> WorkerIndex {
+    let home = media.place_channel(channel);
     media.send(home, Command::OpenChannel { channel, max_speakers: 0 }).await;
     let key = Command::SetGroupKey {
         channel,
@@ -46,7 +52,7 @@ async fn open_channel(media: &Media, home: WorkerIndex) -> ChannelId {
         activate_at: media.now(),
     };
     media.send(home, key).await;
-    channel
+    home
 }
 
 async fn join(media: &Media, home: WorkerIndex, channel: ChannelId, client: &Client) {
@@ -89,8 +95,7 @@ async fn a_sessions_datagrams_reach_its_worker() {
 async fn everyone_hears_everyone(workers: u16, bind: SocketAddr, reach: Option<SocketAddr>) {
     const FRAMES: u16 = 100;
     let (media, mut events) = Media::start(MediaConfig { workers, bind, ..MediaConfig::default() }).expect("starts");
-    let home = media.place_channel();
-    let channel = open_channel(&media, home).await;
+    let (home, channel) = open_channel(&media).await;
     let mut clients = Vec::new();
     for session in 1..=6 {
         let mut client = add_session(&media, session).await;
@@ -149,8 +154,7 @@ async fn an_ipv6_address_serves_both_families() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_from_the_gateway_are_sent_and_audio_for_it_comes_out() {
     let (media, mut events) = start(2);
-    let home = media.place_channel();
-    let channel = open_channel(&media, home).await;
+    let (home, channel) = open_channel(&media).await;
     let mut client = add_session(&media, 4).await;
     join(&media, home, channel, &client).await;
     client.connect(media.now());
@@ -158,7 +162,7 @@ async fn frames_from_the_gateway_are_sent_and_audio_for_it_comes_out() {
     let stream = StreamId(900);
     let add = Command::AddMember { channel, stream, udp: None, flags: MemberFlags::default(), last_sequence: None };
     media.send(home, add).await;
-    let frame = GatewayFrame { sequence: Some(5), timestamp: Some(0), kind: 0, level: 20, bytes: vec![8; 40] };
+    let frame = GatewayFrame { sequence: Some(5), timestamp: Some(0), kind: 0, level: 20, bytes: vec![8; 80] };
     assert!(media.try_frame(home, Command::Frame { channel, stream, frame }));
     client.hear_until(1, PATIENCE);
     assert_eq!((client.heard[0].stream, client.heard[0].sequence), (stream, 5));
@@ -234,24 +238,28 @@ async fn frames_beyond_the_queue_are_dropped_and_counted() {
     assert_eq!(media.counters().socket[SocketCounter::GatewayFramesDropped], 6);
 }
 
+fn some_channel() -> ChannelId {
+    ChannelId(Uuid::now_v7())
+}
+
 #[tokio::test]
 async fn channels_are_placed_where_there_are_fewest() {
     let (media, _events) = start(3);
     let mut placed = [0; 3];
     for _ in 0..9 {
-        placed[usize::from(media.place_channel().0)] += 1;
+        placed[usize::from(media.place_channel(some_channel()).0)] += 1;
     }
     assert_eq!(placed, [3, 3, 3]);
     for _ in 0..2 {
         media.send(WorkerIndex(1), Command::CloseChannel { channel: ChannelId(Uuid::nil()) }).await;
     }
-    assert_eq!([media.place_channel(), media.place_channel()], [WorkerIndex(1); 2]);
+    assert_eq!([media.place_channel(some_channel()), media.place_channel(some_channel())], [WorkerIndex(1); 2]);
     media.give_back(WorkerIndex(2));
-    assert_eq!(media.place_channel(), WorkerIndex(2));
+    assert_eq!(media.place_channel(some_channel()), WorkerIndex(2));
     for _ in 0..9 {
         // More is given back than was placed: none is the least.
         media.give_back(WorkerIndex(0));
     }
-    assert_eq!([(); 3].map(|()| media.place_channel()), [WorkerIndex(0); 3]);
+    assert_eq!([(); 3].map(|()| media.place_channel(some_channel())), [WorkerIndex(0); 3]);
     media.stop().await;
 }
