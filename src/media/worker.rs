@@ -173,11 +173,11 @@ impl Worker {
             let Ok(order) = orders.try_recv() else { break };
             outbox.sender.stats.add(SocketCounter::Commands, 1);
             match (order, relay.as_mut()) {
-                (Order::Engine(command), relay) => {
-                    if let Some(relay) = relay {
+                (Order::Engine(command), mut relay) => {
+                    if let Some(relay) = &mut relay {
                         relay.follow(now, &command);
                     }
-                    engine.command(now, command, outbox);
+                    engine.command(now, command, &mut Leaving { now, outbox, relay });
                 }
                 (Order::Relay(command), Some(relay)) => relay.command(now, command),
                 (Order::Relay(_), None) => {}

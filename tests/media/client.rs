@@ -1,6 +1,7 @@
 //! A client with a socket of its own, as plain as can be.
 
 use std::{
+    io::ErrorKind,
     net::{SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
@@ -93,16 +94,40 @@ impl Client {
 
     /// Receives until so many frames were heard in all.
     pub(crate) fn hear_until(&mut self, frames: usize, patience: Duration) {
+        self.hear_until_that(|heard| heard.len() >= frames, patience);
+    }
+
+    /// Receives until what was heard in all satisfies `enough`.
+    pub(crate) fn hear_until_that(&mut self, enough: impl Fn(&[FrameHeader]) -> bool, patience: Duration) {
         let deadline = Instant::now() + patience;
-        let mut buffer = [0; 1_500];
-        while self.heard.len() < frames {
-            let left = deadline.checked_duration_since(Instant::now()).expect("heard in time");
-            self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a timeout");
-            let length = self.socket.recv(&mut buffer).expect("audio");
-            let header = Header::parse(&buffer[..length]).expect("a native datagram");
-            assert_eq!(header.packet_type, PacketType::Media);
-            let opened = self.group_key.open(Direction::FromNode, &header, &mut buffer[..length]).expect("authentic");
-            self.heard.extend(Frames::new(opened).map(|(header, _)| header));
+        while !enough(&self.heard) {
+            assert!(self.hear_before(deadline), "heard in time");
         }
+    }
+
+    /// Receives for a while.
+    pub(crate) fn hear_for(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while self.hear_before(deadline) {}
+    }
+
+    /// Receives one datagram, if one comes in time.
+    fn hear_before(&mut self, deadline: Instant) -> bool {
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+        self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a timeout");
+        let mut buffer = [0; 1_500];
+        let length = match self.socket.recv(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return false,
+            Err(error) => panic!("cannot receive: {error}"),
+        };
+        let header = Header::parse(&buffer[..length]).expect("a native datagram");
+        assert_eq!(header.packet_type, PacketType::Media);
+        let opened = self.group_key.open(Direction::FromNode, &header, &mut buffer[..length]).expect("authentic");
+        for (header, bytes) in Frames::new(opened) {
+            assert_eq!(bytes, [8; 80], "as it was spoken");
+            self.heard.push(header);
+        }
+        true
     }
 }

@@ -1,6 +1,7 @@
 //! The media workers with real sockets.
 
 mod client;
+mod relay;
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
@@ -36,6 +37,10 @@ async fn add_session(media: &Media, session: u32) -> Client {
 
 async fn open_channel(media: &Media) -> (WorkerIndex, ChannelId) {
     let channel = ChannelId(Uuid::now_v7());
+    (open_this_channel(media, channel).await, channel)
+}
+
+async fn open_this_channel(media: &Media, channel: ChannelId) -> WorkerIndex {
     let home = media.place_channel(channel);
     media.send(home, Command::OpenChannel { channel, max_speakers: 0 }).await;
     let key = Command::SetGroupKey {
@@ -47,7 +52,7 @@ async fn open_channel(media: &Media) -> (WorkerIndex, ChannelId) {
         activate_at: media.now(),
     };
     media.send(home, key).await;
-    (home, channel)
+    home
 }
 
 async fn join(media: &Media, home: WorkerIndex, channel: ChannelId, client: &Client) {
@@ -192,7 +197,7 @@ async fn frames_from_the_gateway_are_sent_and_audio_for_it_comes_out() {
     let stream = StreamId(900);
     let add = Command::AddMember { channel, stream, udp: None, flags: MemberFlags::default(), last_sequence: None };
     media.send(home, add).await;
-    let frame = GatewayFrame { sequence: Some(5), timestamp: Some(0), kind: 0, level: 20, bytes: vec![8; 40] };
+    let frame = GatewayFrame { sequence: Some(5), timestamp: Some(0), kind: 0, level: 20, bytes: vec![8; 80] };
     assert!(media.try_frame(home, Command::Frame { channel, stream, frame }));
     client.hear_until(1, PATIENCE);
     assert_eq!((client.heard[0].stream, client.heard[0].sequence), (stream, 5));
