@@ -175,14 +175,12 @@ impl Directory {
         };
         let change_to_private = change.is_private;
         let changed = self.store.update_channel(id, change).await?.ok_or_else(no_such_channel)?;
-        let is_private = changed.is_private;
-        let view = self.view(&changed).await;
-        self.rooms.channel_changed(changed).await;
+        self.rooms.channel_changed(changed.clone()).await;
         // Also when it was private before: whoever made it so may have failed half-way.
-        if change_to_private == Some(true) && is_private {
+        if change_to_private == Some(true) && changed.is_private {
             self.remove_strangers(caller, id).await?;
         }
-        Ok(view)
+        Ok(self.view(&changed).await)
     }
 
     /// Removes from the voice of a private channel whoever could not enter it. A join that was decided while it was
