@@ -164,9 +164,33 @@ impl ChannelState {
         Some(())
     }
 
+    /// Takes over from another journal what others did to a member: removed, replaced, muted or unmuted them. Yields the
+    /// news of that; `None` where it changes nothing.
+    pub fn honour(&mut self, entry: &Entry) -> Option<News> {
+        match &*entry.event {
+            ServerMessage::UserLeft(left) => {
+                let member = self.members.get(&left.user_id)?;
+                let is_theirs = (member.session, member.stream) == (entry.session, left.stream_id);
+                let was_removed =
+                    matches!(left.reason, LeaveReason::Kicked | LeaveReason::Banned | LeaveReason::Replaced);
+                if !is_theirs || !was_removed {
+                    return None;
+                }
+                let (user, session, message) = (left.user_id, None, entry.message.clone());
+                let leave = Leave { user, session, reason: left.reason, by: entry.by, message };
+                Some(self.leave(member.node, &leave, None)?.news)
+            }
+            ServerMessage::VoiceStateChanged(changed) => {
+                let is_theirs = self.members.get(&changed.user_id)?.session == entry.session;
+                let set = || self.set_server_mute(changed.user_id, changed.server_muted, changed.by, None);
+                is_theirs.then(set)??.map(|changed| changed.news)
+            }
+            _ => None,
+        }
+    }
+
     /// As `Membership::restore`.
-    pub(super) fn restore(&mut self, node: NodeNumber, ours: Vec<Member>, known: Option<&Position>) -> News {
-        let before = self.journal.position();
+    pub(super) fn restore(&mut self, node: NodeNumber, ours: Vec<Member>) -> (Vec<Member>, Position) {
         let kept: HashSet<SessionId> = ours.iter().map(|member| member.session).collect();
         let gone = self.members.values().filter(|member| member.node == node && !kept.contains(&member.session));
         let gone: Vec<UserId> = gone.map(|member| member.user.id).collect();
@@ -176,7 +200,7 @@ impl ChannelState {
         for member in ours {
             self.put_back(node, member);
         }
-        self.news(known.unwrap_or(&before))
+        (self.members(), self.journal.position())
     }
 
     /// Makes a member that only its node knows of what the node says, unless the user or the stream is another's here.

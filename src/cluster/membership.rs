@@ -6,7 +6,7 @@ use antiphon_core::{
 };
 
 use super::{
-    entry::{Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable, VoiceChange},
+    entry::{Changed, JoinRefused, Joined, Leave, Member, NewMember, Notice, Snapshot, Unavailable, VoiceChange},
     memory::MemoryMembership,
     redis::RedisMembership,
 };
@@ -143,19 +143,14 @@ impl Membership {
     /// Says again, after a time without what all nodes share, who is in the channel through this node: exactly `ours`.
     /// Who is missing is put back whatever the number of places, switches become what they are in `ours`, and members
     /// of this node that are not in `ours` leave. Where a user or a stream is another session's or node's by now, that
-    /// one stays. Every change has its journal entry.
+    /// one stays. Every change has its journal entry. Yields everyone, and the newest place.
     ///
     /// # Errors
     /// When what all nodes share still cannot be reached.
-    pub async fn restore(
-        &self,
-        channel: ChannelId,
-        ours: Vec<Member>,
-        known: Option<&Position>,
-    ) -> Result<News, Unavailable> {
+    pub async fn restore(&self, channel: ChannelId, ours: Vec<Member>) -> Result<(Vec<Member>, Position), Unavailable> {
         match self {
-            Self::Memory(memory) => memory.restore(channel, ours, known),
-            Self::Redis(redis) => redis.restore(channel, ours, known).await,
+            Self::Memory(memory) => memory.restore(channel, ours),
+            Self::Redis(redis) => redis.restore_all(channel, ours).await,
         }
     }
 

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     channel::ChannelState,
-    entry::{Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable, VoiceChange},
+    entry::{Changed, JoinRefused, Joined, Leave, Member, NewMember, Notice, Snapshot, Unavailable, VoiceChange},
     membership::Membership,
     sessions::{ClaimRefused, SessionNotice, SessionRecord, SessionRecords, TokenHashes},
 };
@@ -279,10 +279,9 @@ impl MemoryMembership {
         &self,
         channel: ChannelId,
         ours: Vec<Member>,
-        known: Option<&Position>,
-    ) -> Result<News, Unavailable> {
+    ) -> Result<(Vec<Member>, Position), Unavailable> {
         self.check()?;
-        Ok(self.step(channel, |state| state.restore(self.node.number, ours, known)))
+        Ok(self.step(channel, |state| state.restore(self.node.number, ours)))
     }
 
     pub(super) fn snapshot(
@@ -447,7 +446,10 @@ mod tests {
         ids::{StreamId, UserId},
     };
 
-    use super::*;
+    use super::{
+        super::entry::{Entry, News},
+        *,
+    };
 
     const CHANNEL: ChannelId = ChannelId(Uuid::from_u128(0xC0));
 
@@ -500,7 +502,7 @@ mod tests {
         membership.occupancy(&[CHANNEL]).await.expect("reached")[0]
     }
 
-    fn entries(news: News) -> Vec<super::super::Entry> {
+    fn entries(news: News) -> Vec<Entry> {
         match news {
             News::Entries(entries) => entries,
             News::State { .. } => panic!("the journal is long enough"),
@@ -620,7 +622,7 @@ mod tests {
         let change = VoiceChange { muted: Some(true), deafened: None };
         assert!(one.set_voice(CHANNEL, who(1), session(1), change, None).await.expect("reached").is_none());
         let stale = vec![Member { node: NodeNumber(1), muted: true, ..snapshot.members[0].clone() }];
-        assert_eq!(one.restore(CHANNEL, stale, Some(&position)).await, Ok(News::Entries(Vec::new())));
+        assert_eq!(one.restore(CHANNEL, stale).await, Ok((snapshot.members, position)));
         assert!(two.leave(CHANNEL, &own, None).await.expect("reached").is_some());
     }
 
@@ -636,15 +638,14 @@ mod tests {
         let replaced = Member { user: user(3), session: session(5), stream: StreamId(5), ..stays.clone() };
         let taken = Member { user: user(6), session: session(6), stream: StreamId(3), ..stays.clone() };
         let ours = vec![Member { muted: true, ..stays.clone() }, came.clone(), replaced, taken];
-        let names: Vec<_> = entries(one.restore(CHANNEL, ours.clone(), known).await.expect("reached"))
-            .iter()
-            .map(|entry| entry.event.name())
-            .collect();
+        let restored = one.restore(CHANNEL, ours.clone()).await.expect("reached");
+        let now = two.snapshot(CHANNEL, known).await.expect("reached").expect("known");
+        let entries = now.missed.expect("all of it");
+        let names: Vec<_> = entries.iter().map(|entry| entry.event.name()).collect();
         assert_eq!(names, ["UserLeft", "VoiceStateChanged", "UserJoined"]);
-        let now = two.snapshot(CHANNEL, None).await.expect("reached").expect("known");
-        assert_eq!(now.members, [Member { muted: true, ..stays }, others.member, came]);
-        let again = one.restore(CHANNEL, ours, Some(&now.position)).await;
-        assert_eq!(again, Ok(News::Entries(Vec::new())), "once is enough");
+        assert_eq!(restored, (now.members, now.position));
+        assert_eq!(restored.0, [Member { muted: true, ..stays }, others.member, came]);
+        assert_eq!(one.restore(CHANNEL, ours).await.expect("reached"), restored, "once is enough");
     }
 
     #[tokio::test]

@@ -192,7 +192,7 @@ impl Rooms {
     }
 
     /// Ends what this node does for a member who stays in the channel. That is no leave, so no key changes.
-    async fn drop_stream(&self, room: &Arc<Room>, stream: StreamId) {
+    pub(super) async fn drop_stream(&self, room: &Arc<Room>, stream: StreamId) {
         let member = self.take_out(room, stream, None).await;
         if let Some(udp) = member.and_then(|member| member.udp) {
             self.shrink_group(room, udp.cipher);

@@ -14,16 +14,16 @@
 use std::sync::Arc;
 
 use antiphon_core::{
-    gateway::ErrorCode,
+    gateway::{ErrorCode, Position},
     ids::{ChannelId, UserId},
 };
 
 use super::{
     Rooms,
-    room::{Room, Turn},
+    room::{Alone, Room, Turn},
 };
 use crate::{
-    cluster::{ChannelState, News, Unavailable},
+    cluster::{ChannelState, Entry, Member, News, Unavailable},
     error::AppError,
     random,
     telemetry::metrics::metrics,
@@ -54,7 +54,7 @@ impl Rooms {
                 outcome => return outcome,
             }
         }
-        room.live_mut().alone.as_mut().map(alone).ok_or(Unavailable)
+        room.live_mut().alone.as_mut().map(|known| alone(&mut known.state)).ok_or(Unavailable)
     }
 
     /// Likewise for a change that concerns `user`, who must be a member here where the change is made for this node.
@@ -72,18 +72,16 @@ impl Rooms {
     }
 
     /// Lets a room go on by itself from what it knows. False when it has no members to go on with.
-    fn go_alone(&self, room: &Room) -> bool {
+    pub(super) fn go_alone(&self, room: &Room) -> bool {
         let live = &mut *room.live_mut();
-        if live.members.is_empty() || live.roster.applied().is_none() {
-            return false;
-        }
+        let Some(since) = live.roster.applied().filter(|_| !live.members.is_empty()).cloned() else { return false };
         if live.alone.is_none() {
             let epoch = format!("local-{:016x}", u64::from_be_bytes(random::bytes()));
             let members = live.roster.members().cloned();
             let state =
                 ChannelState::with_members(room.id, epoch, self.inner.config.membership.journal_events, members);
             live.roster.advance(state.position());
-            live.alone = Some(state);
+            live.alone = Some(Alone { state, since });
             metrics().rooms.degradations.increment(1);
             metrics().rooms.degraded.increment(1.0);
             tracing::warn!(channel = %room.id, "the channel goes on by itself on this node");
@@ -91,29 +89,38 @@ impl Rooms {
         true
     }
 
-    /// Notes that a room closes: what nobody could be told of it is told later.
+    /// Notes that a room closes: what nobody could be told of it is told as soon as that can be done, which is at once
+    /// where the room only waited for the others.
     pub(super) fn close_alone(&self, room: &Room) {
         if room.live_mut().alone.take().is_some() {
             metrics().rooms.degraded.decrement(1.0);
             self.inner.left_alone.insert(room.id);
+            self.settle_soon(room.id);
         }
+    }
+
+    fn settle_soon(&self, channel: ChannelId) {
+        let rooms = self.clone();
+        tokio::spawn(async move { rooms.settle_closed(channel).await });
     }
 
     /// Everything may have changed unheard: each room writes its members back and reads on.
     pub(super) fn reconcile_all(&self) {
         let rooms: Vec<Arc<Room>> = self.inner.rooms.iter().map(|room| Arc::clone(&room)).collect();
         rooms.iter().for_each(|room| self.reconcile_soon(room));
+        self.settle_all();
+    }
+
+    fn settle_all(&self) {
         let closed: Vec<ChannelId> = self.inner.left_alone.iter().map(|channel| *channel).collect();
-        for channel in closed {
-            let rooms = self.clone();
-            tokio::spawn(async move { rooms.settle_closed(channel).await });
-        }
+        closed.into_iter().for_each(|channel| self.settle_soon(channel));
     }
 
     /// Tries again for rooms that are still alone, should the word that all is well again have been lost.
     pub(super) fn reconcile_degraded(&self) {
         let rooms: Vec<Arc<Room>> = self.inner.rooms.iter().map(|room| Arc::clone(&room)).collect();
         rooms.iter().filter(|room| room.is_alone()).for_each(|room| self.reconcile_soon(room));
+        self.settle_all();
     }
 
     pub(super) fn reconcile_soon(&self, room: &Arc<Room>) {
@@ -131,55 +138,79 @@ impl Rooms {
         });
     }
 
-    /// Writes a room's members back. True when that is all: the journal went on meanwhile, and what happened is taken
-    /// in. False when the channel began anew, or the room was alone: it goes on by itself until the others have had
-    /// their turn.
+    /// Reads what happened unheard. True when that is all, or cannot be done. False when the members here must be
+    /// written back, because the room was alone, the channel began anew, or they were taken for dead: that is done, and
+    /// the room goes on by itself until the others have had their turn.
     async fn write_back(&self, room: &Arc<Room>) -> bool {
         let mut turn = room.turn.lock().await;
         if *turn != Turn::Open {
             return true;
         }
-        let (ours, applied) = (room.live().ours(), room.applied());
-        let restored = self.inner.membership.restore(room.id, ours, applied.as_ref()).await;
-        let is_same = |epoch: &str| applied.as_ref().is_some_and(|applied| applied.epoch == epoch);
-        match restored {
-            // Word will come again.
-            Err(Unavailable) => return true,
-            Ok(News::State { position, .. }) if !is_same(&position.epoch) => {
-                self.go_alone(room);
-                return false;
+        let since = room.shared_place();
+        // Where it cannot be reached, word will come again.
+        let Ok(found) = self.inner.membership.snapshot(room.id, since.as_ref()).await else { return true };
+        let is_done = match found.and_then(|found| found.missed) {
+            Some(missed) if !room.is_alone() && !room.live().took_for_dead(&missed) => {
+                self.take_in(room, News::Entries(missed)).await;
+                true
             }
-            Ok(news) => self.take_in(room, news).await,
-        }
+            missed => {
+                self.go_alone(room);
+                self.honour(room, missed.unwrap_or_default()).await;
+                self.restore(room).await.is_err()
+            }
+        };
         self.close_if_empty(room, &mut turn).await;
-        true
+        is_done
     }
 
     /// Ends a room's time alone: what it did meanwhile is written, and what the others did is told to its members.
     async fn return_to_all(&self, room: &Arc<Room>) {
         let mut turn = room.turn.lock().await;
-        if *turn != Turn::Open {
+        if *turn != Turn::Open || !room.is_alone() {
             return;
         }
-        let ours = room.live().ours();
-        let state = match self.inner.membership.restore(room.id, ours, None).await {
-            Ok(_) => self.inner.membership.snapshot(room.id, None).await,
-            Err(Unavailable) => Err(Unavailable),
-        };
-        let Ok(Some(state)) = state else { return };
+        let since = room.shared_place();
+        let Ok(found) = self.inner.membership.snapshot(room.id, since.as_ref()).await else { return };
+        self.honour(room, found.and_then(|found| found.missed).unwrap_or_default()).await;
+        let Ok((members, position)) = self.restore(room).await else { return };
         if room.live_mut().alone.take().is_some() {
             metrics().rooms.degraded.decrement(1.0);
             tracing::info!(channel = %room.id, "the channel is that of all nodes again");
         }
-        self.take_state(room, state.members, state.position).await;
+        self.take_state(room, members, position).await;
         self.close_if_empty(room, &mut turn).await;
+    }
+
+    /// Says to all nodes who is in the channel through this one; yields everyone.
+    async fn restore(&self, room: &Room) -> Result<(Vec<Member>, Position), Unavailable> {
+        let ours = room.live().ours();
+        let restored = self.inner.membership.restore(room.id, ours).await?;
+        if let Some(alone) = &mut room.live_mut().alone {
+            alone.since = restored.1.clone();
+        }
+        Ok(restored)
+    }
+
+    /// Does to members here what others did to them while the room was alone: restoring them would undo it.
+    async fn honour(&self, room: &Arc<Room>, missed: Vec<Entry>) {
+        for entry in missed {
+            let news = room.live_mut().alone.as_mut().and_then(|alone| alone.state.honour(&entry));
+            if let Some(news) = news {
+                self.take_in(room, news).await;
+            }
+        }
     }
 
     /// Takes the members of a room that closed while it was alone out of what all nodes share.
     async fn settle_closed(&self, channel: ChannelId) {
+        let Ok(_permit) = self.inner.reconciling.acquire().await else { return };
         let (room, mut turn) = self.turn_of_new(channel).await;
-        // One that has opened again meanwhile says for itself who is in it.
-        if *turn == Turn::Open || self.inner.membership.restore(channel, Vec::new(), None).await.is_ok() {
+        if *turn == Turn::Open {
+            // It has opened again meanwhile, and says for itself who is in it.
+            self.inner.left_alone.remove(&channel);
+            self.reconcile_soon(&room);
+        } else if self.inner.membership.restore(channel, Vec::new()).await.is_ok() {
             self.inner.left_alone.remove(&channel);
         }
         self.close_if_empty(&room, &mut turn).await;

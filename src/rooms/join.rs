@@ -138,7 +138,7 @@ impl Rooms {
             self.take_place(presence, room, channel.max_users, request.media).await?;
         self.open(room, turn, channel).await;
         // The others, and an older session of the same user, are told before the new member is there.
-        self.take_in(room, if room.applied().is_some() { news } else { state(&members, &position) }).await;
+        self.take_change(room, if room.applied().is_some() { news } else { state(&members, &position) }).await;
         let switches = Switches { server_muted: member.server_muted, priority, ..Switches::default() };
         let entry = Entrance { media: request.media, cipher: request.cipher, channels: self.channels_of(request) };
         let udp = self.add_to_media(presence, room, member.stream, switches, &entry).await;

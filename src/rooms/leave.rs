@@ -5,7 +5,7 @@ use std::sync::Arc;
 use antiphon_core::{
     engine::Command,
     gateway::{ChannelLeft, LeaveReason, RequestId},
-    ids::{ChannelId, StreamId},
+    ids::{ChannelId, SessionId, StreamId},
 };
 
 use super::{
@@ -81,17 +81,30 @@ impl Rooms {
         let node = membership.node();
         let left = self.step_about(room, leave.user, shared, |alone| alone.leave(node, leave, None)).await?;
         let Some(left) = left else {
-            if leave.session.is_some() && known.is_some() {
-                // Somebody else ended it, and word of that is still on its way.
-                self.read_on(room).await;
+            if let (Some(session), Some(_)) = (leave.session, known) {
+                self.let_go_of(room, session).await;
             }
             return Ok(false);
         };
         // Without members here there is nobody to tell.
         if known.is_some() {
-            self.take_in(room, left.news).await;
+            self.take_change(room, left.news).await;
         }
         Ok(true)
+    }
+
+    /// Ends what this node does for a session that is no longer its to answer for in a room.
+    async fn let_go_of(&self, room: &Arc<Room>, session: SessionId) {
+        // Somebody else ended it, and word of that is still on its way; or else another node has it.
+        self.read_on(room).await;
+        let stream = {
+            let live = room.live();
+            let is_its = |(_, member): &(&StreamId, &LocalMember)| member.presence.id == session;
+            live.members.iter().find(is_its).map(|(stream, _)| *stream)
+        };
+        if let Some(stream) = stream {
+            self.drop_stream(room, stream).await;
+        }
     }
 
     /// Ends what this node does for a member, within the room's turn: nothing more is forwarded from or to them, and

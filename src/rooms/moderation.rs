@@ -100,7 +100,7 @@ impl Rooms {
         let set = self.step_about(room, target, shared, |alone| alone.set_server_mute(target, muted, by, None)).await?;
         let Some(set) = set else { return Ok(false) };
         if let (Some(changed), Some(_)) = (set, known) {
-            self.take_in(room, changed.news).await;
+            self.take_change(room, changed.news).await;
         }
         Ok(true)
     }

@@ -42,6 +42,21 @@ impl Rooms {
         }
     }
 
+    /// Brings a room up to a change made here. It takes effect also where what came before it cannot be read.
+    pub(super) async fn take_change(&self, room: &Arc<Room>, news: News) {
+        let change = match &news {
+            News::Entries(entries) => entries.last().cloned(),
+            News::State { .. } => None,
+        };
+        self.take_in(room, news).await;
+        let Some(change) = change else { return };
+        let is_taken = room.live().roster.order(&change.position) == Order::Old;
+        if !is_taken && !room.is_alone() {
+            self.happen(room, &change).await;
+            self.go_alone(room);
+        }
+    }
+
     /// Takes entries in up to the first gap. True when there was one.
     async fn take_entries(&self, room: &Arc<Room>, entries: Vec<Entry>) -> bool {
         for entry in entries {
@@ -129,7 +144,9 @@ impl Rooms {
             // They asked for it, and are answered.
             LeaveReason::Left | LeaveReason::Moved => None,
             reason => {
-                Some(Shared::new(Removed { channel_id: room.id, reason, by: entry.by, message: entry.message.clone() }))
+                // Who was replaced did it themselves, whatever the entry says of it.
+                let by = if reason == LeaveReason::Replaced { Some(left.user_id) } else { entry.by };
+                Some(Shared::new(Removed { channel_id: room.id, reason, by, message: entry.message.clone() }))
             }
         };
         let member = self.take_out(room, left.stream_id, farewell.as_ref()).await;

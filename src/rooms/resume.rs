@@ -146,7 +146,7 @@ impl Rooms {
     pub(super) async fn missed(&self, room: &Arc<Room>, since: Option<&Position>) -> Missed {
         let since = since?;
         if room.is_alone() {
-            return room.live().alone.as_ref()?.missed(since);
+            return room.live().alone.as_ref()?.state.missed(since);
         }
         let snapshot = self.inner.membership.snapshot(room.id, Some(since)).await.ok()??;
         let is_behind = room

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use antiphon_core::{
     engine::MemberFlags,
-    gateway::{Cipher, MediaTransport, Position},
+    gateway::{Cipher, LeaveReason, MediaTransport, Position, ServerMessage},
     ids::{ChannelId, StreamId, UserId, WorkerIndex},
     quality::QualityAdvisor,
 };
@@ -21,7 +21,7 @@ use super::{
     udp::UdpSession,
 };
 use crate::{
-    cluster::{ChannelState, Member},
+    cluster::{ChannelState, Entry, Member},
     store::Channel,
 };
 
@@ -60,9 +60,17 @@ pub(super) struct Live {
     /// Those whose session is on this node.
     pub(super) members: HashMap<StreamId, LocalMember>,
     /// The channel as it goes on here while what all nodes share cannot be reached.
-    pub(super) alone: Option<ChannelState>,
+    pub(super) alone: Option<Alone>,
     /// By cipher.
     pub(super) groups: [Option<Group>; Cipher::ALL.len()],
+}
+
+/// A channel that goes on here by itself.
+#[derive(Debug)]
+pub(super) struct Alone {
+    pub(super) state: ChannelState,
+    /// The newest place in the journal of all nodes that was taken in before.
+    pub(super) since: Position,
 }
 
 /// A member whose session is on this node.
@@ -117,6 +125,15 @@ impl Live {
         local.is_some_and(|member| !member.departing)
     }
 
+    /// Whether entries say of members who are here that their grace has run out: their node was taken for dead.
+    pub(super) fn took_for_dead(&self, entries: &[Entry]) -> bool {
+        let is_ours = |stream| self.members.get(stream).is_some_and(|member| !member.departing);
+        entries.iter().any(|entry| match &*entry.event {
+            ServerMessage::UserLeft(left) => left.reason == LeaveReason::Timeout && is_ours(&left.stream_id),
+            _ => false,
+        })
+    }
+
     /// Members that this node answers for.
     pub(super) fn ours(&self) -> Vec<Member> {
         let ours = self.members.iter().filter(|(_, member)| !member.departing);
@@ -133,6 +150,12 @@ impl Room {
     /// The newest place taken in.
     pub(super) fn applied(&self) -> Option<Position> {
         self.live().roster.applied().cloned()
+    }
+
+    /// The newest place in the journal of all nodes that was taken in.
+    pub(super) fn shared_place(&self) -> Option<Position> {
+        let live = self.live();
+        live.alone.as_ref().map(|alone| &alone.since).or(live.roster.applied()).cloned()
     }
 
     /// Whether the room goes on by itself.

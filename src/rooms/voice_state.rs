@@ -25,7 +25,7 @@ impl Rooms {
         let shared = membership.set_voice(room.id, user, presence.id, change, known.as_ref());
         let node = membership.node();
         let set = self.step(room, shared, |alone| alone.set_voice(node, user, presence.id, change, None)).await?;
-        self.take_in(room, set.ok_or_else(not_joined)?.news).await;
+        self.take_change(room, set.ok_or_else(not_joined)?.news).await;
         // Somebody else may have removed the last member here meanwhile.
         self.close_if_empty(room, &mut room_turn).await;
         Ok(())

@@ -1,18 +1,20 @@
 //! Everything at once: people with several sessions join, leave, speak, mute, lose their connections, resume, are removed
 //! and come back, in channels with too few places, while moderators are busy. Then everyone goes, and nothing is left.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use antiphon_core::{
     engine::Counter,
     gateway::{AudioBytes, AudioData, LeaveChannel, MediaTransport, Recover, ServerMessage, SetVoiceState, StartAudio},
-    ids::{ChannelId, UserId},
+    ids::{ChannelId, NodeNumber, UserId},
     prng::Prng,
 };
 
+use tokio::task::JoinSet;
+
 use crate::{
     client::{Client, join, resume},
-    server::Server,
+    server::{PATIENCE, Server},
 };
 
 const PEOPLE: u64 = 12;
@@ -26,29 +28,81 @@ async fn nothing_is_left_when_everyone_has_gone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nor_on_two_nodes_between_which_they_move() {
-    let (one, two, _) = Server::two(|_, rooms| rooms.old_udp_grace = std::time::Duration::from_millis(20)).await;
+    let (one, two, _) = Server::two(|_, rooms| rooms.old_udp_grace = Duration::from_millis(20)).await;
     live_and_go(vec![one, two]).await;
+}
+
+/// Each stays on a node of their own there, as nobody moves while what both share is away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_where_what_they_share_comes_and_goes() {
+    let (one, two, cluster) = Server::two(|_, rooms| rooms.settle = Duration::from_millis(20)).await;
+    let lives = [vec![one], vec![two]].map(Arc::<[Server]>::from);
+    let owner = lives[0][0].guest("owner").await.user.id;
+    let channels = channels_of(&lives[0][0], owner).await;
+    let mut tasks = JoinSet::new();
+    for (node, servers) in lives.iter().enumerate() {
+        let people = begin_lives(servers, &channels, &format!("node{node}"), &mut tasks).await;
+        let (servers, channels) = (Arc::clone(servers), Arc::clone(&channels));
+        tasks.spawn(async move { a_moderator(&servers, owner, &people, &channels).await });
+    }
+    while tasks.len() > 2 {
+        for (node, reachable) in [(1, false), (2, false), (1, true), (2, true)] {
+            cluster.set_reachable(NodeNumber(node), reachable);
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+        while tasks.try_join_next().is_some() {}
+    }
+    tasks.join_all().await;
+    let servers = [&lives[0][0], &lives[1][0]];
+    let settled = async {
+        for (server, channel) in servers.iter().flat_map(|server| channels.iter().map(move |channel| (server, channel)))
+        {
+            while server.rooms.occupancy(*channel).await != 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, settled).await.is_ok(), "somebody is left");
+    for server in servers {
+        nothing_is_left_on(server).await;
+    }
+}
+
+async fn channels_of(server: &Server, owner: UserId) -> Arc<[ChannelId]> {
+    let mut channels = Vec::new();
+    for places in [3, 8, 100] {
+        channels.push(server.channel(owner, places).await);
+    }
+    channels.into()
+}
+
+/// Begins the life of each session of some people, who are yielded.
+async fn begin_lives(
+    servers: &Arc<[Server]>,
+    channels: &Arc<[ChannelId]>,
+    name: &str,
+    tasks: &mut JoinSet<()>,
+) -> Vec<UserId> {
+    let mut people = Vec::new();
+    for person in 0..PEOPLE {
+        let tokens = servers[0].guest(&format!("{name}{person}")).await;
+        people.push(tokens.user.id);
+        for session in 0..SESSIONS_EACH {
+            let (servers, channels) = (Arc::clone(servers), Arc::clone(channels));
+            let token = tokens.access_token.clone();
+            tasks.spawn(async move { somebody(&servers, &token, &channels, person * 100 + session).await });
+        }
+    }
+    people
 }
 
 async fn live_and_go(servers: Vec<Server>) {
     let servers: Arc<[Server]> = servers.into();
     let server = &servers[0];
     let owner = server.guest("owner").await.user.id;
-    let mut channels = Vec::new();
-    for places in [3, 8, 100] {
-        channels.push(server.channel(owner, places).await);
-    }
-    let channels: Arc<[ChannelId]> = channels.into();
-    let (mut tasks, mut people) = (tokio::task::JoinSet::new(), Vec::new());
-    for person in 0..PEOPLE {
-        let tokens = server.guest(&format!("person{person}")).await;
-        people.push(tokens.user.id);
-        for session in 0..SESSIONS_EACH {
-            let (servers, channels) = (Arc::clone(&servers), Arc::clone(&channels));
-            let token = tokens.access_token.clone();
-            tasks.spawn(async move { somebody(&servers, &token, &channels, person * 100 + session).await });
-        }
-    }
+    let channels = channels_of(server, owner).await;
+    let mut tasks = JoinSet::new();
+    let people = begin_lives(&servers, &channels, "person", &mut tasks).await;
     {
         let (servers, channels) = (Arc::clone(&servers), Arc::clone(&channels));
         tasks.spawn(async move { a_moderator(&servers, owner, &people, &channels).await });
@@ -78,10 +132,10 @@ async fn nothing_is_left_on(server: &Server) {
     };
     let empty = async {
         while left() != [0, 0, 0] {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    assert!(tokio::time::timeout(crate::server::PATIENCE, empty).await.is_ok(), "left behind: {:?}", left());
+    assert!(tokio::time::timeout(PATIENCE, empty).await.is_ok(), "left behind: {:?}", left());
     assert_eq!(server.media.counters().engine[Counter::CommandsRefused], 0, "a command named what does not exist");
 }
 
@@ -150,6 +204,6 @@ async fn a_moderator(servers: &[Server], by: UserId, people: &[UserId], channels
                 server.rooms.channel_changed(changed).await;
             }
         }
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

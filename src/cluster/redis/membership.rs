@@ -213,6 +213,24 @@ impl RedisMembership {
         Ok(news.0)
     }
 
+    /// The same, and everyone who is in the channel then.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked.
+    pub async fn restore_all(
+        &self,
+        channel: ChannelId,
+        ours: Vec<Member>,
+    ) -> Result<(Vec<Member>, Position), Unavailable> {
+        if let News::State { members, position } = self.restore(channel, ours, None).await? {
+            return Ok((members, position));
+        }
+        // Entries alone do not tell who else is there. What happens from here on is told by notices.
+        let nobody = || (Vec::new(), Position { epoch: String::new(), offset: 0 });
+        let snapshot = self.snapshot(channel, None).await?;
+        Ok(snapshot.map_or_else(nobody, |snapshot| (snapshot.members, snapshot.position)))
+    }
+
     /// Everyone in the channel now, with what happened after `since`. `None` when nothing is known of the channel.
     ///
     /// # Errors
