@@ -17,7 +17,7 @@ pub(crate) fn bytes<const LENGTH: usize>() -> [u8; LENGTH] {
 /// So many random bytes as text that fits into a URL.
 ///
 /// # Panics
-/// As [`bytes`].
+/// As [`bytes()`].
 #[must_use]
 pub(crate) fn text<const LENGTH: usize>() -> String {
     URL_SAFE_NO_PAD.encode(bytes::<LENGTH>())

@@ -74,7 +74,7 @@ mod tests {
 
     fn node(number: u32, sessions: u32, capacity: u32, state: NodeState) -> NodeRecord {
         NodeRecord {
-            node_id: NodeId(format!("node-{number}").into()),
+            node_id: NodeId(format!("node-{number}")),
             number: NodeNumber(number),
             started_at_us: 1,
             http_url: format!("http://node-{number}"),

@@ -110,7 +110,8 @@ async fn redis_dies_and_comes_back_and_nothing_is_lost() {
         assert_eq!(here.joined.members.len(), 3, "whoever the node knew, and the new one");
         cluster.redis.start_again(keeps_data);
         hears_all(&speaker, &mut listener, next + 400, 100).await;
-        views_become(&cluster, channel, 3).await;
+        let took = views_become(&cluster, channel, 3).await;
+        println!("views are equal {took:?} after Redis came back");
         drop(here);
     }
 }
@@ -131,8 +132,8 @@ async fn hears_all(speaker: &Person, listener: &mut Person, first: u32, frames: 
     }
 }
 
-/// Waits until every node says of a channel that the same so many are in its voice.
-async fn views_become(cluster: &Nodes, channel: ChannelId, count: u64) {
+/// Waits until every node says of a channel that the same so many are in its voice; how long that took.
+async fn views_become(cluster: &Nodes, channel: ChannelId, count: u64) -> Duration {
     let begun = Instant::now();
     loop {
         let mut seen = Vec::new();
@@ -144,8 +145,7 @@ async fn views_become(cluster: &Nodes, channel: ChannelId, count: u64) {
             seen.push(found.and_then(|found| found["current_users"].as_u64()));
         }
         if seen.iter().all(|seen| *seen == Some(count)) {
-            println!("views are equal {:?} after Redis came back", begun.elapsed());
-            return;
+            return begun.elapsed();
         }
         assert!(begun.elapsed() < PATIENCE, "{seen:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
