@@ -11,9 +11,6 @@ use super::{
     redis::RedisMembership,
 };
 
-/// How many are in each of the channels asked for, in that order.
-pub type Occupied = Vec<u32>;
-
 /// Who is in which channel, and what happened there, as one node reaches it. Cheap to clone.
 ///
 /// Every operation that changes something is one atomic step: it holds for all nodes at once, counts places exactly,
@@ -169,11 +166,11 @@ impl Membership {
         }
     }
 
-    /// How many are in each of the channels now.
+    /// How many are in each of the channels now, in the order asked for.
     ///
     /// # Errors
     /// When what all nodes share cannot be reached.
-    pub async fn occupancy(&self, channels: &[ChannelId]) -> Result<Occupied, Unavailable> {
+    pub async fn occupancy(&self, channels: &[ChannelId]) -> Result<Vec<u32>, Unavailable> {
         match self {
             Self::Memory(memory) => memory.occupancy(channels),
             Self::Redis(redis) => redis.occupancy(channels).await,

@@ -18,7 +18,7 @@ pub use channel::ChannelState;
 pub use entry::{
     Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable, VoiceChange,
 };
-pub use membership::{Membership, Occupied};
+pub use membership::Membership;
 pub use memory::{MembershipConfig, MemoryCluster, MemoryMembership, MemoryNode, MemoryRecords};
 pub use placement::Placement;
 pub use redis::{RedisCluster, RedisConfig, RedisError, RedisMembership, RedisRecords, RedisRegistry};

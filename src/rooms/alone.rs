@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use antiphon_core::{
-    gateway::{ErrorCode, Position},
+    gateway::{ErrorCode, LeaveReason, Position},
     ids::{ChannelId, UserId},
 };
 
@@ -23,7 +23,7 @@ use super::{
     room::{Alone, Room, Turn},
 };
 use crate::{
-    cluster::{ChannelState, Entry, Member, News, Unavailable},
+    cluster::{ChannelState, Entry, Leave, Member, News, Unavailable},
     error::AppError,
     random,
     telemetry::metrics::metrics,
@@ -206,13 +206,33 @@ impl Rooms {
     async fn settle_closed(&self, channel: ChannelId) {
         let Ok(_permit) = self.inner.reconciling.acquire().await else { return };
         let (room, mut turn) = self.turn_of_new(channel).await;
-        if *turn == Turn::Open {
-            // It has opened again meanwhile, and says for itself who is in it.
-            self.inner.left_alone.remove(&channel);
-            self.reconcile_soon(&room);
-        } else if self.inner.membership.restore(channel, Vec::new()).await.is_ok() {
+        let is_settled = match *turn {
+            // It has opened again meanwhile.
+            Turn::Open => self.remove_ghosts(&room).await,
+            Turn::New | Turn::Closed => self.inner.membership.restore(channel, Vec::new()).await.map(|_| ()),
+        };
+        if is_settled.is_ok() {
             self.inner.left_alone.remove(&channel);
         }
         self.close_if_empty(&room, &mut turn).await;
+    }
+
+    /// Takes those out of a room who are in it through this node as far as the others know, but not here. Within the
+    /// room's turn.
+    async fn remove_ghosts(&self, room: &Arc<Room>) -> Result<(), Unavailable> {
+        if room.is_alone() {
+            // Its return says who is there.
+            return Ok(());
+        }
+        let ghosts = room.live().ghosts(self.inner.membership.node());
+        for ghost in ghosts {
+            // Nobody else's, should the session be another node's by now.
+            let leave = Leave::own(ghost.user.id, Some(ghost.session), LeaveReason::Timeout);
+            let known = room.applied();
+            if let Some(left) = self.inner.membership.leave(room.id, &leave, known.as_ref()).await? {
+                self.take_change(room, left.news).await;
+            }
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use antiphon_core::{
     engine::MemberFlags,
     gateway::{Cipher, LeaveReason, MediaTransport, Position, ServerMessage},
-    ids::{ChannelId, StreamId, UserId, WorkerIndex},
+    ids::{ChannelId, NodeNumber, StreamId, UserId, WorkerIndex},
     quality::QualityAdvisor,
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -132,6 +132,12 @@ impl Live {
             ServerMessage::UserLeft(left) => left.reason == LeaveReason::Timeout && is_ours(&left.stream_id),
             _ => false,
         })
+    }
+
+    /// Members through `node`, which is this one, who are not here.
+    pub(super) fn ghosts(&self, node: NodeNumber) -> Vec<Member> {
+        let through = self.roster.members().filter(|member| member.node == node);
+        through.filter(|member| !self.members.contains_key(&member.stream)).cloned().collect()
     }
 
     /// Members that this node answers for.

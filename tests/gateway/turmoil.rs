@@ -62,7 +62,14 @@ async fn nor_where_what_they_share_comes_and_goes() {
             }
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, settled).await.is_ok(), "somebody is left");
+    if tokio::time::timeout(PATIENCE, settled).await.is_err() {
+        for server in servers {
+            for channel in channels.iter() {
+                eprintln!("{channel} {:?} {:?}", server.rooms, server.rooms.members(*channel).await);
+            }
+        }
+        panic!("somebody is left");
+    }
     for server in servers {
         nothing_is_left_on(server).await;
     }
