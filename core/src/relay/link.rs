@@ -204,6 +204,10 @@ impl Links {
             a.id == b.id && a.started_at_us == b.started_at_us && a.workers == b.workers && a.versions == b.versions
         };
         let renewed = self.me.as_ref().is_some_and(|before| !same(before, me));
+        if renewed {
+            // Their keys were those of this node's earlier start.
+            self.retired.clear();
+        }
         let usable = |peer: &&NodeInfo| peer.id != me.id && (1..=super::WORKERS_MAX).contains(&peer.workers);
         let mut before: Vec<_> = self.by_number.drain().map(|(_, key)| key).collect();
         for peer in peers.iter().filter(usable) {
@@ -220,6 +224,9 @@ impl Links {
         }
         for key in before {
             self.retire(key);
+        }
+        if renewed {
+            self.retired.clear();
         }
         self.me = Some(me.clone());
     }

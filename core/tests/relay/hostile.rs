@@ -96,6 +96,30 @@ fn a_node_that_was_forgotten_and_comes_back_replays_nothing_and_repeats_no_count
     assert_eq!((sink.delivered, owner.stats()[Counter::DroppedReplayed]), (1, sent.len() as u64));
 }
 
+/// A node that registers anew, with another start time, is another to all: no key of before is used again.
+#[test]
+fn a_node_that_registers_anew_has_new_keys_with_everyone() {
+    let (mut owner, mut sink) = relay(1, &[2], SECRET);
+    owner.command(ms(2), RelayCommand::Open { channel: channel_id(1), max_speakers: 0 }, &mut sink);
+    let me = NodeInfo { started_at_us: 99, ..info(1) };
+    let renew = |peers: &[u32]| {
+        let peers = peers.iter().map(|number| info(*number)).collect();
+        RelayCommand::SetPeers { epoch: 2, me: me.clone(), peers }
+    };
+    owner.command(ms(3), renew(&[]), &mut sink);
+    owner.command(ms(3), renew(&[2]), &mut sink);
+    let old = datagrams(SECRET);
+    old.iter().for_each(|datagram| owner.datagram(ms(4), &mut datagram.clone(), &mut sink));
+    assert_eq!(owner.stats()[Counter::DroppedNotAuthentic], old.len() as u64);
+    let (mut edge, mut edge_sink) = relay(2, &[], SECRET);
+    edge.command(ms(4), RelayCommand::SetPeers { epoch: 2, me: info(2), peers: [me].into() }, &mut edge_sink);
+    edge.command(ms(4), RelayCommand::Open { channel: channel_id(1), max_speakers: 0 }, &mut edge_sink);
+    edge.timeout(ms(4), &mut edge_sink);
+    edge_sink.sent.iter().for_each(|datagram| owner.datagram(ms(5), &mut datagram.clone(), &mut sink));
+    assert!(owner.stats()[Counter::DatagramsReceived] > 0);
+    assert_eq!(owner.stats()[Counter::ChannelsOwned], 1);
+}
+
 #[test]
 fn another_secret_opens_nothing_and_changes_nothing() {
     let (mut owner, mut sink) = relay(1, &[2], SECRET);
