@@ -191,8 +191,10 @@ impl ChannelState {
 
     /// As `Membership::restore`.
     pub(super) fn restore(&mut self, node: NodeNumber, ours: Vec<Member>) -> (Vec<Member>, Position) {
-        let kept: HashSet<SessionId> = ours.iter().map(|member| member.session).collect();
-        let gone = self.members.values().filter(|member| member.node == node && !kept.contains(&member.session));
+        // A session that left and came back meanwhile has another stream, and is another member.
+        let kept: HashSet<(SessionId, StreamId)> = ours.iter().map(|member| (member.session, member.stream)).collect();
+        let is_gone = |member: &&Member| member.node == node && !kept.contains(&(member.session, member.stream));
+        let gone = self.members.values().filter(is_gone);
         let gone: Vec<UserId> = gone.map(|member| member.user.id).collect();
         for user in gone {
             self.remove(&Leave::own(user, None, LeaveReason::Left));
@@ -214,7 +216,8 @@ impl ChannelState {
             }
             return;
         };
-        if !member.is_of(ours.session, node) || member.switches() == ours.switches() {
+        let is_same = member.is_of(ours.session, node) && member.stream == ours.stream;
+        if !is_same || member.switches() == ours.switches() {
             return;
         }
         (member.muted, member.deafened, member.server_muted) = ours.switches();

@@ -649,6 +649,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_left_and_came_back_unheard_is_there_with_the_newer_stream() {
+        let membership = membership(8);
+        let before = join(&membership, new(1, 1, 1)).await;
+        let again = Member { stream: StreamId(2), ..before.member };
+        let (members, position) = membership.restore(CHANNEL, vec![again.clone()]).await.expect("reached");
+        assert_eq!((members, position.offset), (vec![again], before.position.offset + 2), "left, joined");
+    }
+
+    #[tokio::test]
     async fn a_node_hears_of_what_it_watches_and_of_what_it_missed() {
         let cluster = MemoryCluster::new(config(8));
         let (one, mut two) = (cluster.join_as(NodeNumber(1)).membership, cluster.join_as(NodeNumber(2)));

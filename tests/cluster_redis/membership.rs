@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use antiphon::cluster::{JoinRefused, Leave, MembershipConfig, News, Notice, RedisConfig, VoiceChange};
 use antiphon_core::{
     gateway::{LeaveReason, Position},
-    ids::ChannelId,
+    ids::{ChannelId, StreamId},
 };
 use uuid::Uuid;
 
@@ -162,8 +162,16 @@ async fn a_node_says_who_its_members_are() {
     };
     assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), [("left", 2), ("voice", 1)]);
     assert_eq!(b.members().await, [muted.clone(), other]);
-    let nothing = a.membership.restore(CHANNEL, vec![muted], None).await.expect("available");
+    let nothing = a.membership.restore(CHANNEL, vec![muted.clone()], None).await.expect("available");
     assert_eq!(nothing, News::Entries(Vec::new()), "it is so already");
+    // Who left and came back unheard has another stream.
+    let again = antiphon::cluster::Member { stream: StreamId(99), ..muted };
+    let News::Entries(entries) = a.membership.restore(CHANNEL, vec![again.clone()], None).await.expect("available")
+    else {
+        panic!("a few")
+    };
+    assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), [("left", 1), ("joined", 1)]);
+    assert!(b.members().await.contains(&again));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -110,6 +110,29 @@ async fn a_room_that_empties_while_it_is_alone_leaves_no_ghost() {
     agree([&one, &two], channel, &[anna.id(), berta.id()]).await;
 }
 
+#[tokio::test]
+async fn who_leaves_and_comes_back_meanwhile_stays() {
+    let (one, two, cluster) = Server::two(|_, _| {}).await;
+    let (mut anna, mut berta) = (one.client("anna").await, two.client("berta").await);
+    let mut clara = one.client("clara").await;
+    let channel = one.channel(anna.id(), 4).await;
+    clara.join(channel, MediaTransport::Websocket).await;
+    let before = anna.join(channel, MediaTransport::Udp).await;
+    berta.join(channel, MediaTransport::Udp).await;
+    cluster.set_reachable(ONE, false);
+    anna.request(LeaveChannel { channel_id: channel }).await;
+    let again = anna.join(channel, MediaTransport::Udp).await;
+    assert_ne!(again.voice.stream_id, before.voice.stream_id);
+    cluster.set_reachable(ONE, true);
+    let left = berta.expect(of_type!(UserLeft)).await;
+    assert_eq!(left.stream_id, before.voice.stream_id);
+    assert_eq!(berta.expect(of_type!(UserJoined)).await.stream_id, again.voice.stream_id);
+    // It is in the channel still, and nobody else is when it has gone.
+    anna.done(mute(channel, true)).await;
+    anna.request(LeaveChannel { channel_id: channel }).await;
+    agree([&one, &two], channel, &[berta.id(), clara.id()]).await;
+}
+
 /// Nobody sees others leave and come back only because the store had to be filled anew.
 #[tokio::test]
 async fn lost_data_is_written_back_without_anybody_leaving() {

@@ -3,14 +3,16 @@
 local node, mine, kept = tonumber(ARGV[9]), { [tonumber(ARGV[9])] = true }, {}
 for _, number in ipairs(unpack_record(ARGV[10]).numbers) do mine[number] = true end
 local given = {}
+-- A session that left and came back meanwhile has another stream, and is another member.
+local function identity(member) return member.session .. ':' .. member.stream end
 for index = 11, #ARGV do
   given[index - 10] = unpack_record(ARGV[index])
-  kept[given[index - 10].session] = true
+  kept[identity(given[index - 10])] = true
 end
 -- Who is not among them any more leaves first: their streams and places are free then.
 for _, bytes in ipairs(redis.call('HVALS', KEYS[2])) do
   local member = unpack_record(bytes)
-  if mine[member.node] and not kept[member.session] then remove(member, { reason = 'left', by = member.user.id }) end
+  if mine[member.node] and not kept[identity(member)] then remove(member, { reason = 'left', by = member.user.id }) end
 end
 for _, member in ipairs(given) do
   local there = get(member.user.id)
@@ -22,7 +24,7 @@ for _, member in ipairs(given) do
       put(member)
       record('joined', member, { by = member.user.id })
     end
-  elseif there.session == member.session and mine[there.node] then
+  elseif identity(there) == identity(member) and mine[there.node] then
     local is_changed = there.muted ~= member.muted or there.deafened ~= member.deafened
       or there.server_muted ~= member.server_muted
     there.muted, there.deafened, there.server_muted = member.muted, member.deafened, member.server_muted
