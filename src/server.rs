@@ -258,6 +258,9 @@ impl Running {
             format!("  voice          UDP {udp}"),
             format!("  data           {} ({})", self.settings.data_dir.display(), self.settings.shown_database_url()),
         ];
+        if let Some(relay) = self.media.relay_addr() {
+            lines.push(format!("  relay          UDP {relay}, for the other nodes"));
+        }
         if let Some(metrics) = metrics {
             lines.push(format!("  metrics        http://{metrics}/metrics"));
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use antiphon_loadtest::{client::ClientEvent, rest::Rest};
 use tokio::time::timeout;
 
-use crate::{
+use crate::support::{
     nodes::{Nodes, http, until_heard},
-    support::people::{PATIENCE, Person, make_channel, number_of},
+    people::{PATIENCE, Person, make_channel, number_of},
 };
 
 async fn resumed(person: &mut Person) {

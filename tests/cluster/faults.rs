@@ -6,9 +6,9 @@ use antiphon_core::{gateway::ServerMessage, ids::ChannelId};
 use antiphon_loadtest::client::ClientEvent;
 use tokio::time::timeout;
 
-use crate::{
+use crate::support::{
     nodes::{Nodes, http, until_heard},
-    support::people::{PATIENCE, Person, make_channel, number_of},
+    people::{PATIENCE, Person, make_channel, number_of},
 };
 
 /// Far above the 400 ms that others may lose by an owner's death: a test asserts no more of the clock.

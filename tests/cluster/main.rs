@@ -6,5 +6,4 @@ mod support;
 
 mod draining;
 mod faults;
-mod nodes;
 mod talking;

@@ -3,12 +3,10 @@
 use antiphon_core::{gateway::ServerMessage, ids::ChannelId};
 use antiphon_loadtest::{client::ClientEvent, rest::Rest};
 
-use crate::{
+use crate::support::{
+    databases::at_once,
     nodes::{Nodes, http, until_heard},
-    support::{
-        databases::at_once,
-        people::{PATIENCE, Person, how_to_join, make_channel, number_of, payload},
-    },
+    people::{PATIENCE, Person, how_to_join, make_channel, number_of, payload},
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
 
 pub mod databases;
+pub mod network;
+pub mod nodes;
 pub mod people;
 pub mod postgres;
 pub mod process;

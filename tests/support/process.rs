@@ -42,9 +42,15 @@ pub fn tool(name: &str) -> PathBuf {
 /// A running server.
 pub struct Process {
     child: Child,
+    told: Told,
+    _data: Scratch,
+}
+
+/// Where it says that it is.
+struct Told {
     http: SocketAddr,
     udp: SocketAddr,
-    _data: Scratch,
+    relay: Option<SocketAddr>,
 }
 
 impl Process {
@@ -67,12 +73,12 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the server starts");
-        let (http, udp) = read_addresses(child.stdout.take().expect("piped"));
-        Self { child, http, udp, _data: data }
+        let told = read_addresses(child.stdout.take().expect("piped"));
+        Self { child, told, _data: data }
     }
 
     pub fn url(&self) -> ServerUrl {
-        format!("http://{}", self.http).parse().expect("a URL")
+        format!("http://{}", self.told.http).parse().expect("a URL")
     }
 
     /// Its id in the system.
@@ -102,7 +108,12 @@ impl Process {
     }
 
     pub fn udp_address(&self) -> SocketAddr {
-        self.udp
+        self.told.udp
+    }
+
+    /// Where the other nodes of a cluster reach it.
+    pub fn relay_address(&self) -> SocketAddr {
+        self.told.relay.expect("a node of a cluster")
     }
 
     /// The memory it occupies.
@@ -122,15 +133,15 @@ impl Drop for Process {
 }
 
 /// Reads what the server tells people on starting; a thread goes on reading, so that it never blocks.
-fn read_addresses(stdout: ChildStdout) -> (SocketAddr, SocketAddr) {
+fn read_addresses(stdout: ChildStdout) -> Told {
     let (lines, told) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             let _ = lines.send(line);
         }
     });
-    let (mut http, mut udp) = (None, None);
-    while http.is_none() || udp.is_none() {
+    let (mut http, mut udp, mut relay) = (None, None, None);
+    loop {
         let line = told.recv_timeout(Duration::from_secs(60)).expect("the server says how to reach it");
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
@@ -138,10 +149,12 @@ fn read_addresses(stdout: ChildStdout) -> (SocketAddr, SocketAddr) {
                 http = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix('/')).map(parse);
             }
             ["voice", "UDP", address] => udp = Some(parse(address)),
+            ["relay", "UDP", address, ..] => relay = Some(parse(address.trim_end_matches(','))),
+            ["Ctrl-C", ..] => break,
             _ => {}
         }
     }
-    (http.expect("told"), udp.expect("told"))
+    Told { http: http.expect("told"), udp: udp.expect("told"), relay }
 }
 
 fn parse(address: &str) -> SocketAddr {

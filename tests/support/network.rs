@@ -1,0 +1,129 @@
+//! The network between a cluster's nodes, and between them and Redis, in this process: it can be cut and healed.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::watch,
+    task::JoinSet,
+};
+
+/// The way of the relay's datagrams into one node. The others send to [`Inlet::address`], which the node advertises.
+pub struct Inlet {
+    address: SocketAddr,
+    state: Arc<Mutex<InletState>>,
+    _task: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct InletState {
+    node: Option<SocketAddr>,
+    /// Relay addresses of nodes whose datagrams are dropped.
+    cut: HashSet<SocketAddr>,
+}
+
+impl Inlet {
+    /// Datagrams are dropped until [`Inlet::lead_to`].
+    pub async fn open() -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = socket.local_addr()?;
+        let state = Arc::new(Mutex::new(InletState::default()));
+        let mut task = JoinSet::new();
+        task.spawn(carry(socket, Arc::clone(&state)));
+        Ok(Self { address, state, _task: task })
+    }
+
+    /// Where the others are to send.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where the node's relay is.
+    pub fn lead_to(&self, node: SocketAddr) {
+        locked(&self.state).node = Some(node);
+    }
+
+    /// Drops, or lets through, what another node's relay sends.
+    pub fn cut(&self, from: SocketAddr, cut: bool) {
+        let mut state = locked(&self.state);
+        if cut {
+            state.cut.insert(from);
+        } else {
+            state.cut.remove(&from);
+        }
+    }
+}
+
+async fn carry(socket: UdpSocket, state: Arc<Mutex<InletState>>) {
+    let mut buffer = [0_u8; 2048];
+    loop {
+        // An error belongs to a datagram sent before, to a node that has gone.
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let to = {
+            let state = locked(&state);
+            state.node.filter(|_| !state.cut.contains(&from))
+        };
+        if let Some(to) = to {
+            let _ = socket.send_to(&buffer[..length], to).await;
+        }
+    }
+}
+
+/// The way of one node to Redis, whose URL it is given.
+pub struct RedisWay {
+    address: SocketAddr,
+    cut: watch::Sender<bool>,
+    _task: JoinSet<()>,
+}
+
+impl RedisWay {
+    /// One that leads to a port of this machine.
+    pub async fn open(port: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let cut = watch::Sender::new(false);
+        let mut task = JoinSet::new();
+        task.spawn(accept(listener, port, cut.clone()));
+        Ok(Self { address, cut, _task: task })
+    }
+
+    /// For `REDIS_URL`.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// Cuts it: what is on its way stays there, and new connections are closed. Or heals it: connections that were cut
+    /// are closed then.
+    pub fn cut(&self, cut: bool) {
+        self.cut.send_replace(cut);
+    }
+}
+
+async fn accept(listener: TcpListener, port: u16, cut: watch::Sender<bool>) {
+    let mut connections = JoinSet::new();
+    while let Ok((near, _)) = listener.accept().await {
+        if !*cut.borrow() {
+            connections.spawn(connect(near, port, cut.subscribe()));
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connect(mut near: TcpStream, port: u16, mut cut: watch::Receiver<bool>) {
+    let Ok(mut far) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return };
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+        _ = cut.wait_for(|cut| *cut) => {}
+    }
+    // Nothing comes through, and nobody is told: as when a cable is drawn.
+    let _ = cut.wait_for(|cut| !*cut).await;
+}
+
+fn locked<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
