@@ -248,8 +248,10 @@ impl Gateway {
         self.inner.connections.insert(id, Arc::clone(outbox));
         metrics().gateway.connections.increment(1.0);
         let registered = Registered { gateway: self.clone(), id };
-        // Looked at after the insertion, so that a drain either sees the connection or is seen by it.
-        (!self.is_draining()).then_some(registered)
+        // Looked at after the insertion, so that a drain either sees the connection or is seen by it, and so that many
+        // at once are counted, too.
+        let is_one_too_many = self.connections() > self.config().connections;
+        (!self.is_draining() && !is_one_too_many).then_some(registered)
     }
 
     /// Ends a session whose client said goodbye.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use antiphon_core::{
-    gateway::{ErrorCode, JoinChannel, MediaMode, MediaTransport, Role, UserView},
+    gateway::{ErrorCode, JoinChannel, LeaveReason, MediaMode, MediaTransport, Role, UserView},
     ids::{ChannelId, UserId},
     permission::{Action, Decision, Standing, decide},
 };
@@ -44,11 +44,19 @@ impl Rooms {
         }
     }
 
-    /// Whether the channel is still there and does not ban `user`.
-    pub(super) async fn is_welcome(&self, user: &UserView, channel: ChannelId) -> Result<bool, AppError> {
-        let store = &self.inner.store;
-        let is_banned = store.active_ban(channel, user.id, OffsetDateTime::now_utc()).await?.is_some();
-        Ok(!is_banned && store.channel(channel).await?.is_some())
+    /// As what `user` would be removed from a channel that they are in; `None` where they may be there.
+    pub(super) async fn why_unwelcome(
+        &self,
+        user: &UserView,
+        channel: ChannelId,
+    ) -> Result<Option<LeaveReason>, AppError> {
+        let Some(found) = self.inner.store.channel(channel).await? else { return Ok(Some(LeaveReason::Kicked)) };
+        let (standing, _) = self.standing(channel, user).await?;
+        Ok(match decide(&standing, found.is_private, Action::Join) {
+            Decision::Allowed => None,
+            Decision::Hidden | Decision::Denied(_) if standing.banned => Some(LeaveReason::Banned),
+            Decision::Hidden | Decision::Denied(_) => Some(LeaveReason::Kicked),
+        })
     }
 
     async fn standing(&self, channel: ChannelId, user: &UserView) -> Result<(Standing, bool), AppError> {

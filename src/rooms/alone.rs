@@ -11,7 +11,7 @@
 //! store that lost its data is filled by each node in turn: until all had the time to, a room does not take its word for
 //! who has left.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use antiphon_core::{
     gateway::{ErrorCode, LeaveReason, Position},
@@ -124,17 +124,22 @@ impl Rooms {
     }
 
     pub(super) fn reconcile_soon(&self, room: &Arc<Room>) {
+        if room.waits_to_reconcile.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let (rooms, room) = (self.clone(), Arc::clone(room));
         tokio::spawn(async move {
             // Closed never: it is not closed anywhere.
             let Ok(permit) = rooms.inner.reconciling.acquire().await else { return };
+            // Whatever happens from now on is not read for certain, and needs another reading.
+            room.waits_to_reconcile.store(false, Ordering::Release);
             let is_done = rooms.write_back(&room).await;
+            rooms.refresh_settings(room.id).await;
             drop(permit);
             if !is_done {
                 tokio::time::sleep(rooms.inner.config.settle).await;
                 rooms.return_to_all(&room).await;
             }
-            rooms.refresh_settings(room.id).await;
         });
     }
 
@@ -152,6 +157,7 @@ impl Rooms {
         let is_done = match found.and_then(|found| found.missed) {
             Some(missed) if !room.is_alone() && !room.live().took_for_dead(&missed) => {
                 self.take_in(room, News::Entries(missed)).await;
+                self.renumber(room).await;
                 true
             }
             missed => {
@@ -186,10 +192,21 @@ impl Rooms {
     async fn restore(&self, room: &Room) -> Result<(Vec<Member>, Position), Unavailable> {
         let ours = room.live().ours();
         let restored = self.inner.membership.restore(room.id, ours).await?;
-        if let Some(alone) = &mut room.live_mut().alone {
+        let live = &mut *room.live_mut();
+        live.set_node(self.inner.membership.node());
+        if let Some(alone) = &mut live.alone {
             alone.since = restored.1.clone();
         }
         Ok(restored)
+    }
+
+    /// A node that the others took for dead has another number when it is back: its members are under the old one, and
+    /// would be removed with it. Where that cannot be said now, word will come again.
+    async fn renumber(&self, room: &Arc<Room>) {
+        let is_renumbered = room.live().ours().iter().any(|member| member.node != self.inner.membership.node());
+        if is_renumbered && let Ok((members, position)) = self.restore(room).await {
+            self.take_state(room, members, position).await;
+        }
     }
 
     /// Does to members here what others did to them while the room was alone: restoring them would undo it.

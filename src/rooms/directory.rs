@@ -289,20 +289,23 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// As [`Directory::channel`]; `USER_NOT_FOUND` for who is no member; `PERMISSION_DENIED` for others than moderators
-    /// and oneself, and for the owner.
+    /// As [`Directory::channel`]; `USER_NOT_FOUND` for who is no member and not in its voice against that;
+    /// `PERMISSION_DENIED` for others than moderators and oneself, and for the owner.
     pub async fn remove_member(&self, caller: &UserView, id: ChannelId, user: UserId) -> Result<()> {
         let scene = self.enter(caller, id).await?;
         let target = self.target(id, user).await?;
         scene.require(Action::RemoveMember(&target))?;
-        if !self.store.remove_membership(id, user).await? {
-            return Err(AppError::new(ErrorCode::UserNotFound, "this user is no member of the channel"));
+        let was_member = self.store.remove_membership(id, user).await?;
+        if was_member {
+            self.rooms.set_priority(id, user, false).await;
         }
-        self.rooms.set_priority(id, user, false).await;
-        if scene.channel.is_private && target.server != Role::Admin {
-            self.rooms.kick(id, user, caller.id, None).await?;
+        // Also of who is no member any more: the same request may have failed here before.
+        let may_stay = !scene.channel.is_private || target.server == Role::Admin;
+        let was_removed = !may_stay && self.rooms.kick(id, user, caller.id, None).await?;
+        match was_member || was_removed {
+            true => Ok(()),
+            false => Err(AppError::new(ErrorCode::UserNotFound, "this user is no member of the channel")),
         }
-        Ok(())
     }
 
     /// Removes somebody from voice; they may come back.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use antiphon::cluster::{JoinRefused, Load, NodeState, Unavailable};
+use antiphon::cluster::{JoinRefused, Load, Moves, NodeState, Unavailable};
 use antiphon_core::{
     gateway::{LeaveReason, ServerMessage},
     ids::NodeNumber,
@@ -60,7 +60,7 @@ async fn what_a_dead_node_leaves_is_swept_once_unless_somebody_goes_on_with_it()
     a.sees_nodes(2).await;
     b.sees_nodes(2).await;
     assert!(died.elapsed() < Duration::from_secs(4), "lease and a renewal: {:?}", died.elapsed());
-    b.membership.adopt(CHANNEL, id(1), session(1), None).await.expect("available").expect("still a member");
+    b.membership.adopt(CHANNEL, id(1), session(1), Moves(1), None).await.expect("available").expect("still a member");
     for node in [&mut a, &mut b] {
         let mut left = Vec::new();
         while left.len() < 3 {

@@ -20,8 +20,12 @@ use super::{
     shared::{Failed, Permit, Request, Shared, bytes, number, text, unreadable},
 };
 use crate::{
-    cluster::entry::{
-        Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable, VoiceChange,
+    cluster::{
+        entry::{
+            Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable,
+            VoiceChange,
+        },
+        sessions::Moves,
     },
     random,
     telemetry::metrics::{RedisOperation, RedisOutcome, metrics},
@@ -175,12 +179,14 @@ impl RedisMembership {
         channel: ChannelId,
         user: UserId,
         session: SessionId,
+        moves: Moves,
         since: Option<&Position>,
     ) -> Result<Option<Snapshot>, Unavailable> {
         let shared = self.shared();
         let permit = shared.permitted()?;
         shared.list(&permit, channel).await?;
-        let own = vec![text(user.to_string()), text(session.to_string()), text(permit.number.to_string())];
+        let own =
+            vec![text(user.to_string()), text(session.to_string()), text(permit.number.to_string()), number(moves.0)];
         let adopting = shared.on_channel(RedisOperation::Adopt, &permit, &script::ADOPT, channel, since, own);
         let (kind, answer) = adopting.await?;
         read_snapshot(&kind, answer, channel)
