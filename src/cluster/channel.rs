@@ -222,7 +222,12 @@ impl ChannelState {
                 if ours.server_muted {
                     self.server_muted.insert(ours.user.id);
                 }
-                self.insert(Member { node, ..ours });
+                let member = Member { node, ..ours };
+                self.insert(member.clone());
+                // Whoever hears of a join takes the member for neither muted nor deafened.
+                if member.switches() != (false, false, false) {
+                    self.record_voice(&member, member.user.id);
+                }
             }
             return;
         };

@@ -636,7 +636,7 @@ mod tests {
         join(&one, new(2, 2, 2)).await;
         let others = join(&two, new(3, 3, 3)).await;
         let known = Some(&others.position);
-        let came = Member { user: user(4), session: session(4), stream: StreamId(4), ..stays.clone() };
+        let came = Member { user: user(4), session: session(4), stream: StreamId(4), muted: true, ..stays.clone() };
         let replaced = Member { user: user(3), session: session(5), stream: StreamId(5), ..stays.clone() };
         let taken = Member { user: user(6), session: session(6), stream: StreamId(3), ..stays.clone() };
         let ours = vec![Member { muted: true, ..stays.clone() }, came.clone(), replaced, taken];
@@ -644,7 +644,7 @@ mod tests {
         let now = two.snapshot(CHANNEL, known).await.expect("reached").expect("known");
         let entries = now.missed.expect("all of it");
         let names: Vec<_> = entries.iter().map(|entry| entry.event.name()).collect();
-        assert_eq!(names, ["UserLeft", "VoiceStateChanged", "UserJoined"]);
+        assert_eq!(names, ["UserLeft", "VoiceStateChanged", "UserJoined", "VoiceStateChanged"]);
         assert_eq!(restored, (now.members, now.position));
         assert_eq!(restored.0, [Member { muted: true, ..stays }, others.member, came]);
         assert_eq!(one.restore(CHANNEL, ours).await.expect("reached"), restored, "once is enough");

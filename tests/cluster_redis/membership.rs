@@ -173,7 +173,7 @@ async fn a_node_says_who_its_members_are() {
     else {
         panic!("a few")
     };
-    assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), [("left", 1), ("joined", 1)]);
+    assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), [("left", 1), ("joined", 1), ("voice", 1)]);
     assert!(b.members().await.contains(&again));
 }
 
