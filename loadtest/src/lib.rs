@@ -7,6 +7,7 @@
 
 pub mod audio;
 pub mod client;
+mod duration;
 pub mod gateway;
 pub mod load;
 pub mod play;
@@ -15,4 +16,5 @@ pub mod rest;
 mod server_url;
 pub mod voice;
 
+pub use duration::{DurationError, parse_duration};
 pub use server_url::{ServerUrl, ServerUrlError};
