@@ -6,6 +6,7 @@ pub(crate) mod output;
 mod play;
 mod record;
 mod report;
+mod scale;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -30,6 +31,8 @@ enum Command {
     Voice(Box<load::VoiceArguments>),
     /// The same against a bare relay in a process of its own: what forwarding costs at the least
     Floor(Box<load::FloorArguments>),
+    /// Say what a cluster too large to have would carry: computed, and simulated with real relays in virtual time
+    Scale(scale::ScaleArguments),
     /// Be that relay (started by `floor` and `voice --floor`)
     #[command(hide = true)]
     Relay(load::RelayArguments),
@@ -43,6 +46,7 @@ impl Arguments {
             Command::Record(arguments) => block_on(arguments.run()),
             Command::Voice(arguments) => arguments.run(),
             Command::Floor(arguments) => arguments.run(),
+            Command::Scale(arguments) => arguments.run(),
             Command::Relay(arguments) => arguments.run(),
         }
     }
