@@ -1,6 +1,7 @@
 //! The command line.
 
 mod access;
+mod link;
 mod load;
 pub(crate) mod output;
 mod play;
@@ -31,6 +32,8 @@ enum Command {
     Voice(Box<load::VoiceArguments>),
     /// The same against a bare relay in a process of its own: what forwarding costs at the least
     Floor(Box<load::FloorArguments>),
+    /// Measure what a frame between two nodes costs, with real relays over sockets of this machine
+    Link(link::LinkArguments),
     /// Say what a cluster too large to have would carry: computed, and simulated with real relays in virtual time
     Scale(scale::ScaleArguments),
     /// Be that relay (started by `floor` and `voice --floor`)
@@ -46,6 +49,7 @@ impl Arguments {
             Command::Record(arguments) => block_on(arguments.run()),
             Command::Voice(arguments) => arguments.run(),
             Command::Floor(arguments) => arguments.run(),
+            Command::Link(arguments) => arguments.run(),
             Command::Scale(arguments) => arguments.run(),
             Command::Relay(arguments) => arguments.run(),
         }

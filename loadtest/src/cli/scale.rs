@@ -113,8 +113,8 @@ fn placement(scale: &Scale) -> String {
     let moved = |name: &str, moves: &Replaced| {
         let (share, expected) = (moves.share * 100.0, moves.expected_share * 100.0);
         format!(
-            "| {name}: channels that move | {}, {share:.3} % ({expected:.3} % must); {} of them needlessly; {} at most to \
-             one node |\n",
+            "| {name}: channels that move | {}, {share:.3} % ({expected:.3} % must); {} of them needlessly; {} at \
+             most to one node |\n",
             whole(moves.moved as f64),
             moves.needless,
             whole(moves.most_for_one as f64)
@@ -122,9 +122,9 @@ fn placement(scale: &Scale) -> String {
     };
     format!(
         "| placement (computed by the real ring) | least / mean / most |\n|---|---|\n| channels owned by a node | {}, \
-         standard deviation {:.1} |\n| channels open on a node | {} |\n| members on a node | {} |\n| nodes of a channel | \
-         {:.0} / {:.2} / {:.0} |\n{}{}| until a worker has given its channels the owners of a new ring | {:.1} ms at \
-         least |\n",
+         standard deviation {:.1} |\n| channels open on a node | {} |\n| members on a node | {} |\n\
+         | nodes of a channel | {:.0} / {:.2} / {:.0} |\n{}{}\
+         | until a worker has given its channels the owners of a new ring | {:.1} ms at least |\n",
         spread(placement.owned, whole),
         placement.owned_deviation,
         spread(placement.open, whole),
@@ -191,9 +191,10 @@ fn large(scale: &Scale) -> String {
     };
     let transit = large.transit;
     format!(
-        "One channel of {} listeners on {} nodes, {} speaking (simulated):\n\n| | frames/s to others | datagrams/s | bytes/s | \
-         Mbit/s |\n|---|---|---|---|---|\n{}{}\nThe busiest link carries {} kbit/s; the slowest frame took {:.2} ms; {} of {} \
-         frames were heard. Each node sends its members {} frames/s, all together {}.\n",
+        "One channel of {} listeners on {} nodes, {} speaking (simulated):\n\n\
+         | | frames/s to others | datagrams/s | bytes/s | Mbit/s |\n|---|---|---|---|---|\n{}{}\n\
+         The busiest link carries {} kbit/s; the slowest frame took {:.2} ms; {} of {} frames were heard. \
+         Each node sends its members {} frames/s, all together {}.\n",
         whole(large.listeners.into()),
         large.nodes,
         large.speakers,
@@ -212,14 +213,14 @@ fn deaths(scale: &Scale) -> String {
     let row = |name: &str, deaths: &Deaths| {
         let Deaths { silence_p50_ms, silence_p99_ms, silence_max_ms, lost_frames_max, .. } = deaths;
         format!(
-            "| {name}, {} times | {silence_p50_ms:.0} / {silence_p99_ms:.0} / {silence_max_ms:.0} | {lost_frames_max} | {:.0} | \
-             {:.0} |\n",
+            "| {name}, {} times | {silence_p50_ms:.0} / {silence_p99_ms:.0} / {silence_max_ms:.0} | {lost_frames_max} \
+             | {:.0} | {:.0} |\n",
             deaths.deaths, deaths.one_view_max_ms, deaths.settled_max_ms
         )
     };
     format!(
-        "| killed (simulated, the same channel) | silence p50 / p99 / most, ms | frames lost, at most | one view after, ms | no \
-         frame past an owner after, ms |\n|---|---|---|---|---|\n{}{}",
+        "| killed (simulated, the same channel) | silence p50 / p99 / most, ms | frames lost, at most | \
+         one view after, ms | no frame past an owner after, ms |\n|---|---|---|---|---|\n{}{}",
         row("the owner", &scale.large.owner_deaths),
         row("another node", &scale.large.other_deaths)
     )

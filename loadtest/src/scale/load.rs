@@ -334,9 +334,9 @@ mod tests {
         paths
     }
 
-    /// By hand: a frame of 80 bytes is a record of 19 + 12 + 80 in a datagram of 32 more, 143 bytes, and goes to two other
-    /// nodes whoever speaks. Both edges send an Interest (36) a second and get a NodeSet of three nodes (43), each in a
-    /// datagram, and each of the four ways has a heartbeat (29) a second, or 20 where nothing is said.
+    /// By hand: a frame of 80 bytes is a record of 19 + 12 + 80 in a datagram of 32 more, 143 bytes, and goes to two
+    /// other nodes whoever speaks. Both edges send an Interest (36) a second and get a NodeSet of three nodes (43),
+    /// each in a datagram, and each of the four ways has a heartbeat (29) a second, or 20 where nothing is said.
     #[test]
     fn three_nodes_carry_what_a_hand_computation_gives() {
         let refreshes = 2.0 * (36.0 + 32.0) + 2.0 * (43.0 + 32.0);

@@ -2,17 +2,19 @@
 //!
 //! ```text
 //!  placement  computed   the owner of every channel by the real ring, and what moves when a node goes or comes
-//!  load       computed   who is where and who speaks, by a stated model ([`model`]): what every way between two workers
-//!                        carries, with the sizes of the real wire format
+//!  load       computed   who is where and who speaks, by a stated model ([`model`]): what every way between two
+//!                        workers carries, with the sizes of the real wire format
 //!  world      simulated  real relays in virtual time over a seeded network; on it
 //!  large        one channel over many nodes, and the deaths of its owner and of others
 //!  check        some small clusters, by simulation and by the model: how far the model is off
 //! ```
 //!
-//! The same configuration gives the same figures: nothing here reads a clock or the system's randomness.
+//! The same configuration gives the same figures: nothing of this reads a clock or the system's randomness. Beside it,
+//! [`measure_link`] measures what a frame between two nodes costs on this machine.
 
 mod check;
 mod large;
+mod link;
 mod load;
 mod model;
 mod placement;
@@ -24,6 +26,7 @@ use serde::Serialize;
 
 pub use check::{Agreement, Check};
 pub use large::{Deaths, Large, LargeNode, Transit};
+pub use link::{LinkConfig, LinkCost, Sending, measure_link};
 pub use load::{Bundling, Control, Load, NodeLoad};
 pub use placement::{Placement, Replaced};
 

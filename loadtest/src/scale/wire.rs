@@ -42,8 +42,8 @@ pub(super) fn refreshes_per_s() -> f64 {
     1.0 / seconds(REFRESH)
 }
 
-/// Datagrams a second for records that come independently of each other, where those of one turn share datagrams; without
-/// a turn each record has its own.
+/// Datagrams a second for records that come independently of each other, where those of one turn share datagrams;
+/// without a turn each record has its own.
 pub(super) fn datagrams_per_s(records_per_s: f64, record_bytes: f64, turn: Micros) -> f64 {
     if turn == Micros::ZERO || records_per_s <= 0.0 {
         return records_per_s;
@@ -73,7 +73,8 @@ fn datagrams_per_turn(mean: f64, room: f64) -> f64 {
 }
 
 /// Heartbeats a second to a worker that is sent so many datagrams a second: one for each 50 ms of silence, where the
-/// datagrams come independently of each other; and at least one a second. Where somebody speaks there is no such silence.
+/// datagrams come independently of each other; and at least one a second. Where somebody speaks there is no such
+/// silence.
 pub(super) fn heartbeats_per_s(datagrams_per_s: f64, speech: bool) -> f64 {
     let at_least = 1.0 / seconds(HEARTBEAT_AT_LEAST);
     if speech {

@@ -164,9 +164,8 @@ impl World {
         for index in 0..self.nodes.len() {
             let me = self.nodes[index].info.clone();
             let peers: Arc<[_]> = alive.iter().filter(|other| other.id != me.id).cloned().collect();
-            (0..self.config.workers).for_each(|worker| {
-                self.command(index, worker, RelayCommand::SetPeers { epoch, me: me.clone(), peers: Arc::clone(&peers) })
-            });
+            let command = RelayCommand::SetPeers { epoch, me, peers };
+            (0..self.config.workers).for_each(|worker| self.command(index, worker, command.clone()));
         }
     }
 
