@@ -3,11 +3,13 @@
 mod access;
 mod cluster;
 mod faults;
+mod link;
 mod load;
 pub(crate) mod output;
 mod play;
 mod record;
 mod report;
+mod scale;
 
 use std::process::ExitCode;
 
@@ -34,6 +36,10 @@ enum Command {
     Floor(Box<load::FloorArguments>),
     /// Put together what the faults of several runs of `voice --fault … --json FILE` led to
     Faults(faults::FaultsArguments),
+    /// Measure what a frame between two nodes costs, with real relays over sockets of this machine
+    Link(link::LinkArguments),
+    /// Say what a cluster too large to have would carry: computed, and simulated with real relays in virtual time
+    Scale(scale::ScaleArguments),
     /// Be that relay (started by `floor` and `voice --floor`)
     #[command(hide = true)]
     Relay(load::RelayArguments),
@@ -48,6 +54,8 @@ impl Arguments {
             Command::Voice(arguments) => arguments.run(),
             Command::Floor(arguments) => arguments.run(),
             Command::Faults(arguments) => arguments.run(),
+            Command::Link(arguments) => arguments.run(),
+            Command::Scale(arguments) => arguments.run(),
             Command::Relay(arguments) => arguments.run(),
         }
     }
