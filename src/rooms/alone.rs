@@ -139,8 +139,9 @@ impl Rooms {
     }
 
     /// Reads what happened unheard. True when that is all, or cannot be done. False when the members here must be
-    /// written back, because the room was alone, the channel began anew, or they were taken for dead: that is done, and
-    /// the room goes on by itself until the others have had their turn.
+    /// written back, because the room was alone, the channel began anew, they were taken for dead, or they would be soon
+    /// since this node has another number now: that is done, and the room goes on by itself until the others have had
+    /// their turn.
     async fn write_back(&self, room: &Arc<Room>) -> bool {
         let mut turn = room.turn.lock().await;
         if *turn != Turn::Open {
@@ -150,7 +151,7 @@ impl Rooms {
         // Where it cannot be reached, word will come again.
         let Ok(found) = self.inner.membership.snapshot(room.id, since.as_ref()).await else { return true };
         let is_done = match found.and_then(|found| found.missed) {
-            Some(missed) if !room.is_alone() && !room.live().took_for_dead(&missed) => {
+            Some(missed) if !self.must_restore(room, &missed) => {
                 self.take_in(room, News::Entries(missed)).await;
                 true
             }
@@ -162,6 +163,11 @@ impl Rooms {
         };
         self.close_if_empty(room, &mut turn).await;
         is_done
+    }
+
+    fn must_restore(&self, room: &Room, missed: &[Entry]) -> bool {
+        let (live, node) = (room.live(), self.inner.membership.node());
+        live.alone.is_some() || live.took_for_dead(missed) || live.ours().iter().any(|member| member.node != node)
     }
 
     /// Ends a room's time alone: what it did meanwhile is written, and what the others did is told to its members.

@@ -108,6 +108,8 @@ impl Rooms {
                 continue;
             }
             match batch {
+                // They are not dead, and say so.
+                Batch::Entries(entries) if room.live().took_for_dead(&entries) => self.reconcile_soon(room),
                 Batch::Entries(entries) => self.take_in(room, News::Entries(entries)).await,
                 Batch::Overflowed if room.is_alone() => {}
                 Batch::Overflowed => self.read_on(room).await,
