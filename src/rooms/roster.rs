@@ -239,14 +239,15 @@ mod tests {
         assert_eq!(gone, [(member(2), false), (member(3), true)]);
         assert_eq!(come, [elsewhere, member(5)]);
         assert_eq!(changed, [muted], "a member that moved between nodes is no change");
+    }
 
-        let (moved, other) = (Member { node: NodeNumber(7), ..member(1) }, Member { node: NodeNumber(7), ..elsewhere });
-        roster.take_nodes(&[moved, Member { stream: StreamId(3), ..other }]);
+    #[test]
+    fn a_member_that_moved_is_known_through_its_node_of_now() {
+        let mut roster = Roster::default();
+        roster.begin(vec![member(1), member(2)], at("one", 5));
+        let moved = |number| Member { node: NodeNumber(7), ..member(number) };
+        roster.take_nodes(&[moved(1), Member { session: SessionId(Uuid::from_u128(99)), ..moved(2) }]);
         let node = |stream| roster.get(StreamId(stream)).map(|listed| listed.member.node);
-        assert_eq!(
-            (node(1), node(3)),
-            (Some(NodeNumber(7)), Some(NodeNumber(1))),
-            "another session is not that member"
-        );
+        assert_eq!((node(1), node(2)), (Some(NodeNumber(7)), Some(NodeNumber(1))), "another session is another member");
     }
 }
