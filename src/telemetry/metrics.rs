@@ -163,6 +163,8 @@ catalogue! {
         gauge channels [RelayRole] = "antiphon_relay_channels" Count;
         /// Other nodes now, each media worker counts.
         gauge peers [] = "antiphon_relay_peers" Count;
+        /// Live nodes whose relay speaks no version that this one's does: no voice passes between them.
+        gauge peers_incompatible [] = "antiphon_relay_peers_incompatible" Count;
         /// Datagrams that the kernel dropped because the relay's receive buffer was full.
         counter kernel_drops [] = "antiphon_relay_kernel_drops_total" Count;
         /// Datagrams to other nodes dropped because the send buffer stayed full, or that could not be sent at all.
