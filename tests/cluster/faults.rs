@@ -2,17 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use antiphon_core::{gateway::ServerMessage, ids::ChannelId};
+use antiphon_core::gateway::ServerMessage;
 use antiphon_loadtest::client::ClientEvent;
 use tokio::time::timeout;
 
 use crate::support::{
-    nodes::{Nodes, http, until_heard},
+    nodes::{Nodes, SILENCE_MAX, until_heard},
     people::{PATIENCE, Person, make_channel, number_of},
 };
-
-/// Far above the 400 ms that others may lose by an owner's death: a test asserts no more of the clock.
-const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// Lets somebody speak 50 frames a second until the listener has heard frames for so long; the longest silence.
 async fn longest_silence(speaker: &Person, listener: &mut Person, first: u32, duration: Duration) -> Duration {
@@ -110,7 +107,7 @@ async fn redis_dies_and_comes_back_and_nothing_is_lost() {
         assert_eq!(here.joined.members.len(), 3, "whoever the node knew, and the new one");
         cluster.redis.start_again(keeps_data);
         hears_all(&speaker, &mut listener, next + 400, 100).await;
-        let took = views_become(&cluster, channel, 3).await;
+        let took = cluster.views_become(channel, 3).await;
         println!("views are equal {took:?} after Redis came back");
         drop(here);
     }
@@ -129,26 +126,6 @@ async fn hears_all(speaker: &Person, listener: &mut Person, first: u32, frames: 
             }
         };
         assert_eq!(heard, number);
-    }
-}
-
-/// Waits until every node says of a channel that the same so many are in its voice; how long that took.
-async fn views_become(cluster: &Nodes, channel: ChannelId, count: u64) -> Duration {
-    let begun = Instant::now();
-    loop {
-        let mut seen = Vec::new();
-        for node in &cluster.nodes {
-            let answer = http().get(node.url().http("/api/channels")).send().await.expect("answered");
-            let answer: serde_json::Value = answer.json().await.expect("JSON");
-            let channels = answer["data"].as_array().or(answer["channels"].as_array()).cloned().unwrap_or_default();
-            let found = channels.into_iter().find(|found| found["id"] == channel.to_string());
-            seen.push(found.and_then(|found| found["current_users"].as_u64()));
-        }
-        if seen.iter().all(|seen| *seen == Some(count)) {
-            return begun.elapsed();
-        }
-        assert!(begun.elapsed() < PATIENCE, "{seen:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -6,4 +6,5 @@ mod support;
 
 mod draining;
 mod faults;
+mod frozen;
 mod talking;

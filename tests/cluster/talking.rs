@@ -1,12 +1,20 @@
 //! One channel, its members on several nodes.
 
-use antiphon_core::{gateway::ServerMessage, ids::ChannelId};
-use antiphon_loadtest::{client::ClientEvent, rest::Rest};
+use std::sync::Arc;
+
+use antiphon_core::gateway::{Encoding, ServerMessage};
+use antiphon_loadtest::{
+    ServerUrl,
+    client::{Client, ClientEvent},
+    gateway::{GatewayConfig, Identity},
+    rest::Rest,
+};
 
 use crate::support::{
     databases::at_once,
     nodes::{Nodes, http, until_heard},
     people::{PATIENCE, Person, how_to_join, make_channel, number_of, payload},
+    process::Process,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,39 +51,34 @@ async fn members_on_three_nodes_hear_each_other_bit_exact() {
 #[tokio::test(flavor = "multi_thread")]
 async fn places_are_counted_over_all_nodes() {
     let cluster = Nodes::start(3).await;
-    for round in 0..5 {
+    let urls: Vec<_> = cluster.nodes.iter().map(Process::url).collect();
+    for round in 0..20 {
         let channel = make_channel(&cluster.nodes[round % 3], &format!("small-{round}"), 10).await;
-        let urls: Vec<_> = cluster.nodes.iter().map(|node| node.url()).collect();
-        let joined = at_once(30, move |index| {
-            let url = urls[index % 3].clone();
-            async move { joins(url, format!("guest-{round}-{index}"), channel).await }
+        let urls = urls.clone();
+        let guests = at_once(60, move |index| guest(urls[index % 3].clone(), format!("guest-{round}-{index}"))).await;
+        let guests: Arc<[_]> = guests.into();
+        let trying = Arc::clone(&guests);
+        let outcomes = at_once(60, move |index| {
+            let guests = Arc::clone(&trying);
+            async move { guests[index].join(how_to_join(channel)).await.map(|_| ()) }
         })
         .await;
         // They are kept, so that nobody leaves meanwhile.
-        assert_eq!(joined.iter().filter(|client| client.1).count(), 10);
+        let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+        assert_eq!(refused.len(), 50, "round {round}");
+        for error in refused {
+            assert!(error.to_string().contains("CHANNEL_FULL"), "round {round}: {error}");
+        }
+        cluster.views_become(channel, 10).await;
+        drop(guests);
     }
+    println!("20 rounds: of 60 who joined at once over three nodes, 10 got in each time");
 }
 
-/// A guest who tries to join, and whether there was a place.
-async fn joins(
-    server: antiphon_loadtest::ServerUrl,
-    name: String,
-    channel: ChannelId,
-) -> (antiphon_loadtest::client::Client, bool) {
-    let config = antiphon_loadtest::gateway::GatewayConfig {
-        server,
-        others: Vec::new(),
-        encoding: antiphon_core::gateway::Encoding::Json,
-        identity: antiphon_loadtest::gateway::Identity::Guest(name),
-    };
-    let (client, _events) = antiphon_loadtest::client::Client::connect(config).await.expect("connected");
-    match client.join(how_to_join(channel)).await {
-        Ok(_) => (client, true),
-        Err(error) => {
-            assert!(error.to_string().contains("CHANNEL_FULL"), "{error}");
-            (client, false)
-        }
-    }
+async fn guest(server: ServerUrl, name: String) -> Client {
+    let identity = Identity::Guest(name);
+    let config = GatewayConfig { server, others: Vec::new(), encoding: Encoding::Json, identity };
+    Client::connect(config).await.expect("connected").0
 }
 
 #[tokio::test(flavor = "multi_thread")]

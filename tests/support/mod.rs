@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
 
+pub mod balancer;
 pub mod databases;
 pub mod network;
 pub mod nodes;
@@ -10,3 +11,4 @@ pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod server;
+pub mod talkers;

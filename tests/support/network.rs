@@ -1,4 +1,4 @@
-//! The network between a cluster's nodes, and between them and Redis, in this process: it can be cut and healed.
+//! The network between a cluster's nodes, to their Redis and to a client, in this process: it can be cut and healed.
 
 use std::{
     collections::HashSet,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
     sync::watch,
     task::JoinSet,
 };
@@ -74,14 +74,15 @@ async fn carry(socket: UdpSocket, state: Arc<Mutex<InletState>>) {
     }
 }
 
-/// The way of one node to Redis, whose URL it is given.
-pub struct RedisWay {
+/// A way of TCP connections to one place: a node's to Redis, or a client's to a node. When it is dropped, its connections
+/// break.
+pub struct TcpWay {
     address: SocketAddr,
     cut: watch::Sender<bool>,
     _task: JoinSet<()>,
 }
 
-impl RedisWay {
+impl TcpWay {
     /// One that leads to a port of this machine.
     pub async fn open(port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -92,9 +93,9 @@ impl RedisWay {
         Ok(Self { address, cut, _task: task })
     }
 
-    /// For `REDIS_URL`.
-    pub fn url(&self) -> String {
-        format!("redis://{}", self.address)
+    /// Where it begins.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Cuts it: what is on its way stays there, and new connections are closed. Or heals it: connections that were cut
@@ -122,6 +123,27 @@ async fn connect(mut near: TcpStream, port: u16, mut cut: watch::Receiver<bool>)
     }
     // Nothing comes through, and nobody is told: as when a cable is drawn.
     let _ = cut.wait_for(|cut| !*cut).await;
+}
+
+/// A TCP port of this machine that nobody else is given, for a server that starts on it again and again.
+pub struct ReservedPort {
+    port: u16,
+    _socket: TcpSocket,
+}
+
+impl ReservedPort {
+    /// A free one.
+    pub fn take() -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        // Whoever says the same may listen on the port, as long as this socket does not.
+        socket.set_reuseaddr(true)?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        Ok(Self { port: socket.local_addr()?.port(), _socket: socket })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 fn locked<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,30 +1,36 @@
 //! A cluster of server processes that share a Redis and a PostgreSQL of the test's own, on loopback. Nodes are killed,
 //! stopped, drained and cut off for real.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use antiphon_core::{
     ids::{ChannelId, NodeId, NodeNumber},
     ring::Ring,
 };
-use antiphon_loadtest::ServerUrl;
+use antiphon_loadtest::{
+    ServerUrl,
+    rest::{NewChannel, Rest},
+};
 
 use super::{
-    network::{Inlet, RedisWay},
-    people::Person,
+    network::{Inlet, ReservedPort, TcpWay},
+    people::{PATIENCE, Person},
     postgres::{PostgresDatabase, fresh_database},
     process::Process,
     redis::RedisServer,
 };
 
+/// Far above the 400 ms that others may lose by an owner's death: a test asserts no more of the clock.
+pub const SILENCE_MAX: Duration = Duration::from_secs(3);
+
 /// Their workers, and so their capacity, are alike.
 const WORKERS: u32 = 2;
 
-/// Some nodes and what they share; all of it ends with the test.
+/// Some nodes and what they share; all of it ends with the test. A node has the same HTTP port each time it starts.
 pub struct Nodes {
     pub nodes: Vec<Process>,
     pub redis: RedisServer,
-    /// Each node's ways to the others and to Redis.
+    /// Each node's ways to the others and to Redis, and where clients find it.
     ways: Vec<Ways>,
     settings: Vec<(String, String)>,
     database: PostgresDatabase,
@@ -32,7 +38,8 @@ pub struct Nodes {
 
 struct Ways {
     inlet: Inlet,
-    redis: RedisWay,
+    redis: TcpWay,
+    http: ReservedPort,
 }
 
 impl Nodes {
@@ -48,8 +55,8 @@ impl Nodes {
         let mut cluster = Self { nodes: Vec::new(), redis, ways: Vec::new(), settings, database };
         for index in 0..count {
             let inlet = Inlet::open().await.expect("a port");
-            let redis = RedisWay::open(cluster.redis.port).await.expect("a port");
-            cluster.ways.push(Ways { inlet, redis });
+            let redis = TcpWay::open(cluster.redis.port).await.expect("a port");
+            cluster.ways.push(Ways { inlet, redis, http: ReservedPort::take().expect("a port") });
             let node = cluster.node(index).await;
             cluster.nodes.push(node);
         }
@@ -64,10 +71,12 @@ impl Nodes {
     }
 
     async fn node(&self, index: usize) -> Process {
-        let (id, workers) = (name(index), WORKERS.to_string());
-        let (redis, advertise) = (self.ways[index].redis.url(), self.ways[index].inlet.address().to_string());
+        let ways = &self.ways[index];
+        let (id, workers, port) = (name(index), WORKERS.to_string(), ways.http.port().to_string());
+        let (redis, advertise) = (format!("redis://{}", ways.redis.address()), ways.inlet.address().to_string());
         let mut settings = vec![
             ("REDIS_URL", redis.as_str()),
+            ("ANTIPHON_SERVER__PORT", &port),
             ("DATABASE_URL", &self.database.url),
             ("JWT_SECRET", "the secret of all nodes of this test's cluster"),
             ("ANTIPHON_CLUSTER__SECRET", "another secret of all nodes of this test's cluster"),
@@ -79,7 +88,7 @@ impl Nodes {
         ];
         settings.extend(self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let node = Process::start(&settings).await;
-        self.ways[index].inlet.lead_to(node.relay_address());
+        ways.inlet.lead_to(node.relay_address());
         node
     }
 
@@ -110,10 +119,7 @@ impl Nodes {
     pub async fn node_sees(&self, index: usize, count: usize) {
         let wait = async {
             loop {
-                let health =
-                    http().get(self.nodes[index].url().http("/health/detailed")).send().await.expect("it answers");
-                let health: serde_json::Value = health.json().await.expect("JSON");
-                if health["data"]["checks"]["cluster"]["nodes"] == count {
+                if self.health(index).await["checks"]["cluster"]["nodes"] == count {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -126,6 +132,47 @@ impl Nodes {
     pub fn others(&self, index: usize) -> Vec<ServerUrl> {
         let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != index);
         others.map(|(_, node)| node.url()).collect()
+    }
+
+    /// What a node says of itself and its parts.
+    pub async fn health(&self, index: usize) -> serde_json::Value {
+        let health = http().get(self.nodes[index].url().http("/health/detailed")).send().await.expect("it answers");
+        health.json::<serde_json::Value>().await.expect("JSON")["data"].take()
+    }
+
+    /// Waits until every node says of a channel that the same so many are in its voice; how long that took.
+    pub async fn views_become(&self, channel: ChannelId, count: u64) -> Duration {
+        let begun = Instant::now();
+        loop {
+            let mut seen = Vec::new();
+            for node in &self.nodes {
+                let answer = http().get(node.url().http("/api/channels")).send().await.expect("answered");
+                let answer: serde_json::Value = answer.json().await.expect("JSON");
+                let channels = answer["data"].as_array().cloned().unwrap_or_default();
+                let found = channels.into_iter().find(|found| found["id"] == channel.to_string());
+                seen.push(found.and_then(|found| found["current_users"].as_u64()));
+            }
+            if seen.iter().all(|seen| *seen == Some(count)) {
+                return begun.elapsed();
+            }
+            assert!(begun.elapsed() < PATIENCE, "{seen:?} instead of {count}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Makes a channel that a node owns.
+    pub async fn channel_owned_by(&self, owner: usize) -> ChannelId {
+        let rest = Rest::new(self.nodes[0].url()).expect("a client");
+        let name = format!("maker-{}", uuid::Uuid::new_v4().simple());
+        let maker = rest.register(&name[..20], "a long enough password").await.expect("registered");
+        loop {
+            let name = uuid::Uuid::new_v4().simple().to_string();
+            let channel = NewChannel { name, max_users: Some(100), max_speakers: None };
+            let channel = rest.create_channel(&maker.access_token, &channel).await.expect("created").id;
+            if self.owner_of(channel) == owner {
+                return channel;
+            }
+        }
     }
 
     /// Which node owns a channel while all live, as every node computes it.

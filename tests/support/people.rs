@@ -43,12 +43,13 @@ impl Person {
 
     /// A guest who joins and knows other nodes to resume at.
     pub async fn join_with(server: &Process, others: Vec<ServerUrl>, name: &str, channel: ChannelId) -> Self {
-        let config = GatewayConfig {
-            server: server.url(),
-            others,
-            encoding: Encoding::Json,
-            identity: Identity::Guest(name.to_owned()),
-        };
+        Self::join_at(server.url(), others, name, channel).await
+    }
+
+    /// Likewise by the URL of a node, or of what leads to one.
+    pub async fn join_at(server: ServerUrl, others: Vec<ServerUrl>, name: &str, channel: ChannelId) -> Self {
+        let identity = Identity::Guest(name.to_owned());
+        let config = GatewayConfig { server, others, encoding: Encoding::Json, identity };
         let (client, events) = Client::connect(config).await.expect("connected");
         let joined = client.join(how_to_join(channel)).await.expect("joined");
         Self { client, events, joined }
@@ -70,14 +71,7 @@ impl Person {
 
     /// Says one frame whose bytes tell its number.
     pub async fn say(&self, number: u32) {
-        let frame = VoiceFrame {
-            kind: if number == 0 { FrameKind::AudioStart } else { FrameKind::Audio },
-            flags: 0,
-            level: 30,
-            timestamp: number * 960,
-            bytes: payload(number),
-        };
-        self.client.send(self.channel(), frame).await.expect("sent");
+        self.client.send(self.channel(), voice_frame(number)).await.expect("sent");
     }
 
     /// The next frame heard.
@@ -104,6 +98,17 @@ pub fn how_to_join(channel: ChannelId) -> JoinChannel {
         sample_rate: None,
         channels: None,
         invite: None,
+    }
+}
+
+/// A frame whose bytes tell its number.
+pub fn voice_frame(number: u32) -> VoiceFrame {
+    VoiceFrame {
+        kind: if number == 0 { FrameKind::AudioStart } else { FrameKind::Audio },
+        flags: 0,
+        level: 30,
+        timestamp: number * 960,
+        bytes: payload(number),
     }
 }
 

@@ -1,7 +1,7 @@
-//! One run from connecting to the outcome, against a node or against the relay.
+//! One run from connecting to the outcome, against nodes or against the relay.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -25,12 +25,16 @@ use super::{
     LoadError,
     account::TokenPair,
     churn::{Churn, ChurnOutcome, churn},
-    members::{InChannel, People, Place, Shared, connect_all, join_all},
-    outcome::{Joins, Outcome, Resident},
-    process::{CpuSample, command_of, resident_bytes},
+    faults::{self, FaultsOutcome, Injected},
+    members::{InChannel, People, Place, Seat, Shared, connect_all, join_all},
+    outcome::{Joins, NodeOutcome, Outcome, Resident},
+    process::{CpuSample, CpuUsed, command_of, resident_bytes},
     schedule::{Phases, places},
+    script::Fault,
+    spread,
     swarm::{Measured, NewClient, Plan, Progress, Role, Swarm, SwarmClock, SwarmConfig, ToSwarm},
     system::{lower_priority, pin, raise_open_files},
+    traffic::{self, BetweenNodes},
     wire::{RelayWire, Wire},
 };
 use crate::{
@@ -76,23 +80,25 @@ pub struct Shape {
     pub sweep_interval: Option<Duration>,
 }
 
-/// A run against a node.
+/// A run against a node, or against several of a cluster.
 #[derive(Clone, Debug)]
-pub struct NodeConfig {
-    /// The server.
-    pub server: ServerUrl,
+pub struct NodesConfig {
+    /// The nodes; each channel's clients are spread over them.
+    pub servers: Vec<ServerUrl>,
     /// Who the clients are.
     pub people: People,
     /// How gateway messages are encoded.
     pub encoding: Encoding,
     /// What seals; `None` is the server's choice.
     pub cipher: Option<Cipher>,
-    /// The server's process, to read its CPU time and memory.
-    pub pid: Option<u32>,
+    /// The nodes' processes in the same order, to read their CPU times and memory; or none.
+    pub pids: Vec<u32>,
     /// Joins a second; `None` is all at once.
     pub ramp_per_second: Option<f64>,
     /// Who comes and goes meanwhile.
     pub churn: Option<Churn>,
+    /// What is done to nodes meanwhile.
+    pub faults: Vec<Fault>,
 }
 
 /// How a relay is started: this program, told to be one.
@@ -138,6 +144,15 @@ pub fn pin_process(cpus: &[usize]) -> Result<(), LoadError> {
 impl Shape {
     fn total(&self) -> usize {
         self.channels * self.clients
+    }
+
+    /// Which node each client connects to.
+    fn seats(&self, nodes: usize) -> Vec<Seat> {
+        let seat = |slot: usize| {
+            let (channel, client) = (slot / self.clients, slot % self.clients);
+            Seat { node: spread::node_of(channel, client, nodes), client }
+        };
+        (0..self.total()).map(seat).collect()
     }
 
     fn check(&self) -> Result<(), LoadError> {
@@ -188,11 +203,11 @@ impl Shape {
         (0..self.channels).flat_map(of_channel).collect()
     }
 
-    fn plan(&self, pid: Option<u32>, hint: impl Fn(usize) -> Option<u32>) -> Plan {
+    fn plan(&self, pids: Vec<u32>, has_faults: bool, hint: impl Fn(usize) -> Option<u32>) -> Plan {
         let speakers = self.speakers();
         let channels: Vec<usize> = speakers.iter().map(|(_, channel)| *channel).collect();
         let places = places(self.phases, &channels, hint, &mut Prng::new(self.seed));
-        Plan { warm_up: self.warm_up, measured: self.duration, places, speakers, pid }
+        Plan { warm_up: self.warm_up, measured: self.duration, places, speakers, pids, has_faults }
     }
 }
 
@@ -251,9 +266,11 @@ impl SwarmThread {
         }
     }
 
-    /// Carries out the plan; meanwhile notes the memory of its process.
+    /// Carries out the plan; meanwhile notes the memory of its processes, as long as all of them live.
     async fn run(&self, plan: Plan, stage: &(dyn Fn(Stage) + Sync)) -> Result<(Measured, Vec<Resident>), LoadError> {
-        let (pid, warm_up, measured) = (plan.pid, plan.warm_up, plan.measured);
+        let (pids, warm_up, measured) = (plan.pids.clone(), plan.warm_up, plan.measured);
+        let memory =
+            || pids.iter().copied().map(resident_bytes).sum::<io::Result<u64>>().ok().filter(|_| !pids.is_empty());
         let (done, mut outcome) = oneshot::channel();
         self.messages.send(ToSwarm::Run(Box::new(plan), done)).await.map_err(|_| LoadError::SwarmEnded)?;
         let begun = Instant::now() + warm_up;
@@ -264,46 +281,35 @@ impl SwarmThread {
                 break done.map_err(|_| LoadError::SwarmEnded)?;
             }
             let now = Instant::now();
-            if let Some(pid) = pid.filter(|_| now >= next_sample && now < begun + measured) {
-                resident.push(Resident { at_s: (now - begun).as_secs_f64(), bytes: resident_bytes(pid)? });
+            if now >= next_sample && now < begun + measured {
+                resident.extend(memory().map(|bytes| Resident { at_s: (now - begun).as_secs_f64(), bytes }));
                 next_sample += Duration::from_secs(60);
             }
             let spoken = now.saturating_duration_since(begun).min(measured);
             stage(Stage::Speaking(spoken, measured, self.progress.delivered.load(Ordering::Relaxed)));
         };
-        if let Some(pid) = pid {
-            resident.push(Resident { at_s: measured.as_secs_f64(), bytes: resident_bytes(pid)? });
-        }
+        resident.extend(memory().map(|bytes| Resident { at_s: measured.as_secs_f64(), bytes }));
         Ok((measured_frames, resident))
     }
 }
 
-/// Runs the scenario against a server.
+/// Runs the scenario against nodes.
 ///
 /// # Errors
 /// When anything fails before there is an outcome. Loss is no error: it is in the outcome.
-pub async fn measure_node(
+pub async fn measure_nodes(
     shape: &Shape,
-    config: &NodeConfig,
+    config: &NodesConfig,
     stage: &(dyn Fn(Stage) + Sync),
 ) -> Result<Outcome, LoadError> {
     shape.check()?;
+    let script = config.check(shape)?;
     let swarm = SwarmThread::start(shape)?;
-    let rest = Rest::new(config.server.clone())?;
-    let shared = Shared {
-        server: config.server.clone(),
-        rest: rest.clone(),
-        run: format!("lt{:06x}", uuid::Uuid::new_v4().as_u128() & 0xff_ffff),
-        people: config.people.clone(),
-        encoding: config.encoding,
-        cipher: config.cipher,
-        clock: swarm.clock,
-        swarm: swarm.messages.clone(),
-        phases_us: Arc::default(),
-    };
+    let shared = shared(config, &swarm)?;
     let total = shape.total();
 
-    let connected = connect_all(&shared, total, |count| stage(Stage::Connecting(count, total))).await?;
+    let seats = shape.seats(config.servers.len());
+    let connected = connect_all(&shared, seats, |count| stage(Stage::Connecting(count, total))).await?;
     let (clients, mut tokens): (Vec<_>, Vec<_>) = connected.into_iter().unzip();
     let mut owner = tokens.pop().ok_or(LoadError::SwarmEnded)?;
     let channels = make_channels(&shared, &mut owner, shape, config.churn).await?;
@@ -312,34 +318,106 @@ pub async fn measure_node(
         Place { slot, channel, channel_id: channels[channel], role: Role::Stays }
     });
 
-    let cpu_before = config.pid.map(CpuSample::take).transpose()?;
+    let subject = config.subject()?;
+    let cpu_before = config.cpu()?;
     let begun = Instant::now();
     let clients = clients.into_iter().zip(places).collect();
     let members =
         join_all(&shared, clients, config.ramp_per_second, |count| stage(Stage::Joining(count, total))).await?;
     let took = begun.elapsed();
-    let cpu_after = config.pid.map(CpuSample::take).transpose()?;
-    let cpu = cpu_after.zip(cpu_before).map(|(after, before)| after.since(&before));
-    let joins = Joins::new(members.iter().map(|member| member.took), took, cpu);
+    let cpu: Vec<_> = config.cpu()?.iter().zip(&cpu_before).map(|(after, before)| Some(after.since(before))).collect();
+    let joins = Joins::new(members.iter().map(|member| member.took), took, CpuUsed::sum(&cpu));
 
     swarm.bound(total, stage).await?;
     tokio::time::sleep(SETTLE).await;
     let hints = shared.phases_us.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let plan = shape.plan(config.pid, |channel| hints.get(&channels[channel]).copied());
-    let visits = visits(shape, config, &shared, &channels);
-    let (run, visits) = tokio::join!(swarm.run(plan, stage), visits);
-    let (measured, resident) = run?;
+    let plan = shape.plan(config.pids.clone(), !script.is_empty(), |channel| hints.get(&channels[channel]).copied());
+    let begun = Instant::now() + shape.warm_up;
+    let faults = faults::Stage { shared: &shared, pids: &config.pids, channels: &channels };
+    let ((measured, resident), visits, traffic, injected) = tokio::try_join!(
+        swarm.run(plan, stage),
+        visits(shape, config, &shared, &channels),
+        async { Ok(traffic(&shared, begun, shape.duration).await) },
+        faults.carry_out(&script, &mut owner, begun, begun + shape.duration),
+    )?;
 
-    let name = config.pid.map(command_of).transpose()?.unwrap_or_else(|| "node".to_owned());
-    let mut outcome = Outcome::new(&name, &measured);
-    (outcome.joins, outcome.churn, outcome.resident) = (Some(joins), visits?, resident);
-    clean_up(&rest, owner, members, &channels).await;
+    let mut outcome = Outcome::new(&subject, &measured);
+    (outcome.joins, outcome.churn, outcome.resident) = (Some(joins), visits, resident);
+    outcome.between_nodes =
+        traffic.map(|difference| BetweenNodes::new(difference, measured.sent as f64 / shape.duration.as_secs_f64()));
+    outcome.nodes = config.nodes(shape, &measured);
+    clean_up(&shared, owner, members, &channels, &injected).await;
+    let from_ns = measured.tally.window_ns.start;
+    outcome.faults = measured.watched.map(|watched| FaultsOutcome::new(injected, watched, from_ns));
     Ok(outcome)
+}
+
+fn shared(config: &NodesConfig, swarm: &SwarmThread) -> Result<Shared, LoadError> {
+    Ok(Shared {
+        servers: config.servers.clone().into(),
+        rests: config.servers.iter().cloned().map(Rest::new).collect::<Result<_, _>>()?,
+        run: format!("lt{:06x}", uuid::Uuid::new_v4().as_u128() & 0xff_ffff),
+        people: config.people.clone(),
+        encoding: config.encoding,
+        cipher: config.cipher,
+        clock: swarm.clock,
+        swarm: swarm.messages.clone(),
+        phases_us: Arc::default(),
+    })
+}
+
+impl NodesConfig {
+    /// The script in order, when all can be carried out.
+    fn check(&self, shape: &Shape) -> Result<Vec<Fault>, LoadError> {
+        let (servers, pids) = (self.servers.len(), self.pids.len());
+        if servers == 0 || (pids > 0 && pids != servers) {
+            let text = format!("{servers} servers and {pids} processes; there must be one for each, or no process");
+            return Err(LoadError::Arguments(text));
+        }
+        let script = faults::in_order(&self.faults);
+        faults::check(&script, shape, self)?;
+        Ok(script)
+    }
+
+    fn cpu(&self) -> io::Result<Vec<CpuSample>> {
+        self.pids.iter().copied().map(CpuSample::take).collect()
+    }
+
+    /// What the outcome calls the nodes.
+    fn subject(&self) -> io::Result<String> {
+        let name = self.pids.first().copied().map(command_of).transpose()?.unwrap_or_else(|| "node".to_owned());
+        Ok(if self.servers.len() > 1 { format!("{name} on {} nodes", self.servers.len()) } else { name })
+    }
+
+    fn nodes(&self, shape: &Shape, measured: &Measured) -> Vec<NodeOutcome> {
+        if self.servers.len() < 2 {
+            return Vec::new();
+        }
+        let seats = shape.seats(self.servers.len());
+        let node = |(place, server): (usize, &ServerUrl)| {
+            let cpu = measured.cpu.get(place).copied().flatten();
+            NodeOutcome {
+                server: server.to_string(),
+                clients: seats.iter().filter(|seat| seat.node == place).count(),
+                cpu,
+                cpu_cores: cpu.map(|cpu| cpu.seconds / shape.duration.as_secs_f64()),
+            }
+        };
+        self.servers.iter().enumerate().map(node).collect()
+    }
+}
+
+/// What went between the nodes, where there are several.
+async fn traffic(shared: &Shared, begun: Instant, measured: Duration) -> Option<Result<traffic::Difference, String>> {
+    if shared.rests.len() < 2 {
+        return None;
+    }
+    Some(traffic::watch(&shared.rests, begun, measured).await)
 }
 
 async fn visits(
     shape: &Shape,
-    config: &NodeConfig,
+    config: &NodesConfig,
     shared: &Shared,
     channels: &[ChannelId],
 ) -> Result<Option<ChurnOutcome>, LoadError> {
@@ -361,13 +439,23 @@ async fn make_channels(
     for number in 0..shape.channels {
         let channel =
             NewChannel { name: format!("{}-{number}", shared.run), max_users: Some(max_users), max_speakers: Some(0) };
-        channels.push(shared.rest.create_channel(&owner.access(&shared.rest).await?, &channel).await?.id);
+        let rest = shared.rest();
+        channels.push(rest.create_channel(&owner.access(rest).await?, &channel).await?.id);
     }
     Ok(channels)
 }
 
 /// Leaves nothing behind but the guests' names. Failures change no figure.
-async fn clean_up(rest: &Rest, mut owner: TokenPair, members: Vec<InChannel>, channels: &[ChannelId]) {
+async fn clean_up(
+    shared: &Shared,
+    mut owner: TokenPair,
+    members: Vec<InChannel>,
+    channels: &[ChannelId],
+    faults: &[Injected],
+) {
+    // A node to which something was done may not answer any more.
+    let whole = (0..shared.rests.len()).find(|node| faults.iter().all(|fault| fault.node != *node));
+    let rest = &shared.rests[whole.unwrap_or(0)];
     for channel in channels {
         let deleted = match owner.access(rest).await {
             Ok(access) => rest.delete_channel(&access, *channel).await.map_err(LoadError::from),
@@ -406,6 +494,7 @@ pub async fn measure_relay(
             role: Role::Stays,
             channel: slot / shape.clients,
             channel_id: ChannelId(uuid::Uuid::nil()),
+            node: 0,
             peer: process.address,
             wire: Wire::Relay(RelayWire::new(id, keys.clone())),
             gateway: None,
@@ -413,7 +502,7 @@ pub async fn measure_relay(
         swarm.messages.send(ToSwarm::Add(Box::new(client))).await.map_err(|_| LoadError::SwarmEnded)?;
     }
     swarm.bound(total, stage).await?;
-    let plan = shape.plan(Some(process.child.id()), |_| None);
+    let plan = shape.plan(vec![process.child.id()], false, |_| None);
     let (measured, resident) = swarm.run(plan, stage).await?;
     let mut outcome = Outcome::new(&relay.name, &measured);
     outcome.resident = resident;
