@@ -11,8 +11,9 @@ use super::{
     account::TokenPair,
     counts::Counts,
     members::Shared,
+    nodes::NodesConfig,
     ownership::owner_of,
-    run::{NodesConfig, Shape},
+    run::Shape,
     script::{Action, Fault, Target},
     silence::{LostBySeat, Silences, Watched},
     swarm::ToSwarm,
@@ -130,7 +131,9 @@ impl Stage<'_> {
             // The system may have given the number to another process.
             if gone.contains(&node) {
                 let place = node + 1;
-                return Err(LoadError::Arguments(format!("node {place} was ended before, and process {pid} is not it")));
+                return Err(LoadError::Arguments(format!(
+                    "node {place} was ended before, and process {pid} is not it"
+                )));
             }
             if fault.action.is_fault() {
                 self.shared.send(ToSwarm::Fault { node, at_ns: realtime_ns() }).await?;
