@@ -150,7 +150,7 @@ impl Watch {
     }
 
     /// Since when silences count.
-    pub(super) const fn from_ns(&self) -> u64 {
+    pub(super) const fn since_ns(&self) -> u64 {
         self.from_ns
     }
 
@@ -269,7 +269,7 @@ mod tests {
     /// Frames every 20 ms in `range`, but not in `without`, all in ms.
     fn hear(pair: &mut Pair, watch: &Watch, range: std::ops::Range<u64>, without: std::ops::Range<u64>) {
         for at in range.step_by(20).filter(|at| !without.contains(at)) {
-            pair.heard(at * MS, watch.from_ns(), true);
+            pair.heard(at * MS, watch.since_ns(), true);
         }
     }
 

@@ -371,7 +371,7 @@ impl Swarm {
         let hit = Hit { node, seats: seats.collect() };
         if let Some(watch) = &mut self.watch {
             watch.fault(at_ns, hit, pairs(&self.speakers, &mut self.clients));
-            self.tally.silences_from_ns = watch.from_ns();
+            self.tally.silences_from_ns = watch.since_ns();
         }
     }
 
