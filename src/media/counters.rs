@@ -44,6 +44,8 @@ socket_counters! {
     KernelDrops = "kernel_drops";
     /// Datagrams that the kernel took.
     DatagramsSent = "datagrams_sent";
+    /// Of those, datagrams that left in one message with others.
+    DatagramsSegmented = "datagrams_segmented";
     /// Calls that sent at least one datagram.
     SendCalls = "send_calls";
     /// Waits because the kernel took no more just then.

@@ -26,6 +26,7 @@ struct Last {
     relays: SampledRelays,
     relay_kernel_drops: Sampled,
     relay_send_failures: Sampled,
+    relay_segmented: Sampled,
     received_bytes: Sampled,
     receive_calls: Sampled,
     receive_errors: Sampled,
@@ -76,6 +77,7 @@ impl Last {
         self.relay_kernel_drops.bring(&metrics.relay.kernel_drops, relay[SocketCounter::KernelDrops]);
         let failures = relay[SocketCounter::SendDropped] + relay[SocketCounter::SendErrors];
         self.relay_send_failures.bring(&metrics.relay.send_failures, failures);
+        self.relay_segmented.bring(&metrics.relay.segmented, relay[SocketCounter::DatagramsSegmented]);
         self.received_bytes.bring(&media.received_bytes, socket[SocketCounter::BytesReceived]);
         self.receive_calls.bring(media.socket_calls.of(Direction::Receive), socket[SocketCounter::ReceiveCalls]);
         self.receive_errors.bring(media.socket_errors.of(Direction::Receive), socket[SocketCounter::ReceiveErrors]);
