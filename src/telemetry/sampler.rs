@@ -91,12 +91,13 @@ fn sockets<'a>(media: &'a MediaMetrics, stats: &SocketStats) -> [(Shown<'a>, u64
 }
 
 /// Likewise of the relays'.
-fn relay_sockets<'a>(relay: &'a RelayMetrics, stats: &SocketStats) -> [(Shown<'a>, u64); 4] {
+fn relay_sockets<'a>(relay: &'a RelayMetrics, stats: &SocketStats) -> [(Shown<'a>, u64); 5] {
     use SocketCounter as C;
-    let table: [(C, &Counter); 4] = [
+    let table: [(C, &Counter); 5] = [
         (C::KernelDrops, &relay.kernel_drops),
         (C::SendDropped, &relay.send_failures),
         (C::SendErrors, &relay.send_failures),
+        (C::DatagramsSegmented, &relay.segmented),
         (C::EventsDropped, &relay.events_dropped),
     ];
     table.map(|(counter, metric)| (Shown::Counter(metric), stats[counter]))
