@@ -35,13 +35,9 @@ socket_counters! {
     /// Datagrams that the kernel dropped because the receive buffer was full.
     KernelDrops;
     /// Datagrams that the kernel took.
-<<<<<<< HEAD
     DatagramsSent;
-=======
-    DatagramsSent = "datagrams_sent";
     /// Of those, datagrams that left in one message with others.
     DatagramsSegmented;
->>>>>>> wt-scale
     /// Calls that sent at least one datagram.
     SendCalls;
     /// Waits because the kernel took no more just then.

@@ -169,13 +169,10 @@ catalogue! {
         counter kernel_drops [] = "antiphon_relay_kernel_drops_total" Count;
         /// Datagrams to other nodes dropped because the send buffer stayed full, or that could not be sent at all.
         counter send_failures [] = "antiphon_relay_send_failures_total" Count;
-<<<<<<< HEAD
         /// What relays tell of other nodes, dropped because nobody took it in time.
         counter events_dropped [] = "antiphon_relay_events_dropped_total" Count;
-=======
         /// Datagrams to other nodes that left in one message with others of their length.
         counter segmented [] = "antiphon_relay_segmented_datagrams_total" Count;
->>>>>>> wt-scale
     }
 
     /// Gateway
