@@ -11,6 +11,7 @@ pub mod client_address;
 pub mod cluster;
 pub mod error;
 pub mod gateway;
+mod http_client;
 #[cfg(test)]
 mod layers;
 pub mod media;

@@ -31,6 +31,7 @@ use crate::{
     auth::{Auth, AuthConfig},
     cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
+    http_client::http_client,
     media::Media,
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
@@ -172,7 +173,7 @@ impl Server {
         let (media, events) = start_media(&settings)?;
         let addresses = listeners.addresses(media.local_addr())?;
         let place = Place::take(&settings, &local, addresses, &media).await?;
-        let rooms = Rooms::start_with(
+        let rooms = Rooms::start(
             store.clone(),
             media.clone(),
             events,
@@ -180,7 +181,7 @@ impl Server {
             config::rooms(&settings),
         );
         let records = (place.records, place.session_notices);
-        let gateway = Gateway::with_records(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
+        let gateway = Gateway::new(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
         let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
         let api = Arc::new(Api {
             store: store.clone(),
@@ -191,7 +192,7 @@ impl Server {
             registry: place.registry.clone(),
             placement: Placement::default(),
             drain: Arc::clone(&drain),
-            http: cluster::http_client()?,
+            http: http_client()?,
             health: Arc::clone(&health),
             limits: Limits::new(config::http_limits(&settings)),
             sampler: Sampler::new(media.clone()),
@@ -204,6 +205,7 @@ impl Server {
         background.spawn(try_timers());
         background.spawn(upkeep(Arc::clone(&api)));
         background.spawn(cluster::follow(place.registry.clone(), media.clone()));
+        background.spawn(cluster::watch_relays(place.registry.clone(), media.clone()));
         background.spawn(cluster::report(place.registry.clone(), media.clone(), gateway.clone()));
         background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
         background.spawn(sweep(store.clone(), rooms, gateway.clone()));

@@ -26,6 +26,7 @@ on_both!(
     channels_are_made_changed_and_deleted,
     a_channel_name_is_taken_in_any_case,
     there_are_never_too_many_channels,
+    there_are_never_too_many_guests,
     listings_show_public_channels_and_ones_own,
     members_come_change_and_go,
     a_channel_has_one_owner,
@@ -242,7 +243,7 @@ async fn the_first_account_is_an_administrator(Context { store, .. }: Context) {
     let anna = store.create_user(first("Anna")).await.expect("a free name");
     let berta = store.create_user(first("Berta")).await.expect("a free name");
     assert_eq!((anna.role, berta.role), (Role::Admin, Role::User), "a guest is not the first account");
-    assert_eq!((store.users_count().await, store.guests_count().await), (Ok(2), Ok(1)));
+    assert_eq!(store.users_count().await, Ok(2), "guests are none");
 }
 
 async fn of_many_first_accounts_one_is_an_administrator(Context { store, .. }: Context) {
@@ -254,6 +255,16 @@ async fn of_many_first_accounts_one_is_an_administrator(Context { store, .. }: C
         }
     });
     assert_eq!(roles.await.iter().filter(|role| **role == Role::Admin).count(), 1);
+}
+
+async fn there_are_never_too_many_guests(Context { store, .. }: Context) {
+    let made = at_once(20, |index| {
+        let store = store.clone();
+        async move { store.create_guest(NewUser::named(format!("guest{index}")), 5).await }
+    });
+    let (made, refused): (Vec<_>, Vec<_>) = made.await.into_iter().partition(Result::is_ok);
+    assert!(made.len() == 5 && made.into_iter().all(|guest| guest.is_ok_and(|guest| guest.is_guest)));
+    assert!(refused.into_iter().all(|refused| refused == Err(StoreError::LimitReached("guests"))));
 }
 
 async fn channels_are_made_changed_and_deleted(Context { store, .. }: Context) {

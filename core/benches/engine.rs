@@ -111,7 +111,7 @@ impl Client {
         let udp = Some(MemberUdp { session, worker: WORKER, cipher });
         let flags = MemberFlags::default();
         [
-            Command::AddSession { session, cipher, key: vec![7; cipher.key_bytes()] },
+            Command::AddSession { session, cipher, key: vec![7; cipher.key_bytes()].into() },
             Command::AddMember { channel, stream: self.stream(), udp, flags, last_sequence: None },
             Command::AttachStream { session, stream: self.stream(), channel, home: WORKER },
         ]
@@ -155,7 +155,7 @@ impl Node {
         };
         for (group, &channel) in (1..).map(GroupId).zip(&ids) {
             node.command(Command::OpenChannel { channel, max_speakers: 0 });
-            let (key_id, key, activate_at) = (KeyId::FIRST, vec![9; cipher.key_bytes()], node.now);
+            let (key_id, key, activate_at) = (KeyId::FIRST, vec![9; cipher.key_bytes()].into(), node.now);
             node.command(Command::SetGroupKey { channel, group, cipher, key_id, key, activate_at });
         }
         let joins: Vec<_> = node.clients.iter().flat_map(Client::join).collect();

@@ -1,10 +1,10 @@
-//! What of the HTTP API a client needs: an account, and a channel by its name.
+//! What of the HTTP API a client needs: an account, a channel by its name, and what nodes tell of themselves.
 
 use std::time::Duration;
 
 use antiphon_core::{
     gateway::{ChannelView, ErrorCode, UserView},
-    ids::ChannelId,
+    ids::{ChannelId, NodeId},
 };
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -82,6 +82,28 @@ pub struct NewChannel {
     /// 0: everyone is forwarded; else the loudest so many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_speakers: Option<u32>,
+}
+
+/// A node, as `GET /api/v1/nodes` tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct NodeView {
+    /// Its name.
+    pub node_id: NodeId,
+    /// `serving`, or `draining`: then it owns no channels.
+    pub state: String,
+    /// Its share of channels in relation to other nodes'.
+    pub capacity: u32,
+    /// Whether it is the one that answered.
+    pub me: bool,
+}
+
+/// The cluster as one of its nodes sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct NodesView {
+    /// Grows with every change.
+    pub epoch: u64,
+    /// Every live node.
+    pub nodes: Vec<NodeView>,
 }
 
 /// The API of one server.
@@ -182,6 +204,23 @@ impl Rest {
         Ok(())
     }
 
+    /// The nodes of the server's cluster.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn nodes(&self, access_token: &str) -> Result<NodesView, RestError> {
+        self.data(Method::GET, "/api/v1/nodes", access_token, None::<&()>).await
+    }
+
+    /// The server's metrics, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn metrics(&self) -> Result<String, RestError> {
+        let bytes = self.bytes(Method::GET, "/metrics", None, None::<&()>).await?;
+        String::from_utf8(bytes).map_err(|error| RestError::Answer(error.to_string()))
+    }
+
     /// The channel of that name, made where there is none yet. Two clients that do so at once get the same one.
     ///
     /// # Errors
@@ -231,6 +270,17 @@ impl Rest {
         access_token: Option<&str>,
         body: Option<&impl Serialize>,
     ) -> Result<T, RestError> {
+        let bytes = self.bytes(method, path, access_token, body).await?;
+        serde_json::from_slice(&bytes).map_err(|error| RestError::Answer(error.to_string()))
+    }
+
+    async fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        access_token: Option<&str>,
+        body: Option<&impl Serialize>,
+    ) -> Result<Vec<u8>, RestError> {
         let unreachable =
             |error: reqwest::Error| RestError::Unreachable { server: self.server.to_string(), reason: causes(&error) };
         let mut request = self.http.request(method, self.server.http(path));
@@ -246,7 +296,7 @@ impl Rest {
         if !status.is_success() {
             return Err(refusal(status, &bytes));
         }
-        serde_json::from_slice(&bytes).map_err(|error| RestError::Answer(error.to_string()))
+        Ok(bytes.into())
     }
 }
 

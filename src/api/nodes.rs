@@ -28,8 +28,6 @@ use crate::{
 
 /// The longest time that a drain may wait for its clients.
 const DEADLINE_S_MAX: u32 = 86_400;
-/// How long another node may take to answer what is passed on to it.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Marks a request that a node passed on, so that it is not passed on again.
 const FORWARDED: &str = "x-antiphon-forwarded";
 /// How soon a client that finds no node may ask again.
@@ -193,6 +191,14 @@ fn other_node(api: &Api, id: &str) -> ApiResult<Option<NodeRecord>> {
     Ok((node.number != view.me).then(|| node.clone()))
 }
 
+/// What another node answered.
+#[derive(Deserialize)]
+struct Forwarded {
+    data: Option<serde_json::Value>,
+    error_code: Option<ErrorCode>,
+    error: Option<String>,
+}
+
 /// Passes a request on to the node that it is about, in the caller's name.
 async fn forward(
     api: &Api,
@@ -209,7 +215,7 @@ async fn forward(
         return Err(unreachable().into());
     }
     let url = format!("{}/api/v1/admin/nodes/{}/drain", node.http_url.trim_end_matches('/'), node.node_id);
-    let mut request = api.http.request(method, url).timeout(FORWARD_TIMEOUT).header(FORWARDED, "1");
+    let mut request = api.http.request(method, url).header(FORWARDED, "1");
     if let Some(authorization) = headers.get(header::AUTHORIZATION) {
         request = request.header(header::AUTHORIZATION, authorization);
     }
@@ -217,7 +223,11 @@ async fn forward(
         request = request.json(body);
     }
     let answered = request.send().await.map_err(|_| unreachable())?;
-    let answer: serde_json::Value = answered.json().await.map_err(|_| unreachable())?;
-    let data = answer.get("data").cloned().ok_or_else(unreachable)?;
-    Ok(Answer::of(data))
+    let answer: Forwarded = answered.json().await.map_err(|_| unreachable())?;
+    match answer {
+        Forwarded { data: Some(data), .. } => Ok(Answer::of(data)),
+        // What the other node has against it is what the caller must know.
+        Forwarded { error_code: Some(code), error: Some(message), .. } => Err(ApiError::new(code, message)),
+        Forwarded { .. } => Err(unreachable().into()),
+    }
 }

@@ -17,12 +17,12 @@ use jsonwebtoken::{
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
+use crate::http_client::http_client;
+
 /// The longest JWK set that is read, in bytes.
 const SET_BYTES_MAX: usize = 256 * 1024;
 /// The most keys that are kept of a set.
 const KEYS_MAX: usize = 64;
-/// How long reading a set may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long keys are used, read again and waited for.
 #[derive(Clone, Copy, Debug)]
@@ -54,14 +54,7 @@ impl Source {
         if !text.starts_with("http://") && !text.starts_with("https://") {
             return Ok(Self::File(text.into()));
         }
-        // The process may have installed one already, which is as good.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .timeout(READ_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("antiphon/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self::Url(text.to_owned(), client))
+        Ok(Self::Url(text.to_owned(), http_client()?))
     }
 
     async fn read(&self) -> Result<Vec<u8>, String> {

@@ -293,11 +293,8 @@ impl Inner {
         if let Some(rates) = &self.guest_rates {
             rates.check(&guessing::network(address), "guests from this address")?;
         }
-        if self.store.guests_count().await? >= self.config.guests_max.into() {
-            return Err(StoreError::LimitReached("guests").into());
-        }
-        let new = NewUser { display_name, is_guest: true, ..NewUser::named(username) };
-        let user = self.store.create_user(new).await?;
+        let new = NewUser { display_name, ..NewUser::named(username) };
+        let user = self.store.create_guest(new, self.config.guests_max).await?;
         self.start_session(&user).await
     }
 

@@ -12,7 +12,10 @@ use antiphon_core::{
     journal::Journal,
 };
 
-use super::entry::{Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Snapshot, VoiceChange};
+use super::{
+    entry::{Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Snapshot, VoiceChange},
+    sessions::Moves,
+};
 
 /// What is known of a channel. The form in memory keeps one for each channel; a room keeps one of its own while what all
 /// nodes share cannot be reached.
@@ -22,6 +25,8 @@ pub struct ChannelState {
     members: HashMap<UserId, Member>,
     /// Whom a moderator muted; it outlives their leaving.
     server_muted: HashSet<UserId>,
+    /// Of members whose session has moved, how often it had.
+    moves: HashMap<SessionId, Moves>,
     journal: Journal<Entry>,
     /// Since when nobody is in it.
     empty_since: Instant,
@@ -34,6 +39,7 @@ impl ChannelState {
             channel,
             members: HashMap::new(),
             server_muted: HashSet::new(),
+            moves: HashMap::new(),
             journal: Journal::new(epoch, journal_events),
             empty_since: now,
         }
@@ -158,10 +164,21 @@ impl ChannelState {
     }
 
     /// As `Membership::adopt`.
-    pub(super) fn adopt(&mut self, node: NodeNumber, user: UserId, session: SessionId) -> Option<()> {
+    pub(super) fn adopt(&mut self, node: NodeNumber, user: UserId, session: SessionId, moves: Moves) -> Option<()> {
         let member = self.members.get_mut(&user).filter(|member| member.session == session)?;
-        member.node = node;
+        let newest = self.moves.entry(session).or_default();
+        if moves < *newest {
+            return None;
+        }
+        (*newest, member.node) = (moves, node);
         Some(())
+    }
+
+    /// Notes that a member's node has another number.
+    pub fn set_node(&mut self, user: UserId, node: NodeNumber) {
+        if let Some(member) = self.members.get_mut(&user) {
+            member.node = node;
+        }
     }
 
     /// Takes over from another journal what others did to a member: removed, replaced, muted or unmuted them. Yields the
@@ -212,7 +229,12 @@ impl ChannelState {
                 if ours.server_muted {
                     self.server_muted.insert(ours.user.id);
                 }
-                self.insert(Member { node, ..ours });
+                let member = Member { node, ..ours };
+                self.insert(member.clone());
+                // Whoever hears of a join takes the member for neither muted nor deafened.
+                if member.switches() != (false, false, false) {
+                    self.record_voice(&member, member.user.id);
+                }
             }
             return;
         };
@@ -283,6 +305,7 @@ impl ChannelState {
 
     fn remove(&mut self, leave: &Leave) -> Option<Member> {
         let member = self.members.remove(&leave.user)?;
+        self.moves.remove(&member.session);
         if self.members.is_empty() {
             self.empty_since = Instant::now();
         }

@@ -156,15 +156,6 @@ pub struct Snapshot {
     pub missed: Option<Vec<Entry>>,
 }
 
-impl From<Snapshot> for News {
-    fn from(snapshot: Snapshot) -> Self {
-        match snapshot.missed {
-            Some(missed) => Self::Entries(missed),
-            None => Self::State { members: snapshot.members, position: snapshot.position },
-        }
-    }
-}
-
 /// What a node hears without having asked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {

@@ -9,6 +9,7 @@ use super::{
     entry::{Changed, JoinRefused, Joined, Leave, Member, NewMember, Notice, Snapshot, Unavailable, VoiceChange},
     memory::MemoryMembership,
     redis::RedisMembership,
+    sessions::Moves,
 };
 
 /// Who is in which channel, and what happened there, as one node reaches it. Cheap to clone.
@@ -120,7 +121,8 @@ impl Membership {
     }
 
     /// Makes `session`'s member this node's, which the session has moved to. Nobody is told; there is no journal entry.
-    /// Yields the channel as it is then, with what happened after `since`; `None` when the session is not in it.
+    /// Yields the channel as it is then, with what happened after `since`; `None` when the session is not in it,
+    /// or has moved again since it moved here by `moves`.
     ///
     /// # Errors
     /// When what all nodes share cannot be reached.
@@ -129,11 +131,12 @@ impl Membership {
         channel: ChannelId,
         user: UserId,
         session: SessionId,
+        moves: Moves,
         since: Option<&Position>,
     ) -> Result<Option<Snapshot>, Unavailable> {
         match self {
-            Self::Memory(memory) => memory.adopt(channel, user, session, since),
-            Self::Redis(redis) => redis.adopt(channel, user, session, since).await,
+            Self::Memory(memory) => memory.adopt(channel, user, session, moves, since),
+            Self::Redis(redis) => redis.adopt(channel, user, session, moves, since).await,
         }
     }
 

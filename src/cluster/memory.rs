@@ -24,7 +24,7 @@ use super::{
     channel::ChannelState,
     entry::{Changed, JoinRefused, Joined, Leave, Member, NewMember, Notice, Snapshot, Unavailable, VoiceChange},
     membership::Membership,
-    sessions::{ClaimRefused, SessionNotice, SessionRecord, SessionRecords, TokenHashes},
+    sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, SessionRecords, TokenHashes},
 };
 use crate::telemetry::metrics::metrics;
 
@@ -69,6 +69,7 @@ struct Shared {
 #[derive(Debug)]
 struct OwnedRecord {
     node: NodeNumber,
+    moves: Moves,
     record: SessionRecord,
 }
 
@@ -268,11 +269,12 @@ impl MemoryMembership {
         channel: ChannelId,
         user: UserId,
         session: SessionId,
+        moves: Moves,
         since: Option<&Position>,
     ) -> Result<Option<Snapshot>, Unavailable> {
         self.check()?;
         let node = self.node.number;
-        Ok(self.step_of_known(channel, |state| state.adopt(node, user, session).map(|()| state.snapshot(since))))
+        Ok(self.step_of_known(channel, |state| state.adopt(node, user, session, moves).map(|()| state.snapshot(since))))
     }
 
     pub(super) fn restore(
@@ -378,24 +380,23 @@ pub struct MemoryRecords {
 impl MemoryRecords {
     pub(super) fn open(&self, session: SessionId, record: SessionRecord) -> Result<(), Unavailable> {
         self.check()?;
-        self.shared.sessions.insert(session, OwnedRecord { node: self.node.number, record });
+        self.shared.sessions.insert(session, OwnedRecord { node: self.node.number, moves: Moves::default(), record });
         Ok(())
     }
 
     pub(super) fn refresh(&self, session: SessionId, record: SessionRecord) -> Result<bool, Unavailable> {
         self.check()?;
         let node = self.node.number;
-        let owned = OwnedRecord { node, record };
         let mut known = match self.shared.sessions.entry(session) {
             dashmap::Entry::Occupied(known) => known,
             dashmap::Entry::Vacant(lost) => {
-                lost.insert(owned);
+                lost.insert(OwnedRecord { node, moves: Moves::default(), record });
                 return Ok(true);
             }
         };
         let is_ours = known.get().node == node;
         if is_ours {
-            known.insert(owned);
+            known.get_mut().record = record;
         }
         Ok(is_ours)
     }
@@ -405,7 +406,7 @@ impl MemoryRecords {
         session: SessionId,
         offered: [u8; 32],
         tokens: TokenHashes,
-    ) -> Result<SessionRecord, ClaimRefused> {
+    ) -> Result<(SessionRecord, Moves), ClaimRefused> {
         self.check().map_err(|Unavailable| ClaimRefused::Unavailable)?;
         let mut owned = self.shared.sessions.get_mut(&session).ok_or(ClaimRefused::Unknown)?;
         if !owned.record.tokens.admit(&offered) {
@@ -418,7 +419,8 @@ impl MemoryRecords {
                 node.session_notices.send(SessionNotice::Claimed(session));
             }
         });
-        Ok(owned.record.clone())
+        owned.moves.0 += 1;
+        Ok((owned.record.clone(), owned.moves))
     }
 
     pub(super) fn release(&self, session: SessionId) {
@@ -613,7 +615,7 @@ mod tests {
         let cluster = MemoryCluster::new(config(8));
         let (one, two) = (cluster.join_as(NodeNumber(1)).membership, cluster.join_as(NodeNumber(2)).membership);
         let position = join(&one, new(1, 1, 1)).await.position;
-        let adopt = async |through| two.adopt(CHANNEL, who(1), session(through), Some(&position)).await;
+        let adopt = async |through| two.adopt(CHANNEL, who(1), session(through), Moves(1), Some(&position)).await;
         assert!(adopt(9).await.expect("reached").is_none(), "no session of a member");
         let snapshot = adopt(1).await.expect("reached").expect("a member");
         assert_eq!((snapshot.members[0].node, snapshot.position), (NodeNumber(2), position.clone()));
@@ -634,7 +636,7 @@ mod tests {
         join(&one, new(2, 2, 2)).await;
         let others = join(&two, new(3, 3, 3)).await;
         let known = Some(&others.position);
-        let came = Member { user: user(4), session: session(4), stream: StreamId(4), ..stays.clone() };
+        let came = Member { user: user(4), session: session(4), stream: StreamId(4), muted: true, ..stays.clone() };
         let replaced = Member { user: user(3), session: session(5), stream: StreamId(5), ..stays.clone() };
         let taken = Member { user: user(6), session: session(6), stream: StreamId(3), ..stays.clone() };
         let ours = vec![Member { muted: true, ..stays.clone() }, came.clone(), replaced, taken];
@@ -642,7 +644,7 @@ mod tests {
         let now = two.snapshot(CHANNEL, known).await.expect("reached").expect("known");
         let entries = now.missed.expect("all of it");
         let names: Vec<_> = entries.iter().map(|entry| entry.event.name()).collect();
-        assert_eq!(names, ["UserLeft", "VoiceStateChanged", "UserJoined"]);
+        assert_eq!(names, ["UserLeft", "VoiceStateChanged", "UserJoined", "VoiceStateChanged"]);
         assert_eq!(restored, (now.members, now.position));
         assert_eq!(restored.0, [Member { muted: true, ..stays }, others.member, came]);
         assert_eq!(one.restore(CHANNEL, ours).await.expect("reached"), restored, "once is enough");

@@ -151,6 +151,15 @@ impl Registry {
         }
     }
 
+    /// Reads the register soon: others know more of it.
+    pub fn catch_up(&self) {
+        match self {
+            // One register for all of its nodes, which is always the newest.
+            Self::Memory(_) => {}
+            Self::Redis(registry) => registry.catch_up(),
+        }
+    }
+
     /// Tells the others how much this node has to do, with the next renewal of its lease.
     pub fn report_load(&self, load: Load) {
         match self {

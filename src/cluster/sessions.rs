@@ -13,7 +13,8 @@ use super::{entry::Unavailable, memory::MemoryRecords, redis::RedisRecords};
 pub struct TokenHashes {
     /// Of the newest.
     pub current: [u8; 32],
-    /// Of the one before, while nothing shows that the client has read the newest and its connection is gone.
+    /// Of the one before, while nothing shows that the client has read the newest: until then a claim with it succeeds
+    /// again, also through another node.
     pub before: Option<[u8; 32]>,
 }
 
@@ -58,6 +59,10 @@ pub struct SessionRecord {
     /// Where it is.
     pub places: Vec<Place>,
 }
+
+/// How often a session has moved: of two nodes that take it up shortly after each other, the later one has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moves(pub u64);
 
 /// Why a session is not claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +133,8 @@ impl SessionRecords {
     }
 
     /// Moves a session to this node, if the hash `offered` is that of its token, or of the one before where that still
-    /// holds. From then on `tokens` hold, and the node that had it hears [`SessionNotice::Claimed`]. One step: of two
-    /// nodes that claim with the same token one succeeds.
+    /// holds. From then on `tokens` hold, and the node that had it hears [`SessionNotice::Claimed`]. One step: of nodes
+    /// that claim with the same token one succeeds, unless `tokens` let that token hold on; then the last one has it.
     ///
     /// # Errors
     /// When the session is over, the token is not its, or what all nodes share cannot be reached.
@@ -138,7 +143,7 @@ impl SessionRecords {
         session: SessionId,
         offered: [u8; 32],
         tokens: TokenHashes,
-    ) -> Result<SessionRecord, ClaimRefused> {
+    ) -> Result<(SessionRecord, Moves), ClaimRefused> {
         match self {
             Self::Alone => Err(ClaimRefused::Unknown),
             Self::Memory(memory) => memory.claim(session, offered, tokens),

@@ -231,14 +231,18 @@ impl Connection {
         refused: ResumeRefused,
     ) -> Result<Shared, ResumeRefused> {
         let claimed = self.gateway.claim(request.session_id, &request.resume_token, &self.link, &self.outbox).await;
-        let Claimed { attachment, token, record } = match claimed {
+        let Claimed { attachment, token, places, moves } = match claimed {
             Ok(claimed) => claimed,
             Err(ResumeRefused::Unknown) => return Err(refused),
             Err(refused) => return Err(refused),
         };
         let session = Arc::clone(&attachment.session);
+        let adopted = self.gateway.rooms().adopt(&session.presence, &places, moves, &request.positions).await;
+        let Ok(channels) = adopted else {
+            self.gateway.give_back(&session).await;
+            return Err(ResumeRefused::Unavailable);
+        };
         self.attach(attachment);
-        let channels = self.gateway.rooms().adopt(&session.presence, &record.places, &request.positions).await;
         self.gateway.refresh_record(&session).await;
         Ok(resumed(&session.presence, token, channels, request_id))
     }

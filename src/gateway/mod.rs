@@ -115,28 +115,17 @@ struct Inner {
 }
 
 impl Gateway {
-    /// A gateway to `rooms` for whom `auth` knows, of a node on its own.
+    /// A gateway to `rooms` for whom `auth` knows, of a node among those that share `records`; its notices are followed
+    /// in a task of their own.
     #[must_use]
-    pub fn new(auth: Auth, rooms: Rooms, config: GatewayConfig) -> Self {
-        Self::with(auth, rooms, SessionRecords::Alone, config)
-    }
-
-    /// Likewise, of a node among those that share `records`; its notices are followed in a task of their own.
-    #[must_use]
-    pub fn with_records(
+    pub fn new(
         auth: Auth,
         rooms: Rooms,
         (records, notices): (SessionRecords, mpsc::Receiver<SessionNotice>),
         config: GatewayConfig,
     ) -> Self {
-        let gateway = Self::with(auth, rooms, records, config);
-        tokio::spawn(gateway.clone().hear(notices));
-        gateway
-    }
-
-    fn with(auth: Auth, rooms: Rooms, records: SessionRecords, config: GatewayConfig) -> Self {
         let sessions = Sessions::new(config.rates, config.sessions_per_account);
-        Self {
+        let gateway = Self {
             inner: Arc::new(Inner {
                 config,
                 auth,
@@ -148,7 +137,9 @@ impl Gateway {
                 connection_ended: Notify::new(),
                 draining: AtomicBool::new(false),
             }),
-        }
+        };
+        tokio::spawn(gateway.clone().hear(notices));
+        gateway
     }
 
     /// Open connections, authenticated or not.
@@ -248,8 +239,10 @@ impl Gateway {
         self.inner.connections.insert(id, Arc::clone(outbox));
         metrics().gateway.connections.increment(1.0);
         let registered = Registered { gateway: self.clone(), id };
-        // Looked at after the insertion, so that a drain either sees the connection or is seen by it.
-        (!self.is_draining()).then_some(registered)
+        // Looked at after the insertion, so that a drain either sees the connection or is seen by it, and so that many
+        // at once are counted, too.
+        let is_one_too_many = self.connections() > self.config().connections;
+        (!self.is_draining() && !is_one_too_many).then_some(registered)
     }
 
     /// Ends a session whose client said goodbye.

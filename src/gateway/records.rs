@@ -18,7 +18,7 @@ use super::{
     token::{TokenHash, new_token},
 };
 use crate::{
-    cluster::{SessionNotice, SessionRecord, TokenHashes, Unavailable},
+    cluster::{Moves, Place, SessionNotice, SessionRecord, TokenHashes, Unavailable},
     rooms::{Link, Presence},
 };
 
@@ -27,7 +27,8 @@ pub(super) struct Claimed {
     pub(super) attachment: Attachment,
     /// The new token.
     pub(super) token: String,
-    pub(super) record: SessionRecord,
+    pub(super) places: Vec<Place>,
+    pub(super) moves: Moves,
 }
 
 impl Gateway {
@@ -90,7 +91,7 @@ impl Gateway {
         let (current, offered) = (TokenHash::of(&token), TokenHash::of(offered));
         // The one before holds until the client shows that it has the new one, should this node die meanwhile.
         let tokens = TokenHashes { current: current.bytes(), before: Some(offered.bytes()) };
-        let record = self.inner.records.claim(id, offered.bytes(), tokens).await?;
+        let (record, moves) = self.inner.records.claim(id, offered.bytes(), tokens).await?;
         if let Some(stale) = self.sessions().get(id) {
             // It left this node a moment ago, and word of that has not come yet.
             self.let_go(&stale).await;
@@ -98,7 +99,16 @@ impl Gateway {
         let presence = Arc::new(Presence::new(id, record.user.clone(), link.clone()));
         let tokens = MovedTokens { current, offered };
         let attachment = self.sessions().adopt(presence, tokens, Arc::clone(outbox), self.rooms().now());
-        Ok(Claimed { attachment: attachment.ok_or(ResumeRefused::Unknown)?, token, record })
+        let attachment = attachment.ok_or(ResumeRefused::Unknown)?;
+        // Should it move on before this node has it whole, the next node finds all of it in the record.
+        attachment.session.set_recorded(record.places.clone());
+        Ok(Claimed { attachment, token, places: record.places, moves })
+    }
+
+    /// Gives a claimed session up that could not be taken up whole: its record stays as it was, for another try.
+    pub(super) async fn give_back(&self, session: &Session) {
+        self.sessions().take(session);
+        self.rooms().disown(&session.presence, &session.recorded()).await;
     }
 
     /// Lets go of a session that another node has: its connection closes with 4015.

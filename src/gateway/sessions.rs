@@ -31,8 +31,8 @@ pub(super) struct Session {
 
 struct State {
     token: TokenHash,
-    /// The token before: it still holds where the connection that was told the new one is gone and its client never
-    /// showed that it had it, for the answer may have been lost with the connection.
+    /// The token before: it still holds until the client shows that it has the new one, for the answer may have been lost
+    /// with its connection, which may seem to live.
     token_before: Option<TokenHash>,
     /// The connection of now; `None` while there is none.
     outbox: Option<Arc<Outbox>>,
@@ -195,7 +195,7 @@ impl Sessions {
         if state.ended {
             return Err(ResumeRefused::Unknown);
         }
-        let is_before = state.outbox.is_none() && state.token_before.is_some_and(|before| before.matches(&offered));
+        let is_before = state.token_before.is_some_and(|before| before.matches(&offered));
         if !state.token.matches(&offered) && !is_before {
             return Err(ResumeRefused::WrongToken);
         }
@@ -376,8 +376,9 @@ mod tests {
         let sessions = sessions();
         let id = open(&sessions, 1, "first").expect("opens").session.presence.id;
         let lost = sessions.resume(id, "first", outbox()).expect("resumes");
-        assert!(sessions.resume(id, "first", outbox()).is_err(), "used, and its connection lives");
-        assert!(lost.attachment.lose());
+        let again =
+            sessions.resume(id, "first", outbox()).expect("the answer was lost, though its connection seems to live");
+        assert!(again.attachment.lose());
         let again = sessions.resume(id, "first", outbox()).expect("the answer was lost with the connection");
         assert!(sessions.resume(id, &lost.token, outbox()).is_err(), "nobody ever had that one");
         again.attachment.token_arrived();

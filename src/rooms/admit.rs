@@ -3,14 +3,17 @@
 use std::sync::atomic::Ordering;
 
 use antiphon_core::{
-    gateway::{ErrorCode, JoinChannel, MediaMode, MediaTransport, Role, UserView},
+    gateway::{ErrorCode, JoinChannel, LeaveReason, MediaMode, MediaTransport, Role, UserView},
     ids::{ChannelId, UserId},
     permission::{Action, Decision, Standing, decide},
 };
 use time::OffsetDateTime;
 
 use super::Rooms;
-use crate::{error::AppError, store::Channel};
+use crate::{
+    error::AppError,
+    store::{Channel, Store, StoreError},
+};
 
 /// Opus's sample rates (RFC 6716, 2.1.1).
 const SAMPLE_RATES_HZ: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
@@ -44,30 +47,29 @@ impl Rooms {
         }
     }
 
-    /// Whether the channel is still there and does not ban `user`.
-    pub(super) async fn is_welcome(&self, user: &UserView, channel: ChannelId) -> Result<bool, AppError> {
-        let store = &self.inner.store;
-        let is_banned = store.active_ban(channel, user.id, OffsetDateTime::now_utc()).await?.is_some();
-        Ok(!is_banned && store.channel(channel).await?.is_some())
+    /// As what `user` would be removed from a channel that they are in; `None` where they may be there.
+    pub(super) async fn why_unwelcome(
+        &self,
+        user: &UserView,
+        channel: ChannelId,
+    ) -> Result<Option<LeaveReason>, AppError> {
+        let Some(found) = self.inner.store.channel(channel).await? else { return Ok(Some(LeaveReason::Kicked)) };
+        let (standing, _) = self.standing(channel, user).await?;
+        Ok(match decide(&standing, found.is_private, Action::Join) {
+            Decision::Allowed => None,
+            Decision::Hidden | Decision::Denied(_) if standing.banned => Some(LeaveReason::Banned),
+            Decision::Hidden | Decision::Denied(_) => Some(LeaveReason::Kicked),
+        })
     }
 
     async fn standing(&self, channel: ChannelId, user: &UserView) -> Result<(Standing, bool), AppError> {
         let store = &self.inner.store;
-        let membership = store.membership(channel, user.id).await?;
-        let banned = store.active_ban(channel, user.id, OffsetDateTime::now_utc()).await?.is_some();
         // The session remembers the role that it began with: one taken away meanwhile counts at once.
-        let server = match user.role {
+        let role = match user.role {
             Role::Admin => store.user(user.id).await?.map_or(Role::User, |user| user.role),
             Role::User => Role::User,
         };
-        let standing = Standing {
-            user: user.id,
-            server,
-            channel: membership.as_ref().map(|membership| membership.role),
-            guest: user.is_guest,
-            banned,
-        };
-        Ok((standing, membership.is_some_and(|membership| membership.priority)))
+        Ok(standing(store, &UserView { role, ..user.clone() }, channel).await?)
     }
 
     /// Makes a stranger a member of a private channel by an invite. A full channel leaves the invite as it is.
@@ -103,6 +105,24 @@ impl Rooms {
         }
         Ok(())
     }
+}
+
+/// How `user` stands to a channel, and whether they have the right to be heard first there.
+pub(super) async fn standing(
+    store: &Store,
+    user: &UserView,
+    channel: ChannelId,
+) -> Result<(Standing, bool), StoreError> {
+    let membership = store.membership(channel, user.id).await?;
+    let banned = store.active_ban(channel, user.id, OffsetDateTime::now_utc()).await?.is_some();
+    let standing = Standing {
+        user: user.id,
+        server: user.role,
+        channel: membership.as_ref().map(|membership| membership.role),
+        guest: user.is_guest,
+        banned,
+    };
+    Ok((standing, membership.is_some_and(|membership| membership.priority)))
 }
 
 /// The answer for a channel that does not exist, or must not seem to.

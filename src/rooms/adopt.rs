@@ -17,16 +17,37 @@ use super::{
     room::{Room, Switches, Turn},
 };
 use crate::{
-    cluster::{Leave, Member, Place},
-    store::Channel,
+    cluster::{Leave, Member, Moves, Place, Snapshot, Unavailable},
+    store::{Channel, StoreError},
     telemetry::metrics::{Move, metrics},
 };
 
+/// How often a place is tried for that cannot be taken up because what all nodes share does not answer: each time takes
+/// as long as that is waited for.
+const TRIES_MAX: usize = 4;
+
 /// What the database says of a place.
 struct Terms {
-    /// `None` when the channel is gone or cannot be read.
-    channel: Option<Channel>,
+    channel: Known,
     priority: bool,
+}
+
+/// A channel's settings.
+enum Known {
+    As(Channel),
+    Gone,
+    /// They could not be read.
+    Unknown,
+}
+
+impl From<Result<Option<Channel>, StoreError>> for Known {
+    fn from(read: Result<Option<Channel>, StoreError>) -> Self {
+        match read {
+            Ok(Some(channel)) => Self::As(channel),
+            Ok(None) => Self::Gone,
+            Err(_) => Self::Unknown,
+        }
+    }
 }
 
 impl Rooms {
@@ -50,52 +71,88 @@ impl Rooms {
 
     /// Takes a session that was another node's into the rooms here: with the same streams, new keys and a new UDP
     /// session. Yields each channel as it is now, as [`Rooms::resume`] does; those that it was removed from meanwhile
-    /// are not among them.
+    /// are not among them. `moves` says how often the session had moved when it moved here.
+    ///
+    /// # Errors
+    /// When a place can neither be taken up nor is known to be lost. Whatever was taken up must be let go of then, with
+    /// [`Rooms::disown`].
     pub async fn adopt(
         &self,
         presence: &Arc<Presence>,
         places: &[Place],
+        moves: Moves,
         positions: &HashMap<ChannelId, Position>,
-    ) -> Vec<ResumedChannel> {
+    ) -> Result<Vec<ResumedChannel>, Unavailable> {
         let _turn = presence.turn.lock().await;
         metrics().rooms.moves.of(Move::In).increment(1);
         let mut channels = Vec::with_capacity(places.len());
         for place in places {
-            channels.extend(self.adopt_place(presence, place, positions.get(&place.channel)).await);
+            // It may have moved on meanwhile.
+            if presence.state().ended {
+                return Err(Unavailable);
+            }
+            channels.extend(self.adopt_place(presence, place, moves, positions.get(&place.channel)).await?);
         }
         channels.sort_unstable_by_key(|channel| channel.joined.channel_id);
-        channels
+        Ok(channels)
     }
 
     async fn adopt_place(
         &self,
         presence: &Arc<Presence>,
         place: &Place,
+        moves: Moves,
         since: Option<&Position>,
-    ) -> Option<ResumedChannel> {
+    ) -> Result<Option<ResumedChannel>, Unavailable> {
         let terms = self.terms(presence, place.channel).await;
         let (room, mut turn) = self.turn_of_new(place.channel).await;
-        let adopted = match self.claim_place(presence, &room, &mut turn, place).await {
-            Some(member) => self.adopt_member(presence, &room, &mut turn, place, member, terms).await,
-            None => None,
-        };
+        let adopted = self.adopt_into(presence, &room, &mut turn, (place, moves), terms).await;
         let resumed = match adopted {
-            Some(()) => {
+            Ok(true) => {
                 let missed = self.missed(&room, since).await;
                 let link = presence.state().link.clone();
-                self.resumed_channel(&room, place.stream, &link, since.zip(Some(missed)))
+                Ok(self.resumed_channel(&room, place.stream, &link, since.zip(Some(missed))))
             }
-            None => None,
+            Ok(false) => Ok(None),
+            Err(Unavailable) => Err(Unavailable),
         };
         self.close_if_empty(&room, &mut turn).await;
         resumed
+    }
+
+    /// Within the room's turn; false when the session is no longer in the channel.
+    async fn adopt_into(
+        &self,
+        presence: &Arc<Presence>,
+        room: &Arc<Room>,
+        turn: &mut Turn,
+        (place, moves): (&Place, Moves),
+        terms: Terms,
+    ) -> Result<bool, Unavailable> {
+        let known = match terms.channel {
+            Known::Unknown => room.live().channel.clone().map_or(Known::Unknown, Known::As),
+            known => known,
+        };
+        let channel = match known {
+            Known::As(channel) => channel,
+            Known::Gone => {
+                // Nobody stays in a channel that they cannot be told of.
+                let leave = Leave::own(presence.user.id, Some(presence.id), LeaveReason::Timeout);
+                let _ = self.inner.membership.leave(room.id, &leave, None).await;
+                return Ok(false);
+            }
+            Known::Unknown => return Err(Unavailable),
+        };
+        let Some(member) = self.claim_place(presence, room, turn, (place, moves)).await? else { return Ok(false) };
+        self.adopt_member(presence, room, turn, place, member, (channel, terms.priority)).await;
+        Ok(true)
     }
 
     async fn terms(&self, presence: &Presence, channel: ChannelId) -> Terms {
         let store = &self.inner.store;
         let membership = store.membership(channel, presence.user.id).await;
         let priority = membership.ok().flatten().is_some_and(|membership| membership.priority);
-        Terms { channel: store.channel(channel).await.ok().flatten(), priority }
+        Terms { channel: store.channel(channel).await.into(), priority }
     }
 
     /// Makes the session's member this node's and brings the room up to that. `None` when there is no such member.
@@ -104,21 +161,41 @@ impl Rooms {
         presence: &Presence,
         room: &Arc<Room>,
         turn: &mut Turn,
-        place: &Place,
-    ) -> Option<Member> {
+        (place, moves): (&Place, Moves),
+    ) -> Result<Option<Member>, Unavailable> {
         let membership = &self.inner.membership;
         if *turn == Turn::New {
-            membership.watch(room.id).await.ok()?;
+            membership.watch(room.id).await?;
         }
-        let known = room.applied();
-        let snapshot = membership.adopt(room.id, presence.user.id, presence.id, known.as_ref()).await.ok()??;
+        let Some(snapshot) = self.ask_for_place(presence, room, moves).await? else { return Ok(None) };
         if !room.is_alone() {
             self.take_snapshot(room, snapshot).await;
         }
         let live = &mut *room.live_mut();
-        let listed = live.roster.get_mut(place.stream).filter(|listed| listed.member.session == presence.id)?;
-        listed.member.node = membership.node();
-        Some(listed.member.clone())
+        let listed = live.roster.get_mut(place.stream).filter(|listed| listed.member.session == presence.id);
+        Ok(listed.map(|listed| {
+            listed.member.node = membership.node();
+            listed.member.clone()
+        }))
+    }
+
+    /// Asks again where there was no answer: the session is this node's already, so nobody else does.
+    async fn ask_for_place(
+        &self,
+        presence: &Presence,
+        room: &Room,
+        moves: Moves,
+    ) -> Result<Option<Snapshot>, Unavailable> {
+        let known = room.applied();
+        let mut adopted = Err(Unavailable);
+        for _ in 0..TRIES_MAX {
+            let (user, session) = (presence.user.id, presence.id);
+            adopted = self.inner.membership.adopt(room.id, user, session, moves, known.as_ref()).await;
+            if adopted.is_ok() {
+                break;
+            }
+        }
+        adopted
     }
 
     async fn adopt_member(
@@ -128,15 +205,8 @@ impl Rooms {
         turn: &mut Turn,
         place: &Place,
         member: Member,
-        Terms { channel, priority }: Terms,
-    ) -> Option<()> {
-        let settings = channel.or_else(|| room.live().channel.clone());
-        let Some(settings) = settings else {
-            // Nobody stays in a channel that they cannot be told of.
-            let leave = Leave::own(presence.user.id, Some(presence.id), LeaveReason::Timeout);
-            let _ = self.inner.membership.leave(room.id, &leave, None).await;
-            return None;
-        };
+        (settings, priority): (Channel, bool),
+    ) {
         // The session may have been here a moment ago.
         self.drop_stream(room, place.stream).await;
         self.open(room, turn, settings).await;
@@ -145,20 +215,17 @@ impl Rooms {
         let entrance = Entrance { media: place.media, cipher: place.cipher, channels: place.channels };
         let udp = self.add_to_media(presence, room, place.stream, switches, &entrance).await;
         self.settle_in(presence, room, place.stream, switches, udp, &entrance);
-        Some(())
     }
 
     /// Lets go of a session that another node has taken up: at once of what it may do, and of its voice when its client
     /// has had the time to change over. It leaves places that are not among those `recorded`: the other node does not
     /// know of them.
     pub async fn disown(&self, presence: &Arc<Presence>, recorded: &[Place]) {
+        // At once, so that nothing more is begun for it.
+        presence.state().ended = true;
         let _turn = presence.turn.lock().await;
         metrics().rooms.moves.of(Move::Out).increment(1);
-        let places: Vec<LocalPlace> = {
-            let mut state = presence.state();
-            state.ended = true;
-            state.places.values().cloned().collect()
-        };
+        let places: Vec<LocalPlace> = presence.state().places.values().cloned().collect();
         let is_recorded = |place: &LocalPlace| {
             recorded.iter().any(|known| (known.channel, known.stream) == (place.room.id, place.stream))
         };

@@ -11,7 +11,7 @@
 //! store that lost its data is filled by each node in turn: until all had the time to, a room does not take its word for
 //! who has left.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use antiphon_core::{
     gateway::{ErrorCode, LeaveReason, Position},
@@ -54,7 +54,10 @@ impl Rooms {
                 outcome => return outcome,
             }
         }
-        room.live_mut().alone.as_mut().map(|known| alone(&mut known.state)).ok_or(Unavailable)
+        let live = &mut *room.live_mut();
+        // It may have got another number meanwhile.
+        live.set_node(self.inner.membership.node());
+        live.alone.as_mut().map(|known| alone(&mut known.state)).ok_or(Unavailable)
     }
 
     /// Likewise for a change that concerns `user`, who must be a member here where the change is made for this node.
@@ -124,24 +127,28 @@ impl Rooms {
     }
 
     pub(super) fn reconcile_soon(&self, room: &Arc<Room>) {
+        if room.waits_to_reconcile.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let (rooms, room) = (self.clone(), Arc::clone(room));
         tokio::spawn(async move {
             // Closed never: it is not closed anywhere.
             let Ok(permit) = rooms.inner.reconciling.acquire().await else { return };
+            // Whatever happens from now on is not read for certain, and needs another reading.
+            room.waits_to_reconcile.store(false, Ordering::Release);
             let is_done = rooms.write_back(&room).await;
+            rooms.refresh_settings(room.id).await;
             drop(permit);
             if !is_done {
                 tokio::time::sleep(rooms.inner.config.settle).await;
                 rooms.return_to_all(&room).await;
             }
-            rooms.refresh_settings(room.id).await;
         });
     }
 
     /// Reads what happened unheard. True when that is all, or cannot be done. False when the members here must be
-    /// written back, because the room was alone, the channel began anew, they were taken for dead, or they would be soon
-    /// since this node has another number now: that is done, and the room goes on by itself until the others have had
-    /// their turn.
+    /// written back, because the room was alone, the channel began anew, or they were taken for dead: that is done, and
+    /// the room goes on by itself until the others have had their turn.
     async fn write_back(&self, room: &Arc<Room>) -> bool {
         let mut turn = room.turn.lock().await;
         if *turn != Turn::Open {
@@ -151,8 +158,9 @@ impl Rooms {
         // Where it cannot be reached, word will come again.
         let Ok(found) = self.inner.membership.snapshot(room.id, since.as_ref()).await else { return true };
         let is_done = match found.and_then(|found| found.missed) {
-            Some(missed) if !self.must_restore(room, &missed) => {
+            Some(missed) if !room.is_alone() && !room.live().took_for_dead(&missed) => {
                 self.take_in(room, News::Entries(missed)).await;
+                self.renumber(room).await;
                 true
             }
             missed => {
@@ -163,11 +171,6 @@ impl Rooms {
         };
         self.close_if_empty(room, &mut turn).await;
         is_done
-    }
-
-    fn must_restore(&self, room: &Room, missed: &[Entry]) -> bool {
-        let (live, node) = (room.live(), self.inner.membership.node());
-        live.alone.is_some() || live.took_for_dead(missed) || live.ours().iter().any(|member| member.node != node)
     }
 
     /// Ends a room's time alone: what it did meanwhile is written, and what the others did is told to its members.
@@ -192,10 +195,21 @@ impl Rooms {
     async fn restore(&self, room: &Room) -> Result<(Vec<Member>, Position), Unavailable> {
         let ours = room.live().ours();
         let restored = self.inner.membership.restore(room.id, ours).await?;
-        if let Some(alone) = &mut room.live_mut().alone {
+        let live = &mut *room.live_mut();
+        live.set_node(self.inner.membership.node());
+        if let Some(alone) = &mut live.alone {
             alone.since = restored.1.clone();
         }
         Ok(restored)
+    }
+
+    /// A node that the others took for dead has another number when it is back: its members are under the old one, and
+    /// would be removed with it. Where that cannot be said now, word will come again.
+    async fn renumber(&self, room: &Arc<Room>) {
+        let is_renumbered = room.live().ours().iter().any(|member| member.node != self.inner.membership.node());
+        if is_renumbered && let Ok((members, position)) = self.restore(room).await {
+            self.take_state(room, members, position).await;
+        }
     }
 
     /// Does to members here what others did to them while the room was alone: restoring them would undo it.

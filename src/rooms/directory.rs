@@ -13,7 +13,7 @@ use antiphon_core::{
 };
 use time::{Duration, OffsetDateTime};
 
-use super::{ChannelStats, Rooms};
+use super::{ChannelStats, Rooms, admit::standing};
 use crate::{
     error::AppError,
     store::{
@@ -289,20 +289,23 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// As [`Directory::channel`]; `USER_NOT_FOUND` for who is no member; `PERMISSION_DENIED` for others than moderators
-    /// and oneself, and for the owner.
+    /// As [`Directory::channel`]; `USER_NOT_FOUND` for who is no member and not in its voice against that;
+    /// `PERMISSION_DENIED` for others than moderators and oneself, and for the owner.
     pub async fn remove_member(&self, caller: &UserView, id: ChannelId, user: UserId) -> Result<()> {
         let scene = self.enter(caller, id).await?;
         let target = self.target(id, user).await?;
         scene.require(Action::RemoveMember(&target))?;
-        if !self.store.remove_membership(id, user).await? {
-            return Err(AppError::new(ErrorCode::UserNotFound, "this user is no member of the channel"));
+        let was_member = self.store.remove_membership(id, user).await?;
+        if was_member {
+            self.rooms.set_priority(id, user, false).await;
         }
-        self.rooms.set_priority(id, user, false).await;
-        if scene.channel.is_private && target.server != Role::Admin {
-            self.rooms.kick(id, user, caller.id, None).await?;
+        // Also of who is no member any more: the same request may have failed here before.
+        let may_stay = !scene.channel.is_private || target.server == Role::Admin;
+        let was_removed = !may_stay && self.rooms.kick(id, user, caller.id, None).await?;
+        match was_member || was_removed {
+            true => Ok(()),
+            false => Err(AppError::new(ErrorCode::UserNotFound, "this user is no member of the channel")),
         }
-        Ok(())
     }
 
     /// Removes somebody from voice; they may come back.
@@ -431,13 +434,7 @@ impl Directory {
     }
 
     async fn standing(&self, user: &UserView, id: ChannelId) -> Result<Standing> {
-        Ok(Standing {
-            user: user.id,
-            server: user.role,
-            channel: self.store.membership(id, user.id).await?.map(|membership| membership.role),
-            guest: user.is_guest,
-            banned: self.store.active_ban(id, user.id, OffsetDateTime::now_utc()).await?.is_some(),
-        })
+        Ok(standing(&self.store, user, id).await?.0)
     }
 
     async fn user(&self, id: UserId) -> Result<User> {

@@ -7,7 +7,7 @@ use std::{
 
 use antiphon_core::{
     engine::Command,
-    gateway::{Cipher, ErrorCode, JoinChannel, LeaveReason, MediaTransport, MemberView, Position, RequestId},
+    gateway::{Cipher, ErrorCode, JoinChannel, MediaTransport, MemberView, Position, RequestId},
     ids::StreamId,
     quality::QualityAdvisor,
 };
@@ -79,18 +79,18 @@ impl Rooms {
         }
     }
 
-    /// Looks once more where another node may have banned the user or deleted the channel between the look and the join:
-    /// it removes whoever it finds in voice after it has stored that, so that one of both sees the other.
+    /// Looks once more where another node may have banned the user, made the channel private or deleted it between the
+    /// look and the join: it removes whoever it finds in voice after it has stored that, so that one of both sees the
+    /// other.
     async fn confirm(&self, presence: &Presence, request: &JoinChannel) -> Result<(), AppError> {
         if !self.inner.membership.is_shared() {
             return Ok(());
         }
-        let reason = match self.is_welcome(&presence.user, request.channel_id).await {
+        match self.why_unwelcome(&presence.user, request.channel_id).await {
             // The database is away, which holds for the other node, too.
-            Ok(true) | Err(_) => return Ok(()),
-            Ok(false) => LeaveReason::Banned,
-        };
-        self.remove(request.channel_id, presence.user.id, reason, None, None).await.map(|_| ())
+            Ok(None) | Err(_) => Ok(()),
+            Ok(Some(reason)) => self.remove(request.channel_id, presence.user.id, reason, None, None).await.map(|_| ()),
+        }
     }
 
     fn check_session(&self, presence: &Presence, request: &JoinChannel) -> Result<(), AppError> {
@@ -131,8 +131,7 @@ impl Rooms {
             self.inner.membership.watch(room.id).await?;
         }
         if let Some(by) = muted_by {
-            // What is known of members may have begun anew since; the database remembers.
-            self.mute_within(room, presence.user.id, true, by).await?;
+            self.mute_entering(room, presence.user.id, by).await?;
         }
         let Joined { member, members, position, news } =
             self.take_place(presence, room, channel.max_users, request.media).await?;

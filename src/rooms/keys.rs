@@ -104,7 +104,7 @@ impl Group {
             group: self.id,
             cipher: self.cipher,
             key_id: key.id,
-            key: key.bytes.clone(),
+            key: key.bytes.clone().into(),
             activate_at,
         }
     }
@@ -250,7 +250,7 @@ mod tests {
         group.rotation.member_left(now);
         let (announced, command) = group.change(CHANNEL, now).expect("due");
         let Command::SetGroupKey { activate_at, key, key_id, .. } = command else { panic!("{command:?}") };
-        assert_eq!((STANDARD.encode(&key), key_id), (announced.key.clone(), announced.key_id));
+        assert_eq!((STANDARD.encode(&key.0), key_id), (announced.key.clone(), announced.key_id));
 
         let (current, next) = group.keys(CHANNEL, now);
         assert_eq!(current, first, "still in force");

@@ -62,7 +62,7 @@ use self::{
     udp::UdpSession,
 };
 use crate::{
-    cluster::{Membership, MembershipConfig, MemoryCluster, Notice},
+    cluster::{Membership, MembershipConfig, Notice},
     media::Media,
     store::Store,
 };
@@ -135,17 +135,10 @@ struct Inner {
 }
 
 impl Rooms {
-    /// Rooms of a node on its own, over the media workers that `events` comes from.
-    #[must_use]
-    pub fn start(store: Store, media: Media, events: mpsc::Receiver<Event>, config: RoomsConfig) -> Self {
-        let node = MemoryCluster::single(config.membership.clone());
-        Self::start_with(store, media, events, (node.membership, node.notices), config)
-    }
-
     /// Rooms of a node among those that share `membership`, over the media workers that `events` comes from. Both
     /// the events and the notices are followed in tasks of their own.
     #[must_use]
-    pub fn start_with(
+    pub fn start(
         store: Store,
         media: Media,
         events: mpsc::Receiver<Event>,

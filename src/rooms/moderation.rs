@@ -17,7 +17,7 @@ use super::{
     room::{Room, Turn},
 };
 use crate::{
-    cluster::{Leave, Notice, Unavailable},
+    cluster::{Changed, Leave, Notice, Unavailable},
     error::AppError,
     store::Channel,
 };
@@ -98,11 +98,25 @@ impl Rooms {
         let known = room.applied();
         let shared = self.inner.membership.set_server_mute(room.id, target, muted, by, known.as_ref());
         let set = self.step_about(room, target, shared, |alone| alone.set_server_mute(target, muted, by, None)).await?;
-        let Some(set) = set else { return Ok(false) };
-        if let (Some(changed), Some(_)) = (set, known) {
+        let Some(changed) = set else { return Ok(false) };
+        self.take_mute(room, changed, known.is_some()).await;
+        Ok(true)
+    }
+
+    /// Mutes somebody who enters: what is known of members may have begun anew since, and the database remembers. They
+    /// need not be in yet, so a room alone can do it.
+    pub(super) async fn mute_entering(&self, room: &Arc<Room>, user: UserId, by: UserId) -> Result<(), Unavailable> {
+        let known = room.applied();
+        let shared = self.inner.membership.set_server_mute(room.id, user, true, by, known.as_ref());
+        let set = self.step(room, shared, |alone| alone.set_server_mute(user, true, by, None)).await?;
+        self.take_mute(room, set.flatten(), known.is_some()).await;
+        Ok(())
+    }
+
+    async fn take_mute(&self, room: &Arc<Room>, changed: Option<Changed>, is_followed: bool) {
+        if let Some(changed) = changed.filter(|_| is_followed) {
             self.take_change(room, changed.news).await;
         }
-        Ok(true)
     }
 
     /// Gives or takes the right to be heard first where speakers are limited, after it was stored.
@@ -147,7 +161,6 @@ impl Rooms {
         self.empty(channel).await;
         self.inner.membership.announce(Notice::ChannelChanged { channel }).await;
         self.inner.membership.forget(channel).await;
-        self.inner.totals.remove(&channel);
     }
 
     /// Removes everyone from a channel that is no more. Where that cannot be said to the other nodes, each does it with
@@ -166,5 +179,6 @@ impl Rooms {
                 tracing::warn!(%channel, "a member of a deleted channel could not be removed on another node yet");
             }
         }
+        self.inner.totals.remove(&channel);
     }
 }

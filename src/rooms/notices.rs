@@ -108,7 +108,7 @@ impl Rooms {
                 continue;
             }
             match batch {
-                // They are not dead, and say so.
+                // They are here, so they are written back instead.
                 Batch::Entries(entries) if room.live().took_for_dead(&entries) => self.reconcile_soon(room),
                 Batch::Entries(entries) => self.take_in(room, News::Entries(entries)).await,
                 Batch::Overflowed if room.is_alone() => {}
@@ -118,12 +118,12 @@ impl Rooms {
         }
     }
 
-    /// Does `act` for a channel that has a room here, in a task of its own: it may wait for the database.
+    /// Does `act` for a channel that this node knows, in a task of its own: it may wait for the database.
     fn spawn_for<F>(&self, channel: ChannelId, act: impl FnOnce(Self, ChannelId) -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        if self.room(channel).is_some() {
+        if self.room(channel).is_some() || self.inner.totals.contains_key(&channel) {
             let rooms = self.clone();
             tokio::spawn(act(rooms, channel));
         }

@@ -1,6 +1,10 @@
 //! A channel as it is on this node: everyone in it, its members here and their groups.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use antiphon_core::{
     engine::MemberFlags,
@@ -37,6 +41,8 @@ pub(super) struct Room {
     live: RwLock<Live>,
     /// What was heard from other nodes and not taken in yet.
     pub(super) inbox: Mutex<Inbox>,
+    /// A task is about to read everything anew.
+    pub(super) waits_to_reconcile: AtomicBool,
     pub(super) totals: Arc<Totals>,
 }
 
@@ -140,6 +146,17 @@ impl Live {
         through.filter(|member| !self.members.contains_key(&member.stream)).cloned().collect()
     }
 
+    /// Members here are this node's, under the number that it has now.
+    pub(super) fn set_node(&mut self, node: NodeNumber) {
+        for (stream, _) in self.members.iter().filter(|(_, member)| !member.departing) {
+            let Some(listed) = self.roster.get_mut(*stream) else { continue };
+            listed.member.node = node;
+            if let Some(alone) = &mut self.alone {
+                alone.state.set_node(listed.member.user.id, node);
+            }
+        }
+    }
+
     /// Members that this node answers for.
     pub(super) fn ours(&self) -> Vec<Member> {
         let ours = self.members.iter().filter(|(_, member)| !member.departing);
@@ -150,7 +167,15 @@ impl Live {
 impl Room {
     pub(super) fn new(id: ChannelId, home: WorkerIndex, totals: Arc<Totals>) -> Self {
         let turn = Arc::new(tokio::sync::Mutex::new(Turn::New));
-        Self { id, home, turn, live: RwLock::default(), inbox: Mutex::default(), totals }
+        Self {
+            id,
+            home,
+            turn,
+            live: RwLock::default(),
+            inbox: Mutex::default(),
+            waits_to_reconcile: AtomicBool::new(false),
+            totals,
+        }
     }
 
     /// The newest place taken in.

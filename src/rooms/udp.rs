@@ -120,7 +120,7 @@ impl Rooms {
 
     /// Makes the UDP session known to its worker.
     pub(super) async fn add_udp_session(&self, udp: &UdpSession) {
-        let add = Command::AddSession { session: udp.id, cipher: udp.cipher, key: udp.key.clone() };
+        let add = Command::AddSession { session: udp.id, cipher: udp.cipher, key: udp.key.clone().into() };
         self.inner.media.send(udp.worker, add).await;
     }
 

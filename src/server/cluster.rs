@@ -9,7 +9,7 @@ use std::{
 use antiphon_core::{
     engine::Counter,
     ids::{NodeId, NodeNumber},
-    relay::{NodeInfo, Versions},
+    relay::{NodeInfo, RelayEvent, Versions},
 };
 use tokio::{sync::mpsc, time::Instant};
 
@@ -144,6 +144,32 @@ fn warn_of_incompatible(view: &ClusterView, warned_of: &mut HashSet<NodeNumber>)
     }
 }
 
+/// Acts on what the relays tell, for ever.
+pub(super) async fn watch_relays(registry: Registry, media: Media) {
+    let Some(mut events) = media.take_relay_events() else { return };
+    while let Some(event) = events.recv().await {
+        match event {
+            // Others route by a newer ring than this node has heard of.
+            RelayEvent::RingBehind { epoch } => {
+                tracing::debug!(epoch, "other nodes know a newer ring");
+                registry.catch_up();
+            }
+            RelayEvent::PeerLost { node, worker } => {
+                tracing::warn!(%node, worker = worker.0, "another node is not heard: it owns nothing until it is");
+            }
+            RelayEvent::PeerBack { node, worker } => {
+                tracing::info!(%node, worker = worker.0, "another node is heard again");
+            }
+            RelayEvent::PeerSuspected { node, worker } => {
+                tracing::debug!(%node, worker = worker.0, "another node is not heard: its channels go past it");
+            }
+            RelayEvent::OwnerChanged { channel, owner } => {
+                tracing::debug!(%channel, ?owner, "a channel has another owner");
+            }
+        }
+    }
+}
+
 /// The other nodes: those that are listed, and those that were until a moment ago.
 #[derive(Default)]
 struct Peers {
@@ -214,16 +240,6 @@ pub(super) async fn report(registry: Registry, media: Media, gateway: Gateway) {
             busy,
         });
     }
-}
-
-/// For requests that are passed on to other nodes.
-pub(super) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
-    // The process may have installed one already, which is as good.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("antiphon/", env!("CARGO_PKG_VERSION")))
-        .build()
 }
 
 #[cfg(test)]

@@ -83,6 +83,8 @@ pub(super) enum Lock {
     Accounts = 0x616e_7401,
     /// Channels: how many there are.
     Channels = 0x616e_7402,
+    /// Guests: how many there are.
+    Guests = 0x616e_7403,
 }
 
 impl Dialect for Sqlite {

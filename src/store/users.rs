@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     NewUser, Result, Store, StoreError, User, folded, moment,
-    pools::{on_db, transaction},
+    pools::{Dialect, Lock, on_db, transaction},
 };
 
 /// A row of `users`.
@@ -89,6 +89,25 @@ impl Store {
     /// `Conflict` when the username is taken.
     pub async fn create_user(&self, new: NewUser) -> Result<User> {
         transaction!(self, |tx| {
+            let user = insert_user!(tx, &new);
+            tx.commit().await?;
+            Ok(user)
+        })
+    }
+
+    /// Makes a guest, unless there are `guests_max` already.
+    ///
+    /// # Errors
+    /// `Conflict` when the username is taken, `LimitReached`.
+    pub async fn create_guest(&self, new: NewUser, guests_max: u32) -> Result<User> {
+        let new = NewUser { is_guest: true, ..new };
+        transaction!(self, |tx| {
+            Dialect::lock(&mut tx, Lock::Guests).await?;
+            let count: i64 =
+                sqlx::query_scalar("SELECT COUNT(*) FROM users WHERE is_guest = TRUE").fetch_one(&mut *tx).await?;
+            if count.unsigned_abs() >= guests_max.into() {
+                return Err(StoreError::LimitReached("guests"));
+            }
             let user = insert_user!(tx, &new);
             tx.commit().await?;
             Ok(user)
@@ -186,20 +205,8 @@ impl Store {
     /// # Errors
     /// Only the database's.
     pub async fn users_count(&self) -> Result<u64> {
-        self.count_users(false).await
-    }
-
-    /// How many guests there are.
-    ///
-    /// # Errors
-    /// Only the database's.
-    pub async fn guests_count(&self) -> Result<u64> {
-        self.count_users(true).await
-    }
-
-    async fn count_users(&self, guests: bool) -> Result<u64> {
         let count: i64 = on_db!(&self.readers, |db| {
-            sqlx::query_scalar("SELECT COUNT(*) FROM users WHERE is_guest = $1").bind(guests).fetch_one(db).await?
+            sqlx::query_scalar("SELECT COUNT(*) FROM users WHERE is_guest = FALSE").fetch_one(db).await?
         });
         Ok(count.unsigned_abs())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use antiphon::cluster::{JoinRefused, Leave, MembershipConfig, News, Notice, RedisConfig, VoiceChange};
+use antiphon::cluster::{JoinRefused, Leave, MembershipConfig, Moves, News, Notice, RedisConfig, VoiceChange};
 use antiphon_core::{
     gateway::{LeaveReason, Position},
     ids::{ChannelId, StreamId},
@@ -133,11 +133,14 @@ async fn a_node_changes_no_member_that_another_has_adopted() {
     let redis = RedisServer::start();
     let (a, b) = (Node::start(&redis.url(), "a").await, Node::start(&redis.url(), "b").await);
     let joined = a.join(1).await;
-    let adopted = b.membership.adopt(CHANNEL, id(1), session(1), Some(&joined.position)).await.expect("available");
+    let adopted =
+        b.membership.adopt(CHANNEL, id(1), session(1), Moves(2), Some(&joined.position)).await.expect("available");
     let adopted = adopted.expect("a member");
     assert_eq!((adopted.members[0].node, adopted.missed), (b.registry.number(), Some(Vec::new())), "nobody is told");
     assert_eq!(adopted.members[0].stream, joined.member.stream);
 
+    let late = a.membership.adopt(CHANNEL, id(1), session(1), Moves(1), None).await.expect("available");
+    assert!(late.is_none(), "of an earlier move");
     let mute = VoiceChange { muted: Some(true), deafened: None };
     assert!(a.membership.set_voice(CHANNEL, id(1), session(1), mute, None).await.expect("available").is_none());
     assert!(a.membership.leave(CHANNEL, &leave(1), None).await.expect("available").is_none());
@@ -145,7 +148,7 @@ async fn a_node_changes_no_member_that_another_has_adopted() {
     a.membership.restore(CHANNEL, Vec::new(), None).await.expect("available");
     assert_eq!(b.members().await, adopted.members, "and it neither takes them back nor removes them");
     assert!(b.membership.leave(CHANNEL, &leave(1), None).await.expect("available").is_some());
-    assert!(b.membership.adopt(CHANNEL, id(1), session(1), None).await.expect("available").is_none(), "gone");
+    assert!(b.membership.adopt(CHANNEL, id(1), session(1), Moves(3), None).await.expect("available").is_none(), "gone");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,7 +173,7 @@ async fn a_node_says_who_its_members_are() {
     else {
         panic!("a few")
     };
-    assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), [("left", 1), ("joined", 1)]);
+    assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), [("left", 1), ("joined", 1), ("voice", 1)]);
     assert!(b.members().await.contains(&again));
 }
 

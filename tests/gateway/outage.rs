@@ -93,6 +93,23 @@ async fn a_node_that_is_cut_off_goes_on_with_its_members() {
 }
 
 #[tokio::test]
+async fn a_moderators_mute_does_not_keep_anybody_out_of_a_room_alone() {
+    let (one, two, cluster) = Server::two(|_, _| {}).await;
+    let (mut anna, mut berta) = (one.client("anna").await, one.client("berta").await);
+    let channel = one.channel(anna.id(), 4).await;
+    anna.join(channel, MediaTransport::Udp).await;
+    one.store.set_server_mute(channel, berta.id(), anna.id()).await.expect("stored");
+    cluster.set_reachable(ONE, false);
+    anna.done(mute(channel, true)).await;
+    let joined = berta.join(channel, MediaTransport::Udp).await;
+    let muted =
+        |who: UserId| joined.members.iter().find(|member| member.user_id == who).map(|member| member.server_muted);
+    assert_eq!((muted(berta.id()), muted(anna.id())), (Some(true), Some(false)));
+    cluster.set_reachable(ONE, true);
+    agree([&one, &two], channel, &[anna.id(), berta.id()]).await;
+}
+
+#[tokio::test]
 async fn a_room_that_empties_while_it_is_alone_leaves_no_ghost() {
     let (one, two, cluster) = Server::two(|_, _| {}).await;
     let (mut anna, mut berta) = (one.client("anna").await, two.client("berta").await);

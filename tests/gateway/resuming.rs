@@ -171,7 +171,9 @@ async fn a_used_token_is_worth_nothing() {
     let server = Server::start().await;
     let anna = server.client("anna").await;
     let first = anna.lose();
-    let (second, _) = Client::resume(&server, resume(&first)).await;
+    let (mut second, _) = Client::resume(&server, resume(&first)).await;
+    second.send(Heartbeat {}).await;
+    second.expect(of_type!(HeartbeatAck)).await;
     let mut thief = Client::connect(&server).await;
     assert_eq!(thief.refused(resume(&first)).await, ErrorCode::Unauthenticated);
     assert_eq!(thief.closed().await.0, 4003);

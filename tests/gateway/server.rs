@@ -88,9 +88,9 @@ impl Server {
         let (media, told) = Media::start(MediaConfig { workers: 2, ..MediaConfig::default() }).expect("media workers");
         let (events, received) = pass_on(told);
         let membership = (node.membership, node.notices);
-        let rooms = Rooms::start_with(store.clone(), media.clone(), received, membership, rooms);
+        let rooms = Rooms::start(store.clone(), media.clone(), received, membership, rooms);
         let records = (node.records, node.session_notices);
-        let gateway = Gateway::with_records(auth.clone(), rooms.clone(), records, config);
+        let gateway = Gateway::new(auth.clone(), rooms.clone(), records, config);
         let address = serve(router(gateway.clone())).await;
         let any_path = serve(any_path_router(gateway.clone())).await;
         Self { address, any_path, gateway, rooms, store, auth, media, events, base }

@@ -30,7 +30,7 @@ fn home_of(media: &Media, session: MediaSessionId) -> WorkerIndex {
 async fn add_session(media: &Media, session: u32) -> Client {
     let id = MediaSessionId(session);
     let cipher = Cipher::Aes128Gcm;
-    let add = Command::AddSession { session: id, cipher, key: session_key_bytes(id) };
+    let add = Command::AddSession { session: id, cipher, key: session_key_bytes(id).into() };
     media.send(home_of(media, id), add).await;
     Client::new(id, media.local_addr())
 }
@@ -48,7 +48,7 @@ async fn open_this_channel(media: &Media, channel: ChannelId) -> WorkerIndex {
         group: GROUP,
         cipher: Cipher::Aes128Gcm,
         key_id: KeyId::FIRST,
-        key: group_key_bytes(),
+        key: group_key_bytes().into(),
         activate_at: media.now(),
     };
     media.send(home, key).await;

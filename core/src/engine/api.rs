@@ -9,6 +9,22 @@ use crate::{
     wire::frame::FrameHeader,
 };
 
+/// A key on its way to the worker that seals with it. Does not print itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyBytes(pub Vec<u8>);
+
+impl From<Vec<u8>> for KeyBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl std::fmt::Debug for KeyBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeyBytes({} bytes)", self.0.len())
+    }
+}
+
 /// From the control plane to one worker. Never lost: the control plane waits when the worker's queue is full. To remove
 /// what is gone is no error; a command that names what does not exist otherwise does nothing and is counted.
 #[derive(Debug)]
@@ -20,7 +36,7 @@ pub enum Command {
         /// What seals both ways.
         cipher: Cipher,
         /// The session key, of the cipher's length.
-        key: Vec<u8>,
+        key: KeyBytes,
     },
     /// The session is over; its datagrams are dropped from now on.
     RemoveSession {
@@ -76,7 +92,7 @@ pub enum Command {
         /// The new key's id.
         key_id: KeyId,
         /// The key, of the cipher's length.
-        key: Vec<u8>,
+        key: KeyBytes,
         /// When to seal with it.
         activate_at: Micros,
     },

@@ -20,7 +20,7 @@ impl Engine {
     /// what is gone is no error.
     pub(super) fn obey(&mut self, now: Micros, command: Command, out: &mut impl Output) -> Option<()> {
         match command {
-            Command::AddSession { session, cipher, key } => self.add_session(session, cipher, &key),
+            Command::AddSession { session, cipher, key } => self.add_session(session, cipher, &key.0),
             Command::RemoveSession { session } => {
                 self.remove_session(now, session, out);
                 Some(())
@@ -46,7 +46,7 @@ impl Engine {
                 Some(())
             }
             Command::SetGroupKey { channel, group, cipher, key_id, key, activate_at } => {
-                let key = Key::new(cipher, &key).ok()?;
+                let key = Key::new(cipher, &key.0).ok()?;
                 let (channel, _) = self.channel_turn(now, channel, out)?;
                 channel.set_group_key(group, cipher, activate_at, GroupKey::new(key_id, key));
                 Some(())

@@ -34,7 +34,7 @@ messages! {
 }
 
 /// `token`, or `username` for a guest.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authenticate {
     /// An access token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,12 +44,14 @@ pub struct Authenticate {
     pub username: Option<String>,
 }
 
+debug_without_secrets!(Authenticate { username });
+
 /// Answered by `HeartbeatAck`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {}
 
 /// The lost session and the proof that it was ours.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
     /// From the lost session's `Hello` or `Resumed`.
     pub session_id: SessionId,
@@ -59,6 +61,8 @@ pub struct Resume {
     #[serde(default, skip_serializing_if = "HashMap::is_empty")]
     pub positions: HashMap<ChannelId, Position>,
 }
+
+debug_without_secrets!(Resume { session_id, positions });
 
 /// How to enter a channel's voice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

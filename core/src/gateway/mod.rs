@@ -3,6 +3,17 @@
 //! `client` and `server` define the messages of the session and voice families (docs/protocol.md, section 3),
 //! `codec` their three forms: JSON with `type`, `MessagePack` with `type`, and the externally tagged form.
 
+/// `Debug` that shows the named fields only: the others are secrets, which belong in no log.
+macro_rules! debug_without_secrets {
+    ($type:ident { $($shown:ident),+ }) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($type))$(.field(stringify!($shown), &self.$shown))+.finish_non_exhaustive()
+            }
+        }
+    };
+}
+
 mod audio_bytes;
 mod client;
 mod codec;

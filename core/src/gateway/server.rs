@@ -53,7 +53,7 @@ messages! {
 }
 
 /// Greets a connection before anything else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The new session.
     pub session_id: SessionId,
@@ -67,8 +67,10 @@ pub struct Hello {
     pub server_time_us: u64,
 }
 
+debug_without_secrets!(Hello { session_id, heartbeat_ms, node, server_time_us });
+
 /// Who the session is; for a guest also their new tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authenticated {
     /// Who.
     pub user: UserView,
@@ -80,6 +82,8 @@ pub struct Authenticated {
     pub refresh_token: Option<String>,
 }
 
+debug_without_secrets!(Authenticated { user });
+
 /// The node's clock, for what it is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeartbeatAck {
@@ -88,7 +92,7 @@ pub struct HeartbeatAck {
 }
 
 /// The session goes on, with new keys and addresses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resumed {
     /// The session, as before.
     pub session_id: SessionId,
@@ -99,6 +103,8 @@ pub struct Resumed {
     /// Each channel the session is in.
     pub channels: Vec<ResumedChannel>,
 }
+
+debug_without_secrets!(Resumed { session_id, user, channels });
 
 /// A channel that the session is still in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,7 +172,7 @@ pub struct VoiceSetup {
 }
 
 /// How to send and receive over UDP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UdpSetup {
     /// What datagrams to the node carry.
     pub session_id: MediaSessionId,
@@ -184,6 +190,8 @@ pub struct UdpSetup {
     pub ping_ms: u64,
 }
 
+debug_without_secrets!(UdpSetup { session_id, group_id, udp, cipher, group_key, ping_ms });
+
 /// One key of a group.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupKeySetup {
@@ -193,11 +201,7 @@ pub struct GroupKeySetup {
     pub key: String,
 }
 
-impl std::fmt::Debug for GroupKeySetup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "GroupKeySetup {{ key_id: {}, .. }}", self.key_id)
-    }
-}
+debug_without_secrets!(GroupKeySetup { key_id });
 
 /// One has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -323,15 +327,7 @@ pub struct KeyRotated {
     pub key: String,
 }
 
-impl std::fmt::Debug for KeyRotated {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "KeyRotated {{ channel_id: {}, group_id: {}, key_id: {}, .. }}",
-            self.channel_id, self.group_id, self.key_id
-        )
-    }
-}
+debug_without_secrets!(KeyRotated { channel_id, group_id, key_id });
 
 /// How to encode from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

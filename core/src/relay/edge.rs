@@ -3,7 +3,7 @@
 use crate::{clock::Micros, ids::StreamId, slab::SlabKey};
 
 /// Interest is repeated this often (DESIGN.md, Media path).
-const REFRESH: Micros = Micros::from_secs(1);
+pub const REFRESH: Micros = Micros::from_secs(1);
 /// As long as the owner has not answered, interest is repeated this often for [`EAGER`], and less often then.
 const RETRY: Micros = Micros::from_millis(50);
 const RETRY_LATER: Micros = Micros::from_millis(250);

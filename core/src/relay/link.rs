@@ -19,13 +19,13 @@ use crate::{
 };
 
 /// A node to which nothing was sent for this long gets a heartbeat (DESIGN.md, Media path).
-pub(super) const HEARTBEAT: Micros = Micros::from_millis(50);
+pub const HEARTBEAT: Micros = Micros::from_millis(50);
 /// A node that is not heard for this long is suspect: three heartbeats.
 const SUSPECT: Micros = Micros::from_millis(150);
 /// A node that is not heard for this long owns nothing.
 const LOST: Micros = Micros::from_millis(400);
 /// A heartbeat goes out this often however much else does, since it alone tells the epoch.
-const HEARTBEAT_AT_LEAST: Micros = Micros::from_secs(1);
+pub const HEARTBEAT_AT_LEAST: Micros = Micros::from_secs(1);
 /// Nodes that are gone from the registry and may come back under the same keys: their replay windows are kept.
 const RETIRED_MAX: usize = 64;
 

@@ -45,14 +45,16 @@ use turn::{Turn, Work};
 use wire::{Heartbeat, Hop, Interest, Kind, Level, Record, Records, read_audio};
 
 pub use api::*;
+pub use edge::REFRESH;
+pub use link::{HEARTBEAT, HEARTBEAT_AT_LEAST};
 pub use stats::{Counter, Family, RelayStats};
 
 /// How many channels a worker takes from other nodes: more than a cluster should have.
 const CHANNELS_MAX: usize = 1 << 18;
 /// How many scores of a new ring are computed in a turn, so that frames wait for well under a millisecond.
-const SCORES_PER_TURN: usize = 20_000;
+pub const SCORES_PER_TURN: usize = 20_000;
 /// How soon the next turn follows.
-const NEXT_TURN: Micros = Micros(200);
+pub const NEXT_TURN: Micros = Micros(200);
 
 /// The worker that a channel lives in on a node with so many, on every node alike.
 #[must_use]

@@ -34,19 +34,24 @@ use crate::{
 /// A record without its bytes.
 pub const RECORD_HEADER_BYTES: usize = 19;
 /// A frame's header in a record, which has its length already.
-pub(super) const AUDIO_HEADER_BYTES: usize = FRAME_HEADER_BYTES - 2;
+pub const AUDIO_HEADER_BYTES: usize = FRAME_HEADER_BYTES - 2;
 /// The longest plaintext of several records, so that datagrams stay within 1,200 bytes.
-pub(super) const BUNDLE_BYTES_MAX: usize = DATAGRAM_BYTES_USUAL_MAX - DATAGRAM_BYTES_MIN;
+pub const BUNDLE_BYTES_MAX: usize = DATAGRAM_BYTES_USUAL_MAX - DATAGRAM_BYTES_MIN;
 /// The longest plaintext there is: one long record on its own.
 pub(super) const PLAINTEXT_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - DATAGRAM_BYTES_MIN;
 /// The most numbers, of nodes or streams, that a set tells: as many as fit beside its other fields within
 /// [`BUNDLE_BYTES_MAX`].
-pub(super) const SET_MAX: usize = (BUNDLE_BYTES_MAX - RECORD_HEADER_BYTES - CLAIM_BYTES) / 4;
+pub const SET_MAX: usize = (BUNDLE_BYTES_MAX - RECORD_HEADER_BYTES - CLAIM_BYTES) / 4;
 
 /// The most bytes that a frame can have and still fit into a relay datagram.
 pub const RELAYED_FRAME_BYTES_MAX: usize = PLAINTEXT_BYTES_MAX - RECORD_HEADER_BYTES - AUDIO_HEADER_BYTES;
 
-const CLAIM_BYTES: usize = 12;
+/// Who should own a channel: the front of Interest and NodeSet.
+pub const CLAIM_BYTES: usize = 12;
+/// The body of Interest.
+pub const INTEREST_BYTES: usize = CLAIM_BYTES + 5;
+/// The body of Heartbeat.
+pub const HEARTBEAT_BYTES: usize = 10;
 const WANTED: u8 = 1;
 const ASTRAY: u8 = 2;
 const ROOM: u8 = 1;
@@ -233,8 +238,8 @@ pub(super) struct Interest {
 }
 
 impl Interest {
-    pub(super) fn write(self) -> [u8; CLAIM_BYTES + 5] {
-        let mut out = [0; CLAIM_BYTES + 5];
+    pub(super) fn write(self) -> [u8; INTEREST_BYTES] {
+        let mut out = [0; INTEREST_BYTES];
         out[..CLAIM_BYTES].copy_from_slice(&self.claim.write());
         out[CLAIM_BYTES..CLAIM_BYTES + 4].copy_from_slice(&self.max_speakers.to_be_bytes());
         let flag = |is_set, bit| if is_set { bit } else { 0 };
@@ -304,8 +309,8 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub(super) fn write(self) -> [u8; 10] {
-        let mut out = [0; 10];
+    pub(super) fn write(self) -> [u8; HEARTBEAT_BYTES] {
+        let mut out = [0; HEARTBEAT_BYTES];
         out[0] = self.versions.min;
         out[1] = self.versions.max;
         out[2..].copy_from_slice(&self.epoch.to_be_bytes());
@@ -313,7 +318,7 @@ impl Heartbeat {
     }
 
     pub(super) fn read(body: &[u8]) -> Option<Self> {
-        let [min, max, epoch @ ..] = *body.first_chunk::<10>()?;
+        let [min, max, epoch @ ..] = *body.first_chunk::<HEARTBEAT_BYTES>()?;
         Some(Self { versions: Versions { min, max }, epoch: u64::from_be_bytes(epoch) })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use antiphon_core::{
     clock::Micros,
-    engine::{Command, Counter, Event, FRAME_BYTES_MAX, GatewayFrame, MemberFlags},
+    engine::{Command, Counter, Event, FRAME_BYTES_MAX, GatewayFrame, KeyBytes, MemberFlags},
     gateway::Cipher,
     ids::{GroupId, KeyId, MediaSessionId, StreamId, WorkerIndex},
     wire::frame::{FrameHeader, FrameKind},
@@ -435,7 +435,7 @@ fn commands_about_what_does_not_exist_do_nothing_and_are_counted() {
     let mut world = world();
     let (channel, stream, session) = (channel_id(1), StreamId(1), MediaSessionId(1));
     let flags = MemberFlags::default();
-    let (cipher, key) = (Cipher::Aes128Gcm, vec![0; 15]);
+    let (cipher, key) = (Cipher::Aes128Gcm, KeyBytes(vec![0; 15]));
     let (group, key_id, activate_at) = (GroupId(1), KeyId::FIRST, world.now);
     let refused = [
         Command::AddSession { session, cipher, key: key.clone() },

@@ -265,7 +265,7 @@ impl World {
         let group = Self::group_id(channel, cipher);
         let key = key_bytes(cipher, group.0 + 7 * u32::from(key_id.0));
         self.group_keys.insert((group, key_id), (Key::new(cipher, &key).expect("the cipher's length"), 0));
-        self.command(home, Command::SetGroupKey { channel, group, cipher, key_id, key, activate_at });
+        self.command(home, Command::SetGroupKey { channel, group, cipher, key_id, key: key.into(), activate_at });
     }
 
     /// A client joins by UDP; not bound yet.
@@ -279,7 +279,7 @@ impl World {
     pub(crate) fn add_session(&mut self, client: &Client) {
         let worker = self.worker_of(client.session);
         let key = key_bytes(client.cipher, client.session.0);
-        self.command(worker, Command::AddSession { session: client.session, cipher: client.cipher, key });
+        self.command(worker, Command::AddSession { session: client.session, cipher: client.cipher, key: key.into() });
     }
 
     pub(crate) fn member_udp(&self, client: &Client) -> MemberUdp {

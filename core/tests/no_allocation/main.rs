@@ -162,7 +162,7 @@ fn join(node: &mut Node, clients: &mut [Client]) {
     let channel = channel_id(1);
     node.command(0, Command::OpenChannel { channel, max_speakers: 3 });
     for cipher in Cipher::ALL {
-        let (group, key) = (GroupId(cipher as u32), vec![1; cipher.key_bytes()]);
+        let (group, key) = (GroupId(cipher as u32), vec![1; cipher.key_bytes()].into());
         let activate_at = node.now;
         node.command(0, Command::SetGroupKey { channel, group, cipher, key_id: KeyId::FIRST, key, activate_at });
     }
@@ -171,7 +171,7 @@ fn join(node: &mut Node, clients: &mut [Client]) {
         let worker = session.0 as usize % 2;
         node.command(
             worker,
-            Command::AddSession { session, cipher, key: vec![session.0 as u8 ^ 0x5a; cipher.key_bytes()] },
+            Command::AddSession { session, cipher, key: vec![session.0 as u8 ^ 0x5a; cipher.key_bytes()].into() },
         );
         let udp = Some(MemberUdp { session, worker: WorkerIndex(worker as u16), cipher });
         let flags = MemberFlags::default();

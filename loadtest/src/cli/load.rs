@@ -6,16 +6,17 @@ use antiphon_core::gateway::{Cipher, Encoding};
 use antiphon_loadtest::{
     ServerUrl,
     load::{
-        Churn, NodeConfig, Outcome, People, Phases, Relay, RelayConfig, RelayProcess, Shape, measure_node,
+        Churn, Fault, NodesConfig, Outcome, People, Phases, Relay, RelayConfig, RelayProcess, Shape, measure_nodes,
         measure_relay, pin_process, yield_to_swarm,
     },
+    parse_duration,
 };
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use super::{
     access::{CipherName, EncodingName},
-    duration, output,
+    output,
     report::{Progress, Report},
 };
 
@@ -38,10 +39,10 @@ struct ShapeArguments {
     #[arg(long, default_value_t = 1)]
     channels: usize,
     /// How long is measured: seconds, or with a unit (s, ms, m)
-    #[arg(long, default_value = "30", value_parser = duration)]
+    #[arg(long, default_value = "30", value_parser = parse_duration)]
     duration: Duration,
     /// How long is spoken before that
-    #[arg(long, default_value = "2", value_parser = duration)]
+    #[arg(long, default_value = "2", value_parser = parse_duration)]
     warm_up: Duration,
     /// Bytes of each frame
     #[arg(long, default_value_t = 80)]
@@ -84,12 +85,24 @@ enum PhasesName {
 pub(crate) struct VoiceArguments {
     #[command(flatten)]
     shape: ShapeArguments,
-    /// The server's HTTP address
-    #[arg(long, env = "ANTIPHON_URL", default_value = "http://127.0.0.1:3000", value_name = "URL")]
-    server: ServerUrl,
-    /// The server's process, to read its CPU time and memory; it must run on this machine
-    #[arg(long)]
-    pid: Option<u32>,
+    /// The server's HTTP address, or those of several nodes of a cluster, over which each channel's clients are spread
+    #[arg(
+        long,
+        env = "ANTIPHON_URL",
+        default_value = "http://127.0.0.1:3000",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    server: Vec<ServerUrl>,
+    /// The server's process, or those of the nodes in the same order, to read CPU time and memory; they must run on this
+    /// machine
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
+    /// Do something to a node, so long after the measured time began: `3s kill owner`. One may kill, drain (SIGTERM),
+    /// stop (SIGSTOP) and continue, and name the owner of the only channel, an edge (the first node that does not own it),
+    /// or a node by its place in the list of servers, from 1. Needs every --pid
+    #[arg(long, value_name = "AT ACTION NODE")]
+    fault: Vec<Fault>,
     /// Let the clients be accounts PREFIX-0, PREFIX-1 … instead of guests; those that do not exist are registered
     #[arg(long, requires = "password", value_name = "PREFIX")]
     accounts: Option<String>,
@@ -103,7 +116,7 @@ pub(crate) struct VoiceArguments {
     #[arg(long, value_name = "RATE")]
     churn: Option<f64>,
     /// How long each of those stays
-    #[arg(long, default_value = "2", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, default_value = "2", value_parser = parse_duration, value_name = "DURATION")]
     churn_stay: Duration,
     /// What seals datagrams
     #[arg(long, value_enum)]
@@ -150,24 +163,25 @@ impl VoiceArguments {
 
     async fn measure(self, relay_cpus: Vec<usize>) -> Result<ExitCode> {
         let shape = self.shape.shape();
-        let node = NodeConfig {
-            server: self.server.clone(),
+        let nodes = NodesConfig {
+            servers: self.server.clone(),
             people: match self.accounts.clone().zip(self.password.clone()) {
                 Some((prefix, password)) => People::Accounts { prefix, password },
                 None => People::Guests,
             },
             encoding: Encoding::from(self.encoding),
             cipher: self.cipher.map(Cipher::from),
-            pid: self.pid,
+            pids: self.pid.clone(),
             ramp_per_second: self.ramp,
             churn: self.churn.map(|per_second| Churn { per_second, stay: self.churn_stay }),
+            faults: self.fault.clone(),
         };
         let mut report = Report::new(&shape);
         if self.floor {
             report.floors.push(floor(&shape, None, &relay_cpus).await?);
         }
         let progress = Progress::new("node");
-        report.node = Some(measure_node(&shape, &node, &|stage| progress.show(stage)).await?);
+        report.node = Some(measure_nodes(&shape, &nodes, &|stage| progress.show(stage)).await?);
         drop(progress);
         if self.floor {
             report.floors.push(floor(&shape, None, &relay_cpus).await?);

@@ -1,15 +1,19 @@
 //! The command line.
 
 mod access;
+mod cluster;
+mod faults;
+mod link;
 mod load;
 pub(crate) mod output;
 mod play;
 mod record;
 mod report;
+mod scale;
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Plays into channels of an Antiphon server, records what is heard there, and measures it.
@@ -30,6 +34,12 @@ enum Command {
     Voice(Box<load::VoiceArguments>),
     /// The same against a bare relay in a process of its own: what forwarding costs at the least
     Floor(Box<load::FloorArguments>),
+    /// Put together what the faults of several runs of `voice --fault … --json FILE` led to
+    Faults(faults::FaultsArguments),
+    /// Measure what a frame between two nodes costs, with real relays over sockets of this machine
+    Link(link::LinkArguments),
+    /// Say what a cluster too large to have would carry: computed, and simulated with real relays in virtual time
+    Scale(scale::ScaleArguments),
     /// Be that relay (started by `floor` and `voice --floor`)
     #[command(hide = true)]
     Relay(load::RelayArguments),
@@ -43,6 +53,9 @@ impl Arguments {
             Command::Record(arguments) => block_on(arguments.run()),
             Command::Voice(arguments) => arguments.run(),
             Command::Floor(arguments) => arguments.run(),
+            Command::Faults(arguments) => arguments.run(),
+            Command::Link(arguments) => arguments.run(),
+            Command::Scale(arguments) => arguments.run(),
             Command::Relay(arguments) => arguments.run(),
         }
     }
@@ -55,20 +68,6 @@ fn block_on(future: impl Future<Output = Result<()>>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A duration as a person types it: seconds, or with `ms`, `s`, `m` behind the number.
-fn duration(text: &str) -> Result<Duration> {
-    let split = text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor = match unit {
-        "" | "s" => 1.0,
-        "ms" => 0.001,
-        "m" => 60.0,
-        _ => anyhow::bail!("`{unit}` is no unit of time; s, ms and m are"),
-    };
-    let number: f64 = number.trim().parse().with_context(|| format!("`{text}` is no duration"))?;
-    Duration::try_from_secs_f64(number * factor).with_context(|| format!("`{text}` is no duration"))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -78,14 +77,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("30").expect("seconds"), Duration::from_secs(30));
-        assert_eq!(duration("1.5s").expect("seconds"), Duration::from_millis(1_500));
-        assert_eq!(duration("250ms").expect("milliseconds"), Duration::from_millis(250));
-        assert_eq!(duration("3m").expect("minutes"), Duration::from_secs(180));
-        assert!(duration("soon").is_err() && duration("-1").is_err() && duration("3h").is_err());
     }
 }

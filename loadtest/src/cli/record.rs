@@ -6,6 +6,7 @@ use antiphon_core::{clock::Micros, gateway::ServerMessage};
 use antiphon_loadtest::{
     client::{ClientEvent, ClientStats},
     gateway::Closed,
+    parse_duration,
     record::{Recorded, Recorder, TICK},
 };
 use anyhow::{Result, bail};
@@ -16,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{
     access::{AccessArguments, ChannelArguments, Joined, join},
-    duration, output,
+    output,
 };
 
 /// The arguments of `record`.
@@ -29,10 +30,10 @@ pub(crate) struct RecordArguments {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// End after so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_duration)]
     duration: Option<Duration>,
     /// End once somebody has spoken and then nobody for so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = duration)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_duration)]
     until_silence: Option<Duration>,
     /// End after so many frames
     #[arg(long, value_name = "COUNT")]

@@ -7,6 +7,8 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
+use super::cluster;
+
 /// Two floors further apart than this say that the machine was not quiet: the ratio says little.
 const FLOOR_SPREAD_MAX: f64 = 0.10;
 
@@ -137,6 +139,7 @@ impl Report {
         self.outcomes().for_each(|outcome| self.row(&mut text, outcome));
         if let Some(node) = &self.node {
             details(&mut text, node);
+            text += &cluster::nodes(node);
         }
         if let Some(spread) = self.floor_spread().filter(|spread| *spread > FLOOR_SPREAD_MAX) {
             let percent = spread * 100.0;

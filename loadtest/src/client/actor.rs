@@ -48,6 +48,7 @@ impl Waiting {
 
 /// The task's state.
 pub(super) struct Actor {
+    /// The node that the session is at.
     server: ServerUrl,
     gateway: Gateway,
     clock: Clock,
@@ -189,7 +190,8 @@ impl Actor {
                 self.fail_waiting(|| ClientError::Disconnected);
                 self.emit(ClientEvent::Disconnected).await;
             }
-            GatewayEvent::Resumed(channels) => {
+            GatewayEvent::Resumed { server, channels } => {
+                self.server = server;
                 if let Err(error) = self.resumed(&channels).await {
                     tracing::warn!(%error, "UDP is not used after the resume");
                 }

@@ -106,8 +106,13 @@ pub enum GatewayEvent {
     Message(Box<ServerMessage>, Option<i64>),
     /// The connection is lost; the session may go on. Requests not answered yet never will be.
     Disconnected,
-    /// The session goes on with these channels; what was missed follows.
-    Resumed(Vec<ChannelJoined>),
+    /// The session goes on; what was missed follows.
+    Resumed {
+        /// The node that it is at now.
+        server: ServerUrl,
+        /// Its channels.
+        channels: Vec<ChannelJoined>,
+    },
     /// The session is over.
     Closed(Closed),
 }
@@ -417,7 +422,7 @@ impl Task {
             ServerMessage::Resumed(resumed) => {
                 let (session_id, resume_token) = (resumed.session_id, resumed.resume_token.clone());
                 self.hello = Hello { session_id, resume_token, ..hello };
-                self.resumed(resumed).await;
+                self.resumed(node.clone(), resumed).await;
                 Ok(connection)
             }
             ServerMessage::Error(error) => Err(GatewayError::Refused(error)),
@@ -425,9 +430,9 @@ impl Task {
         }
     }
 
-    async fn resumed(&mut self, resumed: Resumed) {
+    async fn resumed(&mut self, server: ServerUrl, resumed: Resumed) {
         let channels = resumed.channels.iter().map(|channel| channel.joined.clone()).collect();
-        self.emit(GatewayEvent::Resumed(channels)).await;
+        self.emit(GatewayEvent::Resumed { server, channels }).await;
         let mut before = std::mem::take(&mut self.journals);
         for channel in resumed.channels {
             let id = channel.joined.channel_id;

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     LoadError,
     account::TokenPair,
-    members::{Connected, Place, Shared},
+    members::{Connected, Place, Seat, Shared},
     swarm::Role,
 };
 use crate::gateway::Identity;
@@ -135,9 +135,11 @@ pub(super) async fn churn(
 impl Visits {
     /// Connects, joins, stays, leaves.
     async fn visit(&self, number: usize) -> Result<(), LoadError> {
-        let (guest, tokens) = self.connect().await?;
+        let seat = Seat { node: number % self.shared.servers.len(), client: number };
+        let (guest, tokens) = self.connect(seat).await?;
         let slot = lock(&self.slots).pop().ok_or(LoadError::Protocol("lets more visit than there are places"))?;
-        let channel = number % self.channels.len();
+        // Channels go round more slowly than nodes, so that all meet.
+        let channel = number / self.shared.servers.len() % self.channels.len();
         let place = Place { slot, channel, channel_id: self.channels[channel], role: Role::Passes };
         let left = self.stay(guest, place).await;
         lock(&self.slots).push(slot);
@@ -155,14 +157,14 @@ impl Visits {
     }
 
     /// As somebody who was there before, or as somebody new.
-    async fn connect(&self) -> Result<(Connected, TokenPair), LoadError> {
+    async fn connect(&self, seat: Seat) -> Result<(Connected, TokenPair), LoadError> {
         let idle = lock(&self.idle).pop();
         if let Some(mut tokens) = idle {
-            let access = tokens.access(&self.shared.rest).await?;
-            return Ok((Connected::connect(&self.shared, Identity::Token(access)).await?, tokens));
+            let access = tokens.access(self.shared.rest()).await?;
+            return Ok((Connected::connect(&self.shared, seat, Identity::Token(access)).await?, tokens));
         }
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        Connected::connect_new(&self.shared, &format!("v{number}")).await
+        Connected::connect_new(&self.shared, seat, &format!("v{number}")).await
     }
 }
 

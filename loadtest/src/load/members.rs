@@ -1,7 +1,8 @@
 //! The gateway side of many clients: connect, join, and pass on to the swarm what concerns voice.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -21,6 +22,7 @@ use tokio::{
 use super::{
     LoadError,
     account::TokenPair,
+    spread,
     swarm::{NewClient, Role, SwarmClock, ToSwarm},
     wire::Wire,
 };
@@ -44,8 +46,9 @@ const ATTEMPTS_MAX: u32 = 20;
 /// What all clients share.
 #[derive(Clone)]
 pub(super) struct Shared {
-    pub(super) server: ServerUrl,
-    pub(super) rest: Rest,
+    /// The nodes under test, and their APIs in the same order.
+    pub(super) servers: Arc<[ServerUrl]>,
+    pub(super) rests: Arc<[Rest]>,
     /// Names the run, so that its guests and channels have names of their own.
     pub(super) run: String,
     pub(super) people: People,
@@ -84,34 +87,43 @@ impl std::fmt::Debug for People {
 pub(super) struct Connected {
     gateway: Gateway,
     events: mpsc::Receiver<GatewayEvent>,
+    /// The node that the session is at.
+    node: usize,
 }
 
 impl Connected {
     /// A new guest, or one of the accounts, and the tokens that they have; `label` tells them from all others.
-    pub(super) async fn connect_new(shared: &Shared, label: &str) -> Result<(Self, TokenPair), LoadError> {
+    pub(super) async fn connect_new(shared: &Shared, seat: Seat, label: &str) -> Result<(Self, TokenPair), LoadError> {
         let People::Accounts { prefix, password } = &shared.people else {
-            let guest = Self::connect(shared, Identity::Guest(format!("{}-{label}", shared.run))).await?;
+            let guest = Self::connect(shared, seat, Identity::Guest(format!("{}-{label}", shared.run))).await?;
             let tokens = guest.gateway.guest_tokens().ok_or(LoadError::Protocol("gave a guest no tokens"))?;
             let tokens = TokenPair::new(tokens.0.to_owned(), tokens.1.to_owned());
             return Ok((guest, tokens));
         };
         let name = format!("{prefix}-{label}");
-        let account = match shared.rest.register(&name, password).await {
-            Err(error) if error.code() == Some(ErrorCode::Conflict) => shared.rest.login(&name, password).await,
+        let rest = shared.rest();
+        let account = match rest.register(&name, password).await {
+            Err(error) if error.code() == Some(ErrorCode::Conflict) => rest.login(&name, password).await,
             registered => registered,
         }?;
-        let connected = Self::connect(shared, Identity::Token(account.access_token.clone())).await?;
+        let connected = Self::connect(shared, seat, Identity::Token(account.access_token.clone())).await?;
         Ok((connected, TokenPair::new(account.access_token, account.refresh_token)))
     }
 
     /// Connects, patiently where the server asks for it.
-    pub(super) async fn connect(shared: &Shared, identity: Identity) -> Result<Self, LoadError> {
-        let config =
-            GatewayConfig { server: shared.server.clone(), others: Vec::new(), encoding: shared.encoding, identity };
+    pub(super) async fn connect(shared: &Shared, seat: Seat, identity: Identity) -> Result<Self, LoadError> {
+        let Seat { node, client } = seat;
+        let others = spread::others(node, client, shared.servers.len());
+        let config = GatewayConfig {
+            server: shared.servers[node].clone(),
+            others: others.into_iter().map(|other| shared.servers[other].clone()).collect(),
+            encoding: shared.encoding,
+            identity,
+        };
         let mut attempt = 0;
         loop {
             match Gateway::connect(config.clone()).await {
-                Ok((gateway, events)) => return Ok(Self { gateway, events }),
+                Ok((gateway, events)) => return Ok(Self { gateway, events, node }),
                 Err(error) if attempt < ATTEMPTS_MAX && error.is_passing() => {
                     attempt += 1;
                     tokio::time::sleep(Duration::from_millis(50) * attempt).await;
@@ -129,7 +141,7 @@ impl Connected {
             .map_err(|_| LoadError::Protocol("did not answer a join within 30 s"))??;
         let took = begun.elapsed();
         let setup = joined.voice.udp.as_ref().ok_or(LoadError::Protocol("offers no UDP"))?;
-        let peer = node_address(&shared.server, setup).await?;
+        let peer = node_address(&shared.servers[self.node], setup).await?;
         let mut voice = VoiceSession::new();
         voice.join(shared.clock.now(), place.channel_id, &joined.voice)?;
         let gateway = Arc::new(self.gateway);
@@ -138,6 +150,7 @@ impl Connected {
             role: place.role,
             channel: place.channel,
             channel_id: place.channel_id,
+            node: self.node,
             peer,
             wire: Wire::Node(Box::new(voice)),
             gateway: Some(Arc::clone(&gateway)),
@@ -171,6 +184,15 @@ impl Connected {
         }
         Err(LoadError::Protocol("ended the session during a join"))
     }
+}
+
+/// Which node a client connects to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    /// Its place in the list of servers.
+    pub(super) node: usize,
+    /// The client's number; neighbours go elsewhere when their node is lost.
+    pub(super) client: usize,
 }
 
 /// Where a client goes.
@@ -209,6 +231,11 @@ impl InChannel {
 }
 
 impl Shared {
+    /// The first node's API.
+    pub(super) fn rest(&self) -> &Rest {
+        &self.rests[0]
+    }
+
     pub(super) async fn send(&self, message: ToSwarm) -> Result<(), LoadError> {
         self.swarm.send(message).await.map_err(|_| LoadError::SwarmEnded)
     }
@@ -231,7 +258,9 @@ async fn pump(mut events: mpsc::Receiver<GatewayEvent>, shared: Shared, slot: us
                 | ServerMessage::AudioFrame(_) => ToSwarm::Message(slot, message),
                 _ => continue,
             },
-            GatewayEvent::Resumed(channels) => ToSwarm::Resumed(slot, channels),
+            GatewayEvent::Resumed { server, channels } => {
+                ToSwarm::Resumed(slot, peer_after(&server, &channels).await, channels)
+            }
             GatewayEvent::Closed(closed) => {
                 tracing::warn!(slot, %closed, "a client's session ended");
                 break;
@@ -244,27 +273,34 @@ async fn pump(mut events: mpsc::Receiver<GatewayEvent>, shared: Shared, slot: us
     }
 }
 
-/// Connects `count` clients.
+/// Where the voice of a session goes that goes on at that server.
+async fn peer_after(server: &ServerUrl, channels: &[ChannelJoined]) -> Option<SocketAddr> {
+    let setup = channels.iter().find_map(|joined| joined.voice.udp.as_ref())?;
+    let peer = node_address(server, setup).await;
+    peer.inspect_err(|error| tracing::warn!(%error, "UDP is not used after the resume")).ok()
+}
+
+/// Connects a client for each seat; they come back in that order.
 pub(super) async fn connect_all(
     shared: &Shared,
-    count: usize,
+    seats: Vec<Seat>,
     progress: impl Fn(usize),
 ) -> Result<Vec<(Connected, TokenPair)>, LoadError> {
     let limit = Arc::new(Semaphore::new(CONNECTING_MAX));
     let mut tasks = JoinSet::new();
-    for index in 0..count {
+    for (index, seat) in seats.into_iter().enumerate() {
         let (shared, limit) = (shared.clone(), Arc::clone(&limit));
         tasks.spawn(async move {
             let _permit = limit.acquire().await.map_err(|_| LoadError::SwarmEnded)?;
-            Connected::connect_new(&shared, &index.to_string()).await
+            Ok::<_, LoadError>((index, Connected::connect_new(&shared, seat, &index.to_string()).await?))
         });
     }
-    let mut connected = Vec::with_capacity(count);
+    let mut connected = BTreeMap::new();
     while let Some(result) = tasks.join_next().await {
-        connected.push(result.map_err(|_| LoadError::SwarmEnded)??);
+        connected.extend([result.map_err(|_| LoadError::SwarmEnded)??]);
         progress(connected.len());
     }
-    Ok(connected)
+    Ok(connected.into_values().collect())
 }
 
 /// Lets everyone join, at most `per_second` where that is given, else all at once.

@@ -5,21 +5,29 @@
 //!        one task each      ◀──── frames without UDP ────────       schedule · sweep · verify · count
 //! ```
 //!
-//! [`measure_node`] runs the scenario against a server, [`measure_relay`] against a bare [`Relay`] in a process of its
+//! [`measure_nodes`] runs the scenario against a server or the nodes of a cluster, [`measure_relay`] against a bare [`Relay`] in a process of its
 //! own, with the same sockets, schedule and counting; so that the two can be compared.
 
 mod account;
 mod churn;
+mod counts;
+mod faults;
 mod members;
+mod nodes;
 mod outcome;
+mod ownership;
 mod payload;
 mod process;
 mod relay;
 mod run;
 mod schedule;
+mod script;
+mod silence;
+mod spread;
 mod swarm;
 mod system;
 mod tally;
+mod traffic;
 mod wire;
 
 use std::io;
@@ -27,13 +35,19 @@ use std::io;
 use antiphon_core::gateway::Error;
 
 pub use churn::{Churn, ChurnOutcome};
+pub use counts::Counts;
+pub use faults::{FaultOutcome, FaultsOutcome};
 pub use members::People;
-pub use outcome::{ClientHealth, Joins, Outcome, Resident};
+pub use nodes::{NodesConfig, measure_nodes};
+pub use outcome::{ClientHealth, Joins, NodeOutcome, Outcome, Resident};
 pub use process::CpuUsed;
 pub use relay::{Relay, RelayConfig};
-pub use run::{NodeConfig, RelayProcess, Shape, Stage, measure_node, measure_relay, pin_process, yield_to_swarm};
+pub use run::{RelayProcess, Shape, Stage, measure_relay, pin_process, yield_to_swarm};
 pub use schedule::Phases;
+pub use script::{Action, Fault, FaultError, Target};
+pub use silence::{Lost, LostBySeat, Silences};
 pub use tally::TimesSummary;
+pub use traffic::{BetweenNodes, Traffic};
 
 use crate::{
     gateway::{Closed, GatewayClosed, GatewayError},

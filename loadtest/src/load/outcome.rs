@@ -6,9 +6,11 @@ use serde::Serialize;
 
 use super::{
     churn::ChurnOutcome,
+    faults::FaultsOutcome,
     process::CpuUsed,
     swarm::Measured,
     tally::{Times, TimesSummary},
+    traffic::BetweenNodes,
 };
 
 /// What a run came to.
@@ -44,7 +46,8 @@ pub struct Outcome {
     pub frames_per_datagram: f64,
     /// From the speaker's send to the kernel's receive stamp.
     pub latency: TimesSummary,
-    /// The subject's CPU time in the measured time, when its process id was given.
+    /// The subject's CPU time in the measured time, of all its nodes together, when their process ids were given and
+    /// all of them lived.
     pub cpu: Option<CpuUsed>,
     /// The same for each delivery, in µs: user and system, all threads.
     pub cpu_us_per_delivery: Option<f64>,
@@ -54,10 +57,29 @@ pub struct Outcome {
     pub joins: Option<Joins>,
     /// Those who came and went, where any did.
     pub churn: Option<ChurnOutcome>,
-    /// The subject's resident memory at the start, after each minute, and at the end.
+    /// The subject's resident memory, of all its nodes together, at the start, after each minute, and at the end.
     pub resident: Vec<Resident>,
+    /// Each node, where there are several.
+    pub nodes: Vec<NodeOutcome>,
+    /// What went between the nodes, where there are several.
+    pub between_nodes: Option<BetweenNodes>,
+    /// What was done to nodes, and what followed.
+    pub faults: Option<FaultsOutcome>,
     /// How the load client itself did.
     pub client: ClientHealth,
+}
+
+/// One node of several.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeOutcome {
+    /// Its URL.
+    pub server: String,
+    /// Clients that connected to it at first.
+    pub clients: usize,
+    /// Its CPU time in the measured time, when its process id was given and it lived.
+    pub cpu: Option<CpuUsed>,
+    /// Its share of one core.
+    pub cpu_cores: Option<f64>,
 }
 
 /// How joining went.
@@ -97,6 +119,7 @@ impl Outcome {
         let seconds = measured.measured.as_secs_f64();
         let deliveries = tally.delivered + tally.to_passers;
         let per = |value: f64, count: u64| if count > 0 { value / count as f64 } else { 0.0 };
+        let cpu = CpuUsed::sum(&measured.cpu);
         Self {
             subject: subject.to_owned(),
             sent: measured.sent,
@@ -113,12 +136,15 @@ impl Outcome {
             delivered_per_s: deliveries as f64 / seconds.max(f64::EPSILON),
             frames_per_datagram: per((deliveries - tally.over_gateway) as f64, tally.datagrams),
             latency: tally.latency.summary(),
-            cpu: measured.cpu,
-            cpu_us_per_delivery: measured.cpu.map(|cpu| per(cpu.seconds * 1e6, deliveries)),
-            cpu_cores: measured.cpu.map(|cpu| cpu.seconds / seconds.max(f64::EPSILON)),
+            cpu,
+            cpu_us_per_delivery: cpu.map(|cpu| per(cpu.seconds * 1e6, deliveries)),
+            cpu_cores: cpu.map(|cpu| cpu.seconds / seconds.max(f64::EPSILON)),
             joins: None,
             churn: None,
             resident: Vec::new(),
+            nodes: Vec::new(),
+            between_nodes: None,
+            faults: None,
             client: ClientHealth {
                 lateness: measured.lateness.summary(),
                 sweep_gap: measured.sweep_gap.summary(),
@@ -192,8 +218,12 @@ mod tests {
                 lateness,
                 sweep_gap: Times::new(),
                 receive_drops: 0,
-                cpu: Some(CpuUsed { seconds: 0.004, user_share: 0.5 }),
+                cpu: vec![
+                    Some(CpuUsed { seconds: 0.001, user_share: 0.5 }),
+                    Some(CpuUsed { seconds: 0.003, user_share: 0.5 }),
+                ],
                 measured: Duration::from_secs(2),
+                watched: None,
             },
         )
     }

@@ -41,6 +41,17 @@ impl CpuSample {
     }
 }
 
+impl CpuUsed {
+    /// What all of these used; `None` when one of them is unknown, or there is none.
+    pub(super) fn sum(parts: &[Option<Self>]) -> Option<Self> {
+        let parts: Vec<Self> = parts.iter().copied().collect::<Option<_>>()?;
+        let seconds: f64 = parts.iter().map(|part| part.seconds).sum();
+        let user: f64 = parts.iter().map(|part| part.seconds * part.user_share).sum();
+        let user_share = if seconds > 0.0 { user / seconds } else { 0.0 };
+        (!parts.is_empty()).then_some(Self { seconds, user_share })
+    }
+}
+
 /// User and system ticks from `/proc/PID/stat`: fields 14 and 15, counted behind the name, which may hold anything.
 fn ticks(stat: &str) -> Option<(u64, u64)> {
     let behind_name = &stat[stat.rfind(')')? + 1..];
@@ -70,6 +81,14 @@ mod tests {
         let stat = "17 (a (b) c) S 1 17 17 0 -1 4194560 100 0 0 0 250 75 0 0 20 0 4 0 100 0 0";
         assert_eq!(ticks(stat), Some((250, 75)));
         assert_eq!(ticks("17 (cut"), None);
+    }
+
+    #[test]
+    fn what_several_used_is_known_when_each_is() {
+        let used = |seconds, user_share| Some(CpuUsed { seconds, user_share });
+        assert_eq!(CpuUsed::sum(&[used(1.0, 0.5), used(3.0, 0.0)]), used(4.0, 0.125));
+        assert_eq!(CpuUsed::sum(&[used(1.0, 0.5), None]), None);
+        assert_eq!(CpuUsed::sum(&[]), None);
     }
 
     #[test]

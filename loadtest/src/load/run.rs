@@ -1,21 +1,17 @@
-//! One run from connecting to the outcome, against a node or against the relay.
+//! What is spoken where, the thread that does it, and a run of it against the relay; against nodes it is in
+//! [`super::nodes`].
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
 
-use antiphon_core::{
-    gateway::{Cipher, Encoding},
-    ids::ChannelId,
-    prng::Prng,
-    seal::Key,
-};
+use antiphon_core::{gateway::Cipher, ids::ChannelId, prng::Prng, seal::Key};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -23,29 +19,20 @@ use tokio::{
 
 use super::{
     LoadError,
-    account::TokenPair,
-    churn::{Churn, ChurnOutcome, churn},
-    members::{InChannel, People, Place, Shared, connect_all, join_all},
-    outcome::{Joins, Outcome, Resident},
-    process::{CpuSample, command_of, resident_bytes},
+    members::Seat,
+    outcome::{Outcome, Resident},
+    process::resident_bytes,
     schedule::{Phases, places},
+    spread,
     swarm::{Measured, NewClient, Plan, Progress, Role, Swarm, SwarmClock, SwarmConfig, ToSwarm},
     system::{lower_priority, pin, raise_open_files},
     wire::{RelayWire, Wire},
 };
-use crate::{
-    ServerUrl,
-    rest::{NewChannel, Rest},
-};
-
 /// Messages on their way to the swarm; more make the gateway tasks wait.
 const MESSAGES_MAX: usize = 65_536;
 
 /// How long the clients may take to bind.
 const BIND_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// After the last client was bound: until the node, too, knows that its datagrams arrive.
-const SETTLE: Duration = Duration::from_millis(500);
 
 /// How far the threads of the gateway sessions stand back when they share a CPU with the swarm: a tenth of its share.
 const GATEWAY_NICENESS: i32 = 10;
@@ -74,25 +61,6 @@ pub struct Shape {
     pub seed: u64,
     /// Between two sweeps over the sockets; `None` is a few ms, more for very many clients.
     pub sweep_interval: Option<Duration>,
-}
-
-/// A run against a node.
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
-    /// The server.
-    pub server: ServerUrl,
-    /// Who the clients are.
-    pub people: People,
-    /// How gateway messages are encoded.
-    pub encoding: Encoding,
-    /// What seals; `None` is the server's choice.
-    pub cipher: Option<Cipher>,
-    /// The server's process, to read its CPU time and memory.
-    pub pid: Option<u32>,
-    /// Joins a second; `None` is all at once.
-    pub ramp_per_second: Option<f64>,
-    /// Who comes and goes meanwhile.
-    pub churn: Option<Churn>,
 }
 
 /// How a relay is started: this program, told to be one.
@@ -136,11 +104,20 @@ pub fn pin_process(cpus: &[usize]) -> Result<(), LoadError> {
 }
 
 impl Shape {
-    fn total(&self) -> usize {
+    pub(super) fn total(&self) -> usize {
         self.channels * self.clients
     }
 
-    fn check(&self) -> Result<(), LoadError> {
+    /// Which node each client connects to.
+    pub(super) fn seats(&self, nodes: usize) -> Vec<Seat> {
+        let seat = |slot: usize| {
+            let (channel, client) = (slot / self.clients, slot % self.clients);
+            Seat { node: spread::node_of(channel, client, nodes), client }
+        };
+        (0..self.total()).map(seat).collect()
+    }
+
+    pub(super) fn check(&self) -> Result<(), LoadError> {
         let wrong = |text: String| Err(LoadError::Arguments(text));
         if self.channels == 0 || self.clients < 2 || self.speakers == 0 {
             return wrong("there must be a channel, two clients in it, and a speaker".to_owned());
@@ -188,11 +165,11 @@ impl Shape {
         (0..self.channels).flat_map(of_channel).collect()
     }
 
-    fn plan(&self, pid: Option<u32>, hint: impl Fn(usize) -> Option<u32>) -> Plan {
+    pub(super) fn plan(&self, pids: Vec<u32>, has_faults: bool, hint: impl Fn(usize) -> Option<u32>) -> Plan {
         let speakers = self.speakers();
         let channels: Vec<usize> = speakers.iter().map(|(_, channel)| *channel).collect();
         let places = places(self.phases, &channels, hint, &mut Prng::new(self.seed));
-        Plan { warm_up: self.warm_up, measured: self.duration, places, speakers, pid }
+        Plan { warm_up: self.warm_up, measured: self.duration, places, speakers, pids, has_faults }
     }
 }
 
@@ -206,16 +183,16 @@ impl Drop for StopOnDrop {
 }
 
 /// The thread with the sockets.
-struct SwarmThread {
-    messages: mpsc::Sender<ToSwarm>,
+pub(super) struct SwarmThread {
+    pub(super) messages: mpsc::Sender<ToSwarm>,
     _stop: StopOnDrop,
     progress: Arc<Progress>,
-    clock: SwarmClock,
+    pub(super) clock: SwarmClock,
     thread: JoinHandle<()>,
 }
 
 impl SwarmThread {
-    fn start(shape: &Shape) -> Result<Self, LoadError> {
+    pub(super) fn start(shape: &Shape) -> Result<Self, LoadError> {
         let needed = 2 * shape.total() as u64 + OPEN_FILES_EXTRA;
         let allowed = raise_open_files()?;
         if allowed < needed {
@@ -236,7 +213,7 @@ impl SwarmThread {
     }
 
     /// Waits until everyone's way works.
-    async fn bound(&self, total: usize, stage: &(dyn Fn(Stage) + Sync)) -> Result<(), LoadError> {
+    pub(super) async fn bound(&self, total: usize, stage: &(dyn Fn(Stage) + Sync)) -> Result<(), LoadError> {
         let give_up_at = Instant::now() + BIND_TIMEOUT;
         loop {
             let working = self.progress.working.load(Ordering::Relaxed);
@@ -251,9 +228,15 @@ impl SwarmThread {
         }
     }
 
-    /// Carries out the plan; meanwhile notes the memory of its process.
-    async fn run(&self, plan: Plan, stage: &(dyn Fn(Stage) + Sync)) -> Result<(Measured, Vec<Resident>), LoadError> {
-        let (pid, warm_up, measured) = (plan.pid, plan.warm_up, plan.measured);
+    /// Carries out the plan; meanwhile notes the memory of its processes, as long as all of them live.
+    pub(super) async fn run(
+        &self,
+        plan: Plan,
+        stage: &(dyn Fn(Stage) + Sync),
+    ) -> Result<(Measured, Vec<Resident>), LoadError> {
+        let (pids, warm_up, measured) = (plan.pids.clone(), plan.warm_up, plan.measured);
+        let memory =
+            || pids.iter().copied().map(resident_bytes).sum::<io::Result<u64>>().ok().filter(|_| !pids.is_empty());
         let (done, mut outcome) = oneshot::channel();
         self.messages.send(ToSwarm::Run(Box::new(plan), done)).await.map_err(|_| LoadError::SwarmEnded)?;
         let begun = Instant::now() + warm_up;
@@ -264,124 +247,16 @@ impl SwarmThread {
                 break done.map_err(|_| LoadError::SwarmEnded)?;
             }
             let now = Instant::now();
-            if let Some(pid) = pid.filter(|_| now >= next_sample && now < begun + measured) {
-                resident.push(Resident { at_s: (now - begun).as_secs_f64(), bytes: resident_bytes(pid)? });
+            if now >= next_sample && now < begun + measured {
+                resident.extend(memory().map(|bytes| Resident { at_s: (now - begun).as_secs_f64(), bytes }));
                 next_sample += Duration::from_secs(60);
             }
             let spoken = now.saturating_duration_since(begun).min(measured);
             stage(Stage::Speaking(spoken, measured, self.progress.delivered.load(Ordering::Relaxed)));
         };
-        if let Some(pid) = pid {
-            resident.push(Resident { at_s: measured.as_secs_f64(), bytes: resident_bytes(pid)? });
-        }
+        resident.extend(memory().map(|bytes| Resident { at_s: measured.as_secs_f64(), bytes }));
         Ok((measured_frames, resident))
     }
-}
-
-/// Runs the scenario against a server.
-///
-/// # Errors
-/// When anything fails before there is an outcome. Loss is no error: it is in the outcome.
-pub async fn measure_node(
-    shape: &Shape,
-    config: &NodeConfig,
-    stage: &(dyn Fn(Stage) + Sync),
-) -> Result<Outcome, LoadError> {
-    shape.check()?;
-    let swarm = SwarmThread::start(shape)?;
-    let rest = Rest::new(config.server.clone())?;
-    let shared = Shared {
-        server: config.server.clone(),
-        rest: rest.clone(),
-        run: format!("lt{:06x}", uuid::Uuid::new_v4().as_u128() & 0xff_ffff),
-        people: config.people.clone(),
-        encoding: config.encoding,
-        cipher: config.cipher,
-        clock: swarm.clock,
-        swarm: swarm.messages.clone(),
-        phases_us: Arc::default(),
-    };
-    let total = shape.total();
-
-    let connected = connect_all(&shared, total, |count| stage(Stage::Connecting(count, total))).await?;
-    let (clients, mut tokens): (Vec<_>, Vec<_>) = connected.into_iter().unzip();
-    let mut owner = tokens.pop().ok_or(LoadError::SwarmEnded)?;
-    let channels = make_channels(&shared, &mut owner, shape, config.churn).await?;
-    let places = (0..total).map(|slot| {
-        let channel = slot / shape.clients;
-        Place { slot, channel, channel_id: channels[channel], role: Role::Stays }
-    });
-
-    let cpu_before = config.pid.map(CpuSample::take).transpose()?;
-    let begun = Instant::now();
-    let clients = clients.into_iter().zip(places).collect();
-    let members =
-        join_all(&shared, clients, config.ramp_per_second, |count| stage(Stage::Joining(count, total))).await?;
-    let took = begun.elapsed();
-    let cpu_after = config.pid.map(CpuSample::take).transpose()?;
-    let cpu = cpu_after.zip(cpu_before).map(|(after, before)| after.since(&before));
-    let joins = Joins::new(members.iter().map(|member| member.took), took, cpu);
-
-    swarm.bound(total, stage).await?;
-    tokio::time::sleep(SETTLE).await;
-    let hints = shared.phases_us.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let plan = shape.plan(config.pid, |channel| hints.get(&channels[channel]).copied());
-    let visits = visits(shape, config, &shared, &channels);
-    let (run, visits) = tokio::join!(swarm.run(plan, stage), visits);
-    let (measured, resident) = run?;
-
-    let name = config.pid.map(command_of).transpose()?.unwrap_or_else(|| "node".to_owned());
-    let mut outcome = Outcome::new(&name, &measured);
-    (outcome.joins, outcome.churn, outcome.resident) = (Some(joins), visits?, resident);
-    clean_up(&rest, owner, members, &channels).await;
-    Ok(outcome)
-}
-
-async fn visits(
-    shape: &Shape,
-    config: &NodeConfig,
-    shared: &Shared,
-    channels: &[ChannelId],
-) -> Result<Option<ChurnOutcome>, LoadError> {
-    let Some(rate) = config.churn else { return Ok(None) };
-    let until = Instant::now() + shape.warm_up + shape.duration;
-    churn(shared.clone(), rate, channels.to_vec(), shape.total(), until).await.map(Some)
-}
-
-async fn make_channels(
-    shared: &Shared,
-    owner: &mut TokenPair,
-    shape: &Shape,
-    churn: Option<Churn>,
-) -> Result<Vec<ChannelId>, LoadError> {
-    let visitors = churn.map_or(0, |churn| churn.at_once_max());
-    let max_users =
-        u32::try_from(shape.clients + visitors).map_err(|_| LoadError::Arguments("too many clients".to_owned()))?;
-    let mut channels = Vec::with_capacity(shape.channels);
-    for number in 0..shape.channels {
-        let channel =
-            NewChannel { name: format!("{}-{number}", shared.run), max_users: Some(max_users), max_speakers: Some(0) };
-        channels.push(shared.rest.create_channel(&owner.access(&shared.rest).await?, &channel).await?.id);
-    }
-    Ok(channels)
-}
-
-/// Leaves nothing behind but the guests' names. Failures change no figure.
-async fn clean_up(rest: &Rest, mut owner: TokenPair, members: Vec<InChannel>, channels: &[ChannelId]) {
-    for channel in channels {
-        let deleted = match owner.access(rest).await {
-            Ok(access) => rest.delete_channel(&access, *channel).await.map_err(LoadError::from),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = deleted {
-            tracing::warn!(%error, %channel, "a channel stays behind");
-        }
-    }
-    let mut leaving = tokio::task::JoinSet::new();
-    for member in members {
-        leaving.spawn(async move { member.end().await });
-    }
-    while leaving.join_next().await.is_some() {}
 }
 
 /// Runs the same scenario against a relay, in a process of its own.
@@ -406,6 +281,7 @@ pub async fn measure_relay(
             role: Role::Stays,
             channel: slot / shape.clients,
             channel_id: ChannelId(uuid::Uuid::nil()),
+            node: 0,
             peer: process.address,
             wire: Wire::Relay(RelayWire::new(id, keys.clone())),
             gateway: None,
@@ -413,7 +289,7 @@ pub async fn measure_relay(
         swarm.messages.send(ToSwarm::Add(Box::new(client))).await.map_err(|_| LoadError::SwarmEnded)?;
     }
     swarm.bound(total, stage).await?;
-    let plan = shape.plan(Some(process.child.id()), |_| None);
+    let plan = shape.plan(vec![process.child.id()], false, |_| None);
     let (measured, resident) = swarm.run(plan, stage).await?;
     let mut outcome = Outcome::new(&relay.name, &measured);
     outcome.resident = resident;

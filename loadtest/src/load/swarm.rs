@@ -3,6 +3,7 @@
 //! microsecond when each datagram came.
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
     sync::{
@@ -24,6 +25,7 @@ use super::{
     payload::Payload,
     process::{CpuSample, CpuUsed},
     schedule::{FRAME, Schedule},
+    silence::{Ends, Hit, Pair, Watch, Watched},
     system::{Batch, StampedSocket, realtime_ns},
     tally::{Listener, Seen, Speaker, Tally, Times},
     wire::{Ready, Wire},
@@ -44,6 +46,9 @@ const DRAIN: Duration = Duration::from_millis(1_000);
 
 /// After the measured time the server's CPU clock is read with so much delay, which lets it send what it holds.
 const CPU_DELAY: Duration = Duration::from_millis(20);
+
+/// The place of a node that is none of the servers that were named.
+const ELSEWHERE: usize = usize::MAX;
 
 /// The level that speakers speak at.
 const LEVEL: u8 = 25;
@@ -85,6 +90,8 @@ pub(super) struct NewClient {
     /// The channel's number and id.
     pub(super) channel: usize,
     pub(super) channel_id: ChannelId,
+    /// The place of the node in the list of servers, and its address.
+    pub(super) node: usize,
     pub(super) peer: SocketAddr,
     pub(super) wire: Wire,
     /// For what UDP does not carry.
@@ -100,7 +107,9 @@ pub(super) struct Plan {
     /// The slot and the channel of each speaker.
     pub(super) speakers: Vec<(usize, usize)>,
     /// Whose CPU time to read.
-    pub(super) pid: Option<u32>,
+    pub(super) pids: Vec<u32>,
+    /// Whether there will be faults, and silences to watch for.
+    pub(super) has_faults: bool,
 }
 
 /// Told to the thread.
@@ -108,7 +117,13 @@ pub(super) enum ToSwarm {
     Add(Box<NewClient>),
     Remove(usize),
     Message(usize, Box<ServerMessage>),
-    Resumed(usize, Vec<ChannelJoined>),
+    /// The client's session goes on, at a node with that address.
+    Resumed(usize, Option<SocketAddr>, Vec<ChannelJoined>),
+    /// From now on those at that node are hit by a fault.
+    Fault {
+        node: usize,
+        at_ns: u64,
+    },
     /// Carry this out, and tell what it came to.
     Run(Box<Plan>, oneshot::Sender<Measured>),
     Stop,
@@ -146,12 +161,17 @@ pub(super) struct Measured {
     pub(super) sweep_gap: Times,
     /// Datagrams that found no room in our own sockets.
     pub(super) receive_drops: u64,
-    pub(super) cpu: Option<CpuUsed>,
+    /// Of each process; `None` of one that has ended.
+    pub(super) cpu: Vec<Option<CpuUsed>>,
     pub(super) measured: Duration,
+    /// What was heard of faults, where there were to be any.
+    pub(super) watched: Option<Watched>,
 }
 
 struct SwarmClient {
     socket: StampedSocket,
+    node: usize,
+    peer: SocketAddr,
     wire: Wire,
     role: Role,
     channel: usize,
@@ -159,6 +179,7 @@ struct SwarmClient {
     gateway: Option<Arc<Gateway>>,
     /// Of each speaker of the channel.
     seen: Vec<Seen>,
+    pairs: Vec<Pair>,
 }
 
 /// The thread's state.
@@ -167,10 +188,13 @@ pub(super) struct Swarm {
     commands: mpsc::Receiver<ToSwarm>,
     progress: Arc<Progress>,
     clients: Vec<Option<SwarmClient>>,
+    /// Which node is at which address.
+    nodes: HashMap<SocketAddr, usize>,
     batch: Batch,
     speakers: Vec<Speaker>,
     speakers_of_channel: Vec<usize>,
     run: Option<Run>,
+    watch: Option<Watch>,
     tally: Tally,
     lateness: Times,
     sweep_gap: Times,
@@ -190,9 +214,9 @@ struct Run {
     plan: Plan,
     done: oneshot::Sender<Measured>,
     schedule: Schedule,
-    /// The process' CPU time when the measured time began, and what it used until its end.
-    cpu_before: Option<CpuSample>,
-    cpu: Option<CpuUsed>,
+    /// The processes' CPU times when the measured time began, and what they used until its end.
+    cpu_before: Vec<CpuSample>,
+    cpu: Vec<Option<CpuUsed>>,
     began: bool,
     stopped: bool,
 }
@@ -204,10 +228,12 @@ impl Swarm {
             commands,
             progress,
             clients: Vec::new(),
+            nodes: HashMap::new(),
             batch: Batch::new(),
             speakers: Vec::new(),
             speakers_of_channel: Vec::new(),
             run: None,
+            watch: None,
             tally: Tally::new(),
             lateness: Times::new(),
             sweep_gap: Times::new(),
@@ -258,7 +284,8 @@ impl Swarm {
                 Ok(ToSwarm::Add(client)) => self.add(*client)?,
                 Ok(ToSwarm::Remove(slot)) => self.remove(slot)?,
                 Ok(ToSwarm::Message(slot, message)) => self.message(slot, &message),
-                Ok(ToSwarm::Resumed(slot, channels)) => self.resumed(slot, &channels),
+                Ok(ToSwarm::Resumed(slot, peer, channels)) => self.resumed(slot, peer, &channels)?,
+                Ok(ToSwarm::Fault { node, at_ns }) => self.fault(node, at_ns),
                 Ok(ToSwarm::Run(plan, done)) => self.begin(*plan, done),
                 Ok(ToSwarm::Stop) | Err(mpsc::error::TryRecvError::Disconnected) => return Ok(false),
                 Err(mpsc::error::TryRecvError::Empty) => break,
@@ -269,13 +296,16 @@ impl Swarm {
 
     fn add(&mut self, new: NewClient) -> io::Result<()> {
         let socket = StampedSocket::connect(new.peer, self.config.receive_buffer_bytes)?;
-        let NewClient { slot, role, channel, channel_id, wire, gateway, .. } = new;
+        let NewClient { slot, role, channel, channel_id, node, peer, wire, gateway } = new;
+        self.nodes.insert(peer, node);
         if self.clients.len() <= slot {
             self.clients.resize_with(slot + 1, || None);
         }
         self.remove(slot)?;
         let seen = vec![Seen::default(); self.speakers_of_channel.get(channel).copied().unwrap_or(0)];
-        self.clients[slot] = Some(SwarmClient { socket, wire, role, channel, channel_id, gateway, seen });
+        let pairs = Vec::new();
+        let client = SwarmClient { socket, node, peer, wire, role, channel, channel_id, gateway, seen, pairs };
+        self.clients[slot] = Some(client);
         Ok(())
     }
 
@@ -302,7 +332,8 @@ impl Swarm {
             ServerMessage::UserLeft(left) => voice.forget(left.stream_id),
             ServerMessage::AudioFrame(frame) => {
                 let Some(heard) = voice.tunnelled(now, frame) else { return };
-                let mut listener = Listener { role: client.role, channel: client.channel, seen: &mut client.seen };
+                let SwarmClient { role, channel, seen, pairs, .. } = client;
+                let mut listener = Listener { role: *role, channel: *channel, seen, pairs };
                 self.tally.heard(
                     &mut listener,
                     &self.speakers,
@@ -316,13 +347,31 @@ impl Swarm {
         }
     }
 
-    fn resumed(&mut self, slot: usize, channels: &[ChannelJoined]) {
+    fn resumed(&mut self, slot: usize, peer: Option<SocketAddr>, channels: &[ChannelJoined]) -> io::Result<()> {
+        // What has arrived can only be opened with the keys of before.
+        self.sweep(slot)?;
         let now = self.config.clock.now();
-        let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return };
-        if let Wire::Node(voice) = &mut client.wire
-            && let Err(error) = voice.resumed(now, channels)
-        {
-            tracing::warn!(%error, "UDP is not used after the resume");
+        let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        if let Some(peer) = peer.filter(|peer| *peer != client.peer) {
+            self.gone_drops += u64::from(client.socket.dropped()?);
+            client.socket = StampedSocket::connect(peer, self.config.receive_buffer_bytes)?;
+            (client.peer, client.node) = (peer, self.nodes.get(&peer).copied().unwrap_or(ELSEWHERE));
+        }
+        if let Wire::Node(voice) = &mut client.wire {
+            self.gone_duplicates += voice.udp_counters().replayed;
+            if let Err(error) = voice.resumed(now, channels) {
+                tracing::warn!(%error, "UDP is not used after the resume");
+            }
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, node: usize, at_ns: u64) {
+        let seats = self.clients.iter().map(|client| client.as_ref().map_or(ELSEWHERE, |client| client.node));
+        let hit = Hit { node, seats: seats.collect() };
+        if let Some(watch) = &mut self.watch {
+            watch.fault(at_ns, hit, pairs(&self.speakers, &mut self.clients));
+            self.tally.silences_from_ns = watch.since_ns();
         }
     }
 
@@ -334,14 +383,19 @@ impl Swarm {
             counts[channel] += 1;
         }
         for client in self.clients.iter_mut().flatten() {
-            client.seen = vec![Seen::default(); counts.get(client.channel).copied().unwrap_or(0)];
+            let speakers = counts.get(client.channel).copied().unwrap_or(0);
+            client.seen = vec![Seen::default(); speakers];
+            client.pairs = vec![Pair::default(); if plan.has_faults { speakers } else { 0 }];
         }
         self.speakers_of_channel = counts;
         let start = Instant::now() + FRAME;
         let measured_from = realtime_ns() + ns(FRAME + plan.warm_up);
         self.tally.window_ns = measured_from..measured_from + ns(plan.measured);
+        self.tally.silences_from_ns = measured_from;
+        self.watch = plan.has_faults.then(|| Watch::new(measured_from, self.clients.len()));
         let schedule = Schedule::new(plan.places.clone());
-        let run = Run { start, plan, done, schedule, cpu_before: None, cpu: None, began: false, stopped: false };
+        let (cpu_before, cpu) = (Vec::new(), Vec::new());
+        let run = Run { start, plan, done, schedule, cpu_before, cpu, began: false, stopped: false };
         self.run = Some(run);
         self.lateness = Times::new();
         self.sweep_gap = Times::new();
@@ -355,13 +409,12 @@ impl Swarm {
         let measured_to = measured_from + run.plan.measured;
         if !run.began && now >= measured_from {
             run.began = true;
-            run.cpu_before = run.plan.pid.map(CpuSample::take).transpose()?;
+            run.cpu_before = run.plan.pids.iter().copied().map(CpuSample::take).collect::<io::Result<_>>()?;
         }
-        if run.cpu.is_none()
-            && now >= measured_to + CPU_DELAY
-            && let (Some(pid), Some(before)) = (run.plan.pid, &run.cpu_before)
-        {
-            run.cpu = Some(CpuSample::take(pid)?.since(before));
+        if run.cpu.is_empty() && now >= measured_to + CPU_DELAY {
+            // One that was killed meanwhile has none any more.
+            let used = |(pid, before): (&u32, &CpuSample)| CpuSample::take(*pid).ok().map(|after| after.since(before));
+            run.cpu = run.plan.pids.iter().zip(&run.cpu_before).map(used).collect();
         }
         if !run.stopped && now >= measured_to {
             run.stopped = true;
@@ -437,10 +490,10 @@ impl Swarm {
             for index in 0..count {
                 let (datagram, stamp_ns) = self.batch.datagram(index);
                 let stamp_ns = stamp_ns.unwrap_or_else(realtime_ns);
-                let SwarmClient { wire, role, channel, seen, .. } = client;
+                let SwarmClient { wire, role, channel, seen, pairs, .. } = client;
                 let (tally, speakers, frame_bytes) = (&mut self.tally, &self.speakers, self.config.frame_bytes);
                 let mut counted = false;
-                let mut listener = Listener { role: *role, channel: *channel, seen };
+                let mut listener = Listener { role: *role, channel: *channel, seen, pairs };
                 let opened = wire.open(self.config.clock.of_stamp(stamp_ns), datagram, |bytes, route| {
                     counted |= tally.heard(&mut listener, speakers, bytes, frame_bytes, stamp_ns, route);
                 });
@@ -458,7 +511,9 @@ impl Swarm {
         Ok(())
     }
 
-    fn measured(&self, run: &Run) -> io::Result<Measured> {
+    fn measured(&mut self, run: &Run) -> io::Result<Measured> {
+        let end_ns = self.tally.window_ns.end;
+        let watched = self.watch.take().map(|watch| watch.end(end_ns, pairs(&self.speakers, &mut self.clients)));
         let mut stayers_of_channel: Vec<u64> = vec![0; self.speakers_of_channel.len()];
         let (mut receive_drops, mut dropped_as_duplicate) = (self.gone_drops, self.gone_duplicates);
         for client in self.clients.iter().flatten() {
@@ -478,8 +533,9 @@ impl Swarm {
             lateness: self.lateness.clone(),
             sweep_gap: self.sweep_gap.clone(),
             receive_drops,
-            cpu: run.cpu,
+            cpu: run.cpu.clone(),
             measured: run.plan.measured,
+            watched,
         })
     }
 }
@@ -511,6 +567,22 @@ impl SwarmClient {
             VoiceOutput::UdpWorks(_) => {}
         }
     }
+}
+
+/// Every listener and speaker of the same channel, of those who stay.
+fn pairs<'a>(
+    speakers: &'a [Speaker],
+    clients: &'a mut [Option<SwarmClient>],
+) -> impl Iterator<Item = Ends<'a>> + use<'a> {
+    let stays = clients.iter_mut().enumerate().filter_map(|(slot, client)| Some((slot, client.as_mut()?)));
+    let stays = stays.filter(|(_, client)| client.role == Role::Stays);
+    stays.flat_map(move |(listener, client)| {
+        let channel = client.channel;
+        // A channel's speakers stand in the order of their numbers there.
+        let of_channel = speakers.iter().filter(move |speaker| speaker.channel == channel);
+        let others = of_channel.zip(&mut client.pairs).filter(move |(speaker, _)| speaker.slot != listener);
+        others.map(move |(speaker, pair)| Ends { listener, speaker: speaker.slot, sent: speaker.counted, pair })
+    })
 }
 
 fn ns(duration: Duration) -> u64 {

@@ -1,5 +1,5 @@
 //! The few things of Linux that the standard library has no words for: batched receiving with the kernel's own time
-//! stamps, drop counters, CPU clocks of other processes, pinning, and the limit of open files.
+//! stamps, drop counters, CPU clocks of other processes, signals, pinning, and the limit of open files.
 #![expect(unsafe_code, reason = "system calls that neither std nor socket2 wraps")]
 
 use std::{
@@ -189,6 +189,15 @@ pub(super) fn process_cpu_time(pid: u32) -> io::Result<Duration> {
     let negative = |_| io::Error::from(io::ErrorKind::InvalidData);
     let seconds = u64::try_from(time.tv_sec).map_err(negative)?;
     Ok(Duration::new(seconds, u32::try_from(time.tv_nsec).map_err(negative)?))
+}
+
+/// Sends a signal to one process.
+pub(super) fn signal(pid: u32, signal: libc::c_int) -> io::Result<()> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    // 0 and below would be groups of processes.
+    let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0).ok_or_else(invalid)?;
+    // SAFETY: the call takes plain numbers.
+    check(unsafe { libc::kill(pid, signal) })
 }
 
 /// Binds the calling thread, and those that it starts later, to these CPUs.

@@ -6,7 +6,7 @@ use antiphon_core::replay::ReplayWindow;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{payload::Payload, swarm::Role};
+use super::{payload::Payload, silence::Pair, swarm::Role};
 use crate::voice::Route;
 
 /// Latencies above a minute count as one.
@@ -48,6 +48,8 @@ pub(super) struct Listener<'a> {
     pub(super) role: Role,
     pub(super) channel: usize,
     pub(super) seen: &'a mut [Seen],
+    /// Of each speaker of the channel, where silences are watched for; else empty.
+    pub(super) pairs: &'a mut [Pair],
 }
 
 /// What was heard in the measured time.
@@ -55,6 +57,8 @@ pub(super) struct Listener<'a> {
 pub(super) struct Tally {
     /// When counted frames were sent.
     pub(super) window_ns: Range<u64>,
+    /// Since when silences are watched for.
+    pub(super) silences_from_ns: u64,
     pub(super) delivered: u64,
     pub(super) duplicated: u64,
     /// Frames that are not what was sent, or not for this listener.
@@ -70,6 +74,7 @@ impl Tally {
     pub(super) fn new() -> Self {
         Self {
             window_ns: 0..0,
+            silences_from_ns: 0,
             delivered: 0,
             duplicated: 0,
             corrupt: 0,
@@ -102,7 +107,11 @@ impl Tally {
             return false;
         };
         let first = listener.seen.get_mut(speaker.local).is_some_and(|seen| seen.first(payload.sequence));
-        if !self.window_ns.contains(&payload.sent_ns) {
+        let counted = self.window_ns.contains(&payload.sent_ns);
+        if first && let Some(pair) = listener.pairs.get_mut(speaker.local) {
+            pair.heard(arrived_ns, self.silences_from_ns, counted);
+        }
+        if !counted {
             return false;
         }
         if !first {

@@ -20,8 +20,12 @@ use super::{
     shared::{Failed, Permit, Request, Shared, bytes, number, text, unreadable},
 };
 use crate::{
-    cluster::entry::{
-        Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable, VoiceChange,
+    cluster::{
+        entry::{
+            Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable,
+            VoiceChange,
+        },
+        sessions::Moves,
     },
     random,
     telemetry::metrics::{RedisOperation, RedisOutcome, metrics},
@@ -107,10 +111,10 @@ impl RedisMembership {
         known: Option<&Position>,
     ) -> Result<Option<Changed>, Unavailable> {
         let permit = self.shared().permitted()?;
-        let node = leave.session.map_or(String::new(), |_| permit.number.to_string());
-        let session = leave.session.map_or(String::new(), |session| session.to_string());
+        let (session, numbers) =
+            leave.session.map_or_else(Default::default, |session| (session.to_string(), numbers(&permit)));
         let own =
-            vec![text(leave.user.to_string()), bytes(encode(&LeaveRecord::from(leave))), text(session), text(node)];
+            vec![text(leave.user.to_string()), bytes(encode(&LeaveRecord::from(leave))), text(session), bytes(numbers)];
         self.change(RedisOperation::Leave, &permit, &script::LEAVE, channel, known, own).await
     }
 
@@ -131,7 +135,7 @@ impl RedisMembership {
         let own = vec![
             text(user.to_string()),
             text(session.to_string()),
-            text(permit.number.to_string()),
+            bytes(numbers(&permit)),
             switch(change.muted),
             switch(change.deafened),
         ];
@@ -175,12 +179,14 @@ impl RedisMembership {
         channel: ChannelId,
         user: UserId,
         session: SessionId,
+        moves: Moves,
         since: Option<&Position>,
     ) -> Result<Option<Snapshot>, Unavailable> {
         let shared = self.shared();
         let permit = shared.permitted()?;
         shared.list(&permit, channel).await?;
-        let own = vec![text(user.to_string()), text(session.to_string()), text(permit.number.to_string())];
+        let own =
+            vec![text(user.to_string()), text(session.to_string()), text(permit.number.to_string()), number(moves.0)];
         let adopting = shared.on_channel(RedisOperation::Adopt, &permit, &script::ADOPT, channel, since, own);
         let (kind, answer) = adopting.await?;
         read_snapshot(&kind, answer, channel)
@@ -347,6 +353,13 @@ impl RedisMembership {
     fn shared(&self) -> &Arc<Shared> {
         self.handle.shared()
     }
+}
+
+/// Every number under which members of this node may be: between a new number and [`RedisMembership::restore`] that is
+/// one that it had before.
+fn numbers(permit: &Permit) -> Vec<u8> {
+    let numbers = permit.former.iter().chain([&permit.number]).copied().collect();
+    encode(&NumbersRecord { numbers })
 }
 
 impl Shared {

@@ -58,6 +58,10 @@ impl RedisRegistry {
         self.handle.shared().renew_now.notify_one();
     }
 
+    pub(in crate::cluster) fn catch_up(&self) {
+        self.handle.shared().renew_now.notify_one();
+    }
+
     pub(in crate::cluster) fn report_load(&self, load: Load) {
         self.handle.shared().node.lock().load = load;
     }

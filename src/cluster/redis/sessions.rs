@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use antiphon_core::ids::{NodeNumber, SessionId, UserId};
+use antiphon_core::{
+    gateway::UserView,
+    ids::{NodeNumber, SessionId, UserId},
+};
 use fred::interfaces::KeysInterface;
 
 use super::{
@@ -16,7 +19,7 @@ use super::{
 use crate::{
     cluster::{
         entry::Unavailable,
-        sessions::{ClaimRefused, Place, SessionNotice, SessionRecord, TokenHashes},
+        sessions::{ClaimRefused, Moves, Place, SessionNotice, SessionRecord, TokenHashes},
     },
     telemetry::metrics::RedisOperation,
 };
@@ -75,7 +78,8 @@ impl RedisRecords {
     }
 
     /// Moves a session to this node, if the hash `offered` is that of one of its tokens. From then on `tokens` hold, and
-    /// the node that had it is told. Of any number of nodes that claim with one token, one succeeds.
+    /// the node that had it is told. Of nodes that claim with one token, one succeeds, unless it is among `tokens`; then
+    /// the last one has the session.
     ///
     /// # Errors
     /// When the session is over, the token is not its, or Redis cannot be asked.
@@ -84,7 +88,7 @@ impl RedisRecords {
         session: SessionId,
         offered: [u8; 32],
         tokens: TokenHashes,
-    ) -> Result<SessionRecord, ClaimRefused> {
+    ) -> Result<(SessionRecord, Moves), ClaimRefused> {
         let shared = self.shared();
         let permit = shared.permitted().map_err(|Unavailable| ClaimRefused::Unavailable)?;
         let arguments = vec![
@@ -101,7 +105,7 @@ impl RedisRecords {
             "wrong" => return Err(ClaimRefused::WrongToken),
             _ => {}
         }
-        let (from, user, places) = read_claimed(answer).map_err(|error| {
+        let (from, moves, user, places) = read_claimed(answer).map_err(|error| {
             unreadable(&error);
             ClaimRefused::Unavailable
         })?;
@@ -110,7 +114,7 @@ impl RedisRecords {
             // If it gets lost, the other node learns of it when it next writes the session.
             let _ = shared.say(&Topic::Node(from), Said::SessionClaimed { session }).await;
         }
-        Ok(SessionRecord { user, tokens, places })
+        Ok((SessionRecord { user, tokens, places }, moves))
     }
 
     /// Forgets a session that is over, if it is this node's. A record that cannot be forgotten now ends by itself.
@@ -161,10 +165,11 @@ async fn keep(connection: &Connection, sessions: &[SessionId], ttl: Duration) ->
     pipeline.all().await
 }
 
-fn read_claimed(mut answer: Answer) -> Result<(NodeNumber, antiphon_core::gateway::UserView, Vec<Place>), Unreadable> {
+fn read_claimed(mut answer: Answer) -> Result<(NodeNumber, Moves, UserView, Vec<Place>), Unreadable> {
     let from = NodeNumber(u32::try_from(answer.number()?).unwrap_or_default());
+    let moves = Moves(answer.number()?);
     let SessionBody { user, places } = decode(&answer.bytes()?)?;
-    Ok((from, user, places.into_iter().map(Into::into).collect()))
+    Ok((from, moves, user, places.into_iter().map(Into::into).collect()))
 }
 
 /// Each followed by a space, so that none can be found across two.

@@ -28,6 +28,9 @@ use crate::{
     telemetry::metrics::{NoticeKind, RedisOperation, RedisOutcome, metrics},
 };
 
+/// Between two times that everything is said to work because an operation had failed.
+const RECONNECTED_EVERY: Duration = Duration::from_secs(2);
+
 /// What the parts share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -51,6 +54,8 @@ pub(super) struct Shared {
     session_notices: Mailbox<SessionNotice>,
     /// Somebody was refused since everything was last said to work.
     has_failed: AtomicBool,
+    /// When everything was last said to work.
+    reconnected_at: Mutex<Option<Instant>>,
     /// The sessions whose records are this node's to keep alive.
     pub(super) sessions: DashSet<SessionId>,
 }
@@ -202,6 +207,7 @@ impl Shared {
             notices: Mailbox::new(notices, Notice::Reconnected),
             session_notices: Mailbox::new(session_notices, SessionNotice::Reconnected),
             has_failed: AtomicBool::new(false),
+            reconnected_at: Mutex::default(),
             sessions: DashSet::new(),
         }
     }
@@ -342,6 +348,7 @@ impl Shared {
     /// Tells the node that everything works again, and that anything may have been missed.
     pub(super) fn reconnected(&self) {
         self.has_failed.store(false, Ordering::Relaxed);
+        *self.reconnected_at.lock() = Some(Instant::now());
         self.notify(Notice::Reconnected);
         self.notify_of_session(SessionNotice::Reconnected);
     }
@@ -350,9 +357,14 @@ impl Shared {
     pub(super) fn settle(&self) {
         self.notices.settle();
         self.session_notices.settle();
-        if self.has_failed.load(Ordering::Relaxed) && self.permit().is_ok() {
+        if self.has_failed.load(Ordering::Relaxed) && self.permit().is_ok() && self.may_say_reconnected() {
             self.reconnected();
         }
+    }
+
+    /// Everything is read anew then, which must not itself be what makes Redis slow.
+    fn may_say_reconnected(&self) -> bool {
+        self.reconnected_at.lock().is_none_or(|at| at.elapsed() >= RECONNECTED_EVERY)
     }
 
     /// Somebody was refused.

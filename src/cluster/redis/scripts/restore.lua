@@ -23,6 +23,10 @@ for _, member in ipairs(given) do
       member.node = node
       put(member)
       record('joined', member, { by = member.user.id })
+      -- Whoever hears of a join takes the member for neither muted nor deafened.
+      if member.muted or member.deafened or member.server_muted then
+        record('voice', member, { by = member.user.id })
+      end
     end
   elseif identity(there) == identity(member) and mine[there.node] then
     local is_changed = there.muted ~= member.muted or there.deafened ~= member.deafened

@@ -9,5 +9,6 @@ local node = redis.call('HGET', KEYS[1], 'node')
 if not node then return { 'gone' } end
 if not string.find(redis.call('HGET', KEYS[1], 'tokens'), ARGV[3], 1, true) then return { 'wrong' } end
 redis.call('HSET', KEYS[1], 'node', ARGV[2], 'tokens', ARGV[4])
+local moves = redis.call('HINCRBY', KEYS[1], 'moves', 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
-return { 'ok', tonumber(node), redis.call('HGET', KEYS[1], 'body') }
+return { 'ok', tonumber(node), moves, redis.call('HGET', KEYS[1], 'body') }

@@ -1,4 +1,4 @@
--- KEYS  1 the session: hash of node, tokens (those that hold) and body
+-- KEYS  1 the session: hash of node, tokens (those that hold), body and moves (how often it was claimed)
 -- ARGV  1 until when, by this server's clock in ms, the caller waits; 2 node, 3 numbers it had before as a record,
 --       4 tokens, each followed by a space, 5 body, 6 how long it is kept in ms
 if redis.replicate_commands then redis.replicate_commands() end
