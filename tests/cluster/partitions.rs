@@ -12,23 +12,24 @@ use crate::support::{
 const CUT: Duration = Duration::from_secs(5);
 
 /// One person on each of three nodes, in a channel that `owner` owns.
-async fn on_each(cluster: &Nodes, owner: usize, names: &str) -> [Talker; 3] {
+async fn on_each(cluster: &Nodes, owner: usize, names: &str) -> Vec<Talker> {
     let channel = cluster.channel_owned_by(owner).await;
-    let [a, b, c] = [0, 1, 2]
-        .map(|index| async move { Talker::join(&cluster.nodes[index], &format!("{names}-{index}"), channel).await });
-    let people = [a.await, b.await, c.await];
+    let mut people = Vec::new();
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        people.push(Talker::join(node, &format!("{names}-{index}"), channel).await);
+    }
     all_hear_each_other(&[&people[0], &people[1], &people[2]]).await;
     people
 }
 
 /// For each two of them the longest that the second did not hear the first.
-fn silences(people: &[Talker; 3], since: Instant) -> Vec<((usize, usize), Duration)> {
+fn silences(people: &[Talker], since: Instant) -> Vec<((usize, usize), Duration)> {
     let pairs = (0..3).flat_map(|from| (0..3).map(move |to| (from, to))).filter(|(from, to)| from != to);
     pairs.map(|(from, to)| ((from, to), people[to].silence(&people[from], since))).collect()
 }
 
 /// Lets `cut` hold for [`CUT`]; the silences of the whole time and those of its last two seconds.
-async fn cut_for_a_while(people: &[Talker; 3], cut: impl Fn(bool)) -> [Vec<((usize, usize), Duration)>; 2] {
+async fn cut_for_a_while(people: &[Talker], cut: impl Fn(bool)) -> [Vec<((usize, usize), Duration)>; 2] {
     let begun = Instant::now();
     cut(true);
     tokio::time::sleep_until((begun + CUT - Duration::from_secs(2)).into()).await;
