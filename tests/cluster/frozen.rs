@@ -86,10 +86,18 @@ async fn a_node_that_stops_for_ten_seconds_acts_on_nothing_old_when_it_goes_on()
     let went_on = Instant::now();
     cluster.all_see(3).await;
     all_hear_each_other(&[&one, &two, &staying, &moving]).await;
-    println!("all hear each other {:?} after it went on; it had {:?}", went_on.elapsed(), staying.note(|notes| (notes.resumed, notes.disconnected)));
+    println!(
+        "all hear each other {:?} after it went on; it had {:?}",
+        went_on.elapsed(),
+        staying.note(|notes| (notes.resumed, notes.disconnected))
+    );
     // The one whose client never came back is removed when their time to is over, and nobody else is.
     for person in [&one, &two] {
-        person.until_within(SWEPT, "is told of the one who vanished", |notes| !notes.members.contains_key(&vanishing.user())).await;
+        person
+            .until_within(SWEPT, "is told of the one who vanished", |notes| {
+                !notes.members.contains_key(&vanishing.user())
+            })
+            .await;
     }
     println!("the one who did not come back was removed {:?} after the stop", stopped.elapsed());
     all_see_each_other(&[&one, &two, &staying, &moving]).await;
@@ -101,7 +109,8 @@ async fn a_node_that_stops_for_ten_seconds_acts_on_nothing_old_when_it_goes_on()
         assert_eq!(person.told_of(staying.user()), (0, vec![]));
     }
     assert_eq!((one.told_of(two.user()), two.told_of(one.user())), ((0, vec![]), (0, vec![])));
-    let gone: Vec<_> = [&one, &two, &staying, &moving].iter().map(|person| person.note(|notes| notes.gone.clone())).collect();
+    let gone: Vec<_> =
+        [&one, &two, &staying, &moving].iter().map(|person| person.note(|notes| notes.gone.clone())).collect();
     assert_eq!(gone, vec![None; 4]);
 }
 
