@@ -4,7 +4,6 @@
 //! `ANTIPHON_CHAOS_S` says for how many seconds (120 unless said), `ANTIPHON_CHAOS_SEED` repeats a run's list of steps.
 
 mod checks;
-mod front;
 mod journal;
 mod model;
 mod people;

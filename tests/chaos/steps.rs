@@ -94,7 +94,8 @@ impl Steps {
         let faults = self.faults(kind);
         let length_ms = faults.iter().map(|timed| timed.heals_ms).max().unwrap_or(2_000);
         let deeds = self.deeds(length_ms);
-        Step { faults, deeds, gives_up: self.prng.chance(0.3) }
+        let is_kill = matches!(faults[..], [Timed { fault: Fault::Kill(_), .. }]);
+        Step { faults, deeds, gives_up: self.prng.chance(0.5) && is_kill }
     }
 
     fn faults(&mut self, kind: u64) -> Vec<Timed> {
@@ -159,10 +160,11 @@ impl Steps {
         let mut deeds = Vec::new();
         let mut at_ms = self.prng.below(400);
         while at_ms < length_ms {
-            let deed = match self.index(8) {
+            let deed = match self.index(10) {
                 0..4 => Deed::Go(self.index(self.sizes.channels)),
                 4 | 5 => Deed::Leave,
-                kind => Deed::Mute(kind == 6),
+                6 | 7 => Deed::Move(self.index(self.sizes.nodes)),
+                kind => Deed::Mute(kind == 8),
             };
             deeds.push((at_ms, first + self.index(end - first), deed));
             at_ms += 50 + self.prng.below(400);
@@ -221,6 +223,6 @@ impl fmt::Display for Step {
             write!(f, "{separator}{fault:?} from {begins_ms} to {heals_ms} ms")?;
         }
         write!(f, "; {} deeds", self.deeds.len())?;
-        if self.gives_up { f.write_str(", one of a killed node's people gives up") } else { Ok(()) }
+        if self.gives_up { f.write_str(", one of the node's people never comes back") } else { Ok(()) }
     }
 }
