@@ -23,6 +23,7 @@ use crate::{
     gateway::Gateway,
     media::{Media, SocketCounter},
     settings::{LocalState, Settings},
+    telemetry::metrics::{NodesKnown, metrics},
 };
 
 /// How often the others are told how much there is to do: as often as the node's lease is renewed.
@@ -107,6 +108,7 @@ pub(super) async fn follow(registry: Registry, media: Media) {
     let mut peers = Peers::default();
     loop {
         let seen = Arc::clone(&view.borrow_and_update());
+        show(&seen);
         // Given up by the others, a node keeps its peers until it has registered again: its people go on talking.
         if let Some(me) = seen.nodes.iter().find(|node| node.number == seen.me) {
             let listed = peers.listed(&seen, Instant::now());
@@ -122,6 +124,15 @@ pub(super) async fn follow(registry: Registry, media: Media) {
             () = async { tokio::time::sleep_until(forget_at.unwrap_or_else(Instant::now)).await }, if forget_at.is_some() => {}
         }
     }
+}
+
+/// Brings the metrics up to what is known of the cluster.
+fn show(view: &ClusterView) {
+    let cluster = &metrics().cluster;
+    let serving = view.nodes.iter().filter(|node| node.state == NodeState::Serving).count();
+    cluster.nodes.of(NodesKnown::Live).set(view.nodes.len() as f64);
+    cluster.nodes.of(NodesKnown::Serving).set(serving as f64);
+    cluster.epoch.set(view.epoch as f64);
 }
 
 /// Acts on what the relays tell, for ever.

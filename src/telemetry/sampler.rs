@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use super::{
     media::SampledEngines,
-    metrics::{self, Direction, Metrics, Outcome, Sampled, metrics},
+    metrics::{self, Direction, FORWARDING_SECONDS, Metrics, Outcome, Release, Sampled, WorkerState, metrics},
     process::ProcessReading,
     relay::SampledRelays,
 };
-use crate::media::{Media, MediaCounters, SocketCounter};
+use crate::media::{FORWARDING_BUCKETS, Media, MediaCounters, SocketCounter};
 
 /// Reads the counters of other parts into the metrics.
 pub struct Sampler {
@@ -26,6 +26,7 @@ struct Last {
     relays: SampledRelays,
     relay_kernel_drops: Sampled,
     relay_send_failures: Sampled,
+    relay_events_dropped: Sampled,
     received_bytes: Sampled,
     receive_calls: Sampled,
     receive_errors: Sampled,
@@ -39,6 +40,7 @@ struct Last {
     handovers_dropped: Sampled,
     parts_left: Sampled,
     parts_refused: Sampled,
+    forwarding: [Sampled; FORWARDING_BUCKETS],
 }
 
 /// How often the async runtime's timers are tried.
@@ -50,6 +52,7 @@ impl Sampler {
     pub fn new(media: Media) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         metrics().process.start_time.set(since_1970.as_secs_f64());
+        metrics().process.build_info.of(Release).set(1.0);
         Self { media, last: Mutex::default() }
     }
 
@@ -57,11 +60,15 @@ impl Sampler {
     pub fn sample(&self) {
         let counters = self.media.counters();
         self.last.lock().bring(metrics(), &counters);
+        let workers = &metrics().media.workers;
+        workers.of(WorkerState::Started).set(f64::from(self.media.workers()));
+        workers.of(WorkerState::Running).set(f64::from(self.media.workers_running()));
         if let Some(reading) = ProcessReading::take() {
             let process = &metrics().process;
             process.cpu.set(reading.cpu_seconds);
             process.resident_memory.set(reading.resident_memory_bytes as f64);
             process.open_files.set(reading.open_files as f64);
+            process.open_files_limit.set(reading.open_files_limit.map_or(f64::INFINITY, |limit| limit as f64));
         }
         metrics::run_upkeep();
     }
@@ -76,6 +83,7 @@ impl Last {
         self.relay_kernel_drops.bring(&metrics.relay.kernel_drops, relay[SocketCounter::KernelDrops]);
         let failures = relay[SocketCounter::SendDropped] + relay[SocketCounter::SendErrors];
         self.relay_send_failures.bring(&metrics.relay.send_failures, failures);
+        self.relay_events_dropped.bring(&metrics.relay.events_dropped, relay[SocketCounter::EventsDropped]);
         self.received_bytes.bring(&media.received_bytes, socket[SocketCounter::BytesReceived]);
         self.receive_calls.bring(media.socket_calls.of(Direction::Receive), socket[SocketCounter::ReceiveCalls]);
         self.receive_errors.bring(media.socket_errors.of(Direction::Receive), socket[SocketCounter::ReceiveErrors]);
@@ -90,6 +98,11 @@ impl Last {
         self.parts_left.bring(media.fan_out_parts.of(Outcome::Ok), socket[SocketCounter::PartsLeft]);
         self.parts_refused.bring(media.fan_out_parts.of(Outcome::Refused), socket[SocketCounter::PartsRefused]);
         media.busy.set(socket[SocketCounter::BusyMicros] as f64 / 1e6);
+        // Each bucket by a value that falls into it: its own bound, and anything above the last one.
+        let values = FORWARDING_SECONDS.into_iter().chain([1.0]);
+        for ((last, count), value) in self.forwarding.iter_mut().zip(counters.forwarding.counts()).zip(values) {
+            last.bring_bucket(&media.forwarding, value, *count);
+        }
     }
 }
 
