@@ -8,6 +8,8 @@ use std::{
 
 use antiphon_core::{engine::EngineStats, relay::RelayStats};
 
+use super::forwarding::{FORWARDING_BUCKETS, ForwardingTimes};
+
 macro_rules! socket_counters {
     ($($(#[$doc:meta])* $name:ident;)+) => {
         /// One number of [`SocketStats`].
@@ -117,6 +119,8 @@ pub struct MediaCounters {
     pub relay: RelayStats,
     /// What happened at the relays' sockets.
     pub relay_socket: SocketStats,
+    /// How long frames took through the node.
+    pub forwarding: ForwardingTimes,
 }
 
 impl AddAssign for MediaCounters {
@@ -125,6 +129,7 @@ impl AddAssign for MediaCounters {
         self.socket += other.socket;
         self.relay += other.relay;
         self.relay_socket += other.relay_socket;
+        self.forwarding += other.forwarding;
     }
 }
 
@@ -154,13 +159,15 @@ pub(super) struct Published {
     socket: Slots<{ SocketStats::COUNT }>,
     relay: Slots<{ RelayStats::COUNT }>,
     relay_socket: Slots<{ SocketStats::COUNT }>,
+    forwarding: Slots<FORWARDING_BUCKETS>,
 }
 
 impl Published {
     /// By the worker alone.
-    pub(super) fn store(&self, engine: &EngineStats, socket: &SocketStats) {
+    pub(super) fn store(&self, engine: &EngineStats, socket: &SocketStats, forwarding: &ForwardingTimes) {
         self.engine.store(engine.numbers());
         self.socket.store(&socket.numbers);
+        self.forwarding.store(forwarding.counts());
     }
 
     /// By the worker alone, where it has a relay.
@@ -176,12 +183,15 @@ impl Published {
             socket: SocketStats { numbers: self.socket.load() },
             relay: RelayStats::from_numbers(self.relay.load()),
             relay_socket: SocketStats { numbers: self.relay_socket.load() },
+            forwarding: ForwardingTimes::from_counts(self.forwarding.load()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use antiphon_core::clock::Micros;
+
     use super::*;
 
     #[test]
@@ -190,12 +200,14 @@ mod tests {
         let mut socket = SocketStats::default();
         socket.add(SocketCounter::Turns, 3);
         socket.set(SocketCounter::KernelDrops, 7);
-        published.store(&EngineStats::default(), &socket);
+        let mut forwarding = ForwardingTimes::default();
+        forwarding.record(Micros(70));
+        published.store(&EngineStats::default(), &socket, &forwarding);
         socket.add(SocketCounter::Turns, 2);
         published.store_relay(&RelayStats::default(), &socket);
         let mut sum = published.load();
         sum += published.load();
         assert_eq!((sum.socket[SocketCounter::Turns], sum.socket[SocketCounter::KernelDrops]), (6, 14));
-        assert_eq!(sum.relay_socket[SocketCounter::Turns], 10);
+        assert_eq!((sum.relay_socket[SocketCounter::Turns], sum.forwarding.counts()[0]), (10, 2));
     }
 }

@@ -13,6 +13,7 @@
 //! worker by bounded queues only: commands wait for room, audio is dropped and counted.
 
 mod counters;
+mod forwarding;
 mod inbox;
 mod outbox;
 mod relayed;
@@ -49,6 +50,7 @@ use socket::Steering;
 use worker::{Order, Setup, Shared, Worker};
 
 pub use counters::{MediaCounters, SocketCounter, SocketStats};
+pub use forwarding::{FORWARDING_BUCKETS, FORWARDING_US, ForwardingTimes};
 
 /// How the media workers are set up.
 #[derive(Clone, Debug)]

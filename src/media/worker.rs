@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use super::{
     Clock,
     counters::{Published, SocketCounter, SocketStats},
+    forwarding::ForwardingTimes,
     inbox::Inbox,
     outbox::Outbox,
     relayed::{Leaving, RelaySetup, RelaySide},
@@ -92,6 +93,7 @@ pub(super) struct Worker {
     inboxes: Arc<[Inbox]>,
     shared: Arc<Shared>,
     kernel_drops_asked_at: Micros,
+    forwarding: ForwardingTimes,
 }
 
 impl Worker {
@@ -114,6 +116,7 @@ impl Worker {
             inboxes,
             shared,
             kernel_drops_asked_at: clock.now(),
+            forwarding: ForwardingTimes::default(),
         }
     }
 
@@ -128,6 +131,9 @@ impl Worker {
             self.outbox.sender.stats.add(SocketCounter::Turns, 1);
             let busy = now.since(started_at);
             self.outbox.sender.stats.add(SocketCounter::BusyMicros, busy.0);
+            if let Some(since) = self.engine.take_oldest_sent() {
+                self.forwarding.record(now.since(since));
+            }
             let others = self.inboxes.len() - 1;
             self.spread.worked(now, busy, others, &self.inboxes[self.index].load);
             self.outbox.sharing = self.spread.is_sharing();
@@ -261,7 +267,7 @@ impl Worker {
                 note_kernel_drops(socket, &mut sender.stats);
             }
         }
-        shared.published.store(self.engine.stats(), &outbox.sender.stats);
+        shared.published.store(self.engine.stats(), &outbox.sender.stats, &self.forwarding);
         if let Some(side) = relay {
             shared.published.store_relay(side.relay.stats(), &side.sender.stats);
         }

@@ -1,6 +1,7 @@
 //! What speakers are told of how to encode, and when to capture.
 
 use antiphon_core::{
+    e_model::Path,
     gateway::QualityHint,
     ids::{ChannelId, MediaSessionId, StreamId},
     quality::Hint,
@@ -8,6 +9,7 @@ use antiphon_core::{
 };
 
 use super::{Rooms, outlet::Shared, room::Room};
+use crate::telemetry::metrics::metrics;
 
 /// The usual length of a frame, and so the grid on which speakers capture.
 const GRID_US: u64 = 20_000;
@@ -62,6 +64,7 @@ impl Rooms {
             return;
         }
         room.totals.reported(now, session, block);
+        show(block);
         speaker.advisor.report(now, session, block);
         if let Some(hint) = speaker.advisor.poll(now) {
             speaker.outlet.send(&message(room.id, hint));
@@ -77,6 +80,20 @@ impl Rooms {
             }
         }
     }
+}
+
+/// Lets a report count in the metrics. One about no frames at all says nothing.
+fn show(block: &ReportBlock) {
+    if block.received == 0 && block.lost_fraction == 0 {
+        return;
+    }
+    let loss = f64::from(block.lost_fraction) / 65_536.0;
+    let (round_trip_ms, jitter_ms) = (f64::from(block.round_trip_ms), f64::from(block.jitter_us) / 1e3);
+    let voice = &metrics().voice;
+    voice.loss.record(loss);
+    voice.jitter.record(jitter_ms / 1e3);
+    voice.round_trip.record(round_trip_ms / 1e3);
+    voice.rating.record(Path { round_trip_ms, jitter_ms, loss }.rating());
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::{
     gateway::Gateway,
     media::{Media, SocketCounter},
     settings::{LocalState, Settings},
-    telemetry::metrics::metrics,
+    telemetry::metrics::{NodesKnown, metrics},
 };
 
 /// How often the others are told how much there is to do: as often as the node's lease is renewed.
@@ -112,6 +112,7 @@ pub(super) async fn follow(registry: Registry, media: Media) {
     let mut warned_of = HashSet::new();
     loop {
         let seen = Arc::clone(&view.borrow_and_update());
+        show(&seen);
         // Given up by the others, a node keeps its peers until it has registered again: its people go on talking.
         if let Some(me) = seen.nodes.iter().find(|node| node.number == seen.me) {
             let listed = peers.listed(&seen, Instant::now());
@@ -142,6 +143,15 @@ fn warn_of_incompatible(view: &ClusterView, warned_of: &mut HashSet<NodeNumber>)
                 "no voice passes to this node: its release speaks no version of the relay that this one does");
         }
     }
+}
+
+/// Brings the metrics up to what is known of the cluster.
+fn show(view: &ClusterView) {
+    let cluster = &metrics().cluster;
+    let serving = view.nodes.iter().filter(|node| node.state == NodeState::Serving).count();
+    cluster.nodes.of(NodesKnown::Live).set(view.nodes.len() as f64);
+    cluster.nodes.of(NodesKnown::Serving).set(serving as f64);
+    cluster.epoch.set(view.epoch as f64);
 }
 
 /// Acts on what the relays tell, for ever.

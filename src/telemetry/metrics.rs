@@ -11,6 +11,8 @@ use std::sync::LazyLock;
 use antiphon_core::gateway::ErrorCode;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::media::FORWARDING_US;
+
 use super::{
     catalogue::{Kind, catalogue},
     family::{Label, label},
@@ -30,6 +32,30 @@ const LATENESS_SECONDS: [f64; 8] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.
 
 /// Operations of Redis: from a script on a quiet server to the 0.8 s after which they are given up.
 const REDIS_SECONDS: [f64; 9] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.2, 0.8];
+
+/// Forwarding: the bounds by which the media workers count, which `FORWARDING_US` explains.
+pub(super) const FORWARDING_SECONDS: [f64; FORWARDING_US.len()] = {
+    let mut seconds = [0.0; FORWARDING_US.len()];
+    let mut index = 0;
+    while index < seconds.len() {
+        seconds[index] = FORWARDING_US[index] as f64 / 1e6;
+        index += 1;
+    }
+    seconds
+};
+
+/// Loss: concealment hides 1 %, in-band correction some 10 %, and beyond 20 % people do not understand each other.
+const LOSS_RATIO: [f64; 8] = [0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
+
+/// Jitter, which a receiver hides by waiting twice that long: from a wired network's to a bad radio link's.
+const JITTER_SECONDS: [f64; 8] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.2];
+
+/// Round trips between client and node: a city, a continent, an ocean; above 0.3 s people interrupt each other.
+const ROUND_TRIP_SECONDS: [f64; 9] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 1.0];
+
+/// The E-model's classes (G.107 annex B): above 90 very satisfied, 80 satisfied, 70 some dissatisfied, 60 many, 50 nearly
+/// all.
+const RATINGS: [f64; 6] = [50.0, 60.0, 70.0, 80.0, 90.0, 94.0];
 
 catalogue! {
     /// HTTP API
@@ -131,6 +157,24 @@ catalogue! {
         counter commands [] = "antiphon_media_commands_total" Count;
         /// Time the workers were busy so far, all together. A gauge, since counters here hold whole numbers.
         gauge busy [] = "antiphon_media_busy_seconds" Seconds;
+        /// Of each turn of a worker that sent frames, the longest that one of them was there, from the worker's taking it
+        /// to the kernel's. Counted by bucket: the sum is an upper bound.
+        histogram forwarding [] = "antiphon_media_forwarding_duration_seconds" Seconds FORWARDING_SECONDS;
+        /// Media workers: those that were started, and those that run. Fewer run once one has failed.
+        gauge workers [WorkerState] = "antiphon_media_workers" Count;
+    }
+
+    /// Voice quality, as clients report it
+    voice: VoiceMetrics {
+        /// Reports of how one listener heard one speaker: the share of frames lost, 0 to 1.
+        histogram loss [] = "antiphon_voice_reported_loss_ratio" Count LOSS_RATIO;
+        /// In the same reports: the interarrival jitter (RFC 3550).
+        histogram jitter [] = "antiphon_voice_reported_jitter_seconds" Seconds JITTER_SECONDS;
+        /// In the same reports: the round-trip time between listener and node.
+        histogram round_trip [] = "antiphon_voice_reported_round_trip_seconds" Seconds ROUND_TRIP_SECONDS;
+        /// What the E-model (ITU-T G.107, simplified) makes of the same reports: its rating R, from 0 to 93.2. Two people's
+        /// ways to the node count as alike.
+        histogram rating [] = "antiphon_voice_reported_rating" Count RATINGS;
     }
 
     /// Relay between nodes
@@ -217,6 +261,14 @@ catalogue! {
         counter moves [Move] = "antiphon_rooms_moves_total" Count;
     }
 
+    /// Cluster
+    cluster: ClusterMetrics {
+        /// Nodes that this one knows of now, itself included: all live ones, and those of them that take on work.
+        gauge nodes [NodesKnown] = "antiphon_cluster_nodes" Count;
+        /// The version of the ring by which this node routes. Nodes may differ for a moment after a change.
+        gauge epoch [] = "antiphon_cluster_ring_epoch" Count;
+    }
+
     /// Redis
     redis: RedisMetrics {
         /// 1 while Redis can be asked, else 0; also 0 on a node on its own.
@@ -251,8 +303,12 @@ catalogue! {
         gauge resident_memory [] = "antiphon_process_resident_memory_bytes" Bytes;
         /// Open file descriptors of the process.
         gauge open_files [] = "antiphon_process_open_files" Count;
+        /// How many file descriptors the process may have open.
+        gauge open_files_limit [] = "antiphon_process_open_files_limit" Count;
         /// When the process started, in Unix time.
         gauge start_time [] = "antiphon_process_start_time_seconds" Seconds;
+        /// Always 1; its label is the release.
+        gauge build_info [Release] = "antiphon_build_info" Count;
         /// How much later than asked a timer of the async runtime fires, sampled twice a second: the runtime's load.
         histogram timer_lateness [] = "antiphon_runtime_timer_lateness_seconds" Seconds LATENESS_SECONDS;
         /// Drains begun, by the signal that stops the node or by an administrator.
@@ -261,6 +317,41 @@ catalogue! {
         gauge draining [] = "antiphon_draining" Count;
         /// 1 while the node takes new sessions, 0 while it starts or drains.
         gauge ready [] = "antiphon_ready" Count;
+    }
+}
+
+label!(
+    /// Which media workers.
+    pub WorkerState = "state" {
+        /// All that were started.
+        Started = "started",
+        /// Those that run.
+        Running = "running",
+    }
+);
+
+label!(
+    /// Which nodes of those known.
+    pub NodesKnown = "state" {
+        /// All live ones.
+        Live = "live",
+        /// Those that take on work.
+        Serving = "serving",
+    }
+);
+
+/// The release that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Release;
+
+impl Label for Release {
+    const KEY: &'static str = "version";
+    const ALL: &'static [Self] = &[Self];
+    fn text(self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+    fn index(self) -> usize {
+        0
     }
 }
 
@@ -604,6 +695,12 @@ impl Sampled {
         counter.increment(count.saturating_sub(self.0));
         self.0 = count;
     }
+
+    /// Records what came since the last time with `value`.
+    pub fn bring_bucket(&mut self, histogram: &::metrics::Histogram, value: f64, count: u64) {
+        histogram.record_many(value, usize::try_from(count.saturating_sub(self.0)).unwrap_or(usize::MAX));
+        self.0 = count;
+    }
 }
 
 #[cfg(test)]
@@ -678,6 +775,25 @@ mod tests {
         other.bring(&counter, 7);
         one.bring(&counter, 8);
         assert!(recorder.handle().render().contains("sampled_total 15"));
+    }
+
+    #[test]
+    fn sampled_buckets_are_shown_as_they_were_counted() {
+        let bounds = FORWARDING_SECONDS;
+        let recorder = PrometheusBuilder::new().set_buckets(&bounds).expect("some").build_recorder();
+        let histogram = ::metrics::with_local_recorder(&recorder, || ::metrics::histogram!("sampled_seconds"));
+        let mut buckets = [(); FORWARDING_SECONDS.len() + 1].map(|()| Sampled::default());
+        for count in [1, 3] {
+            for (bucket, value) in buckets.iter_mut().zip(bounds.into_iter().chain([1.0])) {
+                bucket.bring_bucket(&histogram, value, count);
+            }
+        }
+        let text = recorder.handle().render();
+        for (position, bound) in bounds.iter().enumerate() {
+            let line = format!("sampled_seconds_bucket{{le=\"{bound}\"}} {}\n", 3 * (position + 1));
+            assert!(text.contains(&line), "{line}{text}");
+        }
+        assert!(text.contains(&format!("sampled_seconds_count {}\n", 3 * buckets.len())), "{text}");
     }
 
     /// `docs/metrics.md`.

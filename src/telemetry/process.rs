@@ -14,6 +14,8 @@ pub struct ProcessReading {
     pub resident_memory_bytes: u64,
     /// Open file descriptors.
     pub open_files: u64,
+    /// How many there may be; null for any number.
+    pub open_files_limit: Option<u64>,
     /// Threads.
     pub threads: u64,
 }
@@ -30,6 +32,7 @@ impl ProcessReading {
             cpu_seconds: cpu_time(&fs::read_to_string("/proc/self/stat").ok()?)?.as_secs_f64(),
             resident_memory_bytes: status_number(&status, "VmRSS:")? * 1_024,
             open_files: fs::read_dir("/proc/self/fd").ok()?.count() as u64,
+            open_files_limit: open_files_limit(&fs::read_to_string("/proc/self/limits").ok()?),
             threads: status_number(&status, "Threads:")?,
         })
     }
@@ -49,6 +52,12 @@ fn status_number(status: &str, key: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// The soft limit from `/proc/self/limits`; `None` where it is `unlimited`.
+fn open_files_limit(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +67,9 @@ mod tests {
         let stat = "4711 (an (odd) name) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20";
         assert_eq!(cpu_time(stat), Some(Duration::from_secs(3)));
         assert_eq!(cpu_time("4711"), None);
+        let limits = |soft: &str| format!("Limit  Soft Limit\nMax open files            {soft}      524288    files\n");
+        assert_eq!(open_files_limit(&limits("1024")), Some(1_024));
+        assert_eq!(open_files_limit(&limits("unlimited")), None);
         assert_eq!(status_number("Name:\tx\nVmRSS:\t    2048 kB\n", "VmRSS:"), Some(2_048));
     }
 

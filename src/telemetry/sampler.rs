@@ -8,11 +8,14 @@ use tokio::time::Instant;
 
 use super::{
     media::{SampledTable, Shown, engines},
-    metrics::{self, Direction, MediaMetrics, Metrics, Outcome, RelayMetrics, metrics},
+    metrics::{
+        self, Direction, FORWARDING_SECONDS, MediaMetrics, Metrics, Outcome, RelayMetrics, Release, Sampled,
+        WorkerState, metrics,
+    },
     process::ProcessReading,
     relay::relays,
 };
-use crate::media::{Media, MediaCounters, SocketCounter, SocketStats};
+use crate::media::{FORWARDING_BUCKETS, Media, MediaCounters, SocketCounter, SocketStats};
 
 /// Reads the counters of other parts into the metrics.
 pub struct Sampler {
@@ -27,6 +30,7 @@ struct Last {
     relays: SampledTable,
     sockets: SampledTable,
     relay_sockets: SampledTable,
+    forwarding: [Sampled; FORWARDING_BUCKETS],
 }
 
 /// How often the async runtime's timers are tried.
@@ -38,6 +42,7 @@ impl Sampler {
     pub fn new(media: Media) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         metrics().process.start_time.set(since_1970.as_secs_f64());
+        metrics().process.build_info.of(Release).set(1.0);
         Self { media, last: Mutex::default() }
     }
 
@@ -45,11 +50,15 @@ impl Sampler {
     pub fn sample(&self) {
         let counters = self.media.counters();
         self.last.lock().bring(metrics(), &counters);
+        let workers = &metrics().media.workers;
+        workers.of(WorkerState::Started).set(f64::from(self.media.workers()));
+        workers.of(WorkerState::Running).set(f64::from(self.media.workers_running()));
         if let Some(reading) = ProcessReading::take() {
             let process = &metrics().process;
             process.cpu.set(reading.cpu_seconds);
             process.resident_memory.set(reading.resident_memory_bytes as f64);
             process.open_files.set(reading.open_files as f64);
+            process.open_files_limit.set(reading.open_files_limit.map_or(f64::INFINITY, |limit| limit as f64));
         }
         metrics::run_upkeep();
     }
@@ -63,6 +72,11 @@ impl Last {
         self.sockets.bring(sockets(media, &counters.socket).into_iter());
         self.relay_sockets.bring(relay_sockets(relay, &counters.relay_socket).into_iter());
         media.busy.set(counters.socket[SocketCounter::BusyMicros] as f64 / 1e6);
+        // Each bucket by a value that falls into it: its own bound, and anything above the last one.
+        let values = FORWARDING_SECONDS.into_iter().chain([1.0]);
+        for ((last, count), value) in self.forwarding.iter_mut().zip(counters.forwarding.counts()).zip(values) {
+            last.bring_bucket(&media.forwarding, value, *count);
+        }
     }
 }
 

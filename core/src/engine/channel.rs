@@ -537,6 +537,7 @@ impl Channel {
                 turn.fan_out(length, &listeners.addresses()[from..index]);
                 from = index + 1;
             }
+            turn.note_sent(bundle.since());
             turn.count_sent(traffic, frames, length, listeners.len() - speakers.len());
         }
         for (index, member) in &speakers {
@@ -544,6 +545,7 @@ impl Channel {
             if frames > 0 {
                 let length = group.seal(turn.now, &mut turn.work.datagram[..], length);
                 turn.fan_out(length, &listeners.addresses()[*index..=*index]);
+                turn.note_sent(bundle.since());
                 turn.count_sent(traffic, frames, length, 1);
             }
         }

@@ -99,6 +99,11 @@ impl Engine {
         &self.work.stats
     }
 
+    /// When the first of the frames came that were sent since this was last asked; `None` when none were.
+    pub fn take_oldest_sent(&mut self) -> Option<Micros> {
+        self.work.oldest_sent.take()
+    }
+
     /// A datagram arrived; it is opened in place.
     pub fn datagram(&mut self, now: Micros, from: SocketAddr, datagram: &mut [u8], out: &mut impl Output) {
         if let Err(reason) = self.take_datagram(now, from, datagram, out) {

@@ -23,6 +23,8 @@ pub(super) struct Work {
     /// Listeners whose own frames are in the bundle that is being sent: their place and key.
     pub(super) speakers: Vec<(usize, SlabKey)>,
     pub(super) stats: EngineStats,
+    /// When the first of the frames came that were sent since somebody asked.
+    pub(super) oldest_sent: Option<Micros>,
 }
 
 impl Work {
@@ -35,6 +37,7 @@ impl Work {
             datagram: Box::new([0; DATAGRAM_BYTES_MAX]),
             speakers: Vec::with_capacity(bundle::FRAMES_MAX),
             stats: EngineStats::default(),
+            oldest_sent: None,
         }
     }
 
@@ -76,6 +79,11 @@ impl<O: Output> Turn<'_, O> {
             [one] => self.out.send(*one, &self.work.datagram[..length]),
             many => self.out.fan_out(&self.work.datagram[..length], many),
         }
+    }
+
+    /// Notes that frames are sent of which the first came at `since`.
+    pub(super) fn note_sent(&mut self, since: Micros) {
+        self.work.oldest_sent = Some(self.work.oldest_sent.map_or(since, |oldest| oldest.min(since)));
     }
 
     /// Counts a datagram that was sealed and sent to `listeners`.

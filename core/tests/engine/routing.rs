@@ -150,9 +150,10 @@ fn no_frame_waits_longer_than_the_hold() {
         let datagram = client.voice();
         world.send_all([(client.address, datagram)]);
         for _ in 0..7 {
-            for heard in world.heard().into_values().flatten() {
-                waits.push(heard.at - sent_at[&(heard.header.stream, heard.header.sequence)]);
-            }
+            let heard: Vec<_> = world.heard().into_values().flatten().collect();
+            let came = heard.iter().map(|heard| sent_at[&(heard.header.stream, heard.header.sequence)]);
+            assert_eq!(world.engines[0].take_oldest_sent(), came.clone().min(), "the first that left");
+            waits.extend(heard.iter().zip(came).map(|(heard, came)| heard.at - came));
             world.advance(Micros(100 + step * 13 % 90));
         }
     }

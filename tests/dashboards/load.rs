@@ -1,0 +1,99 @@
+//! Something of everything: people who talk, by UDP and not, who come and go and come back, and requests.
+
+use std::time::Duration;
+
+use antiphon_core::{
+    gateway::{Encoding, JoinChannel, MediaTransport},
+    ids::ChannelId,
+};
+use antiphon_loadtest::{
+    ServerUrl,
+    client::Client,
+    gateway::{GatewayConfig, Identity},
+    rest::Rest,
+};
+use tokio::task::JoinSet;
+
+use crate::support::{
+    network::TcpWay,
+    nodes::http,
+    people::{Person, how_to_join, make_channel},
+    process::Process,
+    talkers::Talker,
+};
+
+/// It goes on until it is dropped.
+pub(crate) struct Load {
+    _talkers: Vec<Talker>,
+    tasks: JoinSet<()>,
+}
+
+impl Load {
+    /// On all of these nodes, in one channel. Somebody has come back to their session when this returns.
+    pub(crate) async fn begin(nodes: &[&Process]) -> Self {
+        let channel = make_channel(nodes[0], "lobby", 30).await;
+        let mut talkers = Vec::new();
+        for (index, node) in nodes.iter().enumerate() {
+            for seat in ["left", "right"] {
+                talkers.push(Talker::begin(Person::join(node, &format!("{seat}-{index}"), channel).await));
+            }
+        }
+        talkers.push(without_udp(nodes[0], channel).await);
+        talkers.push(come_back(nodes[0], channel).await);
+        let mut tasks = JoinSet::new();
+        for (index, node) in nodes.iter().enumerate() {
+            tasks.spawn(ask(node.url()));
+            tasks.spawn(come_and_go(node.url(), index, channel));
+        }
+        Self { _talkers: talkers, tasks }
+    }
+
+    /// Ends it. All of it has gone on until now.
+    pub(crate) fn end(mut self) {
+        let ended = self.tasks.try_join_next();
+        assert!(ended.is_none(), "{ended:?}");
+    }
+}
+
+/// Somebody who speaks and hears by WebSocket.
+async fn without_udp(node: &Process, channel: ChannelId) -> Talker {
+    let identity = Identity::Guest("without-udp".to_owned());
+    let config = GatewayConfig { server: node.url(), others: Vec::new(), encoding: Encoding::MessagePack, identity };
+    let (client, events) = Client::connect(config).await.expect("connected");
+    let join = JoinChannel { media: MediaTransport::Websocket, cipher: None, ..how_to_join(channel) };
+    let joined = client.join(join).await.expect("joined");
+    Talker::begin(Person { client, events, joined })
+}
+
+/// Somebody who joins, loses the connection and resumes.
+async fn come_back(node: &Process, channel: ChannelId) -> Talker {
+    let way = TcpWay::open(node.url().http("/").port().expect("a port")).await.expect("a way");
+    let url: ServerUrl = format!("http://{}", way.address()).parse().expect("a URL");
+    let talker = Talker::begin(Person::join_at(url, vec![node.url()], "comes-back", channel).await);
+    drop(way);
+    talker.until("resumes", |notes| notes.resumed > 0).await;
+    talker
+}
+
+/// Requests that go well and some that do not.
+async fn ask(node: ServerUrl) {
+    let rest = Rest::new(node.clone()).expect("a client");
+    let mut ticks = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        ticks.tick().await;
+        for path in ["/api/channels", "/nothing"] {
+            http().get(node.http(path)).send().await.expect("answered");
+        }
+        rest.login("nobody-of-this-name", "a wrong password").await.expect_err("refused");
+    }
+}
+
+/// Somebody who joins and leaves again and again.
+async fn come_and_go(node: ServerUrl, index: usize, channel: ChannelId) {
+    for visit in 0.. {
+        let name = format!("visitor-{index}-{visit}");
+        let person = Person::join_at(node.clone(), Vec::new(), &name, channel).await;
+        person.client.leave(channel).await.expect("left");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

@@ -1,0 +1,66 @@
+//! The boards in `grafana/` and the rules in `deploy/prometheus/` ask for what there is: a real Prometheus scrapes real
+//! servers with people in them, and every expression of every panel and rule is run. A metric or a label that is renamed
+//! makes this fail.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod boards;
+mod expressions;
+mod load;
+mod prometheus;
+mod rules;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use boards::Board;
+use expressions::{Expression, Wanted};
+use load::Load;
+use prometheus::Prometheus;
+use support::{nodes::Nodes, process::Process};
+
+/// Far above what scrapes and evaluations every second need.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_expression_has_data_in_a_cluster() {
+    let cluster = Nodes::start(2).await;
+    let nodes: Vec<&Process> = cluster.nodes.iter().collect();
+    check_every_expression(&nodes, Wanted::Number).await;
+}
+
+/// Without Redis its histograms are empty, so that quantiles are there and not numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_expression_has_data_on_a_node_on_its_own() {
+    let node = Process::start(&[]).await;
+    check_every_expression(&[&node], Wanted::Series).await;
+}
+
+async fn check_every_expression(nodes: &[&Process], wanted: Wanted) {
+    let prometheus = Prometheus::start(nodes).await;
+    // Only what happens after the first scrape has a rate.
+    prometheus.until_scraped(nodes.len()).await;
+    let load = Load::begin(nodes).await;
+
+    let mut expressions: Vec<Expression> = boards::all().iter().flat_map(|board| board.expressions(wanted)).collect();
+    expressions.extend(prometheus.rules().await.iter().flat_map(|rule| rule.expressions(wanted)));
+    let selectors: BTreeSet<String> = expressions.iter().flat_map(Expression::selectors).collect();
+    println!("{} expressions, {} selectors:", expressions.len(), selectors.len());
+    let selectors = selectors.into_iter().map(Expression::of_selector);
+    prometheus.until_all_have_data(expressions.into_iter().chain(selectors).collect(), PATIENCE).await;
+    for rule in prometheus.rules().await {
+        assert_eq!((rule.health.as_str(), rule.last_error.as_str()), ("ok", ""), "{}", rule.name);
+    }
+    load.end();
+}
+
+#[test]
+fn boards_are_alike_and_lead_to_each_other() {
+    let boards = boards::all();
+    assert!(boards.len() >= 6);
+    let uids: BTreeSet<&str> = boards.iter().map(Board::uid).collect();
+    assert_eq!(uids.len(), boards.len(), "each has a uid of its own");
+    for board in &boards {
+        board.check(&uids);
+    }
+}
