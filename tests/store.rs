@@ -226,7 +226,9 @@ async fn passwords_are_kept_apart_from_accounts(Context { store, .. }: Context) 
 async fn accounts_change(Context { store, .. }: Context) {
     let anna = user(&store, "Anna").await;
     assert_eq!(store.set_role(anna.id, Role::Admin).await, Ok(true));
+    assert_eq!(store.inactive_users().await, Ok([].into()));
     assert_eq!(store.set_active(anna.id, false).await, Ok(true));
+    assert_eq!(store.inactive_users().await, Ok([anna.id].into()));
     let renamed = store.set_display_name(anna.id, "Anna B.").await.expect("works").expect("exists");
     let found = store.user(anna.id).await.expect("works").expect("exists");
     assert_eq!(renamed, found);
@@ -359,6 +361,7 @@ async fn members_come_change_and_go(Context { store, .. }: Context) {
     let priority = Membership { priority: true, ..MODERATOR };
     store.set_membership(general.id, berta.id, priority).await.expect("works");
     assert_eq!(store.membership(general.id, berta.id).await, Ok(Some(priority)));
+    assert_eq!(store.priorities(general.id).await, Ok([berta.id].into()));
     let all = store.memberships(general.id, 100, 0).await.expect("works");
     let expected = [(anna, OWNER), (berta.clone(), priority), (clara, MODERATOR)];
     assert_eq!(all, expected, "in the order they came");

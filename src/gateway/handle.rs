@@ -244,6 +244,11 @@ impl Connection {
         };
         self.attach(attachment);
         self.gateway.refresh_record(&session).await;
+        if self.gateway.auth().is_switched_off(session.presence.user.id).await {
+            // The node that had it may not have lived to hear of that.
+            self.gateway.end_sessions_of(session.presence.user.id).await;
+            return Err(ResumeRefused::Unknown);
+        }
         Ok(resumed(&session.presence, token, channels, request_id))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A node on its own keeps no records, and everything here does nothing.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use antiphon_core::{
     gateway::LeaveReason,
@@ -134,8 +134,23 @@ impl Gateway {
                     for session in self.sessions().all() {
                         self.refresh_record(&session).await;
                     }
+                    self.end_disabled().await;
                 }
             }
+        }
+    }
+
+    /// Ends the sessions of accounts that were switched off while this node could not hear of it.
+    async fn end_disabled(&self) {
+        match self.auth().inactive_users().await {
+            Ok(inactive) => {
+                let users: HashSet<UserId> =
+                    self.sessions().all().iter().map(|session| session.presence.user.id).collect();
+                for user in users.intersection(&inactive) {
+                    self.end_sessions_of(*user).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "it is not known which accounts were switched off meanwhile"),
         }
     }
 

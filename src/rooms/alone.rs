@@ -138,6 +138,7 @@ impl Rooms {
             room.waits_to_reconcile.store(false, Ordering::Release);
             let is_done = rooms.write_back(&room).await;
             rooms.refresh_settings(room.id).await;
+            rooms.refresh_priorities(&room).await;
             drop(permit);
             if !is_done {
                 tokio::time::sleep(rooms.inner.config.settle).await;

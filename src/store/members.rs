@@ -48,6 +48,20 @@ impl Store {
         row.map(Membership::try_from).transpose()
     }
 
+    /// Those of a channel who have the right to be heard first.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn priorities(&self, channel: ChannelId) -> Result<HashSet<UserId>> {
+        let ids: Vec<Uuid> = on_db!(&self.readers, |db| {
+            sqlx::query_scalar("SELECT user_id FROM memberships WHERE channel_id = $1 AND is_priority = TRUE")
+                .bind(channel.0)
+                .fetch_all(db)
+                .await?
+        });
+        Ok(ids.into_iter().map(UserId).collect())
+    }
+
     /// Those who belong to a channel, who came first before others: at most `limit` of them, after the first `offset`.
     ///
     /// # Errors

@@ -93,6 +93,19 @@ async fn a_node_that_is_cut_off_goes_on_with_its_members() {
 }
 
 #[tokio::test]
+async fn what_was_decided_while_a_node_could_not_hear_of_it_holds_afterwards() {
+    let (one, _two, cluster) = Server::two(|_, _| {}).await;
+    let (mut anna, mut berta) = (one.client("anna").await, one.client("berta").await);
+    let channel = one.channel(anna.id(), 4).await;
+    anna.join(channel, MediaTransport::Udp).await;
+    cluster.set_reachable(ONE, false);
+    one.store.set_active(berta.id(), false).await.expect("stored");
+    cluster.set_reachable(ONE, true);
+    assert_eq!(berta.closed().await.0, 4014, "switched off");
+    anna.done(mute(channel, true)).await;
+}
+
+#[tokio::test]
 async fn a_moderators_mute_does_not_keep_anybody_out_of_a_room_alone() {
     let (one, two, cluster) = Server::two(|_, _| {}).await;
     let (mut anna, mut berta) = (one.client("anna").await, one.client("berta").await);
