@@ -11,6 +11,10 @@ use crate::support::{
 /// Longer than an owner that is not heard is relied on (400 ms) and than interest lasts (3 s).
 const CUT: Duration = Duration::from_secs(5);
 
+/// When a node is given another number the others do not hear it until they have read the register: a frame or a few, or
+/// as many as are said in a second where word of it was lost. A test asserts less than two seconds of them.
+const LOST_MAX: usize = 100;
+
 const PAIRS: [(usize, usize); 6] = [(0, 1), (1, 0), (2, 0), (0, 2), (1, 2), (2, 1)];
 
 /// One person on each of three nodes, in a channel that `owner` owns.
@@ -159,6 +163,8 @@ async fn a_node_that_has_lost_nothing_but_redis_is_heard_by_all() {
     println!("the others gave it up after {:?}", begun.elapsed());
     // Longer than nodes that are not listed may own channels.
     tokio::time::sleep(Duration::from_secs(14)).await;
+    assert_eq!(missed(&people, &numbers).await, vec![]);
+    let numbers: Vec<_> = people.iter().map(Talker::next_number).collect();
     cluster.cut_from_redis(1, false);
     let healed = Instant::now();
     cluster.all_see(3).await;
@@ -167,5 +173,8 @@ async fn a_node_that_has_lost_nothing_but_redis_is_heard_by_all() {
     for (from, to) in PAIRS {
         assert_eq!(people[to].told_of(&people[from], begun), (0, vec![]));
     }
-    assert_eq!(missed(&people, &numbers).await, vec![]);
+    // It has another number then, and is not heard by others until they know of it.
+    let lost = missed(&people, &numbers).await;
+    println!("frames lost when it was back: {lost:?}");
+    assert!(lost.iter().all(|(_, lost)| lost.len() < LOST_MAX), "{lost:?}");
 }
