@@ -44,7 +44,9 @@ async fn a_cluster_outlives_a_life_of_faults() {
         let step = steps.next();
         println!("{:>6.1} s, step {index}: {step}", begun.elapsed().as_secs_f64());
         if let Err(error) = world.carry_out(index, &step).await {
+            world.people.iter().for_each(|person| world.report.gone(person));
             println!("{}", world.report);
+            checks::no_violation(&world).unwrap_or_else(|violation| println!("{violation}"));
             step.timeline().iter().for_each(|(at_ms, event)| println!("{at_ms:>6} ms {event:?}"));
             panic!("seed {seed}, step {index} ({step}): {error}");
         }

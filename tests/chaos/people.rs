@@ -35,7 +35,7 @@ enum Order {
     /// Tries once to be as wished.
     Try(Wish),
     /// Tries until it is as wished.
-    Settle(oneshot::Sender<()>),
+    Settle(Wish, oneshot::Sender<()>),
     /// Says a frame that tells its number, in every channel that they are in.
     Say(u32),
     /// Leaves, and comes back by another node.
@@ -93,9 +93,9 @@ impl Person {
     }
 
     /// Waits until they are as wished.
-    pub(crate) async fn settled(&self) {
+    pub(crate) async fn settled(&self, wish: Wish) {
         let (reply, settled) = oneshot::channel();
-        let _ = self.orders.send(Order::Settle(reply)).await;
+        let _ = self.orders.send(Order::Settle(wish, reply)).await;
         let _ = settled.await;
     }
 
@@ -172,7 +172,8 @@ impl Life {
                 self.wish = wish;
                 let _ = self.approach().await;
             }
-            Order::Settle(reply) => {
+            Order::Settle(wish, reply) => {
+                self.wish = wish;
                 self.settle().await;
                 let _ = reply.send(());
             }

@@ -192,9 +192,7 @@ impl Step {
     pub(crate) fn concerns(&self, node: usize) -> bool {
         self.faults.iter().any(|timed| match timed.fault {
             Fault::Kill(at) | Fault::Drain(at) | Fault::Freeze(at) => at == node,
-            // A node cut off from the owner neither hears nor is heard; others reach each other by the owner.
-            Fault::CutRelay(one, other) => (one == 0 && other == node) || (other == 0 && one == node),
-            Fault::CutRedis(_) | Fault::KillRedis { .. } => false,
+            Fault::CutRelay(..) | Fault::CutRedis(_) | Fault::KillRedis { .. } => false,
         })
     }
 
@@ -203,7 +201,9 @@ impl Step {
         self.faults.len() < 2
             && self.faults.iter().all(|timed| match timed.fault {
                 Fault::Kill(node) | Fault::Freeze(node) => node != 0,
-                Fault::Drain(_) | Fault::CutRelay(..) | Fault::CutRedis(_) | Fault::KillRedis { .. } => true,
+                // Others reach each other by the owner; whom that cannot reach finds another way.
+                Fault::CutRelay(one, other) => one != 0 && other != 0,
+                Fault::Drain(_) | Fault::CutRedis(_) | Fault::KillRedis { .. } => true,
             })
     }
 

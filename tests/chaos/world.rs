@@ -215,7 +215,7 @@ impl World {
     /// Waits until everyone is as they want to be.
     pub(crate) async fn settled(&self) -> Result<(), String> {
         for (index, person) in self.people.iter().enumerate() {
-            if timeout(HEALED_WITHIN, person.settled()).await.is_err() {
+            if timeout(HEALED_WITHIN, person.settled(self.model.wishes[index])).await.is_err() {
                 return Err(format!("{index} does not come to {:?}: {:?}", self.model.wishes[index], person.seen()));
             }
         }
