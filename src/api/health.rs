@@ -204,12 +204,15 @@ struct Checks {
 /// What the nodes of the cluster share.
 #[derive(Serialize, ToSchema)]
 struct ClusterHealth {
-    /// `ok`, or `unavailable`.
+    /// `ok`; `unavailable` while what they share is not reached; `incompatible` when no voice passes between this node and
+    /// another, since their releases are too far apart.
     status: &'static str,
     /// Live nodes, this one included.
     nodes: usize,
     /// Those of them that take on work.
     nodes_serving: usize,
+    /// Those of them whose release is too far from this one's.
+    nodes_incompatible: usize,
     /// For how long what they share has not been reached; null while it is.
     away_ms: Option<u64>,
 }
@@ -299,9 +302,16 @@ impl ClusterHealth {
             SharedState::Away { since } => Some(since.elapsed()),
             SharedState::Alone | SharedState::Up => None,
         };
+        let nodes_incompatible = view.incompatible().count();
+        let status = match (away, nodes_incompatible) {
+            (Some(_), _) => "unavailable",
+            (None, 0) => OK,
+            (None, _) => "incompatible",
+        };
         Self {
-            status: if away.is_none() { OK } else { "unavailable" },
+            status,
             nodes: view.nodes.len(),
+            nodes_incompatible,
             nodes_serving: view.nodes.iter().filter(|node| node.state == NodeState::Serving).count(),
             away_ms: away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX)),
         }

@@ -174,6 +174,13 @@ impl ChannelState {
         Some(())
     }
 
+    /// Notes that a member's node has another number.
+    pub fn set_node(&mut self, user: UserId, node: NodeNumber) {
+        if let Some(member) = self.members.get_mut(&user) {
+            member.node = node;
+        }
+    }
+
     /// Takes over from another journal what others did to a member: removed, replaced, muted or unmuted them. Yields the
     /// news of that; `None` where it changes nothing.
     pub fn honour(&mut self, entry: &Entry) -> Option<News> {

@@ -101,6 +101,17 @@ pub struct ClusterView {
     pub shared: SharedState,
 }
 
+impl ClusterView {
+    /// Nodes whose relay speaks no version that this one's does: no voice passes between them and this node.
+    pub fn incompatible(&self) -> impl Iterator<Item = &NodeRecord> {
+        let me = self.nodes.iter().find(|node| node.number == self.me);
+        let has_common = |a: (u8, u8), b: (u8, u8)| a.0.max(b.0) <= a.1.min(b.1);
+        let is_other =
+            move |node: &&NodeRecord| me.is_some_and(|me| !has_common(me.relay_versions, node.relay_versions));
+        self.nodes.iter().filter(is_other)
+    }
+}
+
 /// The register of nodes.
 #[derive(Clone, Debug)]
 pub enum Registry {

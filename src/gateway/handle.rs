@@ -61,8 +61,11 @@ impl Connection {
         let (rooms, presence) = (self.gateway.rooms(), &attachment.session.presence);
         match message {
             ClientMessage::JoinChannel(request) => {
+                // Who is told that they are in a channel stays in it, wherever they resume a moment later.
+                self.outbox.hold_messages();
                 let joined = rooms.join(presence, &request, request_id).await;
                 self.gateway.refresh_record(&attachment.session).await;
+                self.outbox.release(None);
                 return joined;
             }
             ClientMessage::LeaveChannel(request) => {
@@ -154,8 +157,10 @@ impl Connection {
         match opened {
             Some(attachment) => {
                 self.attach(attachment.clone());
-                self.send(authenticated, request_id);
+                // Whoever is told of their session can resume it at any node.
                 self.gateway.open_record(&attachment.session).await;
+                self.send(authenticated, request_id);
+                self.outbox.begin_session();
             }
             None => {
                 let message = "this account has as many sessions as it may have: end one first";
@@ -179,6 +184,9 @@ impl Connection {
         self.outbox.hold();
         let resumed = self.take_up(&request, request_id.clone()).await;
         self.outbox.release(resumed.as_ref().ok());
+        if resumed.is_ok() {
+            self.outbox.begin_session();
+        }
         metrics().gateway.resumes.of(resumed.is_ok().into()).increment(1);
         let Err(refused) = resumed else { return Ok(()) };
         let (message, cause) = match refused {

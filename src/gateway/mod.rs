@@ -43,7 +43,7 @@ use crate::{
     auth::Auth,
     cluster::{SessionNotice, SessionRecords},
     origins::Origins,
-    rooms::{Outlet as _, Rooms, Shared},
+    rooms::{Rooms, Shared},
     telemetry::metrics::metrics,
 };
 
@@ -185,7 +185,7 @@ impl Gateway {
     pub fn ask_to_go(&self, reason: &str, grace: Duration, nodes: Vec<String>) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let message = Shared::new(Reconnect { reason: reason.to_owned(), grace_ms, nodes });
-        self.each_connection(|outbox| outbox.send(&message));
+        self.each_connection(|outbox| outbox.send_to_session(&message));
     }
 
     /// Closes every connection with 4012 and waits a moment for the clients to read that.

@@ -66,8 +66,14 @@ struct Queues {
     control: VecDeque<Bytes>,
     control_bytes: usize,
     audio: VecDeque<Shared>,
-    /// Messages that wait for the answer to `Resume`, which must be the first.
+    /// Messages that wait until the client may be told.
     held: Option<Vec<Shared>>,
+    /// Frames are dropped: nothing may come before the answer to `Resume`.
+    is_silent: bool,
+    /// The client knows of its session.
+    has_session: bool,
+    /// What is said as soon as it does.
+    waiting: Option<Shared>,
     end: Option<End>,
 }
 
@@ -118,8 +124,14 @@ impl Outbox {
         Form { encoding: self.encoding, shape: self.shape() }
     }
 
-    /// Keeps everything back until [`Outbox::release`].
+    /// Keeps messages back, and lets no frame through, until [`Outbox::release`].
     pub(super) fn hold(&self) {
+        self.hold_messages();
+        self.queues.lock().is_silent = true;
+    }
+
+    /// Keeps messages back until [`Outbox::release`].
+    pub(super) fn hold_messages(&self) {
         self.queues.lock().held.get_or_insert_default();
     }
 
@@ -127,8 +139,28 @@ impl Outbox {
     pub(super) fn release(&self, first: Option<&Shared>) {
         let mut queues = self.queues.lock();
         let held = queues.held.take().unwrap_or_default();
+        queues.is_silent = false;
         for message in first.into_iter().chain(&held) {
             self.push(&mut queues, message);
+        }
+    }
+
+    /// Sends `message` to a client that has a session, or when it has one: on connecting it expects other answers.
+    pub(super) fn send_to_session(&self, message: &Shared) {
+        let mut queues = self.queues.lock();
+        if queues.has_session {
+            self.push(&mut queues, message);
+        } else {
+            queues.waiting = Some(message.clone());
+        }
+    }
+
+    /// Notes that the client was told of its session.
+    pub(super) fn begin_session(&self) {
+        let mut queues = self.queues.lock();
+        queues.has_session = true;
+        if let Some(message) = queues.waiting.take() {
+            self.push(&mut queues, &message);
         }
     }
 
@@ -225,7 +257,7 @@ impl Outlet for Outbox {
 
     fn send_audio(&self, frame: &Shared) {
         let mut queues = self.queues.lock();
-        if queues.end.is_some() || queues.held.is_some() {
+        if queues.end.is_some() || queues.is_silent {
             return;
         }
         if queues.audio.len() >= self.limits.frames {
@@ -349,6 +381,29 @@ mod tests {
         outbox.release(Some(&message(1)));
         outbox.send(&message(4));
         assert_eq!(taken(&outbox), [json(1), json(2), json(3), json(4)]);
+    }
+
+    #[test]
+    fn a_client_on_connecting_hears_of_a_drain_after_its_session() {
+        let outbox = outbox(10, 10_000, 10);
+        outbox.send(&message(1));
+        outbox.send_to_session(&message(3));
+        outbox.send(&message(2));
+        assert_eq!(taken(&outbox), [json(1), json(2)]);
+        outbox.begin_session();
+        outbox.send_to_session(&message(4));
+        assert_eq!(taken(&outbox), [json(3), json(4)]);
+    }
+
+    #[test]
+    fn frames_go_on_while_messages_are_held_back() {
+        let outbox = outbox(10, 10_000, 10);
+        outbox.hold_messages();
+        outbox.send(&message(1));
+        outbox.send_audio(&message(100));
+        assert_eq!(taken(&outbox), [json(100)]);
+        outbox.release(None);
+        assert_eq!(taken(&outbox), [json(1)]);
     }
 
     #[test]

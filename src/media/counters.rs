@@ -11,7 +11,7 @@ use antiphon_core::{engine::EngineStats, relay::RelayStats};
 use super::forwarding::{FORWARDING_BUCKETS, ForwardingTimes};
 
 macro_rules! socket_counters {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)+) => {
+    ($($(#[$doc:meta])* $name:ident;)+) => {
         /// One number of [`SocketStats`].
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum SocketCounter {
@@ -21,57 +21,51 @@ macro_rules! socket_counters {
         impl SocketCounter {
             /// Every counter, in the order of the numbers.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
-
-            /// A name for logs and metrics.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)+
-                }
-            }
         }
     };
 }
 
 socket_counters! {
     /// Datagrams received, of whatever kind.
-    DatagramsReceived = "datagrams_received";
+    DatagramsReceived;
     /// Their bytes.
-    BytesReceived = "bytes_received";
+    BytesReceived;
     /// Calls that received at least one datagram.
-    ReceiveCalls = "receive_calls";
+    ReceiveCalls;
     /// Calls that failed otherwise than for lack of datagrams.
-    ReceiveErrors = "receive_errors";
+    ReceiveErrors;
     /// Datagrams that the kernel dropped because the receive buffer was full.
-    KernelDrops = "kernel_drops";
+    KernelDrops;
     /// Datagrams that the kernel took.
-    DatagramsSent = "datagrams_sent";
+    DatagramsSent;
+    /// Of those, datagrams that left in one message with others.
+    DatagramsSegmented;
     /// Calls that sent at least one datagram.
-    SendCalls = "send_calls";
+    SendCalls;
     /// Waits because the kernel took no more just then.
-    SendWaits = "send_waits";
+    SendWaits;
     /// Datagrams dropped because it still took no more.
-    SendDropped = "send_dropped";
+    SendDropped;
     /// Datagrams that could not be sent at all, such as to an unreachable address.
-    SendErrors = "send_errors";
+    SendErrors;
     /// Turns of the loop.
-    Turns = "turns";
+    Turns;
     /// Times another thread had to wake the worker.
-    Wakes = "wakes";
+    Wakes;
     /// Time not spent waiting, in microseconds.
-    BusyMicros = "busy_us";
+    BusyMicros;
     /// Commands taken.
-    Commands = "commands";
+    Commands;
     /// Frames from the gateway dropped because the worker's queue was full.
-    GatewayFramesDropped = "gateway_frames_dropped";
+    GatewayFramesDropped;
     /// Hand-overs to other workers dropped because their queue was full.
-    HandoversDropped = "handovers_dropped";
+    HandoversDropped;
     /// Parts of long lists of listeners that were left to other workers.
-    PartsLeft = "parts_left";
+    PartsLeft;
     /// Those that another worker had no room for, so that they were sent here.
-    PartsRefused = "parts_refused";
+    PartsRefused;
     /// Events of the relay dropped because nobody took them in time.
-    EventsDropped = "events_dropped";
+    EventsDropped;
 }
 
 /// Numbers since the workers started.

@@ -21,6 +21,7 @@ mod sender;
 mod socket;
 mod spread;
 mod sys;
+mod trains;
 mod worker;
 
 use std::{

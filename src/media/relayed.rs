@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
+    os::fd::AsFd,
     sync::Arc,
 };
 
@@ -14,7 +15,7 @@ use antiphon_core::{
 };
 use tokio::sync::mpsc;
 
-use super::{counters::SocketCounter, outbox::Outbox, sender::Sender};
+use super::{counters::SocketCounter, outbox::Outbox, sender::Sender, sys};
 
 /// One worker's relay and what it needs.
 pub(super) struct RelaySide {
@@ -38,7 +39,12 @@ impl RelaySide {
         let RelaySetup { worker, secret, socket, events } = setup;
         let socket = Arc::new(socket);
         let relay = Relay::new(&RelayConfig { worker, secret });
-        Self { relay, sender: Sender::new(Arc::clone(&socket)), socket, events }
+        let segmenting = sys::can_segment(socket.as_fd());
+        if !segmenting && worker == WorkerIndex(0) {
+            tracing::info!("this kernel has no UDP_SEGMENT: datagrams to other nodes leave one by one");
+        }
+        let sender = if segmenting { Sender::segmenting } else { Sender::new }(Arc::clone(&socket));
+        Self { relay, sender, socket, events }
     }
 
     /// The relay follows the channels of the engine.

@@ -12,6 +12,8 @@ use super::{MediaConfig, sys};
 
 /// Where a native datagram's id lies.
 const ID_OFFSET: u32 = 4;
+/// Where another node's datagram names the worker that it is for: the lowest byte of the id.
+pub(super) const NODE_WORKER_OFFSET: usize = ID_OFFSET as usize + 3;
 
 /// What of a datagram names its worker.
 #[derive(Clone, Copy)]
@@ -40,7 +42,7 @@ pub(super) fn bind(config: &MediaConfig, address: SocketAddr, steering: Steering
         }
         let part = match steering {
             Steering::Session => sys::Part::U32(ID_OFFSET),
-            Steering::Node => sys::Part::U8(ID_OFFSET + 3),
+            Steering::Node => sys::Part::U8(NODE_WORKER_OFFSET as u32),
         };
         sys::steer(sockets[0].as_fd(), part, config.workers)?;
     }

@@ -134,26 +134,66 @@ impl ReceiveBatch {
     }
 }
 
-/// Where a datagram goes: its place among the datagrams of a batch, and to whom.
-#[derive(Clone, Copy)]
+/// What leaves in one message: so many datagrams from a place among those of a batch on, and to whom. When there are several
+/// the kernel cuts them apart by the first one's length, so only the last may be shorter; and they are no more than 64, and
+/// no more than 65,507 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outgoing {
     pub(super) datagram: usize,
+    pub(super) count: usize,
     pub(super) to: SocketAddr,
+}
+
+impl Outgoing {
+    /// A datagram on its own.
+    pub(super) const fn one(datagram: usize, to: SocketAddr) -> Self {
+        Self { datagram, count: 1, to }
+    }
+}
+
+/// What tells the kernel the length at which to cut, as it reads it (`cmsg(3)`).
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Cut {
+    header: libc::cmsghdr,
+    segment_bytes: u16,
+}
+
+impl Cut {
+    fn empty() -> Self {
+        // SAFETY: all-zero bytes are valid for the integers that it is made of.
+        unsafe { mem::zeroed() }
+    }
+
+    /// Writes the length; how many bytes of it the kernel is to read.
+    fn set(&mut self, segment_bytes: usize) -> usize {
+        let length = mem::offset_of!(Self, segment_bytes) + size_of::<u16>();
+        self.header.cmsg_len = length as _;
+        self.header.cmsg_level = libc::SOL_UDP;
+        self.header.cmsg_type = libc::UDP_SEGMENT;
+        self.segment_bytes = segment_bytes as u16;
+        length
+    }
 }
 
 /// Headers for a batch of datagrams to send.
 pub(super) struct SendHeaders {
     names: Box<[Name; SEND_BATCH]>,
+    cuts: Box<[Cut; SEND_BATCH]>,
     headers: Box<[libc::mmsghdr; SEND_BATCH]>,
 }
 
 impl SendHeaders {
     pub(super) fn new() -> Self {
-        Self { names: Box::new([Name::empty(); SEND_BATCH]), headers: Box::new([empty_header(); SEND_BATCH]) }
+        Self {
+            names: Box::new([Name::empty(); SEND_BATCH]),
+            cuts: Box::new([Cut::empty(); SEND_BATCH]),
+            headers: Box::new([empty_header(); SEND_BATCH]),
+        }
     }
 
-    /// Sends the first [`SEND_BATCH`] of `outgoing` without waiting: how many were sent before one could not be, or why
-    /// not even the first. Copies of one datagram share one vector.
+    /// Sends the first [`SEND_BATCH`] messages of `outgoing` without waiting: how many were sent before one could not be,
+    /// or why not even the first. Copies of one datagram share one vector.
     ///
     /// # Panics
     /// When `outgoing` names a datagram that is not there.
@@ -168,19 +208,45 @@ impl SendHeaders {
             datagrams.map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
         let parts = parts.as_mut_slice();
         let count = outgoing.len().min(SEND_BATCH);
-        for ((header, name), outgoing) in self.headers.iter_mut().zip(self.names.iter_mut()).zip(&outgoing[..count]) {
-            header.msg_hdr.msg_namelen = name.set(&outgoing.to);
-            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
-            header.msg_hdr.msg_iov = ptr::from_mut(&mut parts[outgoing.datagram]);
-            header.msg_hdr.msg_iovlen = 1;
+        let places = self.headers.iter_mut().zip(self.names.iter_mut()).zip(self.cuts.iter_mut());
+        for (((header, name), cut), outgoing) in places.zip(&outgoing[..count]) {
+            let parts = &mut parts[outgoing.datagram..][..outgoing.count];
+            let header = &mut header.msg_hdr;
+            header.msg_namelen = name.set(&outgoing.to);
+            header.msg_name = ptr::from_mut(name).cast();
+            header.msg_iovlen = parts.len() as _;
+            (header.msg_control, header.msg_controllen) = (ptr::null_mut(), 0);
+            if let [first, _, ..] = parts {
+                header.msg_controllen = cut.set(first.iov_len) as _;
+                header.msg_control = ptr::from_mut(cut).cast();
+            }
+            header.msg_iov = parts.as_mut_ptr();
         }
-        // SAFETY: the socket is open while borrowed; each of the first `count` headers was pointed, just now, to a name
-        // and to a part that points to a datagram's bytes. All of them outlive the call, the pointers' only user.
+        // SAFETY: the socket is open while borrowed; each of the first `count` headers was pointed, just now, to a name,
+        // to as many parts as it says, which point to datagrams' bytes, and to no control message or to one of the length
+        // that it says. All of them outlive the call, the pointers' only user.
         let sent = unsafe {
             libc::sendmmsg(socket.as_raw_fd(), self.headers.as_mut_ptr(), count as libc::c_uint, libc::MSG_DONTWAIT)
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
+}
+
+/// Whether the kernel cuts a message into datagrams ([`Outgoing`]): Linux does from 4.18 on.
+pub(super) fn can_segment(socket: BorrowedFd<'_>) -> bool {
+    // Nothing is cut that does not say so itself.
+    let segment_bytes: libc::c_int = 0;
+    // SAFETY: the option's value outlives the call and has the given length.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            ptr::from_ref(&segment_bytes).cast(),
+            size_of_val(&segment_bytes) as libc::socklen_t,
+        )
+    };
+    result == 0
 }
 
 /// Waits until a socket is readable, the waker was written to, or the time is up; `None` waits for ever. True when
@@ -302,6 +368,23 @@ pub(super) fn receive_drops(socket: BorrowedFd<'_>) -> io::Result<u64> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(numbers[DROPS].into()) }
+}
+
+/// Sends without check sums from now on, in tests.
+#[cfg(test)]
+pub(super) fn send_unchecked(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value outlives the call and has the given length.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NO_CHECK,
+            ptr::from_ref(&on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Lets the calling thread's timed waits end within a microsecond of their time instead of the usual fifty.

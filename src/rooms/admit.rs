@@ -10,7 +10,10 @@ use antiphon_core::{
 use time::OffsetDateTime;
 
 use super::Rooms;
-use crate::{error::AppError, store::Channel};
+use crate::{
+    error::AppError,
+    store::{Channel, Store, StoreError},
+};
 
 /// Opus's sample rates (RFC 6716, 2.1.1).
 const SAMPLE_RATES_HZ: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
@@ -61,21 +64,12 @@ impl Rooms {
 
     async fn standing(&self, channel: ChannelId, user: &UserView) -> Result<(Standing, bool), AppError> {
         let store = &self.inner.store;
-        let membership = store.membership(channel, user.id).await?;
-        let banned = store.active_ban(channel, user.id, OffsetDateTime::now_utc()).await?.is_some();
         // The session remembers the role that it began with: one taken away meanwhile counts at once.
-        let server = match user.role {
+        let role = match user.role {
             Role::Admin => store.user(user.id).await?.map_or(Role::User, |user| user.role),
             Role::User => Role::User,
         };
-        let standing = Standing {
-            user: user.id,
-            server,
-            channel: membership.as_ref().map(|membership| membership.role),
-            guest: user.is_guest,
-            banned,
-        };
-        Ok((standing, membership.is_some_and(|membership| membership.priority)))
+        Ok(standing(store, &UserView { role, ..user.clone() }, channel).await?)
     }
 
     /// Makes a stranger a member of a private channel by an invite. A full channel leaves the invite as it is.
@@ -111,6 +105,24 @@ impl Rooms {
         }
         Ok(())
     }
+}
+
+/// How `user` stands to a channel, and whether they have the right to be heard first there.
+pub(super) async fn standing(
+    store: &Store,
+    user: &UserView,
+    channel: ChannelId,
+) -> Result<(Standing, bool), StoreError> {
+    let membership = store.membership(channel, user.id).await?;
+    let banned = store.active_ban(channel, user.id, OffsetDateTime::now_utc()).await?.is_some();
+    let standing = Standing {
+        user: user.id,
+        server: user.role,
+        channel: membership.as_ref().map(|membership| membership.role),
+        guest: user.is_guest,
+        banned,
+    };
+    Ok((standing, membership.is_some_and(|membership| membership.priority)))
 }
 
 /// The answer for a channel that does not exist, or must not seem to.

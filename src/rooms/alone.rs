@@ -54,7 +54,10 @@ impl Rooms {
                 outcome => return outcome,
             }
         }
-        room.live_mut().alone.as_mut().map(|known| alone(&mut known.state)).ok_or(Unavailable)
+        let live = &mut *room.live_mut();
+        // It may have got another number meanwhile.
+        live.set_node(self.inner.membership.node());
+        live.alone.as_mut().map(|known| alone(&mut known.state)).ok_or(Unavailable)
     }
 
     /// Likewise for a change that concerns `user`, who must be a member here where the change is made for this node.

@@ -13,7 +13,7 @@ use antiphon_core::{
 };
 use time::{Duration, OffsetDateTime};
 
-use super::{ChannelStats, Rooms};
+use super::{ChannelStats, Rooms, admit::standing};
 use crate::{
     error::AppError,
     store::{
@@ -434,13 +434,7 @@ impl Directory {
     }
 
     async fn standing(&self, user: &UserView, id: ChannelId) -> Result<Standing> {
-        Ok(Standing {
-            user: user.id,
-            server: user.role,
-            channel: self.store.membership(id, user.id).await?.map(|membership| membership.role),
-            guest: user.is_guest,
-            banned: self.store.active_ban(id, user.id, OffsetDateTime::now_utc()).await?.is_some(),
-        })
+        Ok(standing(&self.store, user, id).await?.0)
     }
 
     async fn user(&self, id: UserId) -> Result<User> {

@@ -109,6 +109,7 @@ impl Rooms {
                 return;
             }
             live.roster.advance(position.clone());
+            live.roster.take_nodes(&members);
             live.roster.difference(members)
         };
         for (member, is_there) in gone {

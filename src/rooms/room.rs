@@ -149,8 +149,10 @@ impl Live {
     /// Members here are this node's, under the number that it has now.
     pub(super) fn set_node(&mut self, node: NodeNumber) {
         for (stream, _) in self.members.iter().filter(|(_, member)| !member.departing) {
-            if let Some(listed) = self.roster.get_mut(*stream) {
-                listed.member.node = node;
+            let Some(listed) = self.roster.get_mut(*stream) else { continue };
+            listed.member.node = node;
+            if let Some(alone) = &mut self.alone {
+                alone.state.set_node(listed.member.user.id, node);
             }
         }
     }

@@ -117,9 +117,17 @@ impl Roster {
         members.into_iter().for_each(|member| self.insert(member));
     }
 
+    /// Takes over through which nodes members are: a move is no event.
+    pub(super) fn take_nodes(&mut self, members: &[Member]) {
+        for member in members {
+            if let Some(listed) = self.get_mut(member.stream).filter(|listed| is_same(&listed.member, member)) {
+                listed.member.node = member.node;
+            }
+        }
+    }
+
     pub(super) fn difference(&self, members: Vec<Member>) -> Difference {
         let there: HashMap<UserId, &Member> = members.iter().map(|member| (member.user.id, member)).collect();
-        let is_same = |one: &Member, other: &Member| one.session == other.session && one.stream == other.stream;
         let gone = self.members().filter_map(|member| match there.get(&member.user.id) {
             Some(other) if is_same(member, other) => None,
             other => Some((member.clone(), other.is_some())),
@@ -137,6 +145,10 @@ impl Roster {
         }
         difference
     }
+}
+
+fn is_same(one: &Member, other: &Member) -> bool {
+    one.session == other.session && one.stream == other.stream
 }
 
 /// A member as clients see them.
@@ -227,5 +239,15 @@ mod tests {
         assert_eq!(gone, [(member(2), false), (member(3), true)]);
         assert_eq!(come, [elsewhere, member(5)]);
         assert_eq!(changed, [muted], "a member that moved between nodes is no change");
+    }
+
+    #[test]
+    fn a_member_that_moved_is_known_through_its_node_of_now() {
+        let mut roster = Roster::default();
+        roster.begin(vec![member(1), member(2)], at("one", 5));
+        let moved = |number| Member { node: NodeNumber(7), ..member(number) };
+        roster.take_nodes(&[moved(1), Member { session: SessionId(Uuid::from_u128(99)), ..moved(2) }]);
+        let node = |stream| roster.get(StreamId(stream)).map(|listed| listed.member.node);
+        assert_eq!((node(1), node(2)), (Some(NodeNumber(7)), Some(NodeNumber(1))), "another session is another member");
     }
 }

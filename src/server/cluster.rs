@@ -1,7 +1,7 @@
 //! This node's place among the others: what they share, what it tells them, and whom its relay talks to.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -97,15 +97,19 @@ fn record(settings: &Settings, local: &LocalState, addresses: Addresses, media: 
     }
 }
 
-/// A node that the register no longer lists is talked to for so long: twice a lease. The register may have begun anew,
-/// as when Redis lost its data, and list nodes only as they come back. Whoever is really gone is not heard, and so owns
-/// nothing after 400 ms whatever is listed.
-const PEER_GRACE: Duration = Duration::from_secs(10);
+/// A node that the register no longer lists may own channels for so long: twice a lease. The register may have begun
+/// anew, as when Redis lost its data, and list nodes only as they come back. Whoever is really gone is not heard, and so
+/// owns nothing after 400 ms whatever is listed.
+const OWNER_GRACE: Duration = Duration::from_secs(10);
+/// It is talked to for so long: at least until the others have removed its members, 30 s after its lease. It may live, and
+/// have lost nothing but Redis.
+const PEER_GRACE: Duration = Duration::from_secs(40);
 
 /// Tells the relay of each change of the cluster, for ever.
 pub(super) async fn follow(registry: Registry, media: Media) {
     let mut view = registry.view();
     let mut peers = Peers::default();
+    let mut warned_of = HashSet::new();
     loop {
         let seen = Arc::clone(&view.borrow_and_update());
         show(&seen);
@@ -113,15 +117,30 @@ pub(super) async fn follow(registry: Registry, media: Media) {
         if let Some(me) = seen.nodes.iter().find(|node| node.number == seen.me) {
             let listed = peers.listed(&seen, Instant::now());
             media.set_peers(seen.epoch, &info(me), listed.into()).await;
+            warn_of_incompatible(&seen, &mut warned_of);
         }
-        let forget_at = peers.forget_at();
+        let changes_at = peers.changes_at(Instant::now());
         tokio::select! {
             changed = view.changed() => {
                 if changed.is_err() {
                     return;
                 }
             }
-            () = async { tokio::time::sleep_until(forget_at.unwrap_or_else(Instant::now)).await }, if forget_at.is_some() => {}
+            () = async { tokio::time::sleep_until(changes_at.unwrap_or_else(Instant::now)).await }, if changes_at.is_some() => {}
+        }
+    }
+}
+
+/// Says which nodes no voice passes to, once for each.
+fn warn_of_incompatible(view: &ClusterView, warned_of: &mut HashSet<NodeNumber>) {
+    let others: Vec<_> = view.incompatible().collect();
+    metrics().relay.peers_incompatible.set(others.len() as f64);
+    warned_of.retain(|number| others.iter().any(|other| other.number == *number));
+    for other in others {
+        if warned_of.insert(other.number) {
+            let (oldest, newest) = other.relay_versions;
+            tracing::error!(node = %other.node_id, release = %other.release, oldest, newest,
+                "no voice passes to this node: its release speaks no version of the relay that this one does");
         }
     }
 }
@@ -186,12 +205,17 @@ impl Peers {
             self.known.insert(info.number, Peer { info, gone_since: None });
         }
         self.known.retain(|_, peer| peer.gone_since.is_none_or(|since| now < since + PEER_GRACE));
-        self.known.values().map(|peer| peer.info.clone()).collect()
+        let as_now = |peer: &Peer| {
+            let may_own = peer.gone_since.is_none_or(|since| now < since + OWNER_GRACE);
+            NodeInfo { serving: peer.info.serving && may_own, ..peer.info.clone() }
+        };
+        self.known.values().map(as_now).collect()
     }
 
-    /// When one that is no longer listed is to be forgotten.
-    fn forget_at(&self) -> Option<Instant> {
-        self.known.values().filter_map(|peer| peer.gone_since).min().map(|since| since + PEER_GRACE)
+    /// When one that is no longer listed is to own nothing any more, or to be forgotten.
+    fn changes_at(&self, now: Instant) -> Option<Instant> {
+        let gone = self.known.values().filter_map(|peer| peer.gone_since);
+        gone.flat_map(|since| [since + OWNER_GRACE, since + PEER_GRACE]).filter(|at| *at > now).min()
     }
 }
 
@@ -255,14 +279,17 @@ mod tests {
         let begun = Instant::now();
         let mut listed = |nodes: Vec<NodeRecord>, after: Duration| {
             let view = ClusterView { epoch: 1, me: NodeNumber(1), nodes, shared: SharedState::Up };
-            let mut numbers: Vec<u32> = peers.listed(&view, begun + after).iter().map(|peer| peer.number.0).collect();
-            numbers.sort_unstable();
-            numbers
+            let mut listed: Vec<_> =
+                peers.listed(&view, begun + after).iter().map(|peer| (peer.number.0, peer.serving)).collect();
+            listed.sort_unstable();
+            (listed, peers.changes_at(begun + after).map(|at| at - begun))
         };
         let at = Duration::from_secs;
-        assert_eq!(listed(vec![node("me", 1), node("a", 2), node("b", 3)], at(0)), [2, 3]);
-        assert_eq!(listed(vec![node("me", 1)], at(1)), [2, 3]);
-        assert_eq!(listed(vec![node("me", 1), node("a", 4)], at(2)), [3, 4], "another process of that name");
-        assert_eq!(listed(vec![node("me", 1), node("a", 4)], at(11)), [4]);
+        assert_eq!(listed(vec![node("me", 1), node("a", 2), node("b", 3)], at(0)), (vec![(2, true), (3, true)], None));
+        assert_eq!(listed(vec![node("me", 1)], at(1)), (vec![(2, true), (3, true)], Some(at(11))));
+        let anew = || vec![node("me", 1), node("a", 4)];
+        assert_eq!(listed(anew(), at(2)), (vec![(3, true), (4, true)], Some(at(11))), "another process of that name");
+        assert_eq!(listed(anew(), at(11)), (vec![(3, false), (4, true)], Some(at(41))), "it may have lost but Redis");
+        assert_eq!(listed(anew(), at(41)), (vec![(4, true)], None));
     }
 }

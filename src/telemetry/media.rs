@@ -64,21 +64,29 @@ fn shown(media: &MediaMetrics, counter: Counter) -> Shown<'_> {
     }
 }
 
-/// What was last read of the engines.
+/// What was last read of a table of numbers.
 #[derive(Debug, Default)]
-pub(super) struct SampledEngines(Vec<Sampled>);
+pub(super) struct SampledTable(Vec<Sampled>);
 
-impl SampledEngines {
-    /// Brings the metrics up to `stats`.
-    pub(super) fn bring(&mut self, media: &MediaMetrics, stats: &EngineStats) {
-        self.0.resize_with(EngineStats::COUNT, Sampled::default);
-        for (counter, last) in Counter::ALL.iter().zip(&mut self.0) {
-            match shown(media, *counter) {
-                Shown::Counter(metric) => last.bring(metric, stats[*counter]),
-                Shown::Gauge(metric) => metric.set(stats[*counter] as f64),
+impl SampledTable {
+    /// Brings the metric that shows each number up to it.
+    pub(super) fn bring<'a>(&mut self, numbers: impl ExactSizeIterator<Item = (Shown<'a>, u64)>) {
+        self.0.resize_with(numbers.len(), Sampled::default);
+        for ((shown, number), last) in numbers.zip(&mut self.0) {
+            match shown {
+                Shown::Counter(metric) => last.bring(metric, number),
+                Shown::Gauge(metric) => metric.set(number as f64),
             }
         }
     }
+}
+
+/// The engines' numbers, each with its metric.
+pub(super) fn engines<'a>(
+    media: &'a MediaMetrics,
+    stats: &'a EngineStats,
+) -> impl ExactSizeIterator<Item = (Shown<'a>, u64)> {
+    Counter::ALL.iter().map(|counter| (shown(media, *counter), stats[*counter]))
 }
 
 #[cfg(test)]

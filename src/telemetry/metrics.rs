@@ -151,6 +151,10 @@ catalogue! {
         counter socket_calls [Direction] = "antiphon_media_socket_calls_total" Count;
         /// Turns of the workers' loops.
         counter turns [] = "antiphon_media_turns_total" Count;
+        /// Times that a worker which waited had to be woken by another thread.
+        counter wakes [] = "antiphon_media_wakes_total" Count;
+        /// Commands of the control plane that workers took.
+        counter commands [] = "antiphon_media_commands_total" Count;
         /// Time the workers were busy so far, all together. A gauge, since counters here hold whole numbers.
         gauge busy [] = "antiphon_media_busy_seconds" Seconds;
         /// Of each turn of a worker that sent frames, the longest that one of them was there, from the worker's taking it
@@ -203,12 +207,16 @@ catalogue! {
         gauge channels [RelayRole] = "antiphon_relay_channels" Count;
         /// Other nodes now, each media worker counts.
         gauge peers [] = "antiphon_relay_peers" Count;
+        /// Live nodes whose relay speaks no version that this one's does: no voice passes between them.
+        gauge peers_incompatible [] = "antiphon_relay_peers_incompatible" Count;
         /// Datagrams that the kernel dropped because the relay's receive buffer was full.
         counter kernel_drops [] = "antiphon_relay_kernel_drops_total" Count;
         /// Datagrams to other nodes dropped because the send buffer stayed full, or that could not be sent at all.
         counter send_failures [] = "antiphon_relay_send_failures_total" Count;
-        /// Changes that the relays had to tell of and that found no room in their queue.
+        /// What relays tell of other nodes, dropped because nobody took it in time.
         counter events_dropped [] = "antiphon_relay_events_dropped_total" Count;
+        /// Datagrams to other nodes that left in one message with others of their length.
+        counter segmented [] = "antiphon_relay_segmented_datagrams_total" Count;
     }
 
     /// Gateway

@@ -2,12 +2,7 @@
 
 use antiphon_core::relay::{Counter, Family, RelayStats};
 
-use super::{
-    family::Label,
-    family_label::family_label,
-    media::Shown,
-    metrics::{RelayMetrics, Sampled},
-};
+use super::{family::Label, family_label::family_label, media::Shown, metrics::RelayMetrics};
 
 family_label!(
     /// Why a datagram of another node was dropped.
@@ -62,21 +57,12 @@ fn shown(relay: &RelayMetrics, counter: Counter) -> Shown<'_> {
     }
 }
 
-/// What was last read of the relays.
-#[derive(Debug, Default)]
-pub(super) struct SampledRelays(Vec<Sampled>);
-
-impl SampledRelays {
-    /// Brings the metrics up to `stats`.
-    pub(super) fn bring(&mut self, relay: &RelayMetrics, stats: &RelayStats) {
-        self.0.resize_with(RelayStats::COUNT, Sampled::default);
-        for (counter, last) in Counter::ALL.iter().zip(&mut self.0) {
-            match shown(relay, *counter) {
-                Shown::Counter(metric) => last.bring(metric, stats[*counter]),
-                Shown::Gauge(metric) => metric.set(stats[*counter] as f64),
-            }
-        }
-    }
+/// The relays' numbers, each with its metric.
+pub(super) fn relays<'a>(
+    relay: &'a RelayMetrics,
+    stats: &'a RelayStats,
+) -> impl ExactSizeIterator<Item = (Shown<'a>, u64)> {
+    Counter::ALL.iter().map(|counter| (shown(relay, *counter), stats[*counter]))
 }
 
 #[cfg(test)]

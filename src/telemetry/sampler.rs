@@ -2,16 +2,20 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ::metrics::Counter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    media::SampledEngines,
-    metrics::{self, Direction, FORWARDING_SECONDS, Metrics, Outcome, Release, Sampled, WorkerState, metrics},
+    media::{SampledTable, Shown, engines},
+    metrics::{
+        self, Direction, FORWARDING_SECONDS, MediaMetrics, Metrics, Outcome, RelayMetrics, Release, Sampled,
+        WorkerState, metrics,
+    },
     process::ProcessReading,
-    relay::SampledRelays,
+    relay::relays,
 };
-use crate::media::{FORWARDING_BUCKETS, Media, MediaCounters, SocketCounter};
+use crate::media::{FORWARDING_BUCKETS, ForwardingTimes, Media, MediaCounters, SocketCounter, SocketStats};
 
 /// Reads the counters of other parts into the metrics.
 pub struct Sampler {
@@ -22,24 +26,10 @@ pub struct Sampler {
 /// What was last read.
 #[derive(Default)]
 struct Last {
-    engines: SampledEngines,
-    relays: SampledRelays,
-    relay_kernel_drops: Sampled,
-    relay_send_failures: Sampled,
-    relay_events_dropped: Sampled,
-    received_bytes: Sampled,
-    receive_calls: Sampled,
-    receive_errors: Sampled,
-    kernel_drops: Sampled,
-    send_calls: Sampled,
-    send_errors: Sampled,
-    send_dropped: Sampled,
-    send_waits: Sampled,
-    turns: Sampled,
-    gateway_frames_dropped: Sampled,
-    handovers_dropped: Sampled,
-    parts_left: Sampled,
-    parts_refused: Sampled,
+    engines: SampledTable,
+    relays: SampledTable,
+    sockets: SampledTable,
+    relay_sockets: SampledTable,
     forwarding: [Sampled; FORWARDING_BUCKETS],
 }
 
@@ -76,34 +66,59 @@ impl Sampler {
 
 impl Last {
     fn bring(&mut self, metrics: &Metrics, counters: &MediaCounters) {
-        let (media, socket) = (&metrics.media, &counters.socket);
-        self.engines.bring(media, &counters.engine);
-        self.relays.bring(&metrics.relay, &counters.relay);
-        let relay = &counters.relay_socket;
-        self.relay_kernel_drops.bring(&metrics.relay.kernel_drops, relay[SocketCounter::KernelDrops]);
-        let failures = relay[SocketCounter::SendDropped] + relay[SocketCounter::SendErrors];
-        self.relay_send_failures.bring(&metrics.relay.send_failures, failures);
-        self.relay_events_dropped.bring(&metrics.relay.events_dropped, relay[SocketCounter::EventsDropped]);
-        self.received_bytes.bring(&media.received_bytes, socket[SocketCounter::BytesReceived]);
-        self.receive_calls.bring(media.socket_calls.of(Direction::Receive), socket[SocketCounter::ReceiveCalls]);
-        self.receive_errors.bring(media.socket_errors.of(Direction::Receive), socket[SocketCounter::ReceiveErrors]);
-        self.kernel_drops.bring(&media.kernel_drops, socket[SocketCounter::KernelDrops]);
-        self.send_calls.bring(media.socket_calls.of(Direction::Send), socket[SocketCounter::SendCalls]);
-        self.send_errors.bring(media.socket_errors.of(Direction::Send), socket[SocketCounter::SendErrors]);
-        self.send_dropped.bring(&media.send_dropped, socket[SocketCounter::SendDropped]);
-        self.send_waits.bring(&media.send_waits, socket[SocketCounter::SendWaits]);
-        self.turns.bring(&media.turns, socket[SocketCounter::Turns]);
-        self.gateway_frames_dropped.bring(&media.gateway_frames_dropped, socket[SocketCounter::GatewayFramesDropped]);
-        self.handovers_dropped.bring(&media.handovers_dropped, socket[SocketCounter::HandoversDropped]);
-        self.parts_left.bring(media.fan_out_parts.of(Outcome::Ok), socket[SocketCounter::PartsLeft]);
-        self.parts_refused.bring(media.fan_out_parts.of(Outcome::Refused), socket[SocketCounter::PartsRefused]);
-        media.busy.set(socket[SocketCounter::BusyMicros] as f64 / 1e6);
-        // Each bucket by a value that falls into it: its own bound, and anything above the last one.
+        let (media, relay) = (&metrics.media, &metrics.relay);
+        self.engines.bring(engines(media, &counters.engine));
+        self.relays.bring(relays(relay, &counters.relay));
+        self.sockets.bring(sockets(media, &counters.socket).into_iter());
+        self.relay_sockets.bring(relay_sockets(relay, &counters.relay_socket).into_iter());
+        media.busy.set(counters.socket[SocketCounter::BusyMicros] as f64 / 1e6);
+        self.bring_forwarding(media, &counters.forwarding);
+    }
+
+    /// Each bucket by a value that falls into it: its own bound, and anything above the last one.
+    fn bring_forwarding(&mut self, media: &MediaMetrics, times: &ForwardingTimes) {
         let values = FORWARDING_SECONDS.into_iter().chain([1.0]);
-        for ((last, count), value) in self.forwarding.iter_mut().zip(counters.forwarding.counts()).zip(values) {
+        for ((last, count), value) in self.forwarding.iter_mut().zip(times.counts()).zip(values) {
             last.bring_bucket(&media.forwarding, value, *count);
         }
     }
+}
+
+/// What happened at the media workers' sockets and queues, each number with its metric.
+fn sockets<'a>(media: &'a MediaMetrics, stats: &SocketStats) -> [(Shown<'a>, u64); 15] {
+    use SocketCounter as C;
+    let (calls, errors, parts) = (&media.socket_calls, &media.socket_errors, &media.fan_out_parts);
+    let table: [(C, &Counter); 15] = [
+        (C::BytesReceived, &media.received_bytes),
+        (C::ReceiveCalls, calls.of(Direction::Receive)),
+        (C::ReceiveErrors, errors.of(Direction::Receive)),
+        (C::KernelDrops, &media.kernel_drops),
+        (C::SendCalls, calls.of(Direction::Send)),
+        (C::SendErrors, errors.of(Direction::Send)),
+        (C::SendDropped, &media.send_dropped),
+        (C::SendWaits, &media.send_waits),
+        (C::Turns, &media.turns),
+        (C::Wakes, &media.wakes),
+        (C::Commands, &media.commands),
+        (C::GatewayFramesDropped, &media.gateway_frames_dropped),
+        (C::HandoversDropped, &media.handovers_dropped),
+        (C::PartsLeft, parts.of(Outcome::Ok)),
+        (C::PartsRefused, parts.of(Outcome::Refused)),
+    ];
+    table.map(|(counter, metric)| (Shown::Counter(metric), stats[counter]))
+}
+
+/// Likewise of the relays'.
+fn relay_sockets<'a>(relay: &'a RelayMetrics, stats: &SocketStats) -> [(Shown<'a>, u64); 5] {
+    use SocketCounter as C;
+    let table: [(C, &Counter); 5] = [
+        (C::KernelDrops, &relay.kernel_drops),
+        (C::SendDropped, &relay.send_failures),
+        (C::SendErrors, &relay.send_failures),
+        (C::DatagramsSegmented, &relay.segmented),
+        (C::EventsDropped, &relay.events_dropped),
+    ];
+    table.map(|(counter, metric)| (Shown::Counter(metric), stats[counter]))
 }
 
 /// Measures for ever how much later than asked the async runtime's timers fire.

@@ -122,6 +122,19 @@ async fn unhealthy(node: &Process) -> Option<String> {
     None
 }
 
+/// Watchers stay where they are, whatever becomes of their nodes: nobody may have been told that one has left.
+pub(crate) fn nobody_seemed_to_leave(world: &World) -> Result<(), String> {
+    let watchers = &world.people[..world.nodes.nodes.len()];
+    for (index, person) in world.people.iter().enumerate() {
+        let seen = person.seen();
+        let left = watchers.iter().position(|watcher| seen.leavers.contains(&watcher.user));
+        if let Some(left) = left {
+            return Err(format!("person {index} was told that person {left} has left, who stayed"));
+        }
+    }
+    Ok(())
+}
+
 /// Nobody has seen what must not be.
 pub(crate) fn no_violation(world: &World) -> Result<(), String> {
     for (index, person) in world.people.iter().enumerate() {

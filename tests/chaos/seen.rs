@@ -52,6 +52,8 @@ pub(crate) struct Seen {
     /// The media address of the node that they are at, as far as they are in a channel.
     pub(crate) node: Option<SocketAddr>,
     pub(crate) heard: Vec<Heard>,
+    /// Who left the channels that they were in, of this step.
+    pub(crate) leavers: Vec<UserId>,
     /// Since when there is no connection.
     lost_at: Option<Instant>,
     pub(crate) closed: Option<Closed>,
@@ -72,6 +74,7 @@ impl Seen {
             in_doubt: None,
             node: None,
             heard: Vec::new(),
+            leavers: Vec::new(),
             lost_at: None,
             closed: None,
             resumed_after: Vec::new(),
@@ -158,6 +161,9 @@ impl Seen {
                 return;
             }
             _ => {}
+        }
+        if let ServerMessage::UserLeft(left) = &message {
+            self.leavers.push(left.user_id);
         }
         let Some((channel, _)) = place(&message) else { return };
         match self.places.get_mut(&channel) {

@@ -26,6 +26,13 @@ pub(crate) enum Fault {
     },
 }
 
+impl Fault {
+    /// Whether a node's process ends, so that another is started.
+    fn ends_a_node(self) -> bool {
+        matches!(self, Self::Kill(_) | Self::Drain(_))
+    }
+}
+
 /// A fault's place in its step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timed {
@@ -61,7 +68,7 @@ pub(crate) struct Sizes {
 }
 
 /// Kinds of step. A run goes through all of them in random order, then again in another.
-const KINDS: u64 = 10;
+const KINDS: u64 = 11;
 
 /// The endless list of steps of a seed.
 pub(crate) struct Steps {
@@ -115,24 +122,29 @@ impl Steps {
     /// Something of a node, and of what all nodes share or of another node, at overlapping times.
     fn two(&mut self, node: usize) -> Vec<Timed> {
         let other = (node + 1) % self.sizes.nodes;
-        let first = match self.index(3) {
+        let first = match self.index(4) {
             0 => Fault::Kill(node),
             1 => Fault::Freeze(node),
+            2 => Fault::Drain(node),
             _ => Fault::CutRedis(node),
         };
-        let second = match self.index(4) {
+        let second = match self.index(6) {
             0 => Fault::CutRedis(other),
             1 => Fault::CutRelay(node, other),
-            kept => Fault::KillRedis { keeps_data: kept == 2 },
+            2 => Fault::Freeze(other),
+            3 => Fault::Kill(other),
+            kept => Fault::KillRedis { keeps_data: kept == 4 },
         };
         let (mut first, mut second) = (self.lasting(first, 2_000, 7_000), self.lasting(second, 1_000, 5_000));
         let later = if self.prng.chance(0.5) { &mut first } else { &mut second };
         let delay_ms = self.prng.below(1_500);
         later.begins_ms += delay_ms;
         later.heals_ms += delay_ms;
-        if matches!(first.fault, Fault::Kill(_)) {
-            // A node that starts waits for Redis.
-            first.heals_ms = first.heals_ms.max(second.heals_ms + 1);
+        let (one, two) = (&mut first, &mut second);
+        let (starts, works) = if one.fault.ends_a_node() { (one, two) } else { (two, one) };
+        if starts.fault.ends_a_node() && !works.fault.ends_a_node() {
+            // A node that starts waits for Redis, and its people for the others.
+            starts.heals_ms = starts.heals_ms.max(works.heals_ms + 1);
         }
         vec![first, second]
     }
@@ -178,7 +190,8 @@ impl Step {
     pub(crate) fn concerns(&self, node: usize) -> bool {
         self.faults.iter().any(|timed| match timed.fault {
             Fault::Kill(at) | Fault::Drain(at) | Fault::Freeze(at) => at == node,
-            Fault::CutRelay(one, _) => one == node,
+            // A node cut off from the owner neither hears nor is heard; others reach each other by the owner.
+            Fault::CutRelay(one, other) => (one == 0 && other == node) || (other == 0 && one == node),
             Fault::CutRedis(_) | Fault::KillRedis { .. } => false,
         })
     }
@@ -187,9 +200,8 @@ impl Step {
     pub(crate) fn harms_nobody_else(&self) -> bool {
         self.faults.len() < 2
             && self.faults.iter().all(|timed| match timed.fault {
-                Fault::Drain(_) | Fault::CutRedis(_) | Fault::KillRedis { .. } => true,
                 Fault::Kill(node) | Fault::Freeze(node) => node != 0,
-                Fault::CutRelay(..) => false,
+                Fault::Drain(_) | Fault::CutRelay(..) | Fault::CutRedis(_) | Fault::KillRedis { .. } => true,
             })
     }
 

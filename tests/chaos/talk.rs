@@ -42,6 +42,7 @@ pub(crate) struct Talk {
     listener: Arc<Person>,
     stream: StreamId,
     first: u32,
+    begun: Instant,
     task: JoinHandle<()>,
     numbers: Numbers,
 }
@@ -70,27 +71,25 @@ impl Talk {
             speaker.say(numbers.next());
             tokio::time::sleep(FRAME).await;
         }
-        let first = numbers.newest();
+        let (first, begun) = (numbers.newest(), Instant::now());
         let task = tokio::spawn(speak(speaker, numbers.clone()));
-        Ok(Self { listener, stream, first, task, numbers: numbers.clone() })
+        Ok(Self { listener, stream, first, begun, task, numbers: numbers.clone() })
     }
 
     /// Ends it; what was heard of it.
     pub(crate) async fn end(mut self) -> Talked {
         self.task.abort();
         let _ = (&mut self.task).await;
-        let end = self.numbers.newest();
-        let begun = Instant::now();
-        while self.heard().keys().next_back() != Some(&(end - 1)) && begun.elapsed() < ARRIVAL {
+        let (end, ended) = (self.numbers.newest(), Instant::now());
+        while self.heard().keys().next_back() != Some(&(end - 1)) && ended.elapsed() < ARRIVAL {
             tokio::time::sleep(FRAME).await;
         }
         let heard = self.heard();
         let said = (self.first..end).len();
-        let mut arrivals: Vec<Instant> = heard.values().copied().collect();
+        let mut arrivals: Vec<Instant> = heard.values().copied().chain([self.begun, ended]).collect();
         arrivals.sort_unstable();
         let silences = arrivals.windows(2).map(|pair| pair[1] - pair[0]);
-        let longest_silence = silences.max().unwrap_or(ARRIVAL);
-        Talked { said, lost: said - heard.len(), longest_silence }
+        Talked { said, lost: said - heard.len(), longest_silence: silences.max().unwrap_or_default() }
     }
 
     fn heard(&self) -> BTreeMap<u32, Instant> {

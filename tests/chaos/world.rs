@@ -95,6 +95,7 @@ impl World {
         for person in &self.people {
             let mut seen = person.seen();
             seen.heard.clear();
+            seen.leavers.clear();
             seen.may_end = step.may_end_sessions();
         }
         let talk = match self.pair(index, step) {
@@ -115,6 +116,9 @@ impl World {
         let agreed = checks::all_agree(self).await;
         self.report.views_equal_after.push(healed_at.elapsed());
         agreed?;
+        if !step.may_end_sessions() {
+            checks::nobody_seemed_to_leave(self)?;
+        }
         self.spread_watchers().await?;
         self.everyone_speaks().await?;
         checks::no_violation(self)

@@ -3,13 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use antiphon_core::gateway::LeaveReason;
+use antiphon_core::{gateway::LeaveReason, ids::ChannelId};
+use antiphon_loadtest::ServerUrl;
 
 use crate::support::{
     network::TcpWay,
     nodes::{Nodes, SILENCE_MAX},
-    people::Person,
-    talkers::Talker,
+    talkers::{Talker, all_hear_each_other, all_see_each_other},
 };
 
 /// Longer than a lease lasts, and shorter than the others wait before they remove a dead node's members.
@@ -17,51 +17,27 @@ const SHORT: Duration = Duration::from_secs(10);
 /// Longer than it takes the others to remove a dead node's members: 5 s of lease, 30 s of grace, and some.
 const SWEPT: Duration = Duration::from_secs(60);
 
-async fn talker(cluster: &Nodes, index: usize, name: &str, channel: antiphon_core::ids::ChannelId) -> Talker {
-    let mut person = Person::join(&cluster.nodes[index], name, channel).await;
-    person.udp_becomes(true).await;
-    Talker::begin(person)
-}
-
 /// Somebody on a node by a way of their own, and that way.
 async fn talker_by_a_way(
     cluster: &Nodes,
     index: usize,
-    others: Vec<antiphon_loadtest::ServerUrl>,
+    others: Vec<ServerUrl>,
     name: &str,
-    channel: antiphon_core::ids::ChannelId,
+    channel: ChannelId,
 ) -> (Talker, TcpWay) {
     let port = cluster.nodes[index].url().http("/").port().expect("it has one");
     let way = TcpWay::open(port).await.expect("a port");
     let url = format!("http://{}", way.address()).parse().expect("a URL");
-    let mut person = Person::join_at(url, others, name, channel).await;
-    person.udp_becomes(true).await;
-    (Talker::begin(person), way)
-}
-
-async fn all_hear_each_other(people: &[&Talker]) {
-    for one in people {
-        for other in people.iter().filter(|other| other.user() != one.user()) {
-            one.until_hears(other).await;
-        }
-    }
-}
-
-/// Waits until each of these people is told that they, and nobody else, are in the channel.
-async fn all_see_each_other(people: &[&Talker]) {
-    let there = people.iter().map(|person| (person.user(), person.stream())).collect();
-    for person in people {
-        person.until_within(SWEPT, "sees who is there", |notes| notes.members == there).await;
-    }
+    (Talker::join_at(url, others, name, channel).await, way)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stops_for_ten_seconds_acts_on_nothing_old_when_it_goes_on() {
     let cluster = Nodes::start(3).await;
     let channel = cluster.channel_owned_by(1).await;
-    let one = talker(&cluster, 0, "one", channel).await;
-    let two = talker(&cluster, 2, "two", channel).await;
-    let staying = talker(&cluster, 1, "staying", channel).await;
+    let one = Talker::join(&cluster.nodes[0], "one", channel).await;
+    let two = Talker::join(&cluster.nodes[2], "two", channel).await;
+    let staying = Talker::join(&cluster.nodes[1], "staying", channel).await;
     let (moving, moving_way) = talker_by_a_way(&cluster, 1, cluster.others(1), "moving", channel).await;
     let (vanishing, vanishing_way) = talker_by_a_way(&cluster, 1, Vec::new(), "vanishing", channel).await;
     all_see_each_other(&[&one, &two, &staying, &moving, &vanishing]).await;
@@ -86,22 +62,31 @@ async fn a_node_that_stops_for_ten_seconds_acts_on_nothing_old_when_it_goes_on()
     let went_on = Instant::now();
     cluster.all_see(3).await;
     all_hear_each_other(&[&one, &two, &staying, &moving]).await;
-    println!("all hear each other {:?} after it went on; it had {:?}", went_on.elapsed(), staying.note(|notes| (notes.resumed, notes.disconnected)));
+    println!(
+        "all hear each other {:?} after it went on; it had {:?}",
+        went_on.elapsed(),
+        staying.note(|notes| (notes.resumed, notes.disconnected))
+    );
     // The one whose client never came back is removed when their time to is over, and nobody else is.
     for person in [&one, &two] {
-        person.until_within(SWEPT, "is told of the one who vanished", |notes| !notes.members.contains_key(&vanishing.user())).await;
+        person
+            .until_within(SWEPT, "is told of the one who vanished", |notes| {
+                !notes.members.contains_key(&vanishing.user())
+            })
+            .await;
     }
     println!("the one who did not come back was removed {:?} after the stop", stopped.elapsed());
     all_see_each_other(&[&one, &two, &staying, &moving]).await;
     all_hear_each_other(&[&one, &two, &staying, &moving]).await;
     cluster.views_become(channel, 4).await;
     for person in [&one, &two] {
-        assert_eq!(person.told_of(vanishing.user()), (0, vec![LeaveReason::Timeout]));
-        assert_eq!(person.told_of(moving.user()), (0, vec![]), "a resume is neither a leave nor a join");
-        assert_eq!(person.told_of(staying.user()), (0, vec![]));
+        assert_eq!(person.told_of(&vanishing, stopped), (0, vec![LeaveReason::Timeout]));
+        assert_eq!(person.told_of(&moving, stopped), (0, vec![]), "a resume is neither a leave nor a join");
+        assert_eq!(person.told_of(&staying, stopped), (0, vec![]));
     }
-    assert_eq!((one.told_of(two.user()), two.told_of(one.user())), ((0, vec![]), (0, vec![])));
-    let gone: Vec<_> = [&one, &two, &staying, &moving].iter().map(|person| person.note(|notes| notes.gone.clone())).collect();
+    assert_eq!((one.told_of(&two, stopped), two.told_of(&one, stopped)), ((0, vec![]), (0, vec![])));
+    let gone: Vec<_> =
+        [&one, &two, &staying, &moving].iter().map(|person| person.note(|notes| notes.gone.clone())).collect();
     assert_eq!(gone, vec![None; 4]);
 }
 
@@ -109,9 +94,9 @@ async fn a_node_that_stops_for_ten_seconds_acts_on_nothing_old_when_it_goes_on()
 async fn a_node_that_stops_until_its_members_are_removed_leaves_no_ghosts_when_it_goes_on() {
     let cluster = Nodes::start(3).await;
     let channel = cluster.channel_owned_by(0).await;
-    let one = talker(&cluster, 0, "one", channel).await;
-    let two = talker(&cluster, 2, "two", channel).await;
-    let swept = talker(&cluster, 1, "swept", channel).await;
+    let one = Talker::join(&cluster.nodes[0], "one", channel).await;
+    let two = Talker::join(&cluster.nodes[2], "two", channel).await;
+    let swept = Talker::join(&cluster.nodes[1], "swept", channel).await;
     all_see_each_other(&[&one, &two, &swept]).await;
     all_hear_each_other(&[&one, &two, &swept]).await;
 
@@ -119,7 +104,7 @@ async fn a_node_that_stops_until_its_members_are_removed_leaves_no_ghosts_when_i
     let stopped = Instant::now();
     for person in [&one, &two] {
         person.until_within(SWEPT, "is told of the removal", |notes| !notes.members.contains_key(&swept.user())).await;
-        assert_eq!(person.told_of(swept.user()), (0, vec![LeaveReason::Timeout]), "removed once");
+        assert_eq!(person.told_of(&swept, stopped), (0, vec![LeaveReason::Timeout]), "removed once");
     }
     println!("removed {:?} after the stop", stopped.elapsed());
     cluster.nodes[1].signal("CONT");
@@ -139,7 +124,7 @@ async fn a_node_that_stops_until_its_members_are_removed_leaves_no_ghosts_when_i
     cluster.views_become(channel, people.len() as u64).await;
     let came_back = usize::from(gone.is_none());
     for person in [&one, &two] {
-        assert_eq!(person.told_of(swept.user()), (came_back, vec![LeaveReason::Timeout]));
+        assert_eq!(person.told_of(&swept, stopped), (came_back, vec![LeaveReason::Timeout]));
     }
-    assert_eq!((one.told_of(two.user()), two.told_of(one.user())), ((0, vec![]), (0, vec![])));
+    assert_eq!((one.told_of(&two, stopped), two.told_of(&one, stopped)), ((0, vec![]), (0, vec![])));
 }

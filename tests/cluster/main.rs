@@ -7,4 +7,8 @@ mod support;
 mod draining;
 mod faults;
 mod frozen;
+mod outage;
+mod partitions;
+mod rolling;
 mod talking;
+mod versions;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use antiphon::cluster::{JoinRefused, Load, Moves, NodeState, Unavailable};
+use antiphon::cluster::{JoinRefused, Load, Moves, NodeState, Unavailable, VoiceChange};
 use antiphon_core::{
     gateway::{LeaveReason, ServerMessage},
     ids::NodeNumber,
@@ -101,6 +101,9 @@ async fn a_node_that_slept_past_its_lease_acts_only_under_a_new_number() {
             node.reconnected().await;
             let after = node.registry.number();
             assert_ne!(after, before);
+            let mute = VoiceChange { muted: Some(true), deafened: None };
+            let muted = node.membership.set_voice(CHANNEL, id(1), session(1), mute, None).await.expect("available");
+            assert!(muted.is_some(), "they are its, though under its old number still");
             node.membership.restore(CHANNEL, vec![member], None).await.expect("available");
             assert_eq!(node.members().await[0].node, after, "its members are its again");
             node.registry.unregister().await;

@@ -23,7 +23,8 @@ impl Balancer {
     pub async fn start(nodes: &[ServerUrl]) -> Self {
         let (port, files) = (ReservedPort::take().expect("a port"), Scratch::new());
         let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/haproxy/haproxy.cfg");
-        let mut settings = fs::read_to_string(settings).expect("it is there").replace("@PORT@", &port.port().to_string());
+        let mut settings =
+            fs::read_to_string(settings).expect("it is there").replace("@PORT@", &port.port().to_string());
         for (index, node) in nodes.iter().enumerate() {
             let address = node.http("/").socket_addrs(|| None).expect("an address")[0];
             settings += &format!("    server node-{index} {address} check\n");

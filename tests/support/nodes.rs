@@ -163,11 +163,10 @@ impl Nodes {
     /// Makes a channel that a node owns.
     pub async fn channel_owned_by(&self, owner: usize) -> ChannelId {
         let rest = Rest::new(self.nodes[0].url()).expect("a client");
-        let name = format!("maker-{}", uuid::Uuid::new_v4().simple());
-        let maker = rest.register(&name[..20], "a long enough password").await.expect("registered");
+        let unused = || uuid::Uuid::new_v4().simple().to_string()[..20].to_owned();
+        let maker = rest.register(&unused(), "a long enough password").await.expect("registered");
         loop {
-            let name = uuid::Uuid::new_v4().simple().to_string();
-            let channel = NewChannel { name, max_users: Some(100), max_speakers: None };
+            let channel = NewChannel { name: unused(), max_users: Some(100), max_speakers: None };
             let channel = rest.create_channel(&maker.access_token, &channel).await.expect("created").id;
             if self.owner_of(channel) == owner {
                 return channel;

@@ -9,16 +9,22 @@ use std::{
 
 use antiphon_core::{
     gateway::{ChannelJoined, LeaveReason, MemberView, ServerMessage},
-    ids::{StreamId, UserId},
+    ids::{ChannelId, StreamId, UserId},
 };
-use antiphon_loadtest::client::{Client, ClientEvent};
+use antiphon_loadtest::{
+    ServerUrl,
+    client::{Client, ClientEvent},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
 
-use super::people::{PATIENCE, Person, number_of, voice_frame};
+use super::{
+    people::{PATIENCE, Person, number_of, voice_frame},
+    process::Process,
+};
 
 /// A frame every so often.
 const FRAME: Duration = Duration::from_millis(20);
@@ -29,7 +35,7 @@ pub struct Talker {
     pub joined: ChannelJoined,
     said: watch::Sender<u32>,
     notes: watch::Sender<Notes>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// What somebody has heard and been told so far.
@@ -39,8 +45,8 @@ pub struct Notes {
     heard: HashMap<StreamId, BTreeMap<u32, Instant>>,
     /// Everyone in the channel.
     pub members: BTreeMap<UserId, StreamId>,
-    came: Vec<UserId>,
-    left: Vec<(UserId, LeaveReason)>,
+    came: Vec<(Instant, UserId)>,
+    left: Vec<(Instant, UserId, LeaveReason)>,
     /// How often the session went on through another connection.
     pub resumed: usize,
     pub disconnected: usize,
@@ -49,6 +55,18 @@ pub struct Notes {
 }
 
 impl Talker {
+    /// A guest who joins on a node and speaks from then on, by UDP.
+    pub async fn join(server: &Process, name: &str, channel: ChannelId) -> Self {
+        Self::join_at(server.url(), Vec::new(), name, channel).await
+    }
+
+    /// Likewise by the URL of a node, or of what leads to one, and with other nodes to resume at.
+    pub async fn join_at(server: ServerUrl, others: Vec<ServerUrl>, name: &str, channel: ChannelId) -> Self {
+        let mut person = Person::join_at(server, others, name, channel).await;
+        person.udp_becomes(true).await;
+        Self::begin(person)
+    }
+
     /// They speak from now on.
     pub fn begin(person: Person) -> Self {
         let Person { client, events, joined } = person;
@@ -57,7 +75,7 @@ impl Talker {
         let mut tasks = JoinSet::new();
         tasks.spawn(take_notes(events, notes.clone()));
         tasks.spawn(speak(Arc::clone(&client), joined.clone(), said.clone()));
-        Self { client, joined, said, notes, _tasks: tasks }
+        Self { client, joined, said, notes, tasks }
     }
 
     pub fn stream(&self) -> StreamId {
@@ -87,9 +105,8 @@ impl Talker {
 
     /// Waits until they hear what another says from now on.
     pub async fn until_hears(&self, other: &Self) {
-        let from = other.next_number();
-        self.until(&format!("hears {}", other.client.user().username), |notes| notes.has_heard(other.stream(), from))
-            .await;
+        let (from, name) = (other.next_number(), &other.client.user().username);
+        self.until(&format!("hears {name}"), |notes| notes.has_heard(other.stream(), from)).await;
     }
 
     /// Which of these frames of another they have not heard, once they have heard some later ones.
@@ -109,19 +126,44 @@ impl Talker {
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
-    /// How often they were told that somebody came, and why that one left each time.
-    pub fn told_of(&self, user: UserId) -> (usize, Vec<LeaveReason>) {
-        let notes = self.notes.borrow();
-        let came = notes.came.iter().filter(|came| **came == user).count();
-        (came, notes.left.iter().filter(|(left, _)| *left == user).map(|(_, reason)| *reason).collect())
+    /// How often they were told since then that somebody came, and why that one left each time.
+    pub fn told_of(&self, other: &Self, since: Instant) -> (usize, Vec<LeaveReason>) {
+        let (notes, user) = (self.notes.borrow(), other.user());
+        let came = notes.came.iter().filter(|(at, came)| *at >= since && *came == user).count();
+        let left = notes.left.iter().filter(|(at, left, _)| *at >= since && *left == user);
+        (came, left.map(|(_, _, reason)| *reason).collect())
     }
 
     pub fn members(&self) -> BTreeMap<UserId, StreamId> {
         self.notes.borrow().members.clone()
     }
 
+    /// They say goodbye.
+    pub async fn leave(mut self) {
+        self.tasks.shutdown().await;
+        Arc::into_inner(self.client).expect("nobody else has it").close().await;
+    }
+
+    /// What of their notes is asked for.
     pub fn note<T>(&self, read: impl FnOnce(&Notes) -> T) -> T {
         read(&self.notes.borrow())
+    }
+}
+
+/// Waits until all of these people hear each other.
+pub async fn all_hear_each_other(people: &[&Talker]) {
+    for one in people {
+        for other in people.iter().filter(|other| other.user() != one.user()) {
+            one.until_hears(other).await;
+        }
+    }
+}
+
+/// Waits until all of these people are told that they, and nobody else, are in the channel.
+pub async fn all_see_each_other(people: &[&Talker]) {
+    let there = people.iter().map(|person| (person.user(), person.stream())).collect();
+    for person in people {
+        person.until("sees who is there", |notes| notes.members == there).await;
     }
 }
 
@@ -135,12 +177,21 @@ impl Notes {
         self.heard.get(&stream).is_some_and(|heard| heard.values().any(|at| *at >= since))
     }
 
+    /// Everyone is told anew. Who was not known has come, and who is not among them has left.
     fn state(&mut self, members: &[MemberView]) {
-        self.members = members.iter().map(|member| (member.user_id, member.stream_id)).collect();
+        let now = Instant::now();
+        let members: BTreeMap<_, _> = members.iter().map(|member| (member.user_id, member.stream_id)).collect();
+        let before = std::mem::replace(&mut self.members, members);
+        let (members, known) = (&self.members, &before);
+        self.came.extend(members.keys().filter(|user| !known.contains_key(user)).map(|user| (now, *user)));
+        let gone = known.keys().filter(|user| !members.contains_key(user));
+        self.left.extend(gone.map(|user| (now, *user, LeaveReason::Left)));
     }
 
     fn take(&mut self, event: ClientEvent) {
         match event {
+            // The end of a spurt has no number.
+            ClientEvent::Frame(frame) if frame.bytes.is_empty() => {}
             ClientEvent::Frame(frame) => {
                 let number = number_of(&frame);
                 self.heard.entry(frame.header.stream).or_default().entry(number).or_insert_with(Instant::now);
@@ -162,11 +213,11 @@ impl Notes {
     fn told(&mut self, message: ServerMessage) {
         match message {
             ServerMessage::UserJoined(joined) => {
-                self.came.push(joined.user_id);
+                self.came.push((Instant::now(), joined.user_id));
                 self.members.insert(joined.user_id, joined.stream_id);
             }
             ServerMessage::UserLeft(left) => {
-                self.left.push((left.user_id, left.reason));
+                self.left.push((Instant::now(), left.user_id, left.reason));
                 // They may be there with a newer stream.
                 if self.members.get(&left.user_id) == Some(&left.stream_id) {
                     self.members.remove(&left.user_id);

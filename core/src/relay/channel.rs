@@ -123,22 +123,31 @@ impl Channel {
     /// Follows whoever should own the channel, of those that are heard.
     pub(super) fn choose<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
         let Some(edge) = &self.edge else { return };
-        let chosen = self.best_owner(turn.work);
-        if chosen != edge.owner {
+        let (followed, chosen) = (edge.owner, self.best_owner(turn.work));
+        if let Some(edge) = &mut self.edge {
+            edge.guide.take_if(|guide| chosen != Owner::Peer(*guide));
+        }
+        if chosen != followed {
             self.follow(turn, chosen);
         }
     }
 
     fn best_owner(&self, work: &Work) -> Owner {
         let place = self.about.place;
+        let deaf = self.edge.as_ref().and_then(|edge| edge.deaf);
         let usable = |number| match as_owner(work, number) {
             Owner::Nobody => false,
             Owner::Me => true,
-            Owner::Peer(link) => work.is_usable(place, link),
+            Owner::Peer(link) => deaf != Some(link) && work.is_usable(place, link),
         };
         let claimed = self.claim(work).owner;
         if usable(claimed) {
             return as_owner(work, claimed);
+        }
+        if let Some(guide) = self.edge.as_ref().and_then(|edge| edge.guide)
+            && work.is_usable(place, guide)
+        {
+            return Owner::Peer(guide);
         }
         work.ring.owner_at(place, usable).map_or(Owner::Nobody, |number| as_owner(work, number))
     }
@@ -162,7 +171,7 @@ impl Channel {
             if owner.is_none() {
                 turn.await_owner(about, link, false);
             }
-            let direct = hearing != Some(Hearing::Well);
+            let direct = hearing != Some(Hearing::Well) || edge.deaf == Some(link);
             Previous { owner, set, direct, since: turn.now, covered_at: None }
         });
         match (&mut edge.previous, former) {
@@ -189,16 +198,48 @@ impl Channel {
     fn see_who_came_along(&mut self, now: Micros, work: &Work) {
         let Some(edge) = &mut self.edge else { return };
         let answered = edge.is_answered(now);
-        let Some(previous) = &mut edge.previous else { return };
-        let (owner, set, owned) = (edge.owner, &edge.set, &self.owned);
-        let came = |link: &SlabKey| match owner {
-            Owner::Nobody => false,
-            Owner::Me => owned.has(*link),
-            Owner::Peer(owner) => *link == owner || set.contains(link),
-        };
-        let covered =
-            answered && previous.set.iter().all(|link| came(link) || !work.is_usable(self.about.place, *link));
+        let Some(mut previous) = edge.previous.take() else { return };
+        let covered = answered && self.straggler(&previous, work).is_none();
         previous.covered_at = if covered { previous.covered_at.or(Some(now)) } else { None };
+        if let Some(edge) = &mut self.edge {
+            edge.previous = Some(previous);
+        }
+    }
+
+    /// A node that came to the previous owner, lives as far as this one can tell, and has not come to this one.
+    fn straggler(&self, previous: &Previous, work: &Work) -> Option<SlabKey> {
+        let edge = self.edge.as_ref()?;
+        let came = |link: SlabKey| match edge.owner {
+            Owner::Nobody => false,
+            Owner::Me => self.owned.has(link),
+            Owner::Peer(owner) => link == owner || edge.set.contains(&link),
+        };
+        let lives = |link| edge.deaf != Some(link) && work.is_usable(self.about.place, link);
+        previous.set.iter().copied().find(|link| !came(*link) && lives(*link))
+    }
+
+    /// Who could lead to the others, and when to follow them: the owner is lost, and they stay with it.
+    fn guide(&self, work: &Work) -> Option<(SlabKey, Micros)> {
+        let edge = self.edge.as_ref().filter(|edge| edge.guide.is_none())?;
+        self.lost_owner(work)?;
+        let straggler = self.straggler(edge.previous.as_ref()?, work)?;
+        Some((straggler, edge.guide_at()))
+    }
+
+    /// Leaves an owner that does not answer, though it is heard: it does not hear this node.
+    fn leave_deaf<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
+        if self.edge.as_mut().is_some_and(|edge| edge.note_deaf(turn.now)) {
+            self.choose(turn);
+        }
+    }
+
+    /// Follows somebody who still hears the owner that this node lost, when nobody else lost it.
+    fn follow_guide<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
+        let Some((guide, _)) = self.guide(turn.work).filter(|(_, at)| *at <= turn.now) else { return };
+        if let Some(edge) = &mut self.edge {
+            edge.guide = Some(guide);
+        }
+        self.choose(turn);
     }
 
     /// A node wants the channel, or no longer.
@@ -207,10 +248,19 @@ impl Channel {
         if self.owned.interest(turn, self.about, from, interest) {
             self.refresh_limit(turn.now);
             self.see_who_came_along(turn.now, turn.work);
+            self.stop_following(turn, from);
             self.mark(turn.work);
         } else if interest.wanted {
             let told = (self.claim(turn.work), self.edge.is_some(), &self.limit);
             self.owned.answer(turn, self.about, from, told);
+        }
+    }
+
+    /// A guide that has come to this node has lost the owner, too.
+    fn stop_following<O: Output>(&mut self, turn: &mut Turn<'_, O>, guide: SlabKey) {
+        let was_guide = self.edge.as_mut().is_some_and(|edge| edge.guide.take_if(|known| *known == guide).is_some());
+        if was_guide {
+            self.choose(turn);
         }
     }
 
@@ -220,6 +270,7 @@ impl Channel {
         self.learn(turn, claim);
         let Some(edge) = &mut self.edge else { return Some(()) };
         let links = read_numbers(numbers).filter_map(|number| turn.work.links.by_number(NodeNumber(number)));
+        let hears_again = edge.deaf.take_if(|deaf| *deaf == from).is_some();
         if edge.owner == Owner::Peer(from) {
             edge.set.clear();
             edge.set.extend(links);
@@ -227,6 +278,9 @@ impl Channel {
         } else if let Some(previous) = edge.previous.as_mut().filter(|previous| previous.owner == Some(from)) {
             previous.set.clear();
             previous.set.extend(links);
+        }
+        if hears_again {
+            self.choose(turn);
         }
         self.see_who_came_along(turn.now, turn.work);
         self.mark(turn.work);
@@ -273,6 +327,8 @@ impl Channel {
             self.refresh_limit(turn.now);
         }
         self.see_who_came_along(turn.now, turn.work);
+        self.leave_deaf(turn);
+        self.follow_guide(turn);
         self.end_handover(turn);
         self.settle(turn);
     }
@@ -283,6 +339,7 @@ impl Channel {
             edge.and_then(|edge| edge.asks_at(turn.now)),
             edge.filter(|_| self.lost_owner(turn.work).is_some()).map(Edge::probes_at),
             edge.and_then(|edge| edge.previous.as_ref()).map(Previous::ends_at),
+            self.guide(turn.work).map(|(_, at)| at),
             self.owned.next_at(&self.limit),
         ];
         if let Some(at) = due.into_iter().flatten().min() {
@@ -323,7 +380,9 @@ impl Channel {
     }
 
     fn tell_interest<O: Output>(&self, turn: &mut Turn<'_, O>, to: SlabKey, max_speakers: u32, wanted: bool) {
-        let interest = Interest { claim: self.claim(turn.work), max_speakers, wanted };
+        let follows = self.edge.as_ref().is_some_and(|edge| edge.owner == Owner::Peer(to));
+        let astray = wanted && follows && self.lost_owner(turn.work).is_some();
+        let interest = Interest { claim: self.claim(turn.work), max_speakers, wanted, astray };
         turn.tell(self.about, to, Kind::Interest, &interest.write(), &[]);
     }
 

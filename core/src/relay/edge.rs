@@ -12,6 +12,13 @@ const EAGER: Micros = Micros::from_secs(1);
 const ANSWER_LIFETIME: Micros = Micros::from_secs(3);
 /// A former owner's frames are on their way for a moment after everyone has come to the new one.
 const LINGER: Micros = Micros::from_millis(200);
+/// An owner that has not answered interest for this long may not hear this node: its frames are sent past the owner, too.
+const UNHEARD: Micros = Micros::from_millis(150);
+/// For this long, and it is left, though it is heard.
+const DEAF: Micros = Micros::from_millis(400);
+/// Those who have not followed to another owner this long after it was chosen still hear the lost one. Whoever lost it
+/// with this node has followed by then: heartbeats are as far apart as 50 ms.
+const FOLLOWED_AFTER: Micros = Micros::from_millis(120);
 /// A handover ends after this long even if somebody did not come along: by then whoever has died is forgotten, and the
 /// registry's view has reached everyone that it can reach.
 const HANDOVER_MAX: Micros = Micros::from_secs(5);
@@ -96,12 +103,18 @@ pub(super) struct Edge {
     /// When interest was last told; `None`: it must be told now.
     asked_at: Option<Micros>,
     answered_at: Option<Micros>,
+    /// Since when the owner has been asked without an answer.
+    asked_since: Option<Micros>,
+    /// An owner that is heard and does not answer.
+    pub(super) deaf: Option<SlabKey>,
     /// When the owner by the ring, lost, was last asked whether it is back.
     pub(super) probed_at: Micros,
     /// The other nodes with listeners.
     pub(super) set: Vec<SlabKey>,
     pub(super) speakers: Speakers,
     pub(super) previous: Option<Previous>,
+    /// A node that still hears the lost owner, followed in its place: it leads to the others.
+    pub(super) guide: Option<SlabKey>,
     /// Frames are sent without the owner.
     pub(super) direct: bool,
 }
@@ -114,10 +127,13 @@ impl Edge {
             chosen_at: now,
             asked_at: None,
             answered_at: None,
+            asked_since: None,
+            deaf: None,
             probed_at: Micros::ZERO,
             set: Vec::new(),
             speakers: Speakers::default(),
             previous: None,
+            guide: None,
             direct: false,
         }
     }
@@ -127,6 +143,7 @@ impl Edge {
         self.chosen_at = now;
         self.asked_at = None;
         self.answered_at = None;
+        self.asked_since = None;
         (std::mem::replace(&mut self.owner, owner), std::mem::take(&mut self.set))
     }
 
@@ -137,6 +154,26 @@ impl Edge {
 
     pub(super) fn answered(&mut self, now: Micros) {
         self.answered_at = Some(now);
+        self.asked_since = None;
+    }
+
+    fn unanswered_for(&self, now: Micros, time: Micros) -> bool {
+        self.asked_since.is_some_and(|since| now.since(since) >= time)
+    }
+
+    /// Whether the owner, as far as this node can tell, does not hear it.
+    pub(super) fn is_unheard(&self, now: Micros) -> bool {
+        self.unanswered_for(now, UNHEARD)
+    }
+
+    /// Notes it when the owner has not answered for too long. True when that is new.
+    pub(super) fn note_deaf(&mut self, now: Micros) -> bool {
+        let deaf = self.owner.peer().filter(|_| self.unanswered_for(now, DEAF));
+        if deaf.is_none() || deaf == self.deaf {
+            return false;
+        }
+        self.deaf = deaf;
+        true
     }
 
     /// Interest must be told at once.
@@ -149,16 +186,24 @@ impl Edge {
         let previous = || self.previous.as_ref().and_then(|previous| previous.owner);
         self.owner.peer().or_else(previous)?;
         let Some(asked) = self.asked_at else { return Some(now) };
-        let after = match () {
-            () if self.is_answered(now) => REFRESH,
-            () if now.since(self.chosen_at) < EAGER => RETRY,
-            () => RETRY_LATER,
+        let after = match self.asked_since {
+            None => REFRESH,
+            Some(since) if now.since(since) < EAGER => RETRY,
+            Some(_) => RETRY_LATER,
         };
         Some(asked + after)
     }
 
     pub(super) fn asked(&mut self, now: Micros) {
         self.asked_at = Some(now);
+        if self.owner.peer().is_some() {
+            self.asked_since.get_or_insert(now);
+        }
+    }
+
+    /// When a guide is to be looked for.
+    pub(super) fn guide_at(&self) -> Micros {
+        self.chosen_at + FOLLOWED_AFTER
     }
 
     /// When the lost owner is to be asked again.

@@ -46,7 +46,7 @@ impl Channel {
             && (!answered || !set.is_empty())
         {
             turn.frame(about, owner, Hop::ToOwner, frame);
-            if turn.work.hearing(about.place, owner) != Some(Hearing::Well) {
+            if edge.is_unheard(turn.now) || turn.work.hearing(about.place, owner) != Some(Hearing::Well) {
                 direct = true;
                 send_direct(turn, about, frame, set, |link| link == owner || owned.has(link));
             }
@@ -116,10 +116,38 @@ impl Channel {
                 passed = true;
             }
         }
+        self.guide_frame(turn, from, hop, (header, bytes));
         if open {
             turn.out.deliver(self.about.id, header, bytes);
         } else if !passed {
             turn.work.stats.count(Counter::FrameNotOpen);
+        }
+    }
+
+    /// Passes a frame on between the owner that this node follows and nodes that came here because they lost it. It goes
+    /// no further from there, so that it cannot come round.
+    fn guide_frame<O: Output>(
+        &self,
+        turn: &mut Turn<'_, O>,
+        from: SlabKey,
+        hop: Hop,
+        (header, bytes): (&FrameHeader, &[u8]),
+    ) {
+        let Some((edge, owner)) = self.edge.as_ref().and_then(|edge| Some((edge, edge.owner.peer()?))) else { return };
+        let (about, head) = (self.about, audio_head(header));
+        let frame = Framed { head: &head, bytes };
+        match hop {
+            Hop::FromOwner if from == owner => {
+                self.owned
+                    .astray()
+                    .filter(|link| *link != from)
+                    .for_each(|link| turn.frame(about, link, Hop::Direct, frame));
+            }
+            Hop::ToOwner if from != owner && self.owned.astray().any(|link| link == from) => {
+                turn.frame(about, owner, Hop::Direct, frame);
+                send_direct(turn, about, frame, &edge.set, |link| link == owner || self.owned.has(link));
+            }
+            _ => {}
         }
     }
 

@@ -23,6 +23,8 @@ struct Edge {
     link: SlabKey,
     heard_at: Micros,
     max_speakers: u32,
+    /// It does not hear the node that should own the channel.
+    astray: bool,
 }
 
 /// The owner's side of a channel.
@@ -52,6 +54,11 @@ impl Owned {
         self.edges.iter().any(|edge| edge.link == link)
     }
 
+    /// Those that do not hear the node that should own the channel.
+    pub(super) fn astray(&self) -> impl Iterator<Item = SlabKey> {
+        self.edges.iter().filter(|edge| edge.astray).map(|edge| edge.link)
+    }
+
     /// The limits that the edges know of.
     pub(super) fn limits(&self) -> impl Iterator<Item = u32> {
         self.edges.iter().map(|edge| edge.max_speakers)
@@ -71,18 +78,19 @@ impl Owned {
         from: SlabKey,
         interest: &Interest,
     ) -> bool {
-        let max_speakers = interest.max_speakers;
+        let Interest { max_speakers, astray, .. } = *interest;
         if !interest.wanted {
             return self.forget(turn, about, |edge| edge.link == from);
         }
         if let Some(edge) = self.edges.iter_mut().find(|edge| edge.link == from) {
             edge.heard_at = turn.now;
+            edge.astray = astray;
             return std::mem::replace(&mut edge.max_speakers, max_speakers) != max_speakers;
         }
         if self.edges.is_empty() {
             turn.work.stats.count(Counter::ChannelsOwned);
         }
-        self.edges.push(Edge { link: from, heard_at: turn.now, max_speakers });
+        self.edges.push(Edge { link: from, heard_at: turn.now, max_speakers, astray });
         turn.serve_edge(about, from, true);
         self.change();
         true

@@ -8,7 +8,7 @@
 //!  record      channel (16) | kind (4 bits) hop (4 bits) | length (2) | bytes
 //!
 //!  0 Audio       stream (4) | sequence (2) | timestamp (4) | kind and flags (1) | level (1) | Opus
-//!  1 Interest    epoch (8) | owner (4) | max speakers (4) | 1: wanted, 0: no longer (1)
+//!  1 Interest    epoch (8) | owner (4) | max speakers (4) | 1: wanted, 0: no longer; +2: astray (1)
 //!  2 NodeSet     epoch (8) | owner (4) | node numbers (4 each)
 //!  3 SpeakerSet  1: there is room for more, 0: there is none (1) | streams (4 each)
 //!  4 Level       stream (4) | loudness, 1/256 dB (2) | 1: priority (1)
@@ -53,6 +53,7 @@ pub const INTEREST_BYTES: usize = CLAIM_BYTES + 5;
 /// The body of Heartbeat.
 pub const HEARTBEAT_BYTES: usize = 10;
 const WANTED: u8 = 1;
+const ASTRAY: u8 = 2;
 const ROOM: u8 = 1;
 const PRIORITY: u8 = 1;
 
@@ -232,6 +233,8 @@ pub(super) struct Interest {
     pub(super) claim: Claim,
     pub(super) max_speakers: u32,
     pub(super) wanted: bool,
+    /// The node that should own the channel is lost to the edge, and perhaps to no other.
+    pub(super) astray: bool,
 }
 
 impl Interest {
@@ -239,7 +242,8 @@ impl Interest {
         let mut out = [0; INTEREST_BYTES];
         out[..CLAIM_BYTES].copy_from_slice(&self.claim.write());
         out[CLAIM_BYTES..CLAIM_BYTES + 4].copy_from_slice(&self.max_speakers.to_be_bytes());
-        out[CLAIM_BYTES + 4] = if self.wanted { WANTED } else { 0 };
+        let flag = |is_set, bit| if is_set { bit } else { 0 };
+        out[CLAIM_BYTES + 4] = flag(self.wanted, WANTED) | flag(self.astray, ASTRAY);
         out
     }
 
@@ -247,7 +251,8 @@ impl Interest {
         let (claim, rest) = Claim::read(body)?;
         let (max_speakers, rest) = rest.split_first_chunk::<4>()?;
         let flags = rest.first()?;
-        Some(Self { claim, max_speakers: u32::from_be_bytes(*max_speakers), wanted: flags & WANTED != 0 })
+        let (wanted, astray) = (flags & WANTED != 0, flags & ASTRAY != 0);
+        Some(Self { claim, max_speakers: u32::from_be_bytes(*max_speakers), wanted, astray })
     }
 }
 
@@ -361,7 +366,7 @@ mod tests {
     fn every_body_comes_out_as_it_went_in() {
         let claim = Claim { epoch: 1 << 40, owner: NodeNumber::MAX };
         for wanted in [false, true] {
-            let interest = Interest { claim, max_speakers: 3, wanted };
+            let interest = Interest { claim, max_speakers: 3, wanted, astray: !wanted };
             assert_eq!(Interest::read(&interest.write()), Some(interest));
             let level = Level { stream: StreamId(u32::MAX), loudness: Loudness::from_bits(32_512), priority: wanted };
             assert_eq!(Level::read(&level.write()), Some(level));

@@ -172,6 +172,67 @@ fn an_owner_that_cannot_be_heard_by_one_is_left_by_that_one() {
     assert!(world.nodes[1].out.events.iter().any(|event| matches!(event, RelayEvent::PeerBack { .. })));
 }
 
+/// Two nodes that do not hear each other, in one direction or both, while a third hears both: everyone goes on hearing
+/// everyone, however long it lasts, by way of the third.
+#[test]
+fn who_loses_the_owner_alone_is_led_to_it_by_another() {
+    let mut longest = [ms(0); 2];
+    for seed in seeds(60) {
+        let mut prng = Prng::new(seed);
+        let nodes = 3 + prng.below(3) as usize;
+        let config = unruly(&mut prng);
+        let mut world = talking(seed, nodes, 0, config);
+        let (both, back) = (prng.chance(0.5), prng.chance(0.5));
+        let ways = if both {
+            vec![(0, 1), (1, 0)]
+        } else if back {
+            vec![(1, 0)]
+        } else {
+            vec![(0, 1)]
+        };
+        let at = world.now;
+        ways.iter().for_each(|(from, to)| world.block(*from, *to, true));
+        world.run(ms(2_500));
+        let settled = world.now;
+        world.run(ms(8_000 + prng.below(8_000)));
+        // An edge that the owner does not hear learns so when it next tells its interest, a second later at most.
+        let most = if ways == [(1, 0)] { ms(2_000) } else { ms(800) };
+        let everyone: Vec<_> = (0..nodes).collect();
+        for (speaker, listener) in pairs(&everyone) {
+            let silence = world.silence(listener, speaker, settled);
+            assert!(silence < ms(150), "seed {seed}, {ways:?}: {speaker} at {listener} silent for {silence:?} at last");
+            let silence = world.silence(listener, speaker, at);
+            assert!(silence < most, "seed {seed}, {ways:?}: {speaker} at {listener} silent for {silence:?}");
+            let longest = &mut longest[usize::from(ways == [(1, 0)])];
+            *longest = silence.max(*longest);
+        }
+        ways.iter().for_each(|(from, to)| world.block(*from, *to, false));
+        let healed = world.now;
+        world.run(ms(1_000));
+        let first = world.speakers[0].sequence;
+        world.run(ms(6_000));
+        let sent = world.total(Counter::SentDirect);
+        world.run(ms(1_000));
+        assert_eq!(world.total(Counter::SentDirect), sent, "seed {seed}: the owner alone forwards again");
+        assert_eq!(world.owner(world.speakers[0].channel), Some(0), "seed {seed}: one view");
+        world.speakers.iter_mut().for_each(|speaker| speaker.speaking = false);
+        world.run(ms(200));
+        for (speaker, listener) in pairs(&everyone) {
+            let silence = world.silence(listener, speaker, healed);
+            assert!(
+                silence < ms(350),
+                "seed {seed}, {ways:?}: healing silenced {speaker} at {listener} for {silence:?}"
+            );
+            assert_eq!(
+                world.missing(listener, speaker, first),
+                NOTHING,
+                "seed {seed}, {ways:?}: {speaker} at {listener}"
+            );
+        }
+    }
+    println!("longest silence of any pair: {:?}, {:?} where the owner hears nothing", longest[0], longest[1]);
+}
+
 /// A short outage makes the edges send directly, and changes no owner.
 #[test]
 fn a_short_silence_of_the_owner_costs_little_and_changes_nothing() {

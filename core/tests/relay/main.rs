@@ -5,5 +5,6 @@ mod handover;
 mod hostile;
 mod limit;
 mod routing;
+mod versions;
 mod wire;
 mod world;

@@ -60,13 +60,14 @@ pub(crate) fn usual(before_us: &Counts) -> String {
 
 /// What a fault, or several, sounded like.
 pub(crate) fn silences(silences: &Silences) -> String {
-    let Silences { survivors_us, moved_us, heard_again_us, hear_again_us, never_heard_again, never_hear_again } =
-        silences;
+    let Silences { survivors_us, survivors_across_us, moved_us, .. } = silences;
+    let Silences { heard_again_us, hear_again_us, never_heard_again, never_hear_again, .. } = silences;
     format!(
-        "  silence at survivors, ms: {}\n  silence between survivors and moved members, ms: {}\n  \
+        "  silence at survivors, ms: {}\n    of those on different nodes: {}\n  silence between survivors and moved members, ms: {}\n  \
          moved speakers heard again after, ms: {}; never: {never_heard_again}\n  \
          moved members hear again after, ms: {}; never: {never_hear_again}\n",
         milliseconds(survivors_us),
+        milliseconds(survivors_across_us),
         milliseconds(moved_us),
         milliseconds(heard_again_us),
         milliseconds(hear_again_us),

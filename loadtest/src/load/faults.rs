@@ -11,8 +11,9 @@ use super::{
     account::TokenPair,
     counts::Counts,
     members::Shared,
+    nodes::NodesConfig,
     ownership::owner_of,
-    run::{NodesConfig, Shape},
+    run::Shape,
     script::{Action, Fault, Target},
     silence::{LostBySeat, Silences, Watched},
     swarm::ToSwarm,
@@ -122,11 +123,18 @@ impl Stage<'_> {
         end: Instant,
     ) -> Result<Vec<Injected>, LoadError> {
         let mut stopped = Stopped::default();
-        let mut injected = Vec::new();
+        let (mut injected, mut gone) = (Vec::new(), Vec::new());
         for &fault in script {
             tokio::time::sleep_until(begun + fault.at).await;
             let node = self.find(fault.target, account).await?;
             let pid = self.pids[node];
+            // The system may have given the number to another process.
+            if gone.contains(&node) {
+                let place = node + 1;
+                return Err(LoadError::Arguments(format!(
+                    "node {place} was ended before, and process {pid} is not it"
+                )));
+            }
             if fault.action.is_fault() {
                 self.shared.send(ToSwarm::Fault { node, at_ns: realtime_ns() }).await?;
                 injected.push(Injected { fault, node });
@@ -135,7 +143,7 @@ impl Stage<'_> {
             match fault.action {
                 Action::Stop => stopped.0.push(pid),
                 Action::Continue => stopped.0.retain(|known| *known != pid),
-                Action::Kill | Action::Drain => {}
+                Action::Kill | Action::Drain => gone.push(node),
             }
         }
         tokio::time::sleep_until(end).await;

@@ -70,6 +70,8 @@ pub(super) struct Ends<'a> {
 pub struct Silences {
     /// The longest time without a frame of each listener and speaker who both sat on other nodes, in µs.
     pub survivors_us: Counts,
+    /// Of those, the ones who sat on different nodes.
+    pub survivors_across_us: Counts,
     /// The same where one of them sat on the node of the fault and the other did not.
     pub moved_us: Counts,
     /// From the fault until a speaker who sat on its node was heard again by the first of those on others, in µs.
@@ -108,11 +110,26 @@ pub struct LostBySeat {
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     from_ns: u64,
-    /// Whether the fault that began this period hit whoever sits in that slot; empty before the first.
-    hit: Option<Vec<bool>>,
+    /// Whom the fault hit that began this period; nobody before the first.
+    hit: Option<Hit>,
     hit_by_any: Vec<bool>,
     before_us: Counts,
     faults: Vec<(u64, Silences)>,
+}
+
+/// Whom a fault hits.
+#[derive(Clone, Debug)]
+pub(super) struct Hit {
+    /// Its node.
+    pub(super) node: usize,
+    /// Which node whoever is in each slot sits on.
+    pub(super) seats: Vec<usize>,
+}
+
+impl Hit {
+    fn at(&self, slot: usize) -> bool {
+        self.seats[slot] == self.node
+    }
 }
 
 /// What was seen.
@@ -133,15 +150,15 @@ impl Watch {
     }
 
     /// Since when silences count.
-    pub(super) const fn from_ns(&self) -> u64 {
+    pub(super) const fn since_ns(&self) -> u64 {
         self.from_ns
     }
 
-    /// A fault begins, that hits those who are in these slots.
-    pub(super) fn fault<'a>(&mut self, at_ns: u64, hit: Vec<bool>, pairs: impl Iterator<Item = Ends<'a>>) {
+    /// A fault begins.
+    pub(super) fn fault<'a>(&mut self, at_ns: u64, hit: Hit, pairs: impl Iterator<Item = Ends<'a>>) {
         self.close(at_ns, pairs);
-        for (any, hit) in self.hit_by_any.iter_mut().zip(&hit) {
-            *any |= hit;
+        for (any, seat) in self.hit_by_any.iter_mut().zip(&hit.seats) {
+            *any |= *seat == hit.node;
         }
         self.from_ns = at_ns;
         self.hit = Some(hit);
@@ -166,18 +183,23 @@ impl Watch {
 }
 
 impl Silences {
-    fn of(from_ns: u64, hit: &[bool], pairs: impl Iterator<Item = (usize, usize, Closed)>) -> Self {
+    fn of(from_ns: u64, hit: &Hit, pairs: impl Iterator<Item = (usize, usize, Closed)>) -> Self {
         let mut silences = Self::default();
         let (mut speakers, mut listeners) = (BTreeMap::new(), BTreeMap::new());
         for (listener, speaker, Closed { longest_ns, back_ns }) in pairs {
             let longest_us = steps_us(longest_ns);
-            match (hit[listener], hit[speaker]) {
-                (false, false) => silences.survivors_us.record(longest_us),
+            match (hit.at(listener), hit.at(speaker)) {
+                (false, false) => {
+                    silences.survivors_us.record(longest_us);
+                    if hit.seats[listener] != hit.seats[speaker] {
+                        silences.survivors_across_us.record(longest_us);
+                    }
+                }
                 (false, true) => earliest(speakers.entry(speaker).or_default(), back_ns),
                 (true, false) => earliest(listeners.entry(listener).or_default(), back_ns),
                 (true, true) => {}
             }
-            if hit[listener] != hit[speaker] {
+            if hit.at(listener) != hit.at(speaker) {
                 silences.moved_us.record(longest_us);
             }
         }
@@ -194,6 +216,7 @@ impl Silences {
     /// Adds what followed from another fault.
     pub fn merge(&mut self, other: &Self) {
         self.survivors_us.merge(&other.survivors_us);
+        self.survivors_across_us.merge(&other.survivors_across_us);
         self.moved_us.merge(&other.moved_us);
         self.heard_again_us.merge(&other.heard_again_us);
         self.hear_again_us.merge(&other.hear_again_us);
@@ -246,7 +269,7 @@ mod tests {
     /// Frames every 20 ms in `range`, but not in `without`, all in ms.
     fn hear(pair: &mut Pair, watch: &Watch, range: std::ops::Range<u64>, without: std::ops::Range<u64>) {
         for at in range.step_by(20).filter(|at| !without.contains(at)) {
-            pair.heard(at * MS, watch.from_ns(), true);
+            pair.heard(at * MS, watch.since_ns(), true);
         }
     }
 
@@ -259,17 +282,18 @@ mod tests {
         })
     }
 
-    /// 0 and 1 sit where nothing happens, 2 and 3 on the node that dies at 2.005 s; 0 and 2 speak, from 0.1 s to 3 s.
+    /// 0, 1 and 4 sit where nothing happens, 2 and 3 on the node that dies at 2.005 s; 0 and 2 speak, from 0.1 s to 3 s.
     fn watched() -> Watched {
-        let mut pairs =
-            [(1, 0), (1, 2), (3, 0), (0, 2)].map(|(listener, speaker)| (listener, speaker, Pair::default()));
-        let mut watch = Watch::new(1_000 * MS, 4);
+        let pairs = [(1, 0), (1, 2), (3, 0), (0, 2), (4, 0)];
+        let mut pairs = pairs.map(|(listener, speaker)| (listener, speaker, Pair::default()));
+        let mut watch = Watch::new(1_000 * MS, 5);
         for (_, _, pair) in &mut pairs {
             hear(pair, &watch, 100..2_005, 0..0);
         }
-        watch.fault(2_005 * MS, vec![false, false, true, true], ends(&mut pairs));
-        for ((_, _, pair), without) in pairs.iter_mut().zip([2_001..2_120, 2_001..2_500, 2_001..4_000, 2_001..2_400]) {
-            hear(pair, &watch, 2_020..3_000, without);
+        watch.fault(2_005 * MS, Hit { node: 9, seats: vec![7, 8, 9, 9, 7] }, ends(&mut pairs));
+        let back_ms = [2_120, 2_500, 4_000, 2_400, 0];
+        for ((_, _, pair), back_ms) in pairs.iter_mut().zip(back_ms) {
+            hear(pair, &watch, 2_020..3_000, 2_001..back_ms);
         }
         watch.end(3_000 * MS, ends(&mut pairs))
     }
@@ -277,10 +301,12 @@ mod tests {
     #[test]
     fn survivors_silence_is_told_from_that_of_those_who_moved() {
         let Watched { before_us, faults, .. } = watched();
-        assert_eq!((before_us.total(), before_us.max()), (4, 20_000));
+        assert_eq!((before_us.total(), before_us.max()), (5, 20_000));
         let [(at_ns, silences)] = faults.as_slice() else { panic!("{faults:?}") };
         assert_eq!(*at_ns, 2_005 * MS);
-        assert_eq!((silences.survivors_us.total(), silences.survivors_us.max()), (1, 120_000), "2,000 to 2,120 ms");
+        let (all, across) = (&silences.survivors_us, &silences.survivors_across_us);
+        assert_eq!((all.total(), all.quantile(0.5), all.max()), (2, 20_000, 120_000), "2,000 to 2,120 ms");
+        assert_eq!((across.total(), across.max()), (1, 120_000), "0 and 4 sit on the same node");
         assert_eq!((silences.moved_us.total(), silences.moved_us.max()), (3, 1_000_000), "one hears nothing any more");
     }
 
@@ -299,7 +325,7 @@ mod tests {
     #[test]
     fn losses_are_told_apart_by_where_people_sat() {
         let lost = watched().lost;
-        assert_eq!(lost.survivors, Lost { expected: 145, lost: 5 });
+        assert_eq!(lost.survivors, Lost { expected: 2 * 145, lost: 5 });
         assert_eq!(lost.moved, Lost { expected: 3 * 145, lost: 24 + 49 + 19 });
         assert_eq!((lost.of_moved_speakers.total(), lost.of_moved_speakers.max()), (2, 24));
         assert_eq!((lost.to_moved_listeners.total(), lost.to_moved_listeners.max()), (1, 49));
@@ -313,7 +339,7 @@ mod tests {
         let mut pairs = [(0, 1, Pair::default())];
         let mut watch = Watch::new(0, 2);
         hear(&mut pairs[0].2, &watch, 100..1_000, 0..0);
-        watch.fault(1_000 * MS, vec![false, true], ends(&mut pairs));
+        watch.fault(1_000 * MS, Hit { node: 1, seats: vec![0, 1] }, ends(&mut pairs));
         hear(&mut pairs[0].2, &watch, 1_000..3_000, 0..0);
         let watched = watch.end(3_005 * MS, ends(&mut pairs));
         let silences = &watched.faults[0].1;

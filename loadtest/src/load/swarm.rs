@@ -25,7 +25,7 @@ use super::{
     payload::Payload,
     process::{CpuSample, CpuUsed},
     schedule::{FRAME, Schedule},
-    silence::{Ends, Pair, Watch, Watched},
+    silence::{Ends, Hit, Pair, Watch, Watched},
     system::{Batch, StampedSocket, realtime_ns},
     tally::{Listener, Seen, Speaker, Tally, Times},
     wire::{Ready, Wire},
@@ -367,10 +367,11 @@ impl Swarm {
     }
 
     fn fault(&mut self, node: usize, at_ns: u64) {
-        let hit = self.clients.iter().map(|client| client.as_ref().is_some_and(|client| client.node == node)).collect();
+        let seats = self.clients.iter().map(|client| client.as_ref().map_or(ELSEWHERE, |client| client.node));
+        let hit = Hit { node, seats: seats.collect() };
         if let Some(watch) = &mut self.watch {
             watch.fault(at_ns, hit, pairs(&self.speakers, &mut self.clients));
-            self.tally.silences_from_ns = watch.from_ns();
+            self.tally.silences_from_ns = watch.since_ns();
         }
     }
 

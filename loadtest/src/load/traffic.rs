@@ -1,6 +1,6 @@
 //! What the nodes send to each other, by their own counters.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -18,6 +18,9 @@ const AHEAD: Duration = Duration::from_millis(200);
 /// The counters, by name in the order of [`Counters`]' fields.
 const NAMES: [&str; 3] =
     ["antiphon_relay_sent_bytes_total", "antiphon_relay_datagrams_sent_total", "antiphon_relay_frames_sent_total"];
+
+/// Tells one process of a node from the next.
+const STARTED: &str = "antiphon_process_start_time_seconds";
 
 /// What nodes sent to others so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,26 +72,41 @@ pub(super) async fn watch(nodes: &[Rest], begun: Instant, measured: Duration) ->
     let (before, from) = (read(nodes).await?, Instant::now());
     tokio::time::sleep_until(begun + measured - AHEAD.min(measured)).await;
     let (after, to) = (read(nodes).await?, Instant::now());
-    let counters = Counters {
-        bytes: after.bytes.saturating_sub(before.bytes),
-        datagrams: after.datagrams.saturating_sub(before.datagrams),
-        frames: after.frames.saturating_sub(before.frames),
-    };
-    Ok(Difference { counters, seconds: (to - from).as_secs_f64() })
+    Ok(Difference { counters: sum_of_differences(&before, &after)?, seconds: (to - from).as_secs_f64() })
 }
 
-async fn read(nodes: &[Rest]) -> Result<Counters, String> {
+fn sum_of_differences(before: &[Reading], after: &[Reading]) -> Result<Counters, String> {
     let mut sum = Counters::default();
+    for (place, (before, after)) in (1..).zip(before.iter().zip(after)) {
+        if before.started != after.started {
+            return Err(format!("node {place} began anew meanwhile, and with it its counters"));
+        }
+        sum.bytes += after.counters.bytes.saturating_sub(before.counters.bytes);
+        sum.datagrams += after.counters.datagrams.saturating_sub(before.counters.datagrams);
+        sum.frames += after.counters.frames.saturating_sub(before.counters.frames);
+    }
+    Ok(sum)
+}
+
+/// Of one node.
+#[derive(Clone, Debug, PartialEq)]
+struct Reading {
+    counters: Counters,
+    /// When its process began, as it says.
+    started: Option<f64>,
+}
+
+async fn read(nodes: &[Rest]) -> Result<Vec<Reading>, String> {
+    let mut readings = Vec::with_capacity(nodes.len());
     let texts = join_all(nodes.iter().map(|node| tokio::time::timeout(TIMEOUT, node.metrics()))).await;
     for (place, text) in (1..).zip(texts) {
         let text = text.map_err(|_| format!("node {place} did not answer GET /metrics"))?;
         let text = text.map_err(|error| format!("GET /metrics of node {place}: {error}"))?;
         let counters = Counters::parse(&text).map_err(|name| format!("node {place} does not count {name}"))?;
-        sum.bytes += counters.bytes;
-        sum.datagrams += counters.datagrams;
-        sum.frames += counters.frames;
+        let started = text.lines().find_map(|line| value_of(line, STARTED));
+        readings.push(Reading { counters, started });
     }
-    Ok(sum)
+    Ok(readings)
 }
 
 impl Counters {
@@ -103,7 +121,7 @@ impl Counters {
 }
 
 /// `NAME VALUE` or `NAME{LABELS} VALUE`.
-fn value_of(line: &str, name: &str) -> Option<u64> {
+fn value_of<T: FromStr>(line: &str, name: &str) -> Option<T> {
     let rest = line.strip_prefix(name)?;
     let value = match rest.strip_prefix('{') {
         Some(labels) => labels.rsplit_once('}')?.1,
@@ -151,6 +169,16 @@ antiphon_relay_frames_sent_total_of_another 1000
     fn counters_are_summed_over_their_labels_and_no_others() {
         assert_eq!(Counters::parse(TEXT), Ok(Counters { bytes: 1_200, datagrams: 10, frames: 20 }));
         assert_eq!(Counters::parse("up 1\n"), Err(NAMES[0]));
+    }
+
+    #[test]
+    fn a_node_that_began_anew_is_noticed() {
+        let reading = |bytes, started| Reading { counters: Counters { bytes, ..Counters::default() }, started };
+        let (before, after) =
+            ([reading(10, Some(1.5)), reading(20, Some(2.5))], [reading(30, Some(1.5)), reading(50, None)]);
+        assert_eq!(sum_of_differences(&before[..1], &after[..1]), Ok(Counters { bytes: 20, ..Counters::default() }));
+        assert!(sum_of_differences(&before, &after).expect_err("another process").contains("node 2"));
+        assert_eq!(value_of(&format!("{STARTED} 1764169200.25"), STARTED), Some(1_764_169_200.25));
     }
 
     #[test]

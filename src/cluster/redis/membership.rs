@@ -111,10 +111,10 @@ impl RedisMembership {
         known: Option<&Position>,
     ) -> Result<Option<Changed>, Unavailable> {
         let permit = self.shared().permitted()?;
-        let node = leave.session.map_or(String::new(), |_| permit.number.to_string());
-        let session = leave.session.map_or(String::new(), |session| session.to_string());
+        let (session, numbers) =
+            leave.session.map_or_else(Default::default, |session| (session.to_string(), numbers(&permit)));
         let own =
-            vec![text(leave.user.to_string()), bytes(encode(&LeaveRecord::from(leave))), text(session), text(node)];
+            vec![text(leave.user.to_string()), bytes(encode(&LeaveRecord::from(leave))), text(session), bytes(numbers)];
         self.change(RedisOperation::Leave, &permit, &script::LEAVE, channel, known, own).await
     }
 
@@ -135,7 +135,7 @@ impl RedisMembership {
         let own = vec![
             text(user.to_string()),
             text(session.to_string()),
-            text(permit.number.to_string()),
+            bytes(numbers(&permit)),
             switch(change.muted),
             switch(change.deafened),
         ];
@@ -353,6 +353,13 @@ impl RedisMembership {
     fn shared(&self) -> &Arc<Shared> {
         self.handle.shared()
     }
+}
+
+/// Every number under which members of this node may be: between a new number and [`RedisMembership::restore`] that is
+/// one that it had before.
+fn numbers(permit: &Permit) -> Vec<u8> {
+    let numbers = permit.former.iter().chain([&permit.number]).copied().collect();
+    encode(&NumbersRecord { numbers })
 }
 
 impl Shared {

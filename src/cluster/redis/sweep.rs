@@ -77,11 +77,10 @@ async fn sweep_channel(shared: &Shared, channel: ChannelId, dead: NodeNumber) ->
 }
 
 impl Shared {
-    /// Takes a channel out of the list of those in which this node may have members.
+    /// Takes a channel out of the list of those in which this node may have members. It may be there although this
+    /// connection has not put it there.
     pub(super) async fn unlist(&self, connection: &Connection, channel: ChannelId) -> Result<(), fred::error::Error> {
-        if self.listed.remove(&channel).is_none() {
-            return Ok(());
-        }
+        self.listed.remove(&channel);
         let key = keys::channels_of(self.lease.lock().number);
         super::connection::within(self.config.patience, connection.client().srem(key, channel.to_string())).await
     }

@@ -26,6 +26,14 @@ local function pack_record(record)
   return VERSION .. cmsgpack.pack(record)
 end
 
+-- Whether a node's number is one of those in a record.
+local function is_among(node, record)
+  for _, number in ipairs(unpack_record(record).numbers) do
+    if number == node then return true end
+  end
+  return false
+end
+
 local function get(user)
   local bytes = redis.call('HGET', KEYS[2], user)
   return bytes and unpack_record(bytes)
