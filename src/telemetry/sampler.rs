@@ -15,7 +15,7 @@ use super::{
     process::ProcessReading,
     relay::relays,
 };
-use crate::media::{FORWARDING_BUCKETS, Media, MediaCounters, SocketCounter, SocketStats};
+use crate::media::{FORWARDING_BUCKETS, ForwardingTimes, Media, MediaCounters, SocketCounter, SocketStats};
 
 /// Reads the counters of other parts into the metrics.
 pub struct Sampler {
@@ -72,9 +72,13 @@ impl Last {
         self.sockets.bring(sockets(media, &counters.socket).into_iter());
         self.relay_sockets.bring(relay_sockets(relay, &counters.relay_socket).into_iter());
         media.busy.set(counters.socket[SocketCounter::BusyMicros] as f64 / 1e6);
-        // Each bucket by a value that falls into it: its own bound, and anything above the last one.
+        self.bring_forwarding(media, &counters.forwarding);
+    }
+
+    /// Each bucket by a value that falls into it: its own bound, and anything above the last one.
+    fn bring_forwarding(&mut self, media: &MediaMetrics, times: &ForwardingTimes) {
         let values = FORWARDING_SECONDS.into_iter().chain([1.0]);
-        for ((last, count), value) in self.forwarding.iter_mut().zip(counters.forwarding.counts()).zip(values) {
+        for ((last, count), value) in self.forwarding.iter_mut().zip(times.counts()).zip(values) {
             last.bring_bucket(&media.forwarding, value, *count);
         }
     }
