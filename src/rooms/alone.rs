@@ -143,6 +143,7 @@ impl Rooms {
             let looks = rooms.write_back(&room).await;
             rooms.refresh_settings(room.id).await;
             rooms.refresh_priorities(&room).await;
+            rooms.catch_up_with_moderation(&room).await;
             drop(permit);
             for left in (0..looks).rev() {
                 tokio::time::sleep(rooms.inner.config.settle).await;
