@@ -2,6 +2,8 @@
 //! servers with people in them, and every expression of every panel and rule is run. A metric or a label that is renamed
 //! makes this fail.
 
+#![allow(clippy::print_stdout, reason = "what is asked for is listed for those who read the test's output")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
