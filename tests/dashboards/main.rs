@@ -56,6 +56,24 @@ async fn check_every_expression(nodes: &[&Process], wanted: Wanted) {
     load.end();
 }
 
+/// The alert that matters most in a cluster, from end to end; the others' tests are promtool's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alert_fires_while_redis_is_away() {
+    let mut cluster = Nodes::start(2).await;
+    let prometheus = Prometheus::start(&cluster.nodes.iter().collect::<Vec<_>>()).await;
+    prometheus.until_scraped(2).await;
+    let alert = "ALERTS{alertname=\"AntiphonRedisUnavailable\", alertstate=\"firing\"}";
+    let becomes = async |condition: String| {
+        let expression = Expression::new("alert".to_owned(), &condition, Wanted::Number);
+        prometheus.until_all_have_data(vec![expression], PATIENCE).await;
+    };
+    becomes(format!("absent({alert})")).await;
+    cluster.redis.kill();
+    becomes(format!("count({alert}) == 2")).await;
+    cluster.redis.start_again(true);
+    becomes(format!("absent({alert})")).await;
+}
+
 #[test]
 fn boards_are_alike_and_lead_to_each_other() {
     let boards = boards::all();
