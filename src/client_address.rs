@@ -20,9 +20,9 @@ impl ClientAddress {
         if !is_trusted(client) {
             return Self(client);
         }
-        let lines: Vec<&str> =
-            headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
-        for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        // A line that is no text names no address: what stands before it is nobody's word.
+        let lines = headers.get_all("x-forwarded-for").iter().map(|line| line.to_str().unwrap_or("?"));
+        for hop in lines.rev().flat_map(|line| line.rsplit(',')) {
             let Some(address) = parse_hop(hop.trim()) else { break };
             client = address.to_canonical();
             if !is_trusted(client) {

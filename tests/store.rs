@@ -5,8 +5,8 @@ mod support;
 use std::{future::Future, os::unix::fs::PermissionsExt};
 
 use antiphon::store::{
-    Attempt, Ban, Bucket, Channel, ChannelChange, ChannelRole, LOGIN_PLACE_REMEMBERED, Lifetimes, Membership,
-    NewChannel, NewInvite, NewUser, Rotation, Store, StoreError, Swept, User,
+    Attempt, Ban, Bucket, Channel, ChannelChange, ChannelLimits, ChannelRole, LOGIN_PLACE_REMEMBERED, Lifetimes,
+    Membership, NewChannel, NewInvite, NewUser, Rotation, Store, StoreError, Swept, User,
 };
 use antiphon_core::{
     gateway::Role,
@@ -27,6 +27,7 @@ on_both!(
     a_channel_name_is_taken_in_any_case,
     there_are_never_too_many_channels,
     there_are_never_too_many_guests,
+    an_account_owns_no_more_channels_than_it_may,
     listings_show_public_channels_and_ones_own,
     members_come_change_and_go,
     a_channel_has_one_owner,
@@ -180,7 +181,7 @@ fn new_channel(name: &str, owner: &User) -> NewChannel {
 }
 
 async fn channel(store: &Store, name: &str, owner: &User) -> Channel {
-    store.create_channel(new_channel(name, owner), u32::MAX).await.expect("a free name")
+    store.create_channel(new_channel(name, owner), ChannelLimits::total(u32::MAX)).await.expect("a free name")
 }
 
 fn invite(channel: &Channel, by: &User) -> NewInvite {
@@ -226,7 +227,9 @@ async fn passwords_are_kept_apart_from_accounts(Context { store, .. }: Context) 
 async fn accounts_change(Context { store, .. }: Context) {
     let anna = user(&store, "Anna").await;
     assert_eq!(store.set_role(anna.id, Role::Admin).await, Ok(true));
+    assert_eq!(store.inactive_users().await, Ok([].into()));
     assert_eq!(store.set_active(anna.id, false).await, Ok(true));
+    assert_eq!(store.inactive_users().await, Ok([anna.id].into()));
     let renamed = store.set_display_name(anna.id, "Anna B.").await.expect("works").expect("exists");
     let found = store.user(anna.id).await.expect("works").expect("exists");
     assert_eq!(renamed, found);
@@ -257,6 +260,17 @@ async fn of_many_first_accounts_one_is_an_administrator(Context { store, .. }: C
     assert_eq!(roles.await.iter().filter(|role| **role == Role::Admin).count(), 1);
 }
 
+async fn an_account_owns_no_more_channels_than_it_may(Context { store, .. }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    let most = ChannelLimits { total: 100, per_owner: 2 };
+    for name in ["One", "Two"] {
+        store.create_channel(new_channel(name, &anna), most).await.expect("her first two");
+    }
+    let third = store.create_channel(new_channel("Three", &anna), most).await;
+    assert_eq!(third, Err(StoreError::LimitReached("channels of one account")));
+    store.create_channel(new_channel("Three", &berta), most).await.expect("another's");
+}
+
 async fn there_are_never_too_many_guests(Context { store, .. }: Context) {
     let made = at_once(20, |index| {
         let store = store.clone();
@@ -276,7 +290,7 @@ async fn channels_are_made_changed_and_deleted(Context { store, .. }: Context) {
         is_private: true,
         ..new_channel("General", &anna)
     };
-    let made = store.create_channel(new, 100).await.expect("a free name");
+    let made = store.create_channel(new, ChannelLimits::total(100)).await.expect("a free name");
     assert_eq!((made.name.as_str(), made.description.as_str(), made.owner), ("General", "Everything", anna.id));
     assert_eq!((made.max_users, made.max_speakers, made.is_private), (12, 3, true));
     assert_eq!(store.channel(made.id).await, Ok(Some(made.clone())));
@@ -311,7 +325,7 @@ async fn a_channel_name_is_taken_in_any_case(Context { store, .. }: Context) {
     let anna = user(&store, "Anna").await;
     channel(&store, "General", &anna).await;
     let lobby = channel(&store, "Lobby", &anna).await;
-    let taken = store.create_channel(new_channel("gENERAL", &anna), 100).await;
+    let taken = store.create_channel(new_channel("gENERAL", &anna), ChannelLimits::total(100)).await;
     assert_eq!(taken, Err(StoreError::Conflict("channel name")));
     let change = ChannelChange { name: Some("GENERAL".to_owned()), ..ChannelChange::default() };
     assert_eq!(store.update_channel(lobby.id, change).await, Err(StoreError::Conflict("channel name")));
@@ -323,7 +337,7 @@ async fn there_are_never_too_many_channels(Context { store, .. }: Context) {
     let anna = user(&store, "Anna").await;
     let results = at_once(30, |index| {
         let (store, new) = (store.clone(), new_channel(&format!("channel{index}"), &anna));
-        async move { store.create_channel(new, 7).await }
+        async move { store.create_channel(new, ChannelLimits::total(7)).await }
     });
     let results = results.await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 7);
@@ -341,7 +355,7 @@ async fn listings_show_public_channels_and_ones_own(Context { store, .. }: Conte
     channel(&store, "zebra", &anna).await;
     channel(&store, "Ape", &anna).await;
     let secret = NewChannel { is_private: true, ..new_channel("secret", &anna) };
-    let secret = store.create_channel(secret, 100).await.expect("a free name");
+    let secret = store.create_channel(secret, ChannelLimits::total(100)).await.expect("a free name");
     let names = |channels: Vec<Channel>| channels.into_iter().map(|channel| channel.name).collect::<Vec<_>>();
     assert_eq!(names(store.public_channels().await.expect("works")), ["Ape", "zebra"]);
     assert_eq!(names(store.channels_of(anna.id).await.expect("works")), ["Ape", "secret", "zebra"]);
@@ -359,6 +373,7 @@ async fn members_come_change_and_go(Context { store, .. }: Context) {
     let priority = Membership { priority: true, ..MODERATOR };
     store.set_membership(general.id, berta.id, priority).await.expect("works");
     assert_eq!(store.membership(general.id, berta.id).await, Ok(Some(priority)));
+    assert_eq!(store.priorities(general.id).await, Ok([berta.id].into()));
     let all = store.memberships(general.id, 100, 0).await.expect("works");
     let expected = [(anna, OWNER), (berta.clone(), priority), (clara, MODERATOR)];
     assert_eq!(all, expected, "in the order they came");
@@ -759,7 +774,10 @@ async fn what_belongs_to_nobody_is_missing(Context { store, .. }: Context) {
     let general = channel(&store, "General", &anna).await;
     let (nobody, nowhere) = (UserId(Uuid::now_v7()), ChannelId(Uuid::now_v7()));
     let stray = User { id: nobody, ..anna.clone() };
-    assert_eq!(store.create_channel(new_channel("x", &stray), 100).await, Err(StoreError::Missing));
+    assert_eq!(
+        store.create_channel(new_channel("x", &stray), ChannelLimits::total(100)).await,
+        Err(StoreError::Missing)
+    );
     for role in [MEMBER, OWNER] {
         assert_eq!(store.set_membership(general.id, nobody, role).await, Err(StoreError::Missing));
         assert_eq!(store.set_membership(nowhere, anna.id, role).await, Err(StoreError::Missing));

@@ -23,6 +23,7 @@ mod members;
 mod nodes;
 mod observe;
 mod page;
+mod patience;
 mod scrape;
 pub mod serve;
 

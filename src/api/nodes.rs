@@ -7,7 +7,7 @@ use std::{
 
 use antiphon_core::{gateway::ErrorCode, ids::NodeId};
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, Method, header},
 };
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use super::{
     answer::Answer,
     drain::{DrainMode, DrainProgress},
     error::{ApiError, ApiResult, ErrorBody},
-    extract::{Admin, Body, Caller},
+    extract::{Admin, Body, Caller, PathOf},
 };
 use crate::{
     cluster::{ClusterView, NodeRecord, SharedState},
@@ -143,7 +143,7 @@ struct DrainBody {
 async fn drain(
     State(api): State<Arc<Api>>,
     Admin(_caller): Admin,
-    Path(id): Path<String>,
+    PathOf(id): PathOf<String>,
     headers: HeaderMap,
     Body(body): Body<DrainBody>,
 ) -> ApiResult<Answer<serde_json::Value>> {
@@ -169,7 +169,7 @@ async fn drain(
 async fn cancel(
     State(api): State<Arc<Api>>,
     Admin(_caller): Admin,
-    Path(id): Path<String>,
+    PathOf(id): PathOf<String>,
     headers: HeaderMap,
 ) -> ApiResult<Answer<serde_json::Value>> {
     if let Some(other) = other_node(&api, &id)? {

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tower::Service;
 
-use super::lingering::Lingering;
+use super::{lingering::Lingering, patience::Patient};
 
 /// The address of the other end of the connection, in each request's extensions.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct Peer(pub SocketAddr);
 
 /// A request's head must be complete within this time, and a kept-alive connection be used again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that takes nothing of an answer for so long is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest head, and the buffer of each connection.
 const HEAD_BYTES_MAX: usize = 32 * 1_024;
@@ -85,7 +87,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut sto
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Patient::new(stream, WRITE_TIMEOUT)), service)
         .with_upgrades();
     pin!(connection);
     let ended = tokio::select! {

@@ -10,7 +10,7 @@ mod jwks;
 mod password;
 mod token;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use antiphon_core::{
     gateway::{ErrorCode, Role, UserView},
@@ -263,6 +263,19 @@ impl Auth {
     /// `UNAUTHENTICATED`; `TEMPORARILY_UNAVAILABLE` when the database or the issuer's keys cannot be had.
     pub async fn authenticate(&self, token: &str) -> Result<Identity, AppError> {
         counted(AuthAction::Token, self.0.authenticate(token).await)
+    }
+
+    /// Whether an account is known to be switched off. False where the database cannot say.
+    pub async fn is_switched_off(&self, user: UserId) -> bool {
+        self.0.store.user(user).await.is_ok_and(|user| user.is_some_and(|user| !user.is_active))
+    }
+
+    /// All accounts that are switched off.
+    ///
+    /// # Errors
+    /// `TEMPORARILY_UNAVAILABLE` when the database cannot be asked.
+    pub async fn inactive_users(&self) -> Result<HashSet<UserId>, AppError> {
+        Ok(self.0.store.inactive_users().await?)
     }
 }
 

@@ -69,7 +69,6 @@ struct Shared {
 #[derive(Debug)]
 struct OwnedRecord {
     node: NodeNumber,
-    moves: Moves,
     record: SessionRecord,
 }
 
@@ -380,7 +379,7 @@ pub struct MemoryRecords {
 impl MemoryRecords {
     pub(super) fn open(&self, session: SessionId, record: SessionRecord) -> Result<(), Unavailable> {
         self.check()?;
-        self.shared.sessions.insert(session, OwnedRecord { node: self.node.number, moves: Moves::default(), record });
+        self.shared.sessions.insert(session, OwnedRecord { node: self.node.number, record });
         Ok(())
     }
 
@@ -390,11 +389,11 @@ impl MemoryRecords {
         let mut known = match self.shared.sessions.entry(session) {
             dashmap::Entry::Occupied(known) => known,
             dashmap::Entry::Vacant(lost) => {
-                lost.insert(OwnedRecord { node, moves: Moves::default(), record });
+                lost.insert(OwnedRecord { node, record });
                 return Ok(true);
             }
         };
-        let is_ours = known.get().node == node;
+        let is_ours = known.get().node == node && known.get().record.moves <= record.moves;
         if is_ours {
             known.get_mut().record = record;
         }
@@ -406,7 +405,7 @@ impl MemoryRecords {
         session: SessionId,
         offered: [u8; 32],
         tokens: TokenHashes,
-    ) -> Result<(SessionRecord, Moves), ClaimRefused> {
+    ) -> Result<SessionRecord, ClaimRefused> {
         self.check().map_err(|Unavailable| ClaimRefused::Unavailable)?;
         let mut owned = self.shared.sessions.get_mut(&session).ok_or(ClaimRefused::Unknown)?;
         if !owned.record.tokens.admit(&offered) {
@@ -419,8 +418,8 @@ impl MemoryRecords {
                 node.session_notices.send(SessionNotice::Claimed(session));
             }
         });
-        owned.moves.0 += 1;
-        Ok((owned.record.clone(), owned.moves))
+        owned.record.moves.0 += 1;
+        Ok(owned.record.clone())
     }
 
     pub(super) fn release(&self, session: SessionId) {
@@ -694,7 +693,7 @@ mod tests {
             current: [current; 32],
             before: before.map(|byte| [byte; 32]),
         };
-        let record = |tokens| SessionRecord { user: user(1), tokens, places: Vec::new() };
+        let record = |tokens| SessionRecord { user: user(1), tokens, places: Vec::new(), moves: Moves::default() };
         one.records.open(session(1), record(tokens(1, None))).await.expect("reached");
         let claim = async |offered: u8, next| two.records.claim(session(1), [offered; 32], next).await.map(|_| ());
         assert_eq!(claim(7, tokens(8, None)).await, Err(ClaimRefused::WrongToken));

@@ -49,6 +49,10 @@ pub struct Place {
     pub channels: u8,
 }
 
+/// How often a session has moved: of several that take it up shortly after each other, the last one has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moves(pub u64);
+
 /// What another node needs to go on with a session.
 #[derive(Clone, Debug)]
 pub struct SessionRecord {
@@ -58,11 +62,9 @@ pub struct SessionRecord {
     pub tokens: TokenHashes,
     /// Where it is.
     pub places: Vec<Place>,
+    /// How often it had moved when its node took it up.
+    pub moves: Moves,
 }
-
-/// How often a session has moved: of two nodes that take it up shortly after each other, the later one has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moves(pub u64);
 
 /// Why a session is not claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +122,7 @@ impl SessionRecords {
     }
 
     /// Writes how a session is now, as long as it is this node's, or nobody's because its record was lost. False when
-    /// it is another node's by now: it has moved, and this node must let go of it.
+    /// it has moved on, to another node or to this one again: whoever had it must let go of it.
     ///
     /// # Errors
     /// When what all nodes share cannot be reached.
@@ -143,7 +145,7 @@ impl SessionRecords {
         session: SessionId,
         offered: [u8; 32],
         tokens: TokenHashes,
-    ) -> Result<(SessionRecord, Moves), ClaimRefused> {
+    ) -> Result<SessionRecord, ClaimRefused> {
         match self {
             Self::Alone => Err(ClaimRefused::Unknown),
             Self::Memory(memory) => memory.claim(session, offered, tokens),

@@ -328,8 +328,11 @@ impl<'a> Reader<'a> {
             (Message::Binary(bytes), Encoding::MessagePack) => decode_client(encoding, bytes),
             (Message::Text(_), _) => Err(wrong_frame("a text frame on a connection with MessagePack in binary frames")),
             (Message::Binary(_), _) => Err(wrong_frame("a binary frame on a connection with JSON in text frames")),
-            // Pings are answered by the socket itself.
-            _ => return,
+            // The socket answers pings by itself; each counts as a message, since each costs as much.
+            _ => {
+                self.refuse(false, &None);
+                return;
+            }
         };
         match decoded {
             Ok((message, request_id, shape)) => {

@@ -231,19 +231,25 @@ impl Connection {
         refused: ResumeRefused,
     ) -> Result<Shared, ResumeRefused> {
         let claimed = self.gateway.claim(request.session_id, &request.resume_token, &self.link, &self.outbox).await;
-        let Claimed { attachment, token, places, moves } = match claimed {
+        let Claimed { attachment, token, places } = match claimed {
             Ok(claimed) => claimed,
             Err(ResumeRefused::Unknown) => return Err(refused),
             Err(refused) => return Err(refused),
         };
         let session = Arc::clone(&attachment.session);
-        let adopted = self.gateway.rooms().adopt(&session.presence, &places, moves, &request.positions).await;
+        let adopted = self.gateway.rooms().adopt(&session.presence, &places, session.moves(), &request.positions).await;
         let Ok(channels) = adopted else {
             self.gateway.give_back(&session).await;
             return Err(ResumeRefused::Unavailable);
         };
         self.attach(attachment);
+        session.arrived();
         self.gateway.refresh_record(&session).await;
+        if self.gateway.auth().is_switched_off(session.presence.user.id).await {
+            // The node that had it may not have lived to hear of that.
+            self.gateway.end_sessions_of(session.presence.user.id).await;
+            return Err(ResumeRefused::Unknown);
+        }
         Ok(resumed(&session.presence, token, channels, request_id))
     }
 }

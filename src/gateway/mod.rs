@@ -190,7 +190,7 @@ impl Gateway {
 
     /// Closes every connection with 4012 and waits a moment for the clients to read that.
     pub async fn close_all(&self) {
-        let cause = if self.inner.records.is_shared() { CloseCause::Draining } else { CloseCause::Stopping };
+        let cause = self.parting();
         self.each_connection(|outbox| outbox.end(End::Close(cause)));
         // Who reads the Close answers it at once, and the others are not waited for.
         let _ = tokio::time::timeout(CLOSE_PATIENCE, self.until_empty()).await;
@@ -233,7 +233,8 @@ impl Gateway {
         self.inner.draining.load(Ordering::Acquire)
     }
 
-    /// Counts a connection for as long as what this yields lives; `None` when the node takes none any more.
+    /// Counts a connection for as long as what this yields lives; `None` where there are as many as there may be. One that
+    /// comes when a drain has begun is closed and told so.
     fn register(&self, outbox: &Arc<Outbox>) -> Option<Registered> {
         let id = self.inner.next_connection.fetch_add(1, Ordering::Relaxed);
         self.inner.connections.insert(id, Arc::clone(outbox));
@@ -241,8 +242,15 @@ impl Gateway {
         let registered = Registered { gateway: self.clone(), id };
         // Looked at after the insertion, so that a drain either sees the connection or is seen by it, and so that many
         // at once are counted, too.
-        let is_one_too_many = self.connections() > self.config().connections;
-        (!self.is_draining() && !is_one_too_many).then_some(registered)
+        if self.is_draining() {
+            outbox.end(End::Close(self.parting()));
+        }
+        (self.connections() <= self.config().connections).then_some(registered)
+    }
+
+    /// Why connections are closed when the node drains.
+    fn parting(&self) -> CloseCause {
+        if self.inner.records.is_shared() { CloseCause::Draining } else { CloseCause::Stopping }
     }
 
     /// Ends a session whose client said goodbye.

@@ -2,7 +2,7 @@
 //!
 //! A node on its own keeps no records, and everything here does nothing.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use antiphon_core::{
     gateway::LeaveReason,
@@ -14,11 +14,11 @@ use super::{
     Gateway,
     close::CloseCause,
     outbox::{End, Outbox},
-    sessions::{Attachment, MovedTokens, ResumeRefused, Session},
+    sessions::{Attachment, Moved, ResumeRefused, Session},
     token::{TokenHash, new_token},
 };
 use crate::{
-    cluster::{Moves, Place, SessionNotice, SessionRecord, TokenHashes, Unavailable},
+    cluster::{Place, SessionNotice, SessionRecord, TokenHashes, Unavailable},
     rooms::{Link, Presence},
 };
 
@@ -28,7 +28,6 @@ pub(super) struct Claimed {
     /// The new token.
     pub(super) token: String,
     pub(super) places: Vec<Place>,
-    pub(super) moves: Moves,
 }
 
 impl Gateway {
@@ -36,7 +35,9 @@ impl Gateway {
         SessionRecord {
             user: session.presence.user.clone(),
             tokens: session.tokens(),
-            places: self.rooms().places(&session.presence),
+            // Until the rooms have all of a session that moved here, the record says it.
+            places: session.arriving().unwrap_or_else(|| self.rooms().places(&session.presence)),
+            moves: session.moves(),
         }
     }
 
@@ -91,18 +92,16 @@ impl Gateway {
         let (current, offered) = (TokenHash::of(&token), TokenHash::of(offered));
         // The one before holds until the client shows that it has the new one, should this node die meanwhile.
         let tokens = TokenHashes { current: current.bytes(), before: Some(offered.bytes()) };
-        let (record, moves) = self.inner.records.claim(id, offered.bytes(), tokens).await?;
+        let record = self.inner.records.claim(id, offered.bytes(), tokens).await?;
         if let Some(stale) = self.sessions().get(id) {
             // It left this node a moment ago, and word of that has not come yet.
             self.let_go(&stale).await;
         }
         let presence = Arc::new(Presence::new(id, record.user.clone(), link.clone()));
-        let tokens = MovedTokens { current, offered };
-        let attachment = self.sessions().adopt(presence, tokens, Arc::clone(outbox), self.rooms().now());
+        let moved = Moved { current, offered, moves: record.moves, places: record.places.clone() };
+        let attachment = self.sessions().adopt(presence, moved, Arc::clone(outbox), self.rooms().now());
         let attachment = attachment.ok_or(ResumeRefused::Unknown)?;
-        // Should it move on before this node has it whole, the next node finds all of it in the record.
-        attachment.session.set_recorded(record.places.clone());
-        Ok(Claimed { attachment, token, places: record.places, moves })
+        Ok(Claimed { attachment, token, places: record.places })
     }
 
     /// Gives a claimed session up that could not be taken up whole: its record stays as it was, for another try.
@@ -134,8 +133,23 @@ impl Gateway {
                     for session in self.sessions().all() {
                         self.refresh_record(&session).await;
                     }
+                    self.end_disabled().await;
                 }
             }
+        }
+    }
+
+    /// Ends the sessions of accounts that were switched off while this node could not hear of it.
+    async fn end_disabled(&self) {
+        match self.auth().inactive_users().await {
+            Ok(inactive) => {
+                let users: HashSet<UserId> =
+                    self.sessions().all().iter().map(|session| session.presence.user.id).collect();
+                for user in users.intersection(&inactive) {
+                    self.end_sessions_of(*user).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "it is not known which accounts were switched off meanwhile"),
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
     token::{TokenHash, new_token},
 };
 use crate::{
-    cluster::{ClaimRefused, Place, TokenHashes},
+    cluster::{ClaimRefused, Moves, Place, TokenHashes},
     rooms::Presence,
     telemetry::metrics::metrics,
 };
@@ -38,9 +38,27 @@ struct State {
     outbox: Option<Arc<Outbox>>,
     /// The places in its record: those that another node knows of.
     recorded: Vec<Place>,
+    /// It has moved here, and the rooms do not have all of it yet.
+    is_arriving: bool,
+    moves: Moves,
     /// Counts connections, so that what is left of an older one changes nothing.
     connection: u64,
     ended: bool,
+}
+
+impl State {
+    fn new(token: TokenHash, outbox: Arc<Outbox>) -> Self {
+        Self {
+            token,
+            token_before: None,
+            outbox: Some(outbox),
+            recorded: Vec::new(),
+            is_arriving: false,
+            moves: Moves::default(),
+            connection: 0,
+            ended: false,
+        }
+    }
 }
 
 impl std::fmt::Debug for State {
@@ -88,12 +106,15 @@ impl From<ClaimRefused> for ResumeRefused {
     }
 }
 
-/// The tokens of a session that moves.
-pub(super) struct MovedTokens {
-    /// The new one.
+/// A session that has just moved here.
+pub(super) struct Moved {
+    /// The new token's hash.
     pub(super) current: TokenHash,
-    /// The one that it was claimed with.
+    /// That of the token that it was claimed with.
     pub(super) offered: TokenHash,
+    pub(super) moves: Moves,
+    /// Where it is, as its record says.
+    pub(super) places: Vec<Place>,
 }
 
 /// All sessions of this node.
@@ -136,19 +157,21 @@ impl Sessions {
         now: Micros,
     ) -> Option<Attachment> {
         let allowance = self.count_in(&presence, self.most_per_account, now)?;
-        Some(self.insert(presence, allowance, (TokenHash::of(token), None), outbox))
+        Some(self.insert(presence, allowance, State::new(TokenHash::of(token), outbox)))
     }
 
     /// Takes over a session that was another node's, however many its account has here.
     pub(super) fn adopt(
         &self,
         presence: Arc<Presence>,
-        tokens: MovedTokens,
+        moved: Moved,
         outbox: Arc<Outbox>,
         now: Micros,
     ) -> Option<Attachment> {
         let allowance = self.count_in(&presence, usize::MAX, now)?;
-        Some(self.insert(presence, allowance, (tokens.current, Some(tokens.offered)), outbox))
+        let Moved { current, offered, moves, places } = moved;
+        let state = State { moves, recorded: places, is_arriving: true, ..State::new(current, outbox) };
+        Some(self.insert(presence, allowance, State { token_before: Some(offered), ..state }))
     }
 
     /// Counts a session as its account's; `None` when that has `most` already.
@@ -164,15 +187,7 @@ impl Sessions {
         Some(Arc::clone(&account.allowance))
     }
 
-    fn insert(
-        &self,
-        presence: Arc<Presence>,
-        allowance: Arc<Mutex<Allowance>>,
-        (token, token_before): (TokenHash, Option<TokenHash>),
-        outbox: Arc<Outbox>,
-    ) -> Attachment {
-        let state =
-            State { token, token_before, outbox: Some(outbox), recorded: Vec::new(), connection: 0, ended: false };
+    fn insert(&self, presence: Arc<Presence>, allowance: Arc<Mutex<Allowance>>, state: State) -> Attachment {
         let session = Arc::new(Session { presence, allowance, state: Mutex::new(state) });
         self.sessions.insert(session.presence.id, Arc::clone(&session));
         metrics().gateway.sessions.increment(1.0);
@@ -288,6 +303,22 @@ impl Session {
     /// Notes which places are in its record now.
     pub(super) fn set_recorded(&self, places: Vec<Place>) {
         self.state.lock().recorded = places;
+    }
+
+    /// How often it had moved when it came here.
+    pub(super) fn moves(&self) -> Moves {
+        self.state.lock().moves
+    }
+
+    /// Where it is by its record, as long as the rooms do not have all of it.
+    pub(super) fn arriving(&self) -> Option<Vec<Place>> {
+        let state = self.state.lock();
+        state.is_arriving.then(|| state.recorded.clone())
+    }
+
+    /// The rooms have all of it.
+    pub(super) fn arrived(&self) {
+        self.state.lock().is_arriving = false;
     }
 
     /// The places that were in its record when that was written last.

@@ -25,6 +25,9 @@ pub(super) type Io = TokioIo<Upgraded>;
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// So much is collected before it is written to the socket.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+/// What a socket holds at most that its client does not read: more than the longest message, which is one that names all
+/// members of a large channel.
+const WRITE_BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// So much of what a client still sends is read and thrown away after the Close.
 const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -84,6 +87,7 @@ fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
         .max_message_size(Some(FRAME_BYTES_MAX))
         .max_frame_size(Some(FRAME_BYTES_MAX))
 }

@@ -29,6 +29,10 @@ use crate::{
     telemetry::metrics::metrics,
 };
 
+/// How often a room looks at a channel that began anew until it believes that whoever is not there has left: other nodes
+/// may take some seconds to notice that they can write theirs back.
+const LOOKS_ANEW: u32 = 4;
+
 /// When to try again. What all nodes share is tried for all the time, so it is back soon after it can be.
 const RETRY_AFTER_S: u64 = 2;
 
@@ -136,59 +140,70 @@ impl Rooms {
             let Ok(permit) = rooms.inner.reconciling.acquire().await else { return };
             // Whatever happens from now on is not read for certain, and needs another reading.
             room.waits_to_reconcile.store(false, Ordering::Release);
-            let is_done = rooms.write_back(&room).await;
+            let looks = rooms.write_back(&room).await;
             rooms.refresh_settings(room.id).await;
+            rooms.refresh_priorities(&room).await;
+            rooms.catch_up_with_moderation(&room).await;
             drop(permit);
-            if !is_done {
+            for left in (0..looks).rev() {
                 tokio::time::sleep(rooms.inner.config.settle).await;
-                rooms.return_to_all(&room).await;
+                if rooms.return_to_all(&room, left == 0).await {
+                    return;
+                }
             }
         });
     }
 
-    /// Reads what happened unheard. True when that is all, or cannot be done. False when the members here must be
-    /// written back, because the room was alone, the channel began anew, or they were taken for dead: that is done, and
-    /// the room goes on by itself until the others have had their turn.
-    async fn write_back(&self, room: &Arc<Room>) -> bool {
+    /// Reads what happened unheard. Yields how often the state is to be looked at, after a time each, until it is
+    /// believed: never, when that is all or cannot be done. Else the members here had to be written back, because the room
+    /// was alone, the channel began anew, or they were taken for dead: that is done, and the room goes on by itself until
+    /// the others have had their turn.
+    async fn write_back(&self, room: &Arc<Room>) -> u32 {
         let mut turn = room.turn.lock().await;
         if *turn != Turn::Open {
-            return true;
+            return 0;
         }
         let since = room.shared_place();
         // Where it cannot be reached, word will come again.
-        let Ok(found) = self.inner.membership.snapshot(room.id, since.as_ref()).await else { return true };
-        let is_done = match found.and_then(|found| found.missed) {
+        let Ok(found) = self.inner.membership.snapshot(room.id, since.as_ref()).await else { return 0 };
+        let looks = match found.and_then(|found| found.missed) {
             Some(missed) if !room.is_alone() && !room.live().took_for_dead(&missed) => {
                 self.take_in(room, News::Entries(missed)).await;
                 self.renumber(room).await;
-                true
+                0
             }
             missed => {
+                let looks = if missed.is_some() { 1 } else { LOOKS_ANEW };
                 self.go_alone(room);
                 self.honour(room, missed.unwrap_or_default()).await;
-                self.restore(room).await.is_err()
+                if self.restore(room).await.is_ok() { looks } else { 0 }
             }
         };
         self.close_if_empty(room, &mut turn).await;
-        is_done
+        looks
     }
 
-    /// Ends a room's time alone: what it did meanwhile is written, and what the others did is told to its members.
-    async fn return_to_all(&self, room: &Arc<Room>) {
+    /// Ends a room's time alone: what it did meanwhile is written, and what the others did is told to its members. False
+    /// when the others have not written all of theirs back, and are still given time to.
+    async fn return_to_all(&self, room: &Arc<Room>, is_last_look: bool) -> bool {
         let mut turn = room.turn.lock().await;
         if *turn != Turn::Open || !room.is_alone() {
-            return;
+            return true;
         }
         let since = room.shared_place();
-        let Ok(found) = self.inner.membership.snapshot(room.id, since.as_ref()).await else { return };
+        let Ok(found) = self.inner.membership.snapshot(room.id, since.as_ref()).await else { return true };
         self.honour(room, found.and_then(|found| found.missed).unwrap_or_default()).await;
-        let Ok((members, position)) = self.restore(room).await else { return };
+        let Ok((members, position)) = self.restore(room).await else { return true };
+        if !is_last_look && room.live().misses_any(&members) {
+            return false;
+        }
         if room.live_mut().alone.take().is_some() {
             metrics().rooms.degraded.decrement(1.0);
             tracing::info!(channel = %room.id, "the channel is that of all nodes again");
         }
         self.take_state(room, members, position).await;
         self.close_if_empty(room, &mut turn).await;
+        true
     }
 
     /// Says to all nodes who is in the channel through this one; yields everyone.

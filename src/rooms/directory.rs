@@ -17,7 +17,8 @@ use super::{ChannelStats, Rooms, admit::standing};
 use crate::{
     error::AppError,
     store::{
-        Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, Store, StoreError, User, check_name,
+        Ban, Channel, ChannelChange, ChannelLimits, Invite, Membership, NewChannel, NewInvite, Store, StoreError, User,
+        check_name,
     },
 };
 
@@ -30,6 +31,8 @@ pub struct DirectoryConfig {
     pub max_users_ceiling: u32,
     /// Channels on the server.
     pub max_channels: u32,
+    /// Of those, the most that one account may own.
+    pub channels_per_account: u32,
     /// Invites of one channel that are not used up.
     pub invites_per_channel: u32,
 }
@@ -113,7 +116,7 @@ impl Directory {
         Self { store, rooms, config }
     }
 
-    /// Public channels, and those private ones that `caller` is a member of.
+    /// Public channels, and those private ones that `caller` is a member of; all of them for an administrator.
     ///
     /// # Errors
     ///
@@ -121,7 +124,11 @@ impl Directory {
     pub async fn channels(&self, caller: Option<&UserView>) -> Result<Vec<ChannelView>> {
         let mut channels = self.store.public_channels().await?;
         if let Some(caller) = caller {
-            channels.extend(self.store.channels_of(caller.id).await?.into_iter().filter(|channel| channel.is_private));
+            let further = match caller.role {
+                Role::Admin => self.store.private_channels().await?,
+                Role::User => self.store.channels_of(caller.id).await?,
+            };
+            channels.extend(further.into_iter().filter(|channel| channel.is_private));
         }
         let ids: Vec<ChannelId> = channels.iter().map(|channel| channel.id).collect();
         let occupied = self.rooms.occupancies(&ids).await;
@@ -132,7 +139,8 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// `INVALID_INPUT`, `CONFLICT` for a taken name, `LIMIT_REACHED` when there are as many channels as there may be.
+    /// `INVALID_INPUT`, `CONFLICT` for a taken name, `LIMIT_REACHED` when there are as many channels as there may be,
+    /// or `caller` owns as many.
     pub async fn create(&self, caller: &UserView, request: ChannelRequest) -> Result<ChannelView> {
         let new = NewChannel {
             name: checked_name(request.name)?,
@@ -142,7 +150,12 @@ impl Directory {
             max_speakers: self.checked_max_speakers(request.max_speakers.unwrap_or(0))?,
             is_private: request.is_private.unwrap_or(false),
         };
-        let channel = self.store.create_channel(new, self.config.max_channels).await?;
+        let per_owner = match caller.role {
+            Role::Admin => u32::MAX,
+            Role::User => self.config.channels_per_account,
+        };
+        let most = ChannelLimits { total: self.config.max_channels, per_owner };
+        let channel = self.store.create_channel(new, most).await?;
         Ok(self.view(&channel).await)
     }
 
@@ -499,11 +512,13 @@ fn checked_name(name: String) -> Result<String> {
     Ok(name)
 }
 
-/// Free text: any characters but control characters other than line breaks and tabs.
+/// Free text: any characters but control characters other than line breaks and tabs, and those that turn the direction of
+/// what follows (Unicode UAX 9, explicit formatting), by which a text can show as another.
 fn checked_text(what: &str, text: String, chars_max: usize) -> Result<String> {
     let count = text.chars().count();
     check(count <= chars_max, || format!("{what} must have at most {chars_max} characters, not {count}"))?;
-    let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    let turns = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_control = |c: char| turns(c) || c.is_control() && !matches!(c, '\n' | '\t');
     check(!text.contains(is_control), || format!("{what} must have no control characters but line breaks and tabs"))?;
     Ok(text)
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use antiphon_core::{
     engine::Command,
-    gateway::LeaveReason,
+    gateway::{LeaveReason, UserView},
     ids::{ChannelId, UserId},
 };
+use time::OffsetDateTime;
 
 use super::{
     Rooms,
@@ -116,6 +117,38 @@ impl Rooms {
     async fn take_mute(&self, room: &Arc<Room>, changed: Option<Changed>, is_followed: bool) {
         if let Some(changed) = changed.filter(|_| is_followed) {
             self.take_change(room, changed.news).await;
+        }
+    }
+
+    /// Does to the members here what was decided, and stored, while nobody could tell this node.
+    pub(super) async fn catch_up_with_moderation(&self, room: &Room) {
+        let users: Vec<UserView> = {
+            let live = room.live();
+            live.members
+                .values()
+                .filter(|member| !member.departing)
+                .map(|member| member.presence.user.clone())
+                .collect()
+        };
+        let decided = async {
+            let store = &self.inner.store;
+            let mutes = store.server_mutes(room.id).await?;
+            let Some(channel) = store.channel(room.id).await? else { return Ok(()) };
+            let (banned, belong) =
+                (store.banned(room.id, OffsetDateTime::now_utc()).await?, store.member_ids(room.id).await?);
+            for user in users {
+                // Most are as welcome as before, which needs no further look.
+                let is_suspect = banned.contains(&user.id) || (channel.is_private && !belong.contains(&user.id));
+                if is_suspect && let Some(reason) = self.why_unwelcome(&user, room.id).await? {
+                    self.remove(room.id, user.id, reason, None, None).await?;
+                } else if let Some(by) = mutes.get(&user.id) {
+                    self.set_server_mute(room.id, user.id, true, *by).await?;
+                }
+            }
+            Ok::<(), AppError>(())
+        };
+        if let Err(error) = decided.await {
+            tracing::warn!(channel = %room.id, %error, "what moderators decided meanwhile is not done yet");
         }
     }
 

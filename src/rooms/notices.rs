@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use antiphon_core::ids::{ChannelId, UserId};
+use antiphon_core::ids::{ChannelId, StreamId, UserId};
 use tokio::sync::mpsc;
 
 use super::{
@@ -135,6 +135,26 @@ impl Rooms {
             Ok(Some(channel)) => self.take_settings(channel).await,
             Ok(None) => self.empty(channel).await,
             Err(error) => tracing::warn!(%channel, %error, "a changed channel was not read"),
+        }
+    }
+
+    /// Takes over who of the members here has the right to be heard first.
+    pub(super) async fn refresh_priorities(&self, room: &Arc<Room>) {
+        let priorities = match self.inner.store.priorities(room.id).await {
+            Ok(priorities) => priorities,
+            Err(error) => return tracing::warn!(channel = %room.id, %error, "rights to be heard first were not read"),
+        };
+        let _turn = room.turn.lock().await;
+        let changed: Vec<(StreamId, bool)> = {
+            let live = room.live();
+            let have = live.members.iter().map(|(stream, member)| {
+                let has = priorities.contains(&member.presence.user.id);
+                (*stream, member.switches.priority, has)
+            });
+            have.filter(|(_, had, has)| had != has).map(|(stream, _, has)| (stream, has)).collect()
+        };
+        for (stream, priority) in changed {
+            self.set_switches(room, stream, |switches| switches.priority = priority).await;
         }
     }
 

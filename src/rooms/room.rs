@@ -1,7 +1,7 @@
 //! A channel as it is on this node: everyone in it, its members here and their groups.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -129,6 +129,13 @@ impl Live {
     pub(super) fn has_here(&self, user: UserId) -> bool {
         let local = self.roster.stream_of(user).and_then(|stream| self.members.get(&stream));
         local.is_some_and(|member| !member.departing)
+    }
+
+    /// Whether anyone is known here, through another node, who is not among `members`.
+    pub(super) fn misses_any(&self, members: &[Member]) -> bool {
+        let there: HashSet<UserId> = members.iter().map(|member| member.user.id).collect();
+        let mut elsewhere = self.roster.members().filter(|member| !self.members.contains_key(&member.stream));
+        elsewhere.any(|member| !there.contains(&member.user.id))
     }
 
     /// Whether entries say of members who are here that their grace has run out: their node was taken for dead.

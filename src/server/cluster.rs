@@ -97,12 +97,10 @@ fn record(settings: &Settings, local: &LocalState, addresses: Addresses, media: 
     }
 }
 
-/// A node that the register no longer lists may own channels for so long: twice a lease. The register may have begun
-/// anew, as when Redis lost its data, and list nodes only as they come back. Whoever is really gone is not heard, and so
+/// A node that the register no longer lists is talked to, and may own channels, for so long. It may live and have lost
+/// nothing but Redis: then its members are removed 30 s after its lease, and heard until then. Or the register has begun
+/// anew, as when Redis lost its data, and lists nodes only as they come back. Whoever is really gone is not heard, and so
 /// owns nothing after 400 ms whatever is listed.
-const OWNER_GRACE: Duration = Duration::from_secs(10);
-/// It is talked to for so long: at least until the others have removed its members, 30 s after its lease. It may live, and
-/// have lost nothing but Redis.
 const PEER_GRACE: Duration = Duration::from_secs(40);
 
 /// Tells the relay of each change of the cluster, for ever.
@@ -119,14 +117,14 @@ pub(super) async fn follow(registry: Registry, media: Media) {
             media.set_peers(seen.epoch, &info(me), listed.into()).await;
             warn_of_incompatible(&seen, &mut warned_of);
         }
-        let changes_at = peers.changes_at(Instant::now());
+        let forget_at = peers.forget_at();
         tokio::select! {
             changed = view.changed() => {
                 if changed.is_err() {
                     return;
                 }
             }
-            () = async { tokio::time::sleep_until(changes_at.unwrap_or_else(Instant::now)).await }, if changes_at.is_some() => {}
+            () = async { tokio::time::sleep_until(forget_at.unwrap_or_else(Instant::now)).await }, if forget_at.is_some() => {}
         }
     }
 }
@@ -205,17 +203,12 @@ impl Peers {
             self.known.insert(info.number, Peer { info, gone_since: None });
         }
         self.known.retain(|_, peer| peer.gone_since.is_none_or(|since| now < since + PEER_GRACE));
-        let as_now = |peer: &Peer| {
-            let may_own = peer.gone_since.is_none_or(|since| now < since + OWNER_GRACE);
-            NodeInfo { serving: peer.info.serving && may_own, ..peer.info.clone() }
-        };
-        self.known.values().map(as_now).collect()
+        self.known.values().map(|peer| peer.info.clone()).collect()
     }
 
-    /// When one that is no longer listed is to own nothing any more, or to be forgotten.
-    fn changes_at(&self, now: Instant) -> Option<Instant> {
-        let gone = self.known.values().filter_map(|peer| peer.gone_since);
-        gone.flat_map(|since| [since + OWNER_GRACE, since + PEER_GRACE]).filter(|at| *at > now).min()
+    /// When one that is no longer listed is to be forgotten.
+    fn forget_at(&self) -> Option<Instant> {
+        self.known.values().filter_map(|peer| peer.gone_since).min().map(|since| since + PEER_GRACE)
     }
 }
 
@@ -279,17 +272,14 @@ mod tests {
         let begun = Instant::now();
         let mut listed = |nodes: Vec<NodeRecord>, after: Duration| {
             let view = ClusterView { epoch: 1, me: NodeNumber(1), nodes, shared: SharedState::Up };
-            let mut listed: Vec<_> =
-                peers.listed(&view, begun + after).iter().map(|peer| (peer.number.0, peer.serving)).collect();
-            listed.sort_unstable();
-            (listed, peers.changes_at(begun + after).map(|at| at - begun))
+            let mut numbers: Vec<u32> = peers.listed(&view, begun + after).iter().map(|peer| peer.number.0).collect();
+            numbers.sort_unstable();
+            numbers
         };
         let at = Duration::from_secs;
-        assert_eq!(listed(vec![node("me", 1), node("a", 2), node("b", 3)], at(0)), (vec![(2, true), (3, true)], None));
-        assert_eq!(listed(vec![node("me", 1)], at(1)), (vec![(2, true), (3, true)], Some(at(11))));
-        let anew = || vec![node("me", 1), node("a", 4)];
-        assert_eq!(listed(anew(), at(2)), (vec![(3, true), (4, true)], Some(at(11))), "another process of that name");
-        assert_eq!(listed(anew(), at(11)), (vec![(3, false), (4, true)], Some(at(41))), "it may have lost but Redis");
-        assert_eq!(listed(anew(), at(41)), (vec![(4, true)], None));
+        assert_eq!(listed(vec![node("me", 1), node("a", 2), node("b", 3)], at(0)), [2, 3]);
+        assert_eq!(listed(vec![node("me", 1)], at(1)), [2, 3]);
+        assert_eq!(listed(vec![node("me", 1), node("a", 4)], at(2)), [3, 4], "another process of that name");
+        assert_eq!(listed(vec![node("me", 1), node("a", 4)], at(41)), [4]);
     }
 }

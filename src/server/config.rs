@@ -48,6 +48,7 @@ pub(super) fn directory(settings: &Settings) -> DirectoryConfig {
         max_users_default: limits.max_users_per_channel,
         max_users_ceiling: limits.max_users_ceiling,
         max_channels: limits.max_channels,
+        channels_per_account: limits.channels_per_account,
         invites_per_channel: limits.invites_per_channel,
     }
 }

@@ -140,6 +140,8 @@ settings! {
         max_users_ceiling: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 10_000;
         /// Channels on the server.
         max_channels: u32 [] = 100;
+        /// Of those, channels that one account may own. Administrators may own any number.
+        channels_per_account: u32 [] = 20;
         /// Voice channels that one session may be in at once.
         channels_per_session: u32 [.only("from 1 to 1000", |count| (1..=1000).contains(count))] = 16;
         /// Invites of one channel that are not used up.

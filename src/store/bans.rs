@@ -1,12 +1,16 @@
 //! Who is kept out of which channel.
 
+use std::collections::HashSet;
+
 use antiphon_core::ids::{ChannelId, UserId};
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Ban, ChannelRole, Result, Store, StoreError, micros, moment,
+    Ban, ChannelRole, Result, Store, StoreError,
+    members::end_invites,
+    micros, moment,
     pools::{on_db, transaction},
 };
 
@@ -35,7 +39,7 @@ impl TryFrom<BanRow> for Ban {
 }
 
 impl Store {
-    /// Keeps someone out of a channel, in place of an earlier ban, and ends their membership.
+    /// Keeps someone out of a channel, in place of an earlier ban, and ends their membership and the invites they made.
     ///
     /// # Errors
     /// `OwnerStays` when it is the channel's owner, `Missing` when the channel or the user does not exist.
@@ -64,6 +68,8 @@ impl Store {
             if role.as_deref() == Some(ChannelRole::Owner.as_str()) {
                 return Err(StoreError::OwnerStays);
             }
+            // Their invites would go on letting others in, and perhaps themselves.
+            end_invites!(tx, ban.channel, ban.user);
             tx.commit().await?;
             Ok(())
         })
@@ -97,5 +103,20 @@ impl Store {
             .await?
         });
         row.map(Ban::try_from).transpose()
+    }
+
+    /// Everyone whom an unexpired ban keeps out of a channel.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn banned(&self, channel: ChannelId, now: OffsetDateTime) -> Result<HashSet<UserId>> {
+        let ids: Vec<Uuid> = on_db!(&self.readers, |db| {
+            sqlx::query_scalar("SELECT user_id FROM bans WHERE channel_id = $1 AND (until_us IS NULL OR until_us > $2)")
+                .bind(channel.0)
+                .bind(micros(now))
+                .fetch_all(db)
+                .await?
+        });
+        Ok(ids.into_iter().map(UserId).collect())
     }
 }

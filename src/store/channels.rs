@@ -44,19 +44,37 @@ fn all(rows: Vec<ChannelRow>) -> Result<Vec<Channel>> {
     rows.into_iter().map(Channel::try_from).collect()
 }
 
+/// How many channels there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelLimits {
+    /// On the server.
+    pub total: u32,
+    /// Of one owner.
+    pub per_owner: u32,
+}
+
+impl ChannelLimits {
+    /// So many on the server, whoever owns them.
+    #[must_use]
+    pub const fn total(total: u32) -> Self {
+        Self { total, per_owner: u32::MAX }
+    }
+}
+
 impl Store {
-    /// Makes a channel, and its owner a member, unless there are `max_channels` already.
+    /// Makes a channel, and its owner a member, unless there are as many already as there may be.
     ///
     /// # Errors
     /// `Conflict` when the name is taken, `LimitReached`, `Missing` when the owner does not exist.
-    pub async fn create_channel(&self, new: NewChannel, max_channels: u32) -> Result<Channel> {
+    pub async fn create_channel(&self, new: NewChannel, most: ChannelLimits) -> Result<Channel> {
         let now_us = micros(OffsetDateTime::now_utc());
         transaction!(self, |tx| {
             Dialect::lock(&mut tx, Lock::Channels).await?;
             let row: Option<ChannelRow> = sqlx::query_as(
                 "INSERT INTO channels
                      (id, name, name_folded, description, owner_id, max_users, max_speakers, is_private, created_us)
-                 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 WHERE (SELECT COUNT(*) FROM channels) < $10
+                 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+                 WHERE (SELECT COUNT(*) FROM channels) < $10 AND (SELECT COUNT(*) FROM channels WHERE owner_id = $5) < $11
                  RETURNING *",
             )
             .bind(Uuid::now_v7())
@@ -68,10 +86,19 @@ impl Store {
             .bind(i64::from(new.max_speakers))
             .bind(new.is_private)
             .bind(now_us)
-            .bind(i64::from(max_channels))
+            .bind(i64::from(most.total))
+            .bind(i64::from(most.per_owner))
             .fetch_optional(&mut *tx)
             .await?;
-            let channel = Channel::try_from(row.ok_or(StoreError::LimitReached("channels"))?)?;
+            let Some(row) = row else {
+                let owned: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM channels WHERE owner_id = $1")
+                    .bind(new.owner.0)
+                    .fetch_one(&mut *tx)
+                    .await?;
+                let is_owners = owned >= i64::from(most.per_owner);
+                return Err(StoreError::LimitReached(if is_owners { "channels of one account" } else { "channels" }));
+            };
+            let channel = Channel::try_from(row)?;
             sqlx::query(
                 "INSERT INTO memberships (channel_id, user_id, role, is_priority, since_us) VALUES ($1, $2, 'owner', FALSE, $3)",
             )
@@ -117,6 +144,16 @@ impl Store {
     pub async fn public_channels(&self) -> Result<Vec<Channel>> {
         all(on_db!(&self.readers, |db| {
             sqlx::query_as("SELECT * FROM channels WHERE is_private = FALSE ORDER BY name_folded").fetch_all(db).await?
+        }))
+    }
+
+    /// All private channels, by name.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn private_channels(&self) -> Result<Vec<Channel>> {
+        all(on_db!(&self.readers, |db| {
+            sqlx::query_as("SELECT * FROM channels WHERE is_private = TRUE ORDER BY name_folded").fetch_all(db).await?
         }))
     }
 

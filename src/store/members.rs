@@ -30,6 +30,18 @@ impl TryFrom<MembershipRow> for Membership {
     }
 }
 
+/// Ends the invites that someone made who may make none any more, in the transaction `$tx`.
+macro_rules! end_invites {
+    ($tx:ident, $channel:expr, $user:expr) => {
+        sqlx::query("DELETE FROM invites WHERE channel_id = $1 AND by_id = $2")
+            .bind($channel.0)
+            .bind($user.0)
+            .execute(&mut *$tx)
+            .await?
+    };
+}
+pub(super) use end_invites;
+
 impl Store {
     /// What a user is in a channel; `None` when they do not belong to it.
     ///
@@ -46,6 +58,20 @@ impl Store {
             .await?
         });
         row.map(Membership::try_from).transpose()
+    }
+
+    /// Those of a channel who have the right to be heard first.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn priorities(&self, channel: ChannelId) -> Result<HashSet<UserId>> {
+        let ids: Vec<Uuid> = on_db!(&self.readers, |db| {
+            sqlx::query_scalar("SELECT user_id FROM memberships WHERE channel_id = $1 AND is_priority = TRUE")
+                .bind(channel.0)
+                .fetch_all(db)
+                .await?
+        });
+        Ok(ids.into_iter().map(UserId).collect())
     }
 
     /// Those who belong to a channel, who came first before others: at most `limit` of them, after the first `offset`.
@@ -123,6 +149,9 @@ impl Store {
             if done.rows_affected() == 0 {
                 return Err(StoreError::OwnerStays);
             }
+            if membership.role == ChannelRole::Member {
+                end_invites!(tx, channel, user);
+            }
             tx.commit().await?;
             Ok(())
         })
@@ -143,6 +172,7 @@ impl Store {
             if role.as_deref() == Some(ChannelRole::Owner.as_str()) {
                 return Err(StoreError::OwnerStays);
             }
+            end_invites!(tx, channel, user);
             tx.commit().await?;
             Ok(role.is_some())
         })

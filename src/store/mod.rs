@@ -23,6 +23,7 @@ mod users;
 pub use antiphon_core::permission::ChannelRole;
 use time::OffsetDateTime;
 
+pub use channels::ChannelLimits;
 pub use error::StoreError;
 pub use failures::{Attempt, Bucket};
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};

@@ -1,5 +1,7 @@
 //! Whom a moderator muted, in which channel.
 
+use std::collections::HashMap;
+
 use antiphon_core::ids::{ChannelId, UserId};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -57,5 +59,19 @@ impl Store {
                 .await?
         });
         Ok(by.map(UserId))
+    }
+
+    /// Everyone in a channel whom a moderator muted, and who did.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn server_mutes(&self, channel: ChannelId) -> Result<HashMap<UserId, UserId>> {
+        let rows: Vec<(Uuid, Uuid)> = on_db!(&self.readers, |db| {
+            sqlx::query_as("SELECT user_id, by_id FROM server_mutes WHERE channel_id = $1")
+                .bind(channel.0)
+                .fetch_all(db)
+                .await?
+        });
+        Ok(rows.into_iter().map(|(user, by)| (UserId(user), UserId(by))).collect())
     }
 }

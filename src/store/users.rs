@@ -1,5 +1,7 @@
 //! Accounts and guests.
 
+use std::collections::HashSet;
+
 use antiphon_core::{gateway::Role, ids::UserId};
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -183,6 +185,17 @@ impl Store {
             let done = sqlx::query("UPDATE users SET is_active = $2 WHERE id = $1").bind(id.0).bind(is_active);
             Ok(done.execute(db).await?.rows_affected() > 0)
         })
+    }
+
+    /// All accounts that are switched off.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn inactive_users(&self) -> Result<HashSet<UserId>> {
+        let ids: Vec<Uuid> = on_db!(&self.readers, |db| {
+            sqlx::query_scalar("SELECT id FROM users WHERE is_active = FALSE").fetch_all(db).await?
+        });
+        Ok(ids.into_iter().map(UserId).collect())
     }
 
     /// Changes the name an account shows; `None` when there is no such account.

@@ -22,6 +22,8 @@ pub(crate) enum Deed {
     Leave,
     /// Mutes, or unmutes.
     Mute(bool),
+    /// Leaves, and comes back by another node, or the same.
+    Move(usize),
 }
 
 /// Somebody whose client ended without a word while their node was dead: a member until the grace is over, at most.
@@ -47,6 +49,7 @@ impl Model {
             Deed::Go(channel) => wish.channel = Some(channel),
             Deed::Leave => wish.channel = None,
             Deed::Mute(muted) => wish.muted = muted,
+            Deed::Move(_) => {}
         }
         *wish
     }

@@ -35,7 +35,7 @@ enum Order {
     /// Tries once to be as wished.
     Try(Wish),
     /// Tries until it is as wished.
-    Settle(oneshot::Sender<()>),
+    Settle(Wish, oneshot::Sender<()>),
     /// Says a frame that tells its number, in every channel that they are in.
     Say(u32),
     /// Leaves, and comes back by another node.
@@ -56,8 +56,8 @@ pub(crate) struct Person {
 /// What everyone needs to know of the place.
 #[derive(Clone)]
 pub(crate) struct Map {
-    /// Where the nodes are reached.
-    pub(crate) fronts: Arc<[ServerUrl]>,
+    /// Where the nodes are reached, also after they have started again.
+    pub(crate) nodes: Arc<[ServerUrl]>,
     pub(crate) channels: Arc<[ChannelId]>,
 }
 
@@ -93,9 +93,9 @@ impl Person {
     }
 
     /// Waits until they are as wished.
-    pub(crate) async fn settled(&self) {
+    pub(crate) async fn settled(&self, wish: Wish) {
         let (reply, settled) = oneshot::channel();
-        let _ = self.orders.send(Order::Settle(reply)).await;
+        let _ = self.orders.send(Order::Settle(wish, reply)).await;
         let _ = settled.await;
     }
 
@@ -121,9 +121,9 @@ impl Person {
 }
 
 fn config(map: &Map, node: usize, identity: Identity) -> GatewayConfig {
-    let others = map.fronts.iter().enumerate().filter(|(other, _)| *other != node);
+    let others = map.nodes.iter().enumerate().filter(|(other, _)| *other != node);
     GatewayConfig {
-        server: map.fronts[node].clone(),
+        server: map.nodes[node].clone(),
         others: others.map(|(_, url)| url.clone()).collect(),
         encoding: Encoding::Json,
         identity,
@@ -172,16 +172,14 @@ impl Life {
                 self.wish = wish;
                 let _ = self.approach().await;
             }
-            Order::Settle(reply) => {
+            Order::Settle(wish, reply) => {
+                self.wish = wish;
                 self.settle().await;
                 let _ = reply.send(());
             }
             Order::Say(number) => self.say(number).await,
             Order::Move(node) => {
-                self.node = node;
-                if let Ok(()) = self.connect().await {
-                    self.settle().await;
-                }
+                let _ = self.move_to(node).await;
             }
             Order::Quit(_) => return ControlFlow::Break(()),
             Order::Vanish(reply) => {
@@ -201,6 +199,18 @@ impl Life {
         drop(events);
         client.close().await;
         let _ = reply.send(());
+    }
+
+    /// Leaves, so that nothing is left behind where the old session cannot end in good order, and comes by `node`.
+    async fn move_to(&mut self, node: usize) -> Result<(), NotYet> {
+        let wish = std::mem::take(&mut self.wish);
+        let left = self.approach().await;
+        self.wish = wish;
+        if left.is_ok() && self.seen().places.is_empty() {
+            self.node = node;
+            self.connect().await?;
+        }
+        self.approach().await
     }
 
     async fn settle(&mut self) {
@@ -314,7 +324,7 @@ impl Life {
     /// A new session for the same account, at the next node that takes it.
     async fn connect(&mut self) -> Result<(), NotYet> {
         let node = self.node;
-        self.node = (node + 1) % self.map.fronts.len();
+        self.node = (node + 1) % self.map.nodes.len();
         match Client::connect(config(&self.map, node, Identity::Token(self.token.clone()))).await {
             Ok((client, events)) => {
                 let before = std::mem::replace(&mut self.client, client);

@@ -94,7 +94,8 @@ impl Steps {
         let faults = self.faults(kind);
         let length_ms = faults.iter().map(|timed| timed.heals_ms).max().unwrap_or(2_000);
         let deeds = self.deeds(length_ms);
-        Step { faults, deeds, gives_up: self.prng.chance(0.3) }
+        let is_kill = matches!(faults[..], [Timed { fault: Fault::Kill(_), .. }]);
+        Step { faults, deeds, gives_up: self.prng.chance(0.5) && is_kill }
     }
 
     fn faults(&mut self, kind: u64) -> Vec<Timed> {
@@ -159,10 +160,11 @@ impl Steps {
         let mut deeds = Vec::new();
         let mut at_ms = self.prng.below(400);
         while at_ms < length_ms {
-            let deed = match self.index(8) {
+            let deed = match self.index(10) {
                 0..4 => Deed::Go(self.index(self.sizes.channels)),
                 4 | 5 => Deed::Leave,
-                kind => Deed::Mute(kind == 6),
+                6 | 7 => Deed::Move(self.index(self.sizes.nodes)),
+                kind => Deed::Mute(kind == 8),
             };
             deeds.push((at_ms, first + self.index(end - first), deed));
             at_ms += 50 + self.prng.below(400);
@@ -190,9 +192,7 @@ impl Step {
     pub(crate) fn concerns(&self, node: usize) -> bool {
         self.faults.iter().any(|timed| match timed.fault {
             Fault::Kill(at) | Fault::Drain(at) | Fault::Freeze(at) => at == node,
-            // A node cut off from the owner neither hears nor is heard; others reach each other by the owner.
-            Fault::CutRelay(one, other) => (one == 0 && other == node) || (other == 0 && one == node),
-            Fault::CutRedis(_) | Fault::KillRedis { .. } => false,
+            Fault::CutRelay(..) | Fault::CutRedis(_) | Fault::KillRedis { .. } => false,
         })
     }
 
@@ -201,7 +201,9 @@ impl Step {
         self.faults.len() < 2
             && self.faults.iter().all(|timed| match timed.fault {
                 Fault::Kill(node) | Fault::Freeze(node) => node != 0,
-                Fault::Drain(_) | Fault::CutRelay(..) | Fault::CutRedis(_) | Fault::KillRedis { .. } => true,
+                // Others reach each other by the owner; whom that cannot reach finds another way.
+                Fault::CutRelay(one, other) => one != 0 && other != 0,
+                Fault::Drain(_) | Fault::CutRedis(_) | Fault::KillRedis { .. } => true,
             })
     }
 
@@ -221,6 +223,6 @@ impl fmt::Display for Step {
             write!(f, "{separator}{fault:?} from {begins_ms} to {heals_ms} ms")?;
         }
         write!(f, "; {} deeds", self.deeds.len())?;
-        if self.gives_up { f.write_str(", one of a killed node's people gives up") } else { Ok(()) }
+        if self.gives_up { f.write_str(", one of the node's people never comes back") } else { Ok(()) }
     }
 }

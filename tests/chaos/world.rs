@@ -11,12 +11,11 @@ use tokio::time::timeout;
 
 use crate::{
     checks,
-    front::Front,
-    model::{Ghost, Model, Wish},
+    model::{Deed, Ghost, Model, Wish},
     people::{Map, Person},
     report::Report,
     steps::{Event, Fault, Step},
-    support::nodes::Nodes,
+    support::{nodes::Nodes, process::Process},
     talk::{Numbers, Talk, all_speak},
 };
 
@@ -35,7 +34,6 @@ const WANDERERS: usize = 6;
 
 pub(crate) struct World {
     pub(crate) nodes: Nodes,
-    fronts: Vec<Front>,
     pub(crate) map: Map,
     /// First one watcher for each node, then wanderers.
     pub(crate) people: Vec<Arc<Person>>,
@@ -50,18 +48,11 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn begin(count: usize) -> Self {
         let nodes = Nodes::start_with(count, &[("ANTIPHON_AUTH__ACCESS_TOKEN_TTL_S", "86400")]).await;
-        let mut fronts = Vec::new();
-        for node in &nodes.nodes {
-            let front = Front::open().await.expect("a port");
-            front.lead_to(&node.url());
-            fronts.push(front);
-        }
         let (token, channels) = make_channels(&nodes).await;
-        let map = Map { fronts: fronts.iter().map(Front::url).collect(), channels: channels.into() };
+        let map = Map { nodes: nodes.nodes.iter().map(Process::url).collect(), channels: channels.into() };
         let mut world = Self {
             report: Report::new(&nodes),
             nodes,
-            fronts,
             map,
             people: Vec::new(),
             model: Model::default(),
@@ -140,7 +131,10 @@ impl World {
         match event {
             Event::Do(person, deed) => {
                 let wish = self.model.does(person, deed);
-                self.people[person].wants(wish);
+                match deed {
+                    Deed::Move(node) => self.people[person].move_to(node),
+                    Deed::Go(_) | Deed::Leave | Deed::Mute(_) => self.people[person].wants(wish),
+                }
             }
             Event::Begin(fault) => self.begin_fault(fault, step).await,
             Event::Heal(fault) => self.heal(fault).await,
@@ -152,7 +146,7 @@ impl World {
             Fault::Kill(node) => {
                 let at = self.nodes.nodes[node].udp_address();
                 self.nodes.nodes[node].kill();
-                if step.gives_up && step.faults.len() == 1 {
+                if step.gives_up {
                     self.somebody_gives_up(node, at).await;
                 }
             }
@@ -166,21 +160,16 @@ impl World {
 
     async fn heal(&mut self, fault: Fault) {
         match fault {
-            Fault::Kill(node) => self.restart(node).await,
+            Fault::Kill(node) => self.nodes.restart(node).await,
             Fault::Drain(node) => {
                 self.nodes.nodes[node].ended().await;
-                self.restart(node).await;
+                self.nodes.restart(node).await;
             }
             Fault::Freeze(node) => self.nodes.nodes[node].signal("CONT"),
             Fault::CutRelay(one, other) => self.nodes.cut_between(one, other, false),
             Fault::CutRedis(node) => self.nodes.cut_from_redis(node, false),
             Fault::KillRedis { keeps_data } => self.nodes.redis.start_again(keeps_data),
         }
-    }
-
-    async fn restart(&mut self, node: usize) {
-        self.nodes.restart(node).await;
-        self.fronts[node].lead_to(&self.nodes.nodes[node].url());
     }
 
     /// A wanderer of a node that has just died never comes back; a new one comes in their place.
@@ -201,7 +190,7 @@ impl World {
         }
         self.report.gave_up += 1;
         self.model.ghosts.push(Ghost { user: self.people[person].user, channel, since: Instant::now() });
-        let newcomer = self.newcomer((node + 1) % self.fronts.len()).await;
+        let newcomer = self.newcomer((node + 1) % self.nodes.nodes.len()).await;
         newcomer.wants(self.model.wishes[person]);
         self.report.gone(&self.people[person]);
         self.people[person] = newcomer;
@@ -226,7 +215,7 @@ impl World {
     /// Waits until everyone is as they want to be.
     pub(crate) async fn settled(&self) -> Result<(), String> {
         for (index, person) in self.people.iter().enumerate() {
-            if timeout(HEALED_WITHIN, person.settled()).await.is_err() {
+            if timeout(HEALED_WITHIN, person.settled(self.model.wishes[index])).await.is_err() {
                 return Err(format!("{index} does not come to {:?}: {:?}", self.model.wishes[index], person.seen()));
             }
         }

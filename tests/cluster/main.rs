@@ -1,5 +1,7 @@
 //! A cluster of server processes that share a Redis and a PostgreSQL of the test's own, on loopback. Nodes are killed,
-//! stopped and drained for real.
+//! stopped, cut off and drained for real.
+
+#![allow(clippy::print_stdout, reason = "tests show the figures that they measure")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -30,7 +30,7 @@ fn record(current: [u8; 32]) -> SessionRecord {
         cipher: Some(Cipher::ChaCha20Poly1305),
         channels: 2,
     };
-    SessionRecord { user: user(1), tokens: tokens(current), places: vec![place] }
+    SessionRecord { user: user(1), tokens: tokens(current), places: vec![place], moves: Moves::default() }
 }
 
 async fn notice(node: &mut Node) -> SessionNotice {
@@ -48,16 +48,19 @@ async fn a_session_moves_with_its_token_and_the_older_node_is_told() {
     assert_eq!(wrong, Err(ClaimRefused::WrongToken));
 
     let claimed = b.records.claim(session(1), FIRST, tokens(SECOND)).await.expect("its token");
-    assert_eq!((claimed.0.user, claimed.0.places, claimed.1), (user(1), record(FIRST).places, Moves(1)));
+    assert_eq!((claimed.user, claimed.places, claimed.moves), (user(1), record(FIRST).places, Moves(1)));
     assert_eq!(notice(&mut a).await, SessionNotice::Claimed(session(1)));
     assert_eq!(a.records.refresh(session(1), record(FIRST)).await, Ok(false), "it is no longer this node's");
     let used = a.records.claim(session(1), FIRST, tokens(THIRD)).await.map(|_| ());
     assert_eq!(used, Err(ClaimRefused::WrongToken), "the token was used");
 
     // The token before holds as long as the node that has the session says so.
-    let both = SessionRecord { tokens: TokenHashes { current: THIRD, before: Some(SECOND) }, ..record(THIRD) };
+    let tokens_of_both = TokenHashes { current: THIRD, before: Some(SECOND) };
+    let both = SessionRecord { tokens: tokens_of_both, moves: Moves(1), ..record(THIRD) };
+    let stale = SessionRecord { moves: Moves(0), ..both.clone() };
+    assert_eq!(b.records.refresh(session(1), stale).await, Ok(false), "taken up again since");
     assert_eq!(b.records.refresh(session(1), both).await, Ok(true));
-    let (_, moves) = a.records.claim(session(1), SECOND, tokens(FIRST)).await.expect("it holds");
+    let moves = a.records.claim(session(1), SECOND, tokens(FIRST)).await.expect("it holds").moves;
     assert_eq!(moves, Moves(2));
     b.records.release(session(1)).await;
     assert_eq!(a.records.refresh(session(1), record(FIRST)).await, Ok(true), "only its node can release it");
@@ -91,9 +94,8 @@ async fn a_record_lives_as_long_as_its_node_and_the_grace() {
     b.records.open(session(2), record(FIRST)).await.expect("written");
     drop(b);
     let over = async {
-        let is_over = |outcome: Result<(SessionRecord, Moves), ClaimRefused>| {
-            outcome.is_err_and(|why| why == ClaimRefused::Unknown)
-        };
+        let is_over =
+            |outcome: Result<SessionRecord, ClaimRefused>| outcome.is_err_and(|why| why == ClaimRefused::Unknown);
         while !is_over(a.records.claim(session(2), THIRD, tokens(THIRD)).await) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -93,6 +93,19 @@ async fn a_node_that_is_cut_off_goes_on_with_its_members() {
 }
 
 #[tokio::test]
+async fn what_was_decided_while_a_node_could_not_hear_of_it_holds_afterwards() {
+    let (one, _two, cluster) = Server::two(|_, _| {}).await;
+    let (mut anna, mut berta) = (one.client("anna").await, one.client("berta").await);
+    let channel = one.channel(anna.id(), 4).await;
+    anna.join(channel, MediaTransport::Udp).await;
+    cluster.set_reachable(ONE, false);
+    one.store.set_active(berta.id(), false).await.expect("stored");
+    cluster.set_reachable(ONE, true);
+    assert_eq!(berta.closed().await.0, 4014, "switched off");
+    anna.done(mute(channel, true)).await;
+}
+
+#[tokio::test]
 async fn a_moderators_mute_does_not_keep_anybody_out_of_a_room_alone() {
     let (one, two, cluster) = Server::two(|_, _| {}).await;
     let (mut anna, mut berta) = (one.client("anna").await, one.client("berta").await);
@@ -153,7 +166,8 @@ async fn who_leaves_and_comes_back_meanwhile_stays() {
 /// Nobody sees others leave and come back only because the store had to be filled anew.
 #[tokio::test]
 async fn lost_data_is_written_back_without_anybody_leaving() {
-    let (one, two, cluster) = Server::two(|_, _| {}).await;
+    let settle = std::time::Duration::from_millis(200);
+    let (one, two, cluster) = Server::two(|_, rooms| rooms.settle = settle).await;
     let (mut anna, mut berta) = (one.client("anna").await, two.client("berta").await);
     let channel = one.channel(anna.id(), 4).await;
     let before = anna.join(channel, MediaTransport::Udp).await;
@@ -164,9 +178,10 @@ async fn lost_data_is_written_back_without_anybody_leaving() {
         cluster.set_reachable(node, false);
     }
     cluster.lose_everything();
-    for node in [ONE, NodeNumber(2)] {
-        cluster.set_reachable(node, true);
-    }
+    cluster.set_reachable(ONE, true);
+    // The other node takes longer to notice than the first one waits before it looks at what is there.
+    tokio::time::sleep(settle * 3 / 2).await;
+    cluster.set_reachable(NodeNumber(2), true);
     // The session's record is written back, too.
     agree([&one, &two], channel, &[anna.id(), berta.id()]).await;
     let epoch = loop {

@@ -10,7 +10,7 @@ use antiphon::{
     media::{Media, MediaConfig},
     rooms::{Rooms, RoomsConfig},
     settings::Settings,
-    store::{Channel, NewChannel, Store},
+    store::{Channel, ChannelLimits, NewChannel, Store},
 };
 use antiphon_core::{
     engine::Event,
@@ -120,7 +120,7 @@ impl Server {
             max_speakers: 0,
             is_private,
         };
-        self.store.create_channel(new, 1_000).await.expect("a channel")
+        self.store.create_channel(new, ChannelLimits::total(1_000)).await.expect("a channel")
     }
 }
 

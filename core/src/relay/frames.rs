@@ -34,7 +34,8 @@ impl Channel {
         true
     }
 
-    /// Sends a frame of a member here to the owner and, where it is not heard or has just changed, to those beside it.
+    /// Sends a frame of a member here to the owner and, where it is not heard, does not answer or has just changed, to those
+    /// beside it.
     fn feed_owners<O: Output>(&mut self, turn: &mut Turn<'_, O>, frame: Framed<'_>) {
         let (about, owned) = (self.about, &self.owned);
         let Some(edge) = &mut self.edge else { return };
@@ -125,7 +126,7 @@ impl Channel {
     }
 
     /// Passes a frame on between the owner that this node follows and nodes that came here because they lost it. It goes
-    /// no further from there, so that it cannot come round.
+    /// no further from there, so that it cannot come round; where speakers are limited both sides choose their own.
     fn guide_frame<O: Output>(
         &self,
         turn: &mut Turn<'_, O>,
@@ -133,15 +134,17 @@ impl Channel {
         hop: Hop,
         (header, bytes): (&FrameHeader, &[u8]),
     ) {
+        if self.owned.is_empty() {
+            return;
+        }
         let Some((edge, owner)) = self.edge.as_ref().and_then(|edge| Some((edge, edge.owner.peer()?))) else { return };
         let (about, head) = (self.about, audio_head(header));
         let frame = Framed { head: &head, bytes };
         match hop {
             Hop::FromOwner if from == owner => {
-                self.owned
-                    .astray()
-                    .filter(|link| *link != from)
-                    .for_each(|link| turn.frame(about, link, Hop::Direct, frame));
+                for link in self.owned.astray().filter(|link| *link != from) {
+                    turn.frame(about, link, Hop::Direct, frame);
+                }
             }
             Hop::ToOwner if from != owner && self.owned.astray().any(|link| link == from) => {
                 turn.frame(about, owner, Hop::Direct, frame);

@@ -5,6 +5,8 @@
 //!                    └──── hop 2, while the owner is not heard ────────────┘
 //! ```
 //!
+//! An edge that alone lost the owner is led to it by another, which passes frames on between the two as hop 2.
+//!
 //! One state machine for each worker, driven like [`crate::engine`] by datagrams, commands and the time; instances share
 //! nothing. A channel lives in the worker that [`channel_worker`] names on every node, so that worker talks about it to the
 //! corresponding worker of each other node.

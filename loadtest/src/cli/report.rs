@@ -177,6 +177,9 @@ fn details(text: &mut String, node: &Outcome) {
         let (seconds, user) = (cpu.seconds, cpu.user_share * 100.0);
         *text += &format!("server CPU {seconds:.2} s, {cores:.2} cores, {user:.0} % of it in user space\n");
     }
+    if node.sessions_ended > 0 {
+        *text += &format!("{} clients' sessions ended though nobody wanted it\n", node.sessions_ended);
+    }
     if let Some(joins) = node.joins {
         let (times, seconds) = (joins.times, joins.seconds);
         let cost = joins.cpu_ms_per_join.map_or_else(String::new, |cost| format!(", {cost:.2} ms of CPU each"));
@@ -192,20 +195,26 @@ fn details(text: &mut String, node: &Outcome) {
             churn.joins, churn.leaves, churn.failures, churn.skipped, node.to_passers
         );
     }
-    if !node.resident.is_empty() {
-        let samples: Vec<String> = node
-            .resident
-            .iter()
-            .map(|sample| format!("{:.1} MiB at {:.0} s", sample.bytes as f64 / f64::from(1 << 20), sample.at_s))
-            .collect();
-        let growth = node
-            .resident_growth()
-            .map_or_else(String::new, |growth| format!(" ({:+.1} % since the first minute)", growth * 100.0));
-        *text += &format!("server memory {}{growth}\n", samples.join(", "));
-    }
+    *text += &memory(node);
     let (lateness, sweep) = (node.client.lateness, node.client.sweep_gap);
     *text += &format!(
         "load client: frames sent p99 {:.2} ms after their time, sockets swept every {:.1} ms (p99 {:.1})\n",
         lateness.p99_ms, sweep.p50_ms, sweep.p99_ms
     );
+}
+
+/// The nodes' memory, and how it grew.
+fn memory(node: &Outcome) -> String {
+    if node.resident.is_empty() {
+        return String::new();
+    }
+    let samples: Vec<String> = node
+        .resident
+        .iter()
+        .map(|sample| format!("{:.1} MiB at {:.0} s", sample.bytes as f64 / f64::from(1 << 20), sample.at_s))
+        .collect();
+    let growth = node
+        .resident_growth()
+        .map_or_else(String::new, |growth| format!(" ({:+.1} % since the first minute)", growth * 100.0));
+    format!("server memory {}{growth}\n", samples.join(", "))
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,6 +61,8 @@ pub(super) struct Shared {
     pub(super) swarm: mpsc::Sender<ToSwarm>,
     /// Where in the 20 ms grid the server would have each channel's speakers.
     pub(super) phases_us: Arc<Mutex<HashMap<ChannelId, u32>>>,
+    /// Sessions that ended though nobody wanted it.
+    pub(super) sessions_ended: Arc<AtomicU64>,
 }
 
 /// Who the clients are.
@@ -262,7 +267,10 @@ async fn pump(mut events: mpsc::Receiver<GatewayEvent>, shared: Shared, slot: us
                 ToSwarm::Resumed(slot, peer_after(&server, &channels).await, channels)
             }
             GatewayEvent::Closed(closed) => {
-                tracing::warn!(slot, %closed, "a client's session ended");
+                // The first says why; thousands would say no more.
+                if shared.sessions_ended.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tracing::warn!(slot, %closed, "a client's session ended");
+                }
                 break;
             }
             GatewayEvent::Disconnected => continue,

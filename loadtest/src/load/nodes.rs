@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -89,6 +89,7 @@ pub async fn measure_nodes(
     let spoken_per_s = measured.sent as f64 / shape.duration.as_secs_f64();
     outcome.between_nodes = traffic.map(|difference| BetweenNodes::new(difference, spoken_per_s));
     outcome.nodes = config.nodes(shape, &measured);
+    outcome.sessions_ended = shared.sessions_ended.load(Ordering::Relaxed);
     clean_up(&shared, people, &injected).await;
     let from_ns = measured.tally.window_ns.start;
     outcome.faults = measured.watched.map(|watched| FaultsOutcome::new(injected, watched, from_ns));
@@ -144,6 +145,7 @@ fn shared(config: &NodesConfig, swarm: &SwarmThread) -> Result<Shared, LoadError
         clock: swarm.clock,
         swarm: swarm.messages.clone(),
         phases_us: Arc::default(),
+        sessions_ended: Arc::default(),
     })
 }
 

@@ -38,6 +38,8 @@ pub struct Outcome {
     pub over_gateway: u64,
     /// Deliveries to those who came and went.
     pub to_passers: u64,
+    /// Clients' sessions that ended though nobody wanted it.
+    pub sessions_ended: u64,
     /// The measured time.
     pub seconds: f64,
     /// Deliveries a second.
@@ -132,6 +134,7 @@ impl Outcome {
             unopened: measured.unopened,
             over_gateway: tally.over_gateway,
             to_passers: tally.to_passers,
+            sessions_ended: 0,
             seconds,
             delivered_per_s: deliveries as f64 / seconds.max(f64::EPSILON),
             frames_per_datagram: per((deliveries - tally.over_gateway) as f64, tally.datagrams),

@@ -50,14 +50,14 @@ impl RedisRecords {
     }
 
     /// Writes how a session is now, as long as it is this node's, or nobody's because its record was lost. False when
-    /// it is another node's by now.
+    /// it has moved on.
     ///
     /// # Errors
     /// When Redis cannot be asked.
     pub async fn refresh(&self, session: SessionId, record: SessionRecord) -> Result<bool, Unavailable> {
         let shared = self.shared();
         let permit = shared.permitted()?;
-        let SessionRecord { user, tokens, places } = record;
+        let SessionRecord { user, tokens, places, moves } = record;
         let body = SessionBody { user, places: places.into_iter().map(Into::into).collect() };
         let arguments = vec![
             number(permit.number.0.into()),
@@ -65,6 +65,7 @@ impl RedisRecords {
             text(hexes(&tokens)),
             bytes(encode(&body)),
             number(ms(shared.config.session_ttl)),
+            number(moves.0),
         ];
         let keys = vec![keys::session(session)];
         let writing = shared.run(RedisOperation::SessionPut, &permit, &script::SESSION_PUT, keys, arguments);
@@ -88,7 +89,7 @@ impl RedisRecords {
         session: SessionId,
         offered: [u8; 32],
         tokens: TokenHashes,
-    ) -> Result<(SessionRecord, Moves), ClaimRefused> {
+    ) -> Result<SessionRecord, ClaimRefused> {
         let shared = self.shared();
         let permit = shared.permitted().map_err(|Unavailable| ClaimRefused::Unavailable)?;
         let arguments = vec![
@@ -114,7 +115,7 @@ impl RedisRecords {
             // If it gets lost, the other node learns of it when it next writes the session.
             let _ = shared.say(&Topic::Node(from), Said::SessionClaimed { session }).await;
         }
-        Ok((SessionRecord { user, tokens, places }, moves))
+        Ok(SessionRecord { user, tokens, places, moves })
     }
 
     /// Forgets a session that is over, if it is this node's. A record that cannot be forgotten now ends by itself.

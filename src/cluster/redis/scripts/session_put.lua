@@ -1,6 +1,6 @@
 -- KEYS  1 the session: hash of node, tokens (those that hold), body and moves (how often it was claimed)
 -- ARGV  1 until when, by this server's clock in ms, the caller waits; 2 node, 3 numbers it had before as a record,
---       4 tokens, each followed by a space, 5 body, 6 how long it is kept in ms
+--       4 tokens, each followed by a space, 5 body, 6 how long it is kept in ms, 7 moves
 if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -13,6 +13,8 @@ if node and node ~= ARGV[2] then
   end
   if not is_mine then return { 'claimed' } end
 end
-redis.call('HSET', KEYS[1], 'node', ARGV[2], 'tokens', ARGV[4], 'body', ARGV[5])
+-- Taken up again since, perhaps through the same node.
+if tonumber(redis.call('HGET', KEYS[1], 'moves') or 0) > tonumber(ARGV[7]) then return { 'claimed' } end
+redis.call('HSET', KEYS[1], 'node', ARGV[2], 'tokens', ARGV[4], 'body', ARGV[5], 'moves', ARGV[7])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 return { 'ok' }
