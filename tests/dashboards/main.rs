@@ -2,6 +2,8 @@
 //! servers with people in them, and every expression of every panel and rule is run. A metric or a label that is renamed
 //! makes this fail.
 
+#![allow(clippy::print_stdout, reason = "what is asked for is listed for those who read the test's output")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -52,6 +54,24 @@ async fn check_every_expression(nodes: &[&Process], wanted: Wanted) {
         assert_eq!((rule.health.as_str(), rule.last_error.as_str()), ("ok", ""), "{}", rule.name);
     }
     load.end();
+}
+
+/// The alert that matters most in a cluster, from end to end; the others' tests are promtool's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alert_fires_while_redis_is_away() {
+    let mut cluster = Nodes::start(2).await;
+    let prometheus = Prometheus::start(&cluster.nodes.iter().collect::<Vec<_>>()).await;
+    prometheus.until_scraped(2).await;
+    let alert = "ALERTS{alertname=\"AntiphonRedisUnavailable\", alertstate=\"firing\"}";
+    let becomes = async |condition: String| {
+        let expression = Expression::new("alert".to_owned(), &condition, Wanted::Number);
+        prometheus.until_all_have_data(vec![expression], PATIENCE).await;
+    };
+    becomes(format!("absent({alert})")).await;
+    cluster.redis.kill();
+    becomes(format!("count({alert}) == 2")).await;
+    cluster.redis.start_again(true);
+    becomes(format!("absent({alert})")).await;
 }
 
 #[test]
