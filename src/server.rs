@@ -269,7 +269,8 @@ impl Running {
         if self.store.users_count().await.is_ok_and(|count| count == 0) {
             lines.push("The first account that registers will be its administrator.".to_owned());
         }
-        lines.push("Ctrl-C stops it.".to_owned());
+        let drain_s = self.settings.server.drain_deadline_s;
+        lines.push(format!("Ctrl-C stops it once people have left, {drain_s} s at most; a second one at once."));
         say(&lines.join("\n"));
     }
 }

@@ -24,7 +24,12 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 async fn page(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    // As it is reached on this machine. Not the name that the request gives, which anyone can make up.
+    let http = api.addresses.http;
+    let host = if http.ip().is_unspecified() { "localhost".to_owned() } else { http.ip().to_string() };
+    let url = format!("http://{host}:{}", http.port());
     let html = include_str!("page.html")
+        .replace("{url}", &url)
         .replace("{version}", env!("CARGO_PKG_VERSION"))
         .replace("{gateway_port}", &api.addresses.websocket.port().to_string())
         .replace("{udp_port}", &api.addresses.udp.port().to_string());

@@ -62,8 +62,9 @@ struct Summary {
 
 impl RecordArguments {
     pub(crate) async fn run(self) -> Result<()> {
-        let mut joined = join(&self.access, &self.channel, None).await?;
+        // First, so that nobody listens for what cannot be kept.
         let mut recorder = Recorder::new(&self.out)?;
+        let mut joined = join(&self.access, &self.channel, None).await?;
         for (stream, username) in joined.names() {
             recorder.name(stream, username);
         }

@@ -45,6 +45,9 @@ pub enum RecordError {
     /// libopus.
     #[error("libopus: {0}")]
     Opus(#[from] opus::Error),
+    /// The folder it is to go into is not there.
+    #[error("there is no folder `{0}`")]
+    NoFolder(PathBuf),
     /// A name that says nothing of the format.
     #[error("`{0}` ends neither in .ogg nor in .wav")]
     Format(PathBuf),
@@ -86,8 +89,11 @@ impl Recorder {
     /// A recording into `path`; its ending chooses the format.
     ///
     /// # Errors
-    /// When the ending is unknown, or a WAV file cannot be made.
+    /// When the ending is unknown, the folder is not there, or a WAV file cannot be made.
     pub fn new(path: &Path) -> Result<Self, RecordError> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+            return Err(RecordError::NoFolder(folder.to_owned()));
+        }
         let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
         let mix = match ending.as_deref().and_then(|ending| ending.to_str()) {
             Some("wav") => Some(Mix::create(path)?),
@@ -299,6 +305,16 @@ mod tests {
     fn packets_of(path: &Path) -> Vec<Vec<u8>> {
         let mut reader = OggOpusReader::new(File::open(path).expect("opens")).expect("Ogg Opus");
         std::iter::from_fn(|| reader.next_packet().expect("reads")).collect()
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named_at_once() {
+        let path = std::env::temp_dir().join(format!("antiphon-no-such-{}", Uuid::new_v4())).join("heard.ogg");
+        let refused = Recorder::new(&path).map(|_| ()).expect_err("no folder");
+        assert!(
+            matches!(&refused, RecordError::NoFolder(folder) if Some(folder.as_path()) == path.parent()),
+            "{refused}"
+        );
     }
 
     #[test]
