@@ -69,13 +69,18 @@ impl RedisRecords {
         ];
         let keys = vec![keys::session(session)];
         let writing = shared.run(RedisOperation::SessionPut, &permit, &script::SESSION_PUT, keys, arguments);
-        let is_ours = writing.await?.0 == "ok";
-        if is_ours {
-            shared.sessions.insert(session);
-        } else {
-            shared.sessions.remove(&session);
+        let kind = writing.await?.0;
+        match kind.as_str() {
+            "ok" => {
+                shared.sessions.insert(session);
+            }
+            // This node has it anew, and keeps it.
+            "stale" => {}
+            _ => {
+                shared.sessions.remove(&session);
+            }
         }
-        Ok(is_ours)
+        Ok(kind == "ok")
     }
 
     /// Moves a session to this node, if the hash `offered` is that of one of its tokens. From then on `tokens` hold, and

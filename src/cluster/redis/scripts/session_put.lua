@@ -14,7 +14,7 @@ if node and node ~= ARGV[2] then
   if not is_mine then return { 'claimed' } end
 end
 -- Taken up again since, perhaps through the same node.
-if tonumber(redis.call('HGET', KEYS[1], 'moves') or 0) > tonumber(ARGV[7]) then return { 'claimed' } end
+if tonumber(redis.call('HGET', KEYS[1], 'moves') or 0) > tonumber(ARGV[7]) then return { 'stale' } end
 redis.call('HSET', KEYS[1], 'node', ARGV[2], 'tokens', ARGV[4], 'body', ARGV[5], 'moves', ARGV[7])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 return { 'ok' }
