@@ -97,6 +97,22 @@ async fn a_flood_gets_errors_first() {
 }
 
 #[tokio::test]
+async fn whoever_pings_faster_than_they_may_speak() {
+    let server = Server::with(|gateway, _| {
+        gateway.rates.messages = Rate { per_second: 1, burst: 20 };
+        gateway.rates.refused_messages = 5;
+    })
+    .await;
+    let mut client = server.client("anna").await;
+    for _ in 0..100 {
+        if client.socket.send(Message::Ping(vec![7; 125].into())).await.is_err() {
+            break;
+        }
+    }
+    assert_closed(client.closed().await, 4008, true, true);
+}
+
+#[tokio::test]
 async fn ten_messages_that_are_none() {
     let server = Server::start().await;
     let mut client = server.client("anna").await;

@@ -4,12 +4,14 @@ use std::{collections::HashMap, time::Duration};
 
 use antiphon_core::{
     engine::Counter,
-    gateway::{ChannelJoined, ErrorCode, LeaveChannel, LeaveReason, MediaTransport, Resume, SetVoiceState},
+    gateway::{
+        ChannelJoined, ErrorCode, LeaveChannel, LeaveReason, MediaTransport, Resume, ServerMessage, SetVoiceState,
+    },
     ids::{ChannelId, SessionId},
 };
 
 use crate::{
-    client::{Client, of_type, resume},
+    client::{Client, Received, of_type, resume},
     server::{PATIENCE, Server},
     udp::Udp,
 };
@@ -161,4 +163,51 @@ async fn who_moves_in_the_moment_of_a_join_is_in_the_channel_or_not() {
         assert_eq!(left.user_id, id, "{} channels were resumed", resumed.channels.len());
     }
     assert_eq!(one.rooms.occupancy(channel).await, 1);
+}
+
+/// A client that does not hear back tries again, perhaps elsewhere: the last one has the session, and nobody is left
+/// behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_resumes_at_once_on_two_nodes_the_last_one_has_everything() {
+    for round in 0..10 {
+        let (one, two, _cluster) = Server::two(|_, rooms| rooms.old_udp_grace = Duration::from_millis(50)).await;
+        let mut anna = one.client("anna").await;
+        let channel = one.channel(anna.id(), 3).await;
+        join_for_good(&mut anna, channel, MediaTransport::Udp).await;
+        let id = anna.id();
+        let hello = anna.lose();
+        let attempt = async |server: &Server| {
+            let mut client = Client::connect(server).await;
+            client.send(resume(&hello)).await;
+            // Whoever came too early is replaced, perhaps before there is an answer.
+            let resumed = loop {
+                match client.received().await {
+                    Received::Message(message, ..) if matches!(*message, ServerMessage::Resumed(_)) => break true,
+                    Received::Message(message, ..) if matches!(*message, ServerMessage::Error(_)) => break false,
+                    Received::Message(..) => {}
+                    Received::Closed(..) => break false,
+                }
+            };
+            (resumed, client)
+        };
+        let attempts = tokio::join!(attempt(&one), attempt(&two), attempt(&one), attempt(&two));
+        let (mut resumed, clients): (Vec<_>, Vec<_>) =
+            [attempts.0, attempts.1, attempts.2, attempts.3].into_iter().unzip();
+        assert!(resumed.drain(..).any(|resumed| resumed), "round {round}: somebody has it");
+        let has = async |server: &Server| {
+            let members = server.rooms.members(channel).await.expect("known");
+            members.iter().filter(|member| member.user_id == id).count()
+        };
+        assert_eq!((has(&one).await, has(&two).await), (1, 1), "round {round}");
+        for mut client in clients {
+            // Of those that were replaced it is closed already.
+            let _ = client.socket.close(None).await;
+        }
+        let gone = async {
+            while has(&one).await + has(&two).await > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("round {round}: a ghost"));
+    }
 }

@@ -1,7 +1,8 @@
 //! What all nodes share is away for a while, for one node or with all that it knew.
 
+use antiphon::store::Ban;
 use antiphon_core::{
-    gateway::{ErrorCode, LeaveChannel, MediaTransport, ServerMessage, SetVoiceState},
+    gateway::{ErrorCode, LeaveChannel, LeaveReason, MediaTransport, ServerMessage, SetVoiceState},
     ids::{ChannelId, NodeNumber, UserId},
 };
 
@@ -103,6 +104,26 @@ async fn what_was_decided_while_a_node_could_not_hear_of_it_holds_afterwards() {
     cluster.set_reachable(ONE, true);
     assert_eq!(berta.closed().await.0, 4014, "switched off");
     anna.done(mute(channel, true)).await;
+}
+
+#[tokio::test]
+async fn what_moderators_stored_while_it_could_not_be_told_takes_effect() {
+    let (one, two, cluster) = Server::two(|_, _| {}).await;
+    let (mut anna, mut berta) = (one.client("anna").await, one.client("berta").await);
+    let mut clara = one.client("clara").await;
+    let channel = one.channel(anna.id(), 4).await;
+    for person in [&mut anna, &mut berta, &mut clara] {
+        person.join(channel, MediaTransport::Udp).await;
+    }
+    cluster.set_reachable(ONE, false);
+    let ban = Ban { channel, user: berta.id(), by: anna.id(), reason: None, until: None };
+    one.store.set_ban(ban).await.expect("stored");
+    one.store.set_server_mute(channel, clara.id(), anna.id()).await.expect("stored");
+    cluster.set_reachable(ONE, true);
+    assert_eq!(berta.expect(of_type!(Removed)).await.reason, LeaveReason::Banned);
+    let muted = clara.expect(of_type!(VoiceStateChanged)).await;
+    assert!(muted.server_muted && muted.user_id == clara.id(), "{muted:?}");
+    agree([&one, &two], channel, &[anna.id(), clara.id()]).await;
 }
 
 #[tokio::test]
