@@ -254,7 +254,22 @@ impl Rooms {
             room.live().members.get(&place.stream).is_some_and(|member| Arc::ptr_eq(&member.presence, presence));
         if is_here {
             self.drop_stream(room, place.stream).await;
+            self.leave_behind(presence, room).await;
             self.close_if_empty(room, &mut turn).await;
+        }
+    }
+
+    /// Where nobody took the place up, nobody has it: then it is left, or it would stay taken for ever. Where somebody
+    /// did, nothing happens, since it is no longer this node's.
+    async fn leave_behind(&self, presence: &Presence, room: &Arc<Room>) {
+        let leave = Leave::own(presence.user.id, Some(presence.id), LeaveReason::Timeout);
+        let known = room.applied();
+        match self.inner.membership.leave(room.id, &leave, known.as_ref()).await {
+            Ok(Some(left)) => self.take_change(room, left.news).await,
+            Ok(None) => {}
+            Err(Unavailable) => {
+                self.inner.left_alone.insert(room.id);
+            }
         }
     }
 
