@@ -252,7 +252,7 @@ impl Running {
     /// Tells people how to reach it.
     async fn announce(&self) {
         let Addresses { http, websocket, udp, metrics } = self.addresses;
-        let (http, websocket) = (reachable(http), reachable(websocket));
+        let (http, websocket) = (Addresses::from_here(http), Addresses::from_here(websocket));
         let mut lines = vec![
             format!("Antiphon {} is running.", env!("CARGO_PKG_VERSION")),
             format!("  page and API   http://{http}/  (described at http://{http}/docs/)"),
@@ -278,11 +278,6 @@ impl Running {
 /// Standard output is for people; the log goes to standard error. Nobody may be reading it, which is no reason to stop.
 fn say(text: &str) {
     let _ = io::stdout().write_all(format!("{text}\n").as_bytes());
-}
-
-/// An address as one on this machine reaches it.
-fn reachable(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
 /// Opens the database; one that cannot be reached is waited for a while.

@@ -112,6 +112,13 @@ pub struct Addresses {
     pub metrics: Option<SocketAddr>,
 }
 
+impl Addresses {
+    /// An address as one on this machine reaches it.
+    pub fn from_here(address: SocketAddr) -> String {
+        if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+    }
+}
+
 /// How long a browser may remember what another origin may do.
 const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 

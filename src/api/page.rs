@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 
-use super::Api;
+use super::{Addresses, Api};
 
 /// Nothing but its own inline style.
 const POLICY: (HeaderName, HeaderValue) = (
@@ -24,10 +24,8 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 }
 
 async fn page(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    // As it is reached on this machine. Not the name that the request gives, which anyone can make up.
-    let http = api.addresses.http;
-    let host = if http.ip().is_unspecified() { "localhost".to_owned() } else { http.ip().to_string() };
-    let url = format!("http://{host}:{}", http.port());
+    // Not the name that the request gives, which anyone can make up.
+    let url = format!("http://{}", Addresses::from_here(api.addresses.http));
     let html = include_str!("page.html")
         .replace("{url}", &url)
         .replace("{version}", env!("CARGO_PKG_VERSION"))

@@ -97,7 +97,7 @@ enum Departure {
 /// Serves a connection until it ends, and settles what becomes of its session.
 pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: Arrival) {
     let outbox = Arc::new(Outbox::new(arrival.encoding, gateway.config().outbox));
-    let Some(_registered) = gateway.register(&outbox) else { return };
+    let _registered = gateway.register(&outbox);
     let link = Link { outlet: Arc::clone(&outbox) as _, reached_host: arrival.reached_host };
     let connection = Connection {
         session_id: SessionId(uuid::Uuid::now_v7()),

@@ -43,7 +43,7 @@ use crate::{
     auth::Auth,
     cluster::{SessionNotice, SessionRecords},
     origins::Origins,
-    rooms::{Rooms, Shared},
+    rooms::{RESUME_GRACE, Rooms, Shared},
     telemetry::metrics::metrics,
 };
 
@@ -80,7 +80,7 @@ impl Default for GatewayConfig {
             node: "antiphon".to_owned(),
             heartbeat: Duration::from_secs(10),
             authentication: Duration::from_secs(10),
-            resume_grace: Duration::from_secs(30),
+            resume_grace: RESUME_GRACE,
             close_linger: Duration::from_secs(10),
             malformed_per_minute: 10,
             rates: Rates::default(),
@@ -233,19 +233,19 @@ impl Gateway {
         self.inner.draining.load(Ordering::Acquire)
     }
 
-    /// Counts a connection for as long as what this yields lives; `None` where there are as many as there may be. One that
-    /// comes when a drain has begun is closed and told so.
-    fn register(&self, outbox: &Arc<Outbox>) -> Option<Registered> {
+    /// Counts a connection for as long as what this yields lives. One that comes when a drain has begun, or when there are
+    /// as many as there may be, is closed and told to go elsewhere.
+    fn register(&self, outbox: &Arc<Outbox>) -> Registered {
         let id = self.inner.next_connection.fetch_add(1, Ordering::Relaxed);
         self.inner.connections.insert(id, Arc::clone(outbox));
         metrics().gateway.connections.increment(1.0);
         let registered = Registered { gateway: self.clone(), id };
         // Looked at after the insertion, so that a drain either sees the connection or is seen by it, and so that many
         // at once are counted, too.
-        if self.is_draining() {
+        if self.is_draining() || self.connections() > self.config().connections {
             outbox.end(End::Close(self.parting()));
         }
-        (self.connections() <= self.config().connections).then_some(registered)
+        registered
     }
 
     /// Why connections are closed when the node drains.

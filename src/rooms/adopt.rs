@@ -133,17 +133,15 @@ impl Rooms {
             Known::Unknown => room.live().channel.clone().map_or(Known::Unknown, Known::As),
             known => known,
         };
-        let channel = match known {
-            Known::As(channel) => channel,
-            Known::Gone => {
-                // Nobody stays in a channel that they cannot be told of.
-                let leave = Leave::own(presence.user.id, Some(presence.id), LeaveReason::Timeout);
-                let _ = self.inner.membership.leave(room.id, &leave, None).await;
-                return Ok(false);
-            }
-            Known::Unknown => return Err(Unavailable),
-        };
+        if matches!(known, Known::Unknown) {
+            return Err(Unavailable);
+        }
         let Some(member) = self.claim_place(presence, room, turn, (place, moves)).await? else { return Ok(false) };
+        let Known::As(channel) = known else {
+            // Nobody stays in a channel that is no more.
+            self.leave_behind(presence, room).await;
+            return Ok(false);
+        };
         self.adopt_member(presence, room, turn, place, member, (channel, terms.priority)).await;
         Ok(true)
     }
@@ -241,26 +239,47 @@ impl Rooms {
         let (rooms, presence) = (self.clone(), Arc::clone(presence));
         tokio::spawn(async move {
             tokio::time::sleep(rooms.inner.config.old_udp_grace).await;
+            let mut left_over = Vec::new();
             for place in places {
-                rooms.let_go(&presence, &place).await;
+                if rooms.is_taken_up(&presence, &place).await {
+                    rooms.let_go(&presence, &place, false).await;
+                } else {
+                    left_over.push(place);
+                }
+            }
+            // Its client may still try for as long as any lost session waits.
+            tokio::time::sleep(rooms.inner.config.resume_grace).await;
+            for place in left_over {
+                rooms.let_go(&presence, &place, true).await;
             }
         });
     }
 
-    async fn let_go(&self, presence: &Arc<Presence>, place: &LocalPlace) {
+    /// Whether another node has a disowned session's place, or nobody has it any more. False where that cannot be said.
+    async fn is_taken_up(&self, presence: &Presence, place: &LocalPlace) -> bool {
+        let membership = &self.inner.membership;
+        let Ok(snapshot) = membership.snapshot(place.room.id, None).await else { return false };
+        let members = snapshot.into_iter().flat_map(|snapshot| snapshot.members);
+        let is_ours = |member: Member| member.session == presence.id && member.node == membership.node();
+        !members.into_iter().any(is_ours)
+    }
+
+    /// Ends what is left here of a disowned session, and with `leaves` also its place, should it still be this node's.
+    async fn let_go(&self, presence: &Arc<Presence>, place: &LocalPlace, leaves: bool) {
         let room = &place.room;
         let mut turn = room.turn.lock().await;
         let is_here =
             room.live().members.get(&place.stream).is_some_and(|member| Arc::ptr_eq(&member.presence, presence));
         if is_here {
             self.drop_stream(room, place.stream).await;
-            self.leave_behind(presence, room).await;
+            if leaves {
+                self.leave_behind(presence, room).await;
+            }
             self.close_if_empty(room, &mut turn).await;
         }
     }
 
-    /// Where nobody took the place up, nobody has it: then it is left, or it would stay taken for ever. Where somebody
-    /// did, nothing happens, since it is no longer this node's.
+    /// Leaves a place that nobody has: it would stay taken for ever. One that is another node's by now stays as it is.
     async fn leave_behind(&self, presence: &Presence, room: &Arc<Room>) {
         let leave = Leave::own(presence.user.id, Some(presence.id), LeaveReason::Timeout);
         let known = room.applied();

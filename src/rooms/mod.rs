@@ -82,6 +82,8 @@ pub struct RoomsConfig {
     pub announced_for: Duration,
     /// How long a resumed session's old UDP session works when the new one is not bound.
     pub old_udp_grace: Duration,
+    /// How long a lost session waits for its client.
+    pub resume_grace: Duration,
     /// How long the other nodes get to write their members into what all share after it began anew.
     pub settle: Duration,
     /// What is kept of each channel.
@@ -90,6 +92,9 @@ pub struct RoomsConfig {
 
 /// Rooms that write their members back at once after what all nodes share was away.
 const RECONCILING_MAX: usize = 32;
+
+/// How long a lost session waits for its client, unless set otherwise.
+pub const RESUME_GRACE: Duration = Duration::from_secs(30);
 
 /// Long enough for a device that is slow to open, short enough that nobody seems to speak who went away.
 const ANNOUNCED_FOR: Duration = Duration::from_secs(5);
@@ -103,6 +108,7 @@ impl Default for RoomsConfig {
             channels: 2,
             announced_for: ANNOUNCED_FOR,
             old_udp_grace: Duration::from_secs(5),
+            resume_grace: RESUME_GRACE,
             // Every node tries for what all share several times a second while it is away.
             settle: Duration::from_secs(1),
             membership: MembershipConfig::default(),

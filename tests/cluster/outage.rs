@@ -48,6 +48,11 @@ async fn refusal(node: ServerUrl, name: &str, channel: ChannelId) -> Option<Stri
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minute_without_redis_costs_not_one_frame() {
+    tokio::join!(a_minute_without_redis(true), a_minute_without_redis(false));
+}
+
+/// It comes back with its data or without.
+async fn a_minute_without_redis(keeps_data: bool) {
     let mut cluster = Nodes::start(3).await;
     let channel = make_channel(&cluster.nodes[0], "lobby", 20).await;
     let empty = make_channel(&cluster.nodes[0], "empty", 20).await;
@@ -80,12 +85,12 @@ async fn a_minute_without_redis_costs_not_one_frame() {
         let away = Duration::from_millis(health["checks"]["cluster"]["away_ms"].as_u64().expect("it is away"));
         assert!(away + Duration::from_secs(5) > outage(), "{away:?}");
     }
-    cluster.redis.start_again(false);
+    cluster.redis.start_again(keeps_data);
     let back = Instant::now();
     let agree = cluster.views_become(channel, 4).await;
     all_see_each_other(&[&one, &two, &here, &there]).await;
     println!(
-        "Redis, without its data, was back after {:?}: all nodes agreed {agree:?} later, all people {:?}",
+        "Redis, with its data {keeps_data}, was back after {:?}: all nodes agreed {agree:?} later, all people {:?}",
         killed.elapsed(),
         back.elapsed()
     );

@@ -170,7 +170,11 @@ async fn who_moves_in_the_moment_of_a_join_is_in_the_channel_or_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_resumes_at_once_on_two_nodes_the_last_one_has_everything() {
     for round in 0..10 {
-        let (one, two, _cluster) = Server::two(|_, rooms| rooms.old_udp_grace = Duration::from_millis(50)).await;
+        let (one, two, _cluster) = Server::two(|_, rooms| {
+            rooms.old_udp_grace = Duration::from_millis(50);
+            rooms.resume_grace = Duration::from_millis(500);
+        })
+        .await;
         let mut anna = one.client("anna").await;
         let channel = one.channel(anna.id(), 3).await;
         join_for_good(&mut anna, channel, MediaTransport::Udp).await;

@@ -28,6 +28,9 @@ use crate::{
 /// How long the server may take to answer a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long what still comes from the node before a Resume is listened to: as long as that sends it (docs/protocol.md, 3.2).
+const FORMER_HEARD_FOR: Duration = Duration::from_secs(5);
+
 /// Datagrams read at a time before others get their turn.
 const RECEIVE_BATCH: usize = 64;
 
@@ -55,6 +58,8 @@ pub(super) struct Actor {
     events: mpsc::Sender<ClientEvent>,
     voice: VoiceSession,
     socket: Option<UdpSocket>,
+    /// The one before the last Resume, and until when it is listened to.
+    former: Option<(UdpSocket, Instant)>,
     waiting: HashMap<i64, (Instant, Waiting)>,
     tunnelled: u64,
     unread: u64,
@@ -70,6 +75,7 @@ impl Actor {
             events,
             voice: VoiceSession::new(),
             socket: None,
+            former: None,
             waiting: HashMap::new(),
             tunnelled: 0,
             unread: 0,
@@ -100,6 +106,7 @@ impl Actor {
                     None => return self.fail_waiting(|| ClientError::Closed),
                 },
                 () = readable(self.socket.as_ref()) => self.receive(),
+                () = readable(self.former.as_ref().map(|(socket, _)| socket)) => self.receive_former(),
                 () = tokio::time::sleep_until(deadline) => self.timeout(),
             }
             self.flush().await;
@@ -110,11 +117,13 @@ impl Actor {
         let voice = self.voice.poll_timeout().map(|at| self.clock.instant(at));
         let requests = self.waiting.values().map(|(until, _)| *until).min();
         let idle = Instant::now() + Duration::from_secs(3_600);
-        [voice, requests].into_iter().flatten().min().unwrap_or(idle)
+        let former = self.former.as_ref().map(|(_, until)| *until);
+        [voice, requests, former].into_iter().flatten().min().unwrap_or(idle)
     }
 
     fn timeout(&mut self) {
         let now = Instant::now();
+        self.former.take_if(|(_, until)| *until <= now);
         let late: Vec<i64> =
             self.waiting.iter().filter(|(_, (until, _))| *until <= now).map(|(request, _)| *request).collect();
         for request in late {
@@ -261,7 +270,8 @@ impl Actor {
 
     async fn resumed(&mut self, channels: &[ChannelJoined]) -> Result<(), ClientError> {
         let setup = channels.iter().find_map(|joined| joined.voice.udp.as_ref());
-        self.socket = None;
+        // What it has received and what is on its way to it would be lost with it.
+        self.former = self.socket.take().map(|socket| (socket, Instant::now() + FORMER_HEARD_FOR));
         self.open_socket(setup).await?;
         Ok(self.voice.resumed(self.clock.now(), channels)?)
     }
@@ -283,7 +293,20 @@ impl Actor {
     }
 
     fn receive(&mut self) {
-        let Some(socket) = &self.socket else { return };
+        if let Some(socket) = self.socket.take() {
+            self.receive_from(&socket);
+            self.socket = Some(socket);
+        }
+    }
+
+    fn receive_former(&mut self) {
+        if let Some((socket, until)) = self.former.take() {
+            self.receive_from(&socket);
+            self.former = Some((socket, until));
+        }
+    }
+
+    fn receive_from(&mut self, socket: &UdpSocket) {
         let now = self.clock.now();
         let mut buffer = [0; DATAGRAM_BYTES_MAX + 1];
         let mut frames = Vec::new();
