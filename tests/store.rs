@@ -267,7 +267,7 @@ async fn an_account_owns_no_more_channels_than_it_may(Context { store, .. }: Con
         store.create_channel(new_channel(name, &anna), most).await.expect("her first two");
     }
     let third = store.create_channel(new_channel("Three", &anna), most).await;
-    assert_eq!(third, Err(StoreError::LimitReached("channels of one account")));
+    assert_eq!(third, Err(StoreError::LimitReached("channels of one account (limits.channels_per_account)")));
     store.create_channel(new_channel("Three", &berta), most).await.expect("another's");
 }
 

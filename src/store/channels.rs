@@ -96,7 +96,11 @@ impl Store {
                     .fetch_one(&mut *tx)
                     .await?;
                 let is_owners = owned >= i64::from(most.per_owner);
-                return Err(StoreError::LimitReached(if is_owners { "channels of one account" } else { "channels" }));
+                return Err(StoreError::LimitReached(if is_owners {
+                    "channels of one account (limits.channels_per_account)"
+                } else {
+                    "channels"
+                }));
             };
             let channel = Channel::try_from(row)?;
             sqlx::query(
