@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 7] = [
     &["rooms"],
     &["gateway"],
     &["api"],
-    &["server"],
+    &["doctor", "server"],
 ];
 
 fn rank(module: &str) -> Option<usize> {

@@ -9,6 +9,7 @@ pub mod api;
 pub mod auth;
 pub mod client_address;
 pub mod cluster;
+pub mod doctor;
 pub mod error;
 pub mod gateway;
 mod http_client;

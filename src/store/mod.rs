@@ -8,6 +8,7 @@
 mod bans;
 mod channels;
 mod error;
+mod facts;
 mod failures;
 mod identities;
 mod invites;
@@ -25,6 +26,7 @@ use time::OffsetDateTime;
 
 pub use channels::ChannelLimits;
 pub use error::StoreError;
+pub use facts::DatabaseFacts;
 pub use failures::{Attempt, Bucket};
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
 pub use refresh::{Lifetimes, Rotation};
