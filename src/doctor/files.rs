@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 
 use super::report::{Group, Report};
 use crate::{
+    http_client::node_client,
     settings::Settings,
     tls::{Certificate, Files},
 };
@@ -26,6 +27,7 @@ const DAYS_LEFT_WANTED: i64 = 14;
 pub(super) fn examine(settings: &Settings, report: &mut Report) {
     data_dir(settings, &mut report.group("data"));
     tls(settings, &mut report.group("tls"));
+    ca_file(settings, &mut report.group("tls"));
 }
 
 fn data_dir(settings: &Settings, group: &mut Group<'_>) {
@@ -54,7 +56,7 @@ fn data_dir(settings: &Settings, group: &mut Group<'_>) {
     let fix = "make room, or put data_dir on another disk";
     match free {
         ..FREE_BYTES_MIN => group.fail(found, fix),
-        ..FREE_BYTES_WANTED => group.warn(found, fix),
+        FREE_BYTES_MIN..FREE_BYTES_WANTED => group.warn(found, fix),
         _ => group.ok(found),
     }
 }
@@ -101,6 +103,14 @@ fn tls(settings: &Settings, group: &mut Group<'_>) {
     if settings.cluster.http_url.as_deref().is_some_and(|url| url.starts_with("http://")) {
         let found = "cluster.http_url is http:// and the node's ports speak TLS";
         group.warn(found, "make it https://, unless a proxy of this node's own is there");
+    }
+}
+
+fn ca_file(settings: &Settings, group: &mut Group<'_>) {
+    let Some(file) = &settings.cluster.ca_file else { return };
+    match node_client(Some(file)) {
+        Ok(_) => group.ok(format!("{} is what other nodes' certificates must be signed by", file.display())),
+        Err(error) => group.fail(error.to_string(), "a PEM file of the authority's certificate"),
     }
 }
 

@@ -118,8 +118,8 @@ fn clock(whose: &str, ahead_s: f64, group: &mut Group<'_>) {
     let found = format!("{whose} is {:.3} s {way} this machine's", ahead_s.abs());
     let fix = "let a time service (systemd-timesyncd, chrony) set the clocks of all machines";
     match ahead_s.abs() {
-        CLOCK_AHEAD_S_FAIL.. => group.fail(found, fix),
-        CLOCK_AHEAD_S_WARN.. => group.warn(found, fix),
+        ahead_s if ahead_s >= CLOCK_AHEAD_S_FAIL => group.fail(found, fix),
+        ahead_s if ahead_s >= CLOCK_AHEAD_S_WARN => group.warn(found, fix),
         _ => group.ok(found),
     }
 }

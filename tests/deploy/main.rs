@@ -1,10 +1,11 @@
 //! What `deploy/` holds works with this release: names of settings, ports, metrics and commands are real, programs take the
-//! files, and nginx balances real nodes.
+//! files, and nginx balances real nodes. And what `antiphon doctor` says before a node is.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod compose;
+mod doctor;
 mod image;
 mod kubernetes;
 mod nginx;

@@ -1,8 +1,5 @@
 //! `antiphon doctor` and `antiphon health` as a person runs them, beside real servers, with what is wrong made so on purpose.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::{
     fs,
     net::{TcpListener, UdpSocket},
@@ -10,13 +7,13 @@ use std::{
     process::{Command, Output},
 };
 
-use serde_json::Value;
-use support::{
+use crate::support::{
     databases::TestDatabase,
     network::ReservedPort,
     process::{Process, Scratch},
     redis::RedisServer,
 };
+use serde_json::Value;
 
 /// Free ports for a node that is not started, and a folder for it.
 struct Place {
@@ -177,6 +174,10 @@ fn a_certificate_is_looked_at() {
     place.finds("tls", "warn", "is valid for 3 more days");
     issue(-2);
     place.finds("tls", "fail", "has run out");
+    place.set("ANTIPHON_CLUSTER__CA_FILE", &key.display().to_string());
+    place.finds("tls", "fail", "(cluster.ca_file): it holds no certificate in PEM form");
+    place.set("ANTIPHON_CLUSTER__CA_FILE", &certificate.display().to_string());
+    place.finds("tls", "ok", "is what other nodes' certificates must be signed by");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("ours");
     place.finds("tls", "warn", "everybody on this machine may read");
 }
