@@ -224,17 +224,7 @@ impl Server {
         });
         let (stop, stopped) = watch::channel(false);
         let listeners = listeners.serve(&api, &gateway, &stopped);
-        let mut background = JoinSet::new();
-        background.spawn(try_timers());
-        background.spawn(upkeep(Arc::clone(&api)));
-        background.spawn(cluster::follow(place.registry.clone(), media.clone()));
-        background.spawn(cluster::watch_relays(place.registry.clone(), media.clone()));
-        background.spawn(cluster::report(place.registry.clone(), media.clone(), gateway.clone()));
-        background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
-        background.spawn(sweep(store.clone(), rooms, gateway.clone()));
-        if let Some(tls) = tls.clone() {
-            background.spawn(tls::keep_current(tls));
-        }
+        let background = in_background(&api, rooms, tls.clone());
         api.health.check_store(&store).await;
         health.set_started();
         let registry = place.registry;
@@ -337,6 +327,23 @@ fn start_media(settings: &Settings) -> Result<(Media, mpsc::Receiver<Event>), St
         settings: "UDP; server.host and audio.udp_port",
         error,
     })
+}
+
+/// What goes on beside requests, until this is dropped.
+fn in_background(api: &Arc<Api>, rooms: Rooms, tls: Option<Tls>) -> JoinSet<()> {
+    let (registry, media, gateway) = (&api.registry, &api.media, &api.gateway);
+    let mut background = JoinSet::new();
+    background.spawn(try_timers());
+    background.spawn(upkeep(Arc::clone(api)));
+    background.spawn(cluster::follow(registry.clone(), media.clone()));
+    background.spawn(cluster::watch_relays(registry.clone(), media.clone()));
+    background.spawn(cluster::report(registry.clone(), media.clone(), gateway.clone()));
+    background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
+    background.spawn(sweep(api.store.clone(), rooms, gateway.clone()));
+    if let Some(tls) = tls {
+        background.spawn(tls::keep_current(tls));
+    }
+    background
 }
 
 /// Reads counters, sweeps limits and checks the database, for ever.

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use axum::http::uri::Authority;
 use rustix::fs::statvfs;
 use time::OffsetDateTime;
 
@@ -100,9 +101,26 @@ fn tls(settings: &Settings, group: &mut Group<'_>) {
     if mode(&files.key).is_some_and(|mode| mode & 0o007 != 0) {
         group.warn(format!("everybody on this machine may read {key}"), format!("chmod o= {key}"));
     }
-    if settings.cluster.http_url.as_deref().is_some_and(|url| url.starts_with("http://")) {
-        let found = "cluster.http_url is http:// and the node's ports speak TLS";
-        group.warn(found, "make it https://, unless a proxy of this node's own is there");
+    own_url(settings, &certificate, group);
+}
+
+/// Whether the URL of this very node leads to what it speaks, under a name that its certificate has.
+fn own_url(settings: &Settings, certificate: &Certificate, group: &mut Group<'_>) {
+    let Some(url) = &settings.cluster.http_url else { return };
+    let unless = "unless a proxy of this node's own is there";
+    let Some(rest) = url.strip_prefix("https://") else {
+        return group.warn(
+            format!("cluster.http_url is {url}, and the node speaks TLS"),
+            format!("make it https://, {unless}"),
+        );
+    };
+    let rest = rest.split('/').next().unwrap_or_default();
+    let host = rest.parse::<Authority>().map_or_else(|_| rest.to_owned(), |authority| authority.host().to_owned());
+    if certificate.is_for(&host) {
+        group.ok(format!("the certificate is for {host}, as cluster.http_url has it"));
+    } else {
+        let found = format!("the certificate is not for {host}, by which cluster.http_url leads here");
+        group.warn(found, format!("name a host that it is for, {unless}"));
     }
 }
 

@@ -4,7 +4,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     InconsistentKeys,
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    client::verify_server_name,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem, pem::PemObject},
+    server::ParsedCertificate,
     sign::CertifiedKey,
 };
 use time::OffsetDateTime;
@@ -71,6 +73,13 @@ impl Certificate {
             error => wrong_key(error.to_string()),
         })?;
         Ok(Self { key: Arc::new(key), expires_at })
+    }
+
+    /// Whether clients that ask for this host take it.
+    pub(crate) fn is_for(&self, host: &str) -> bool {
+        let parsed = self.key.end_entity_cert().and_then(ParsedCertificate::try_from);
+        let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']'));
+        parsed.is_ok_and(|parsed| name.is_ok_and(|name| verify_server_name(&parsed, &name).is_ok()))
     }
 
     pub(crate) fn has_run_out(&self) -> bool {

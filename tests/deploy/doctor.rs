@@ -170,6 +170,14 @@ fn a_certificate_is_looked_at() {
     };
     issue(90);
     place.finds("tls", "ok", "is valid for 90 more days");
+    for (url, verdict, said) in [
+        ("https://localhost:3000/", "ok", "the certificate is for localhost"),
+        ("https://voice.example.org", "warn", "the certificate is not for voice.example.org"),
+        ("http://localhost:3000", "warn", "and the node speaks TLS"),
+    ] {
+        place.set("ANTIPHON_CLUSTER__HTTP_URL", url);
+        place.finds("tls", verdict, said);
+    }
     issue(3);
     place.finds("tls", "warn", "is valid for 3 more days");
     issue(-2);
