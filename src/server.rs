@@ -8,22 +8,24 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use antiphon_core::engine::Event;
+use antiphon_core::{engine::Event, ids::NodeId};
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 
 use self::{cluster::Place, listeners::Listeners};
 use crate::{
+    alerts::{Alerts, RulesError},
     api::{
-        Addresses, Api,
+        Addresses, Api, audio_of_settings,
         drain::{Drain, DrainMode},
         health::Health,
         limits::Limits,
@@ -40,6 +42,7 @@ use crate::{
         logs::{self, LogFilterError},
         sampler::{Sampler, try_timers},
     },
+    vitals::{Gatherer, HISTORY_EVERY, Vitals},
 };
 
 /// Why the server did not start, or did not go on.
@@ -78,6 +81,9 @@ pub enum StartError {
     /// The system does not say where a port is.
     #[error("cannot tell which port was taken: {0}")]
     LocalAddress(io::Error),
+    /// The alert rules that are part of this program cannot be used, which only a fault of ours brings about.
+    #[error(transparent)]
+    Alerts(#[from] RulesError),
     /// Nobody serves a port any more.
     #[error("a port is no longer served; the log says why")]
     ListenerEnded,
@@ -89,8 +95,11 @@ pub enum StartError {
 /// How long between two attempts to open a database that is not there yet, as when both start together.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// How often counters are read, limits swept and the database checked.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// How often counters are read, alerts evaluated, limits swept and the database checked.
+const UPKEEP: Duration = HISTORY_EVERY;
+
+/// How often totals are brought up to what was counted: how old they may be.
+const STATISTICS: Duration = Duration::from_secs(3);
 
 /// How often the database is swept of what has run out, and rooms of what nobody needs.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -148,6 +157,7 @@ pub struct Running {
     addresses: Addresses,
     drain: Arc<Drain>,
     registry: Registry,
+    rooms: Rooms,
     media: Media,
     store: Store,
     /// Turns true when listeners are to stop.
@@ -183,6 +193,8 @@ impl Server {
         let records = (place.records, place.session_notices);
         let gateway = Gateway::new(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
         let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
+        let alerts = Arc::new(Alerts::new(NodeId(local.node_id.clone()))?);
+        let vitals = Arc::new(Vitals::new(place.registry.clone(), alerts));
         let api = Arc::new(Api {
             store: store.clone(),
             auth,
@@ -196,6 +208,8 @@ impl Server {
             health: Arc::clone(&health),
             limits: Limits::new(config::http_limits(&settings)),
             sampler: Sampler::new(media.clone()),
+            vitals: Arc::clone(&vitals),
+            audio: Mutex::new(audio_of_settings(&settings)),
             settings: Arc::clone(&settings),
             addresses,
         });
@@ -206,12 +220,14 @@ impl Server {
         background.spawn(upkeep(Arc::clone(&api)));
         background.spawn(cluster::follow(place.registry.clone(), media.clone()));
         background.spawn(cluster::watch_relays(place.registry.clone(), media.clone()));
-        background.spawn(cluster::report(place.registry.clone(), media.clone(), gateway.clone()));
+        background.spawn(cluster::report(vitals, Gatherer::new(media.clone(), gateway.clone(), rooms.clone())));
+        background.spawn(store_statistics(rooms.clone()));
         background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
-        background.spawn(sweep(store.clone(), rooms, gateway.clone()));
+        background.spawn(sweep(store.clone(), rooms.clone(), gateway.clone()));
         api.health.check_store(&store).await;
         health.set_started();
-        Ok(Running { settings, addresses, drain, registry: place.registry, media, store, stop, listeners, background })
+        let registry = place.registry;
+        Ok(Running { settings, addresses, drain, registry, rooms, media, store, stop, listeners, background })
     }
 }
 
@@ -246,6 +262,9 @@ impl Running {
         self.registry.unregister().await;
         self.background.shutdown().await;
         self.media.stop().await;
+        // What was counted last is on its way from the media workers.
+        self.rooms.until_told().await;
+        self.rooms.store_statistics().await;
         self.store.close().await;
     }
 
@@ -311,7 +330,7 @@ fn start_media(settings: &Settings) -> Result<(Media, mpsc::Receiver<Event>), St
     })
 }
 
-/// Reads counters, sweeps limits and checks the database, for ever.
+/// Reads counters, sweeps limits, checks the database and evaluates the alerts, for ever.
 async fn upkeep(api: Arc<Api>) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
@@ -320,6 +339,18 @@ async fn upkeep(api: Arc<Api>) {
         api.limits.sweep();
         api.auth.sweep();
         api.health.check_store(&api.store).await;
+        api.refresh_audio().await;
+        api.vitals.observe(SystemTime::now());
+    }
+}
+
+/// Adds what was counted here to the database's totals, for ever.
+async fn store_statistics(rooms: Rooms) {
+    let mut ticks = tokio::time::interval(STATISTICS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        rooms.store_statistics().await;
     }
 }
 
