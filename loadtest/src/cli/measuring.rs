@@ -1,6 +1,6 @@
 //! How it is measured, and what becomes of it: the same for all commands that measure.
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use antiphon_loadtest::{
     load::{pin_process, yield_to_swarm},
@@ -42,6 +42,9 @@ pub(crate) struct MeasuringArguments {
     /// Write everything as JSON into this file; `-` is standard output
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
+    /// Draw everything on a page of HTML that needs no other file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Exit with 2 when anything was lost, altered or delivered twice
     #[arg(long)]
     fail_on_loss: bool,
@@ -85,6 +88,9 @@ impl MeasuringArguments {
             Some("-") => output::result(format_args!("{}", json()?)),
             Some(file) => std::fs::write(file, json()? + "\n").with_context(|| file.to_owned())?,
             None => {}
+        }
+        if let Some(file) = &self.html {
+            std::fs::write(file, report.html()).with_context(|| file.display().to_string())?;
         }
         Ok(self.verdict(report))
     }

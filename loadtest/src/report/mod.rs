@@ -3,6 +3,8 @@
 mod budget;
 mod compare;
 mod environment;
+mod page;
+mod plot;
 
 use std::{collections::BTreeMap, time::SystemTime};
 
