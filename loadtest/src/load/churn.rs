@@ -165,7 +165,14 @@ impl Visits {
         let slot = lock(&self.slots).pop().ok_or(LoadError::Protocol("lets more visit than there are places"))?;
         // Channels go round more slowly than nodes, so that all meet.
         let channel = number / self.shared.servers.len() % self.channels.len();
-        let place = Place { slot, channel, channel_id: self.channels[channel], role: Role::Passes, tunnel: false };
+        let place = Place {
+            slot,
+            channel,
+            channel_id: self.channels[channel],
+            role: Role::Passes,
+            tunnel: false,
+            quiet: false,
+        };
         let left = self.stay(guest, place).await;
         lock(&self.slots).push(slot);
         lock(&self.idle).push(tokens);

@@ -46,7 +46,7 @@ pub(super) async fn gather(
         let channel_id = channels[channel];
         (room.first_slot..room.first_slot + room.clients).map(move |slot| {
             let tunnel = crowd::tunnels(slot, scenario.transports);
-            Place { slot, channel, channel_id, role: Role::Stays, tunnel }
+            Place { slot, channel, channel_id, role: Role::Stays, tunnel, quiet: room.talkers == 0 }
         })
     });
 

@@ -163,6 +163,7 @@ impl Connected {
             channel_id: place.channel_id,
             node: self.node,
             peer,
+            quiet: place.quiet,
             wire: Wire::Node(Box::new(voice)),
             gateway: Some(Arc::clone(&gateway)),
         };
@@ -215,6 +216,8 @@ pub(super) struct Place {
     pub(super) role: Role,
     /// Whether voice travels in the WebSocket.
     pub(super) tunnel: bool,
+    /// Whether nobody talks there, now or later.
+    pub(super) quiet: bool,
 }
 
 /// A client in a channel.

@@ -75,6 +75,7 @@ pub async fn measure_relay(
             channel_id: ChannelId(uuid::Uuid::nil()),
             node: 0,
             peer: Some(process.address),
+            quiet: false,
             wire: Wire::Relay(RelayWire::new(id, keys.clone())),
             gateway: None,
         };

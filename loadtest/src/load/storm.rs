@@ -79,6 +79,7 @@ impl Gathering {
                 channel_id: channels[channel],
                 role: Role::Passes,
                 tunnel: false,
+                quiet: false,
             };
             let seat = Seat { node: number % shared.servers.len(), client: number };
             tasks.spawn(async move {

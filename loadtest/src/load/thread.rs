@@ -28,7 +28,7 @@ const MESSAGES_MAX: usize = 65_536;
 /// How long the clients may take to bind.
 const BIND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Files besides one WebSocket and one UDP socket for each client.
+/// Files besides the clients'.
 const OPEN_FILES_EXTRA: u64 = 128;
 
 /// How often it is looked how far a run is.
@@ -84,7 +84,7 @@ pub(super) struct Carried {
 pub(super) struct Needs {
     sweep_interval: Duration,
     receive_buffer_bytes: usize,
-    clients: usize,
+    open_files: u64,
     frame_bytes: usize,
 }
 
@@ -101,10 +101,16 @@ impl Needs {
         Self {
             sweep_interval,
             receive_buffer_bytes: receive_buffer_bytes(most(talkers), sweep_interval),
-            clients: most(Shape::total) + more,
+            open_files: (most(open_files) + 2 * more) as u64,
             frame_bytes: shapes.first().map_or(0, |shape| shape.frame_bytes),
         }
     }
+}
+
+/// A WebSocket each, and a UDP socket for each who hears or for a few of those who do not.
+fn open_files(shape: &Shape) -> usize {
+    let (total, hearing) = (shape.total(), crowd::hearing(&shape.groups));
+    total + hearing + (total - hearing).div_ceil(8)
 }
 
 /// Room for what arrives between two sweeps, several times over: the kernel counts some 800 bytes for a datagram
@@ -135,11 +141,10 @@ pub(super) struct SwarmThread {
 
 impl SwarmThread {
     pub(super) fn start(needs: &Needs) -> Result<Self, LoadError> {
-        let files = 2 * needs.clients as u64 + OPEN_FILES_EXTRA;
+        let files = needs.open_files + OPEN_FILES_EXTRA;
         let allowed = raise_open_files()?;
         if allowed < files {
-            let clients = needs.clients;
-            let text = format!("{clients} clients need {files} open files, the system allows {allowed} (ulimit -Hn)");
+            let text = format!("so many clients need {files} open files, the system allows {allowed} (ulimit -Hn)");
             return Err(LoadError::Arguments(text));
         }
         let clock = SwarmClock::start();

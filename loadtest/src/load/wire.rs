@@ -88,6 +88,14 @@ impl Wire {
         }
     }
 
+    /// What names the session in datagrams to and from the node.
+    pub(super) fn session(&self) -> Option<u32> {
+        match self {
+            Self::Node(voice) => voice.media_session().map(|session| session.0),
+            Self::Relay(_) => None,
+        }
+    }
+
     /// Frames and datagrams that were dropped since they were there before.
     pub(super) fn duplicates(&self) -> u64 {
         match self {
