@@ -33,7 +33,7 @@ use crate::{
     auth::{Auth, AuthConfig},
     cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
-    http_client::http_client,
+    http_client::{ClientError, node_client},
     media::Media,
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
@@ -42,6 +42,7 @@ use crate::{
         logs::{self, LogFilterError},
         sampler::{Sampler, try_timers},
     },
+    tls::{self, Tls, TlsError},
     vitals::{Gatherer, HISTORY_EVERY, Vitals},
 };
 
@@ -65,9 +66,15 @@ pub enum StartError {
     /// There is no place among the other nodes.
     #[error("cannot join the cluster (redis.url): {0}")]
     Cluster(#[from] RedisError),
-    /// No HTTPS client, for an external issuer's keys or other nodes.
+    /// No HTTPS client for an external issuer's keys.
     #[error("cannot make an HTTPS client: {0}")]
     Issuer(#[from] reqwest::Error),
+    /// No HTTPS client for other nodes.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The certificate cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({settings}): {error}")]
     Listen {
@@ -115,6 +122,8 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     logs::init(settings.log.format, &settings.log.level)?;
     let mut running = Server::start(settings).await?;
     running.announce().await;
+    // Where there is nothing to be read again, SIGHUP ends the process, as it does when its terminal goes.
+    let _hangups = running.tls.clone().map(reload_on_hangup).transpose().map_err(StartError::Signals)?;
     let outcome = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, deadline_s = running.settings.server.drain_deadline_s, "draining");
@@ -148,6 +157,18 @@ impl Signals {
     }
 }
 
+/// Has the certificate read again at each SIGHUP, until what this yields is dropped.
+fn reload_on_hangup(tls: Tls) -> io::Result<JoinSet<()>> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        while hangups.recv().await.is_some() {
+            tls.reload_soon();
+        }
+    });
+    Ok(task)
+}
+
 /// Starts servers.
 pub struct Server;
 
@@ -160,6 +181,7 @@ pub struct Running {
     rooms: Rooms,
     media: Media,
     store: Store,
+    tls: Option<Tls>,
     /// Turns true when listeners are to stop.
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
@@ -177,9 +199,10 @@ impl Server {
         let settings = Arc::new(settings);
         let health = Arc::new(Health::starting());
         let local = settings.local_state()?;
+        let tls = Tls::of(&settings)?;
         let store = open_store(&settings).await?;
         let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
-        let listeners = Listeners::bind(&settings).await?;
+        let listeners = Listeners::bind(&settings, tls.clone()).await?;
         let (media, events) = start_media(&settings)?;
         let addresses = listeners.addresses(media.local_addr())?;
         let place = Place::take(&settings, &local, addresses, &media).await?;
@@ -204,7 +227,7 @@ impl Server {
             registry: place.registry.clone(),
             placement: Placement::default(),
             drain: Arc::clone(&drain),
-            http: http_client()?,
+            http: node_client(settings.cluster.ca_file.as_deref())?,
             health: Arc::clone(&health),
             limits: Limits::new(config::http_limits(&settings)),
             sampler: Sampler::new(media.clone()),
@@ -224,10 +247,13 @@ impl Server {
         background.spawn(store_statistics(rooms.clone()));
         background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
         background.spawn(sweep(store.clone(), rooms.clone(), gateway.clone()));
+        if let Some(tls) = tls.clone() {
+            background.spawn(tls::keep_current(tls));
+        }
         api.health.check_store(&store).await;
         health.set_started();
         let registry = place.registry;
-        Ok(Running { settings, addresses, drain, registry, rooms, media, store, stop, listeners, background })
+        Ok(Running { settings, addresses, drain, registry, rooms, media, store, tls, stop, listeners, background })
     }
 }
 
@@ -270,12 +296,13 @@ impl Running {
 
     /// Tells people how to reach it.
     async fn announce(&self) {
-        let Addresses { http, websocket, udp, metrics } = self.addresses;
+        let Addresses { http, websocket, udp, metrics, .. } = self.addresses;
+        let (http_scheme, ws) = (self.addresses.http_scheme(), self.addresses.websocket_scheme());
         let (http, websocket) = (Addresses::from_here(http), Addresses::from_here(websocket));
         let mut lines = vec![
             format!("Antiphon {} is running.", env!("CARGO_PKG_VERSION")),
-            format!("  page and API   http://{http}/  (described at http://{http}/docs/)"),
-            format!("  gateway        ws://{http}/ws and ws://{websocket}/"),
+            format!("  page and API   {http_scheme}://{http}/  (described at {http_scheme}://{http}/docs/)"),
+            format!("  gateway        {ws}://{http}/ws and {ws}://{websocket}/"),
             format!("  voice          UDP {udp}"),
             format!("  data           {} ({})", self.settings.data_dir.display(), self.settings.shown_database_url()),
         ];

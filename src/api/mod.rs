@@ -131,12 +131,26 @@ pub struct Addresses {
     pub udp: SocketAddr,
     /// Metrics, where they have an address of their own.
     pub metrics: Option<SocketAddr>,
+    /// Whether HTTP and the gateway speak TLS.
+    pub is_tls: bool,
 }
 
 impl Addresses {
     /// An address as one on this machine reaches it.
     pub fn from_here(address: SocketAddr) -> String {
         if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+    }
+
+    /// Where HTTP is, for a URL: `http` or `https`.
+    #[must_use]
+    pub fn http_scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+
+    /// Where the gateway is, for a URL: `ws` or `wss`.
+    #[must_use]
+    pub fn websocket_scheme(&self) -> &'static str {
+        if self.is_tls { "wss" } else { "ws" }
     }
 }
 

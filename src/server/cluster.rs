@@ -85,7 +85,11 @@ fn record(settings: &Settings, local: &LocalState, addresses: Addresses, media: 
         // Given when it registers.
         number: NodeNumber(0),
         started_at_us: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX),
-        http_url: settings.cluster.http_url.clone().unwrap_or_else(|| format!("http://{}", addresses.http)),
+        http_url: settings
+            .cluster
+            .http_url
+            .clone()
+            .unwrap_or_else(|| format!("{}://{}", addresses.http_scheme(), addresses.http)),
         relay,
         workers: media.workers(),
         relay_versions: (Versions::SPOKEN.min, Versions::SPOKEN.max),

@@ -20,6 +20,11 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
     if server.port != 0 && server.port == server.websocket_port {
         problem("server", "websocket_port", "must differ from server.port (or be 0 for any free port)");
     }
+    match (&server.tls_certificate, &server.tls_key) {
+        (Some(_), None) => problem("server", "tls_certificate", "needs server.tls_key, the file of its private key"),
+        (None, Some(_)) => problem("server", "tls_key", "needs server.tls_certificate, the file of its certificate"),
+        _ => {}
+    }
     if settings.redis.url.is_some() {
         cluster_checks(settings, &mut problem);
     }

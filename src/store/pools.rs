@@ -270,6 +270,11 @@ fn migrator(migrations: Migrations) -> Migrator {
     migrator
 }
 
+/// The versions of this release's migrations.
+pub(super) fn migration_versions() -> impl Iterator<Item = i64> {
+    SQLITE.iter().map(|(version, ..)| *version)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

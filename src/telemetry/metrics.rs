@@ -74,6 +74,16 @@ catalogue! {
         counter panics [] = "antiphon_http_panics_total" Count;
     }
 
+    /// TLS on the server's own ports
+    tls: TlsMetrics {
+        /// Connections to ports with TLS, by what became of their handshake.
+        counter handshakes [HandshakeOutcome] = "antiphon_tls_handshakes_total" Count;
+        /// When the certificate that is served runs out, or one in its file that signed it, in Unix time; 0 without TLS.
+        gauge certificate_expiry [] = "antiphon_tls_certificate_expiry_timestamp_seconds" Seconds;
+        /// Times that the certificate's files were read again. What is refused is not used, and the one before is served on.
+        counter reloads [Outcome] = "antiphon_tls_reloads_total" Count;
+    }
+
     /// Accounts
     auth: AuthMetrics {
         /// Attempts to register, log in, refresh, log out, enter as a guest or use a token, by how they ended.
@@ -421,6 +431,21 @@ label!(
         Login = "login",
         /// Requests of one address for figures.
         Observation = "observation",
+    }
+);
+
+label!(
+    /// What became of a TLS handshake.
+    pub HandshakeOutcome = "outcome" {
+        Ok = "ok",
+        /// The peer broke off, or wanted what the server does not offer.
+        Failed = "failed",
+        /// It was not done in time, or there was no place for one more connection.
+        TimedOut = "timed_out",
+        /// It ended for the sake of a newer one, since there were too many at once.
+        GivenUp = "given_up",
+        /// The peer spoke plain HTTP and was told so.
+        PlainHttp = "plain_http",
     }
 );
 
