@@ -5,6 +5,7 @@
 // Handlers await rooms, which await the cluster, which awaits the Redis client: so deep are their futures' types.
 #![recursion_limit = "256"]
 
+pub mod alerts;
 pub mod api;
 pub mod auth;
 pub mod client_address;
@@ -25,3 +26,4 @@ pub mod settings;
 pub mod store;
 pub mod telemetry;
 mod tls;
+pub mod vitals;

@@ -8,22 +8,24 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use antiphon_core::engine::Event;
+use antiphon_core::{engine::Event, ids::NodeId};
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 
 use self::{cluster::Place, listeners::Listeners};
 use crate::{
+    alerts::{Alerts, RulesError},
     api::{
-        Addresses, Api,
+        Addresses, Api, audio_of_settings,
         drain::{Drain, DrainMode},
         health::Health,
         limits::Limits,
@@ -41,6 +43,7 @@ use crate::{
         sampler::{Sampler, try_timers},
     },
     tls::{self, Tls, TlsError},
+    vitals::{Gatherer, HISTORY_EVERY, Vitals},
 };
 
 /// Why the server did not start, or did not go on.
@@ -85,6 +88,9 @@ pub enum StartError {
     /// The system does not say where a port is.
     #[error("cannot tell which port was taken: {0}")]
     LocalAddress(io::Error),
+    /// The alert rules that are part of this program cannot be used, which only a fault of ours brings about.
+    #[error(transparent)]
+    Alerts(#[from] RulesError),
     /// Nobody serves a port any more.
     #[error("a port is no longer served; the log says why")]
     ListenerEnded,
@@ -96,8 +102,11 @@ pub enum StartError {
 /// How long between two attempts to open a database that is not there yet, as when both start together.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// How often counters are read, limits swept and the database checked.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// How often counters are read, alerts evaluated, limits swept and the database checked.
+const UPKEEP: Duration = HISTORY_EVERY;
+
+/// How often totals are brought up to what was counted: how old they may be.
+const STATISTICS: Duration = Duration::from_secs(3);
 
 /// How often the database is swept of what has run out, and rooms of what nobody needs.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -169,6 +178,7 @@ pub struct Running {
     addresses: Addresses,
     drain: Arc<Drain>,
     registry: Registry,
+    rooms: Rooms,
     media: Media,
     store: Store,
     tls: Option<Tls>,
@@ -206,6 +216,8 @@ impl Server {
         let records = (place.records, place.session_notices);
         let gateway = Gateway::new(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
         let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
+        let alerts = Arc::new(Alerts::new(NodeId(local.node_id.clone()))?);
+        let vitals = Arc::new(Vitals::new(place.registry.clone(), alerts));
         let api = Arc::new(Api {
             store: store.clone(),
             auth,
@@ -219,16 +231,18 @@ impl Server {
             health: Arc::clone(&health),
             limits: Limits::new(config::http_limits(&settings)),
             sampler: Sampler::new(media.clone()),
+            vitals,
+            audio: Mutex::new(audio_of_settings(&settings)),
             settings: Arc::clone(&settings),
             addresses,
         });
         let (stop, stopped) = watch::channel(false);
         let listeners = listeners.serve(&api, &gateway, &stopped);
-        let background = in_background(&api, rooms, tls.clone());
+        let background = in_background(&api, &rooms, tls.clone());
         api.health.check_store(&store).await;
         health.set_started();
         let registry = place.registry;
-        Ok(Running { settings, addresses, drain, registry, media, store, tls, stop, listeners, background })
+        Ok(Running { settings, addresses, drain, registry, rooms, media, store, tls, stop, listeners, background })
     }
 }
 
@@ -263,6 +277,9 @@ impl Running {
         self.registry.unregister().await;
         self.background.shutdown().await;
         self.media.stop().await;
+        // What was counted last is on its way from the media workers.
+        self.rooms.until_told().await;
+        self.rooms.store_statistics().await;
         self.store.close().await;
     }
 
@@ -330,23 +347,25 @@ fn start_media(settings: &Settings) -> Result<(Media, mpsc::Receiver<Event>), St
 }
 
 /// What goes on beside requests, until this is dropped.
-fn in_background(api: &Arc<Api>, rooms: Rooms, tls: Option<Tls>) -> JoinSet<()> {
+fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()> {
     let (registry, media, gateway) = (&api.registry, &api.media, &api.gateway);
+    let gatherer = Gatherer::new(media.clone(), gateway.clone(), rooms.clone());
     let mut background = JoinSet::new();
     background.spawn(try_timers());
     background.spawn(upkeep(Arc::clone(api)));
     background.spawn(cluster::follow(registry.clone(), media.clone()));
     background.spawn(cluster::watch_relays(registry.clone(), media.clone()));
-    background.spawn(cluster::report(registry.clone(), media.clone(), gateway.clone()));
+    background.spawn(cluster::report(Arc::clone(&api.vitals), gatherer));
+    background.spawn(store_statistics(rooms.clone()));
     background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
-    background.spawn(sweep(api.store.clone(), rooms, gateway.clone()));
+    background.spawn(sweep(api.store.clone(), rooms.clone(), gateway.clone()));
     if let Some(tls) = tls {
         background.spawn(tls::keep_current(tls));
     }
     background
 }
 
-/// Reads counters, sweeps limits and checks the database, for ever.
+/// Reads counters, sweeps limits, checks the database and evaluates the alerts, for ever.
 async fn upkeep(api: Arc<Api>) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
@@ -355,6 +374,18 @@ async fn upkeep(api: Arc<Api>) {
         api.limits.sweep();
         api.auth.sweep();
         api.health.check_store(&api.store).await;
+        api.refresh_audio().await;
+        api.vitals.observe(SystemTime::now());
+    }
+}
+
+/// Adds what was counted here to the database's totals, for ever.
+async fn store_statistics(rooms: Rooms) {
+    let mut ticks = tokio::time::interval(STATISTICS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        rooms.store_statistics().await;
     }
 }
 

@@ -212,6 +212,18 @@ impl Rest {
         self.data(Method::GET, "/api/v1/nodes", access_token, None::<&()>).await
     }
 
+    /// Lets a node drain, or take on work again; the account must be an administrator's.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn set_draining(&self, access_token: &str, node: &NodeId, draining: bool) -> Result<(), RestError> {
+        let method = if draining { Method::POST } else { Method::DELETE };
+        let path = format!("/api/v1/admin/nodes/{}/drain", node.0);
+        let body = draining.then(|| serde_json::json!({}));
+        let _progress: serde_json::Value = self.call(method, &path, Some(access_token), body.as_ref()).await?;
+        Ok(())
+    }
+
     /// The server's metrics, in Prometheus' text format.
     ///
     /// # Errors

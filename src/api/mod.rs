@@ -7,13 +7,16 @@
 //! ```
 
 mod accounts;
+mod advanced;
 mod answer;
 mod audio;
+mod channel_figures;
 mod channels;
 mod document;
 pub mod drain;
 pub mod error;
 mod extract;
+mod figures;
 mod gateway_entry;
 pub mod health;
 mod invites;
@@ -23,13 +26,15 @@ mod members;
 mod nodes;
 mod observe;
 mod page;
+mod paging;
 mod patience;
+mod peers;
 mod scrape;
 pub mod serve;
 
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
-use antiphon_core::gateway::ErrorCode;
+use antiphon_core::{gateway::ErrorCode, ids::NodeId};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -37,6 +42,7 @@ use axum::{
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
+use parking_lot::Mutex;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
@@ -44,6 +50,7 @@ use tower_http::{
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use self::audio::audio_of_settings;
 use self::{
     document::Document,
     drain::Drain,
@@ -60,11 +67,12 @@ use crate::{
     origins::Origins,
     rooms::directory::Directory,
     settings::Settings,
-    store::Store,
+    store::{AudioConfiguration, Store},
     telemetry::{
         metrics::{Area, metrics},
         sampler::Sampler,
     },
+    vitals::Vitals,
 };
 
 /// Everything that handlers use.
@@ -93,10 +101,23 @@ pub struct Api {
     pub limits: Limits,
     /// What is counted elsewhere.
     pub sampler: Sampler,
+    /// How this node and the cluster are.
+    pub vitals: Arc<Vitals>,
+    /// The audio configuration that this node works by.
+    pub audio: Mutex<AudioConfiguration>,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where the server listens.
     pub addresses: Addresses,
+}
+
+impl Api {
+    /// This node's name.
+    fn node_id(&self) -> NodeId {
+        let view = self.registry.view().borrow().clone();
+        let me = view.nodes.iter().find(|node| node.number == view.me);
+        me.map_or_else(|| NodeId(String::new()), |me| me.node_id.clone())
+    }
 }
 
 /// Where the server listens.
@@ -163,6 +184,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(members::routes())
         .merge(invites::routes())
         .merge(audio::routes())
+        .merge(advanced::routes())
+        .merge(figures::routes())
         .merge(nodes::routes())
         .merge(health::routes())
 }

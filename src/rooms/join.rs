@@ -145,6 +145,7 @@ impl Rooms {
         let state = self.state_for(room, members, position);
         self.greet(room, member.stream, state, udp.as_deref(), &link, request_id.clone());
         room.totals.joined(SystemTime::now());
+        self.inner.ledger.joined(room.id, presence.user.id);
         Ok(())
     }
 
@@ -167,7 +168,7 @@ impl Rooms {
     }
 
     fn channels_of(&self, request: &JoinChannel) -> u8 {
-        request.channels.unwrap_or(self.inner.config.channels)
+        request.channels.unwrap_or_else(|| self.inner.channels.load(Ordering::Relaxed))
     }
 
     /// Tells the new member everything. Whatever happens in the channel later comes after that.
@@ -254,6 +255,7 @@ impl Rooms {
         udp: Option<Arc<UdpSession>>,
         entrance: &Entrance,
     ) -> Link {
+        self.inner.ledger.came(room.id, stream, presence.user.id, Instant::now());
         let link = presence.state().link.clone();
         let local = LocalMember {
             presence: Arc::clone(presence),

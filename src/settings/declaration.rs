@@ -250,6 +250,9 @@ settings! {
         ca_file: Option<PathBuf> [] = None;
         /// The node's share of channels and clients in relation to other nodes'; 0 for 100 for each media worker.
         capacity: u32 [.only("from 0 to 1000000", |capacity| *capacity <= 1_000_000)] = 0;
+        /// Whether administrators may begin anew (`POST /api/advanced/admin/reset`), which ends every session of all
+        /// nodes. A node on its own always lets them.
+        allow_reset: bool [] = false;
     }
 
     /// Audio files behind signed links.

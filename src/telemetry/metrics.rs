@@ -269,6 +269,20 @@ catalogue! {
         gauge degraded [] = "antiphon_rooms_degraded" Count;
         /// Sessions that moved between nodes by Resume, by direction.
         counter moves [Move] = "antiphon_rooms_moves_total" Count;
+        /// Times that what was counted here was added to the database's totals, or could not be and waits.
+        counter statistics_stored [Outcome] = "antiphon_rooms_statistics_stored_total" Count;
+        /// Counts of channels and people given up because too many waited for the database.
+        counter statistics_dropped [] = "antiphon_rooms_statistics_dropped_total" Count;
+    }
+
+    /// Alerts, as the node itself evaluates the rules
+    alerts: AlertsMetrics {
+        /// Evaluations of all rules.
+        counter evaluations [] = "antiphon_alerts_evaluations_total" Count;
+        /// Samples given up because they are of more series than are kept.
+        counter samples_dropped [] = "antiphon_alerts_samples_dropped_total" Count;
+        /// Alerts of this node that fire now.
+        gauge firing [] = "antiphon_alerts_firing" Count;
     }
 
     /// Cluster
@@ -373,6 +387,10 @@ label!(
         Audio = "audio",
         Health = "health",
         Metrics = "metrics",
+        /// Everything below `/api/advanced`.
+        Advanced = "advanced",
+        /// Everything below `/api/metrics`.
+        Figures = "figures",
         Docs = "docs",
         Gateway = "gateway",
         /// Paths that do not exist.

@@ -8,6 +8,7 @@ mod support;
 
 mod draining;
 mod faults;
+mod figures;
 mod frozen;
 mod outage;
 mod partitions;
