@@ -32,6 +32,7 @@ pub(super) fn evaluate(query: &Query, samples: &Samples, at_ms: i64) -> Value {
     let vector = |query: &Query| evaluate(query, samples, at_ms).into_vector();
     match query {
         Query::Number(value) => Value::Scalar(*value),
+        Query::Now => Value::Scalar(at_ms as f64 / 1_000.0),
         Query::Select(selector) => {
             let newest = samples.select(selector).filter_map(|series| Some((series, series.newest(at_ms)?)));
             Value::Vector(newest.map(|(series, value)| (series.labels.clone(), value)).collect())

@@ -16,6 +16,8 @@ use promql_parser::{
 #[derive(Clone, Debug)]
 pub(super) enum Query {
     Number(f64),
+    /// `time()`: the moment of evaluation in Unix time.
+    Now,
     /// The newest sample of each series.
     Select(Selector),
     /// Something of each series' samples in a time that ends now.
@@ -145,7 +147,7 @@ impl Query {
     /// Calls `visit` with every selector and how long back it looks.
     pub(super) fn each_selector(&self, visit: &mut impl FnMut(&Selector, i64)) {
         match self {
-            Self::Number(_) => {}
+            Self::Number(_) | Self::Now => {}
             Self::Select(selector) => visit(selector, 0),
             Self::Range { selector, range_ms, .. } => visit(selector, *range_ms),
             Self::Quantile { of, .. } | Self::Aggregate { of, .. } => of.each_selector(visit),
@@ -231,6 +233,7 @@ fn function(call: &Call) -> Result<Query, Unsupported> {
         ("predict_linear", [Expr::MatrixSelector(matrix), seconds]) => {
             range(RangeFunction::PredictLinear(constant(seconds)?), matrix)
         }
+        ("time", []) => Ok(Query::Now),
         ("histogram_quantile", [quantile, of]) => {
             Ok(Query::Quantile { quantile: constant(quantile)?, of: Box::new(compile(of)?) })
         }
