@@ -114,6 +114,8 @@ fn play(test: &Test, every_ms: i64, mut at: impl FnMut(i64, &Alerts)) {
     // Recorded series are given as they are; nothing is to be recorded over them.
     let mut rules = alerts.rules.clone();
     rules.recordings.retain(|rule| inputs.iter().all(|((name, _), _)| *name != rule.name));
+    // What no alert looks at is recorded for people; here it is looked at.
+    rules.recordings.iter().for_each(|rule| alerts.state.lock().samples.keep(&rule.name, 0));
     let mut at_ms = 0;
     while at_ms <= end_ms {
         {

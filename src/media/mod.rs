@@ -335,10 +335,10 @@ impl Media {
         begun.elapsed()
     }
 
-    /// Workers of other nodes that the relay talks to, in a cluster.
+    /// Other nodes that the relay talks to, in a cluster.
     #[must_use]
     pub fn relay_peers(&self) -> u64 {
-        // Each worker of this node knows all of them.
+        // Each worker counts them.
         self.counters().relay[relay::Counter::PeersKnown] / u64::from(self.workers().max(1))
     }
 

@@ -89,13 +89,14 @@ async fn the_alert_fires_while_redis_is_away() {
 async fn nodes_tell_of(cluster: &Nodes, token: &str, fires: bool) {
     for (index, node) in cluster.nodes.iter().enumerate() {
         let name = format!("node-{index}");
-        let url = node.url().http("/api/metrics/alerts?severity=critical&component=network");
+        let mut url = node.url().http("/api/metrics/alerts");
+        url.set_query(Some("severity=critical&component=network"));
         let mut told = Value::Null;
         let asked = async {
             loop {
                 let answer = http().get(url.clone()).bearer_auth(token).send().await.expect("answered");
-                told = answer.json::<Value>().await.expect("JSON")["data"].take();
-                let alerts = told.as_array().expect("a list");
+                told = answer.json::<Value>().await.expect("JSON");
+                let alerts = told["data"].as_array().unwrap_or_else(|| panic!("a list: {told}"));
                 let its = |alert: &&Value| alert["name"] == "AntiphonRedisUnavailable";
                 let own = alerts.iter().filter(its).find(|alert| alert["node"] == name.as_str());
                 match own {

@@ -221,7 +221,7 @@ fn check_current(current: &Value) {
     assert!(number(current, "/performance_metrics/cpu_usage_percent") > 0.0);
     assert!(number(current, "/performance_metrics/memory_usage_mb") > 1.0);
     assert!(number(current, "/performance_metrics/thread_pool_utilization") > 0.0);
-    assert!((40.0..=60.0).contains(&number(current, "/network_metrics/packets_sent_per_second")), "one listener");
+    assert!(number(current, "/network_metrics/packets_sent_per_second") > 0.0);
     assert_eq!(current["network_metrics"]["connection_count"], 2);
     assert!(current["timestamp"].as_u64().expect("Unix seconds") > 1_700_000_000);
 }

@@ -131,12 +131,12 @@ async fn media_workers(api: &Api) -> Probe {
     }
 }
 
-/// Whether the relay knows the workers of all other nodes.
+/// Whether the relay knows all other nodes.
 fn relay(api: &Api, others: &[NodeRecord]) -> Probe {
-    let wanted: u64 = others.iter().map(|node| u64::from(node.workers)).sum();
+    let wanted = others.len() as u64;
     let known = api.media.relay_peers();
     let incompatible = api.registry.view().borrow().incompatible().count();
-    let detail = format!("{known} workers of other nodes known, {wanted} listed, {incompatible} nodes incompatible");
+    let detail = format!("{known} other nodes known, {wanted} listed, {incompatible} incompatible");
     let status = if known < wanted || incompatible > 0 { Verdict::Degraded } else { Verdict::Ok };
     Probe::new("relay", status, None, detail)
 }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn clocks_that_differ_by_seconds_are_told_of() {
-        let at = |ms| UNIX_EPOCH + Duration::from_millis(1_000_000 + ms);
+        let at = |ms: u64| UNIX_EPOCH + Duration::from_millis(1_000_000 + ms);
         let probe = clock(at(0), at(20), Duration::from_millis(40));
         assert_eq!((probe.status, probe.detail.as_str()), (Verdict::Ok, "+0 ms from the database's"));
         let probe = clock(at(3_000), at(0), Duration::ZERO);
