@@ -9,6 +9,7 @@ mod support;
 mod draining;
 mod faults;
 mod frozen;
+mod load;
 mod outage;
 mod partitions;
 mod rolling;

@@ -101,7 +101,8 @@ impl Chart<'_> {
     /// The figure as SVG; nothing when there is nothing to draw.
     pub(super) fn svg(&self) -> String {
         let points = || self.lines.iter().flat_map(|line| line.points.iter().flatten());
-        let x = Range::of(points().map(|point| point.0), self.axis, false);
+        let marked = self.marks.iter().map(|(place, _)| *place).filter(|_| points().next().is_some());
+        let x = Range::of(points().map(|point| point.0).chain(marked), self.axis, false);
         let y = Range::of(points().map(|point| point.1), Axis::Linear, true);
         let (Some(x), Some(y)) = (x, y) else { return String::new() };
         let title = escape(self.title);

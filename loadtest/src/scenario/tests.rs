@@ -53,6 +53,20 @@ fn presets_are_named_as_their_files() {
 }
 
 #[test]
+fn every_file_that_comes_along_can_be_carried_out() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("a file").path());
+    let mut count = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(file.file_stem().and_then(|stem| stem.to_str()), Some(scenario.name.as_str()));
+        count += 1;
+    }
+    assert!(count >= PRESETS.len());
+}
+
+#[test]
 fn what_cannot_be_carried_out_says_where_and_why() {
     for (from, to, hint) in [
         ("name = \"small\"", "", "missing field `name`"),
