@@ -254,7 +254,7 @@ impl Sampler {
             Some(_) => {}
         }
         if let Ok(own) = CpuSample::take(std::process::id()) {
-            let first = self.own.take().map_or_else(|| (now, own.clone()), |(first, _)| first);
+            let first = self.own.take().map_or_else(|| (now, own), |(first, _)| first);
             self.own = Some((first, (now, own)));
         }
     }
