@@ -19,6 +19,7 @@ pub mod rest;
 pub mod scale;
 pub mod scenario;
 mod server_url;
+pub mod tls;
 pub mod voice;
 
 pub use duration::{DurationError, parse_duration};

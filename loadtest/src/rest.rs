@@ -9,7 +9,7 @@ use antiphon_core::{
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{gateway::install_crypto_provider, server_url::ServerUrl};
+use crate::{gateway::install_crypto_provider, server_url::ServerUrl, tls};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -120,8 +120,12 @@ impl Rest {
     /// When the system's certificates cannot be read.
     pub fn new(server: ServerUrl) -> Result<Self, RestError> {
         install_crypto_provider();
-        let http = reqwest::Client::builder()
-            .timeout(TIMEOUT)
+        let builder = reqwest::Client::builder().timeout(TIMEOUT);
+        let builder = match tls::chosen() {
+            Some(config) => builder.tls_backend_preconfigured((*config).clone()),
+            None => builder,
+        };
+        let http = builder
             .build()
             .map_err(|error| RestError::Unreachable { server: server.to_string(), reason: causes(&error) })?;
         Ok(Self { http, server })

@@ -10,6 +10,7 @@ mod draining;
 mod faults;
 mod figures;
 mod frozen;
+mod load;
 mod outage;
 mod partitions;
 mod rolling;

@@ -169,7 +169,7 @@ impl VoiceArguments {
             floors.push(floor(&shape, None, &relay_cpus, sweep).await?);
         }
         let progress = Progress::new(vec!["node".to_owned()]);
-        let config = self.target.config(self.shape.measuring.sweep_ms);
+        let config = self.target.config(self.shape.measuring.sweep_ms)?;
         let outcomes = measure_scenario(&scenario, &config, &|phase, stage| progress.show(phase, stage)).await?;
         drop(progress);
         if self.floor {

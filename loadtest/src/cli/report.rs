@@ -101,8 +101,11 @@ fn details(text: &mut String, node: &Outcome) {
     *text += &memory(node);
     let (lateness, sweep) = (node.client.lateness, node.client.sweep_gap);
     *text += &format!(
-        "load client: frames sent p99 {:.2} ms after their time, sockets swept every {:.1} ms (p99 {:.1})\n",
-        lateness.p99_ms, sweep.p50_ms, sweep.p99_ms
+        "load client: frames sent p99 {:.2} ms after their time, sockets swept every {:.1} ms (p99 {:.1}){}\n",
+        lateness.p99_ms,
+        sweep.p50_ms,
+        sweep.p99_ms,
+        own(node)
     );
 }
 
@@ -135,6 +138,13 @@ fn beside(node: &Outcome) -> String {
         );
     }
     text
+}
+
+/// What the load client itself used.
+fn own(node: &Outcome) -> String {
+    let cpu = node.client.cpu_cores.map(|cores| format!(", {cores:.2} cores"));
+    let memory = node.client.memory_bytes.map(|bytes| format!(", {:.0} MiB", bytes as f64 / f64::from(1 << 20)));
+    [cpu, memory].into_iter().flatten().collect()
 }
 
 /// The nodes' memory, and how it grew.

@@ -96,7 +96,7 @@ impl RunOptions {
 
 async fn carry_out(scenario: Scenario, target: TargetArguments, measuring: MeasuringArguments) -> Result<ExitCode> {
     let progress = Progress::new(scenario.phases.iter().map(|phase| phase.name.clone()).collect());
-    let config = target.config(measuring.sweep_ms);
+    let config = target.config(measuring.sweep_ms)?;
     let outcomes = measure_scenario(&scenario, &config, &|phase, stage| progress.show(phase, stage)).await?;
     drop(progress);
     measuring.conclude(&Report::new(scenario, outcomes))

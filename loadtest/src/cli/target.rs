@@ -5,10 +5,11 @@ use antiphon_loadtest::{
     ServerUrl,
     load::{Admin, NodesConfig, People},
 };
+use anyhow::Result;
 use clap::Args;
 
 use super::{
-    access::{CipherName, EncodingName},
+    access::{CipherName, EncodingName, TrustArguments},
     measuring::milliseconds,
 };
 
@@ -24,6 +25,8 @@ pub(crate) struct TargetArguments {
         value_delimiter = ','
     )]
     server: Vec<ServerUrl>,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// The server's process, or those of the nodes in the same order, to read CPU time and memory; they must run on this
     /// machine
     #[arg(long, value_delimiter = ',')]
@@ -49,8 +52,10 @@ pub(crate) struct TargetArguments {
 }
 
 impl TargetArguments {
-    pub(crate) fn config(&self, sweep_ms: Option<f64>) -> NodesConfig {
-        NodesConfig {
+    /// Says how the nodes are used; which certificates they are believed by is in force from then on.
+    pub(crate) fn config(&self, sweep_ms: Option<f64>) -> Result<NodesConfig> {
+        self.trust.apply()?;
+        Ok(NodesConfig {
             servers: self.server.clone(),
             people: match self.accounts.clone().zip(self.password.clone()) {
                 Some((prefix, password)) => People::Accounts { prefix, password },
@@ -61,6 +66,6 @@ impl TargetArguments {
             pids: self.pid.clone(),
             admin: self.admin.clone().zip(self.admin_password.clone()).map(|(name, password)| Admin { name, password }),
             sweep_interval: sweep_ms.map(milliseconds),
-        }
+        })
     }
 }

@@ -145,19 +145,22 @@ pub(super) async fn churn(
         number += 1;
     }
     while tasks.join_next().await.is_some() {}
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let times = lock(&visits.times).summary();
-    Ok(ChurnOutcome {
-        times,
-        joins: read(&visits.counters.joins),
-        leaves: read(&visits.counters.leaves),
-        failures: read(&visits.counters.failures),
-        first_failure: lock(&visits.first_failure).take(),
-        skipped: read(&visits.counters.skipped),
-    })
+    Ok(visits.outcome())
 }
 
 impl Visits {
+    fn outcome(&self) -> ChurnOutcome {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ChurnOutcome {
+            times: lock(&self.times).summary(),
+            joins: read(&self.counters.joins),
+            leaves: read(&self.counters.leaves),
+            failures: read(&self.counters.failures),
+            first_failure: lock(&self.first_failure).take(),
+            skipped: read(&self.counters.skipped),
+        }
+    }
+
     /// Connects, joins, stays, leaves.
     async fn visit(&self, number: usize) -> Result<(), LoadError> {
         let seat = Seat { node: number % self.shared.servers.len(), client: number };

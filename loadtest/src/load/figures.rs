@@ -194,6 +194,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_them_all() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/load-testing.md");
+        let text = std::fs::read_to_string(file).expect("the page");
+        for figure in Figure::all() {
+            let row = format!("| `{figure}` | {} |", figure.meaning());
+            assert!(text.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn a_budget_is_the_most_of_some_and_the_least_of_others() {
         assert!(figure("p99_ms").keeps(5.0, 5.0) && !figure("p99_ms").keeps(5.1, 5.0));
         assert!(figure("mos").keeps(4.1, 4.0) && !figure("mos").keeps(3.9, 4.0));

@@ -12,6 +12,7 @@
 
 mod account;
 mod admin;
+mod beside;
 mod churn;
 mod counts;
 mod crowd;

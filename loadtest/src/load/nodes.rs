@@ -12,16 +12,14 @@ use tokio::time::Instant;
 use super::{
     LoadError,
     admin::Admin,
-    churn::churn,
+    beside::{Beside, visitors},
     crowd,
     faults::{self, FaultsOutcome, Injected},
     gathering::{Gathered, gather, send_home},
     members::{People, Shared},
     outcome::{Joins, NodeOutcome, Outcome},
     process::{CpuSample, command_of},
-    scrape::scrape,
     shape::Shape,
-    storm::Gathering,
     swarm::Measured,
     thread::{Carried, Needs, Stage, SwarmThread},
     traffic::{self, BetweenNodes},
@@ -84,11 +82,6 @@ pub async fn measure_scenario(
     Ok(outcomes)
 }
 
-/// How many may come and go beside the others at once.
-fn visitors(phase: &Phase) -> usize {
-    phase.churn.map_or(0, |churn| churn.at_once_max()) + phase.storm.map_or(0, |storm| storm.clients)
-}
-
 /// A run under way.
 struct Run<'a> {
     scenario: &'a Scenario,
@@ -117,12 +110,7 @@ impl Run<'_> {
             return Err(LoadError::SwarmEnded);
         };
         let channels = &people.channels;
-        let label = format!("p{number}");
-        let first_slot = shape.total() + phase.churn.map_or(0, |churn| churn.at_once_max());
-        let storm = match phase.storm {
-            Some(storm) => Some(Gathering::connect(shared, storm, &format!("{label}s"), channels, first_slot).await?),
-            None => None,
-        };
+        let beside = Beside::prepare(shared, phase, number, channels, shape.total()).await?;
         let hints = shared.phases_us.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let script = faults::in_order(&phase.faults);
         let plan =
@@ -131,34 +119,15 @@ impl Run<'_> {
         let begun = Instant::now() + shape.warm_up;
         let end = begun + shape.duration;
         let stage_of_faults = faults::Stage { shared, pids: &config.pids, admin: config.admin.as_ref(), channels };
-        let come = async {
-            match storm {
-                Some(storm) => storm.come(shared, begun, end).await.map(Some),
-                None => Ok(None),
-            }
-        };
-        let visits = async {
-            match phase.churn {
-                Some(rate) => churn(shared.clone(), rate, channels.clone(), shape.total(), label, end).await.map(Some),
-                None => Ok(None),
-            }
-        };
-        let scrapes = async {
-            match phase.scrape_every {
-                Some(interval) => Ok(Some(scrape(&shared.rests, interval, begun, end).await)),
-                None => Ok(None),
-            }
-        };
-        let (carried, visits, storm, scrapes, traffic, injected) = tokio::try_join!(
+        let (carried, happened, traffic, injected) = tokio::try_join!(
             swarm.run(plan, stage),
-            visits,
-            come,
-            scrapes,
+            beside.happen(begun, end),
             async { Ok(traffic(shared, begun, shape.duration).await) },
             stage_of_faults.carry_out(&script, &mut people.owner, gone, begun, end),
         )?;
         let mut outcome = Outcome::new(&self.subject, &carried);
-        (outcome.joins, outcome.churn, outcome.storm, outcome.scrapes) = (joins, visits, storm, scrapes);
+        happened.add_to(&mut outcome);
+        outcome.joins = joins;
         outcome.sessions_ended = self.shared.sessions_ended.load(Ordering::Relaxed) - ended_before;
         self.conclude(&mut outcome, shape, carried, traffic, injected);
         Ok(outcome)

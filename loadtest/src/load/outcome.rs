@@ -133,11 +133,15 @@ pub struct ClientHealth {
     pub receive_drops: u64,
     /// Frames dropped since a client's own WebSocket could not keep up.
     pub tunnel_drops: u64,
+    /// The load client's own CPU time by time, in cores, gateway sessions included.
+    pub cpu_cores: Option<f64>,
+    /// Its memory at the end.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Outcome {
     pub(super) fn new(subject: &str, carried: &Carried) -> Self {
-        let Carried { measured, resident, samples } = carried;
+        let Carried { measured, resident, samples, .. } = carried;
         let tally = &measured.tally;
         let seconds = measured.measured.as_secs_f64();
         let deliveries = tally.delivered + tally.to_passers;
@@ -175,7 +179,11 @@ impl Outcome {
             nodes: Vec::new(),
             between_nodes: None,
             faults: None,
-            client: measured.client,
+            client: ClientHealth {
+                cpu_cores: carried.own_cpu_cores,
+                memory_bytes: carried.own_memory,
+                ..measured.client
+            },
             steps: steps(tally.series.steps(), samples),
         }
     }
@@ -276,6 +284,8 @@ mod tests {
             sweep_gap: Times::new().summary(),
             receive_drops: 0,
             tunnel_drops: 0,
+            cpu_cores: None,
+            memory_bytes: None,
         };
         let measured = Measured {
             sent: 200,
@@ -294,7 +304,8 @@ mod tests {
             watched: None,
         };
         let samples = vec![Sample { joins: 7, cpu_cores: Some(0.5), memory_bytes: None }];
-        Outcome::new("node", &Carried { measured, resident: Vec::new(), samples })
+        let (own_cpu_cores, own_memory) = (Some(0.25), Some(1 << 20));
+        Outcome::new("node", &Carried { measured, resident: Vec::new(), samples, own_cpu_cores, own_memory })
     }
 
     #[test]
@@ -305,6 +316,7 @@ mod tests {
         assert_eq!((outcome.steps.len(), outcome.steps[0].joins, outcome.steps[1].joins), (2, 7, 0));
         assert_eq!(outcome.cpu_us_per_delivery, Some(2.0), "4 ms for 2,000 deliveries, passers' included");
         assert_eq!(outcome.cpu_cores, Some(0.002));
+        assert_eq!((outcome.client.cpu_cores, outcome.client.memory_bytes), (Some(0.25), Some(1 << 20)));
         assert_eq!((outcome.delivered_per_s, outcome.frames_per_datagram), (1_000.0, 4.0));
     }
 

@@ -174,9 +174,15 @@ impl Tally {
             self.to_passers += 1;
             return true;
         }
+        self.delivered(listener.ear, &payload, latency_us, route);
+        true
+    }
+
+    /// Counts a delivery to somebody who stays.
+    fn delivered(&mut self, ear: &mut Ear, payload: &Payload, latency_us: u64, route: Route) {
         self.delivered += 1;
-        listener.ear.delivered += 1;
-        listener.ear.latency_us_sum += latency_us;
+        ear.delivered += 1;
+        ear.latency_us_sum += latency_us;
         self.series.delivered(payload.sent_ns, latency_us);
         match route {
             Route::Udp => self.latency.record_us(latency_us),
@@ -185,7 +191,6 @@ impl Tally {
                 self.tunnel_latency.record_us(latency_us);
             }
         }
-        true
     }
 }
 

@@ -78,6 +78,9 @@ pub(super) struct Carried {
     pub(super) measured: Measured,
     pub(super) resident: Vec<Resident>,
     pub(super) samples: Vec<Sample>,
+    /// What this process itself used: cores, and memory at the end.
+    pub(super) own_cpu_cores: Option<f64>,
+    pub(super) own_memory: Option<u64>,
 }
 
 /// What the thread must be able to hold.
@@ -194,7 +197,9 @@ impl SwarmThread {
             stage(Stage::Speaking(spoken, measured, self.live(joins, &sampler)));
         };
         sampler.end();
-        Ok(Carried { measured: measured_frames, resident: sampler.resident, samples: sampler.samples })
+        let (own_cpu_cores, own_memory) = (sampler.own_cpu_cores(), resident_bytes(std::process::id()).ok());
+        let (measured, Sampler { resident, samples, .. }) = (measured_frames, sampler);
+        Ok(Carried { measured, resident, samples, own_cpu_cores, own_memory })
     }
 
     fn live(&self, joins: u64, sampler: &Sampler) -> Live {
@@ -219,12 +224,14 @@ struct Sampler {
     resident: Vec<Resident>,
     /// The processes' CPU time when the step began, and the joins.
     before: Option<(Instant, Vec<Option<CpuSample>>, u64)>,
+    /// This process' own CPU time when the measured time began, and when it was last looked at.
+    own: Option<((Instant, CpuSample), (Instant, CpuSample))>,
 }
 
 impl Sampler {
     fn new(pids: Vec<u32>, begun: Instant, measured: Duration) -> Self {
         let step = Duration::from_nanos(step_ns(u64::try_from(measured.as_nanos()).unwrap_or(u64::MAX)));
-        Self { pids, begun, measured, step, samples: Vec::new(), resident: Vec::new(), before: None }
+        Self { pids, begun, measured, step, samples: Vec::new(), resident: Vec::new(), before: None, own: None }
     }
 
     fn spoken(&self, now: Instant) -> Duration {
@@ -246,6 +253,16 @@ impl Sampler {
             Some(_) if now >= self.begun + next_step => self.sample(now, joins),
             Some(_) => {}
         }
+        if let Ok(own) = CpuSample::take(std::process::id()) {
+            let first = self.own.take().map_or_else(|| (now, own), |(first, _)| first);
+            self.own = Some((first, (now, own)));
+        }
+    }
+
+    fn own_cpu_cores(&self) -> Option<f64> {
+        let ((from, before), (to, after)) = self.own.as_ref()?;
+        let elapsed_s = (*to - *from).as_secs_f64();
+        (elapsed_s > 0.0).then(|| after.since(before).seconds / elapsed_s)
     }
 
     fn sample(&mut self, now: Instant, joins: u64) {

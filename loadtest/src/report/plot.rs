@@ -101,7 +101,8 @@ impl Chart<'_> {
     /// The figure as SVG; nothing when there is nothing to draw.
     pub(super) fn svg(&self) -> String {
         let points = || self.lines.iter().flat_map(|line| line.points.iter().flatten());
-        let x = Range::of(points().map(|point| point.0), self.axis, false);
+        let marked = self.marks.iter().map(|(place, _)| *place).filter(|_| points().next().is_some());
+        let x = Range::of(points().map(|point| point.0).chain(marked), self.axis, false);
         let y = Range::of(points().map(|point| point.1), Axis::Linear, true);
         let (Some(x), Some(y)) = (x, y) else { return String::new() };
         let title = escape(self.title);
@@ -128,9 +129,9 @@ impl Chart<'_> {
         // Writing into a String cannot fail.
         for tick in y.ticks() {
             let at = y_at(y, tick);
-            let _written = write!(
+            let _written = writeln!(
                 svg,
-                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/><text class=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/><text class=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
                 LEFT - 6.0,
                 at + 4.0,
                 number(tick)
@@ -138,25 +139,25 @@ impl Chart<'_> {
         }
         for tick in x.ticks() {
             let at = x_at(x, tick);
-            let _written = write!(
+            let _written = writeln!(
                 svg,
-                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom}\"/><text class=\"middle\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>\n",
+                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom}\"/><text class=\"middle\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>",
                 bottom + 14.0,
                 number(tick)
             );
         }
         for (place, name) in self.marks {
             let at = x_at(x, *place);
-            let _written = write!(
+            let _written = writeln!(
                 svg,
-                "<path class=\"mark\" d=\"M{at:.1} {TOP}V{bottom}\"/><text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+                "<path class=\"mark\" d=\"M{at:.1} {TOP}V{bottom}\"/><text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
                 at + 3.0,
                 TOP - 5.0,
                 escape(name)
             );
         }
         let label = escape(self.x_label);
-        let _written = write!(svg, "<text class=\"end\" x=\"{right}\" y=\"{:.1}\">{label}</text>\n", HEIGHT - 3.0);
+        let _written = writeln!(svg, "<text class=\"end\" x=\"{right}\" y=\"{:.1}\">{label}</text>", HEIGHT - 3.0);
     }
 }
 
@@ -172,7 +173,7 @@ fn path(svg: &mut String, line: &Line, colour: usize, x: &Range, y: &Range) {
         // Writing into a String cannot fail.
         let _written = write!(data, "{letter}{:.1} {:.1}", x_at(x, *at), y_at(y, *value));
     }
-    let _written = write!(svg, "<path class=\"line c{colour}\" d=\"{data}\"/>\n");
+    let _written = writeln!(svg, "<path class=\"line c{colour}\" d=\"{data}\"/>");
 }
 
 fn x_at(range: &Range, value: f64) -> f64 {

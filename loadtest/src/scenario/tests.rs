@@ -53,6 +53,33 @@ fn presets_are_named_as_their_files() {
 }
 
 #[test]
+fn every_file_that_comes_along_can_be_carried_out() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("a file").path());
+    let mut count = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(file.file_stem().and_then(|stem| stem.to_str()), Some(scenario.name.as_str()));
+        count += 1;
+    }
+    assert!(count >= PRESETS.len());
+}
+
+#[test]
+fn the_documentations_example_has_every_field() {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/load-testing.md")).expect("the page");
+    let example = page.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let scenario: Scenario = example.parse().unwrap_or_else(|error| panic!("{error}"));
+    // What is written leaves out only what is absent: nothing may be.
+    let [calm, busy, bad] = scenario.phases.as_slice() else { panic!("three phases") };
+    assert!(!scenario.description.is_empty() && !scenario.budgets.is_empty() && scenario.ramp_per_s.is_some());
+    assert!(calm.talk.is_some() && !busy.faults.is_empty() && busy.scrape_every.is_some() && !busy.budgets.is_empty());
+    assert!(busy.churn.is_some() && busy.storm.is_some() && bad.impairment.is_some() && bad.groups.is_some());
+}
+
+#[test]
 fn what_cannot_be_carried_out_says_where_and_why() {
     for (from, to, hint) in [
         ("name = \"small\"", "", "missing field `name`"),

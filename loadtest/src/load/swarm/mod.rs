@@ -488,6 +488,8 @@ impl Swarm {
                 sweep_gap: self.sweep_gap.summary(),
                 receive_drops: totals.receive_drops - before.receive_drops,
                 tunnel_drops: totals.tunnel_drops - before.tunnel_drops,
+                cpu_cores: None,
+                memory_bytes: None,
             },
             cpu: run.cpu.clone(),
             measured: run.plan.measured,
