@@ -34,6 +34,7 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
     tags(
         (name = "accounts", description = "Signing up, logging in, and accounts"),
         (name = "channels", description = "Channels, their members and invites"),
+        (name = "rooms", description = "Rooms, where browsers meet by WebRTC"),
         (name = "audio", description = "What clients should capture and play"),
         (name = "gateway", description = "Where talking happens"),
         (name = "nodes", description = "The nodes of the cluster"),

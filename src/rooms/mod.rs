@@ -18,6 +18,7 @@ mod events;
 mod join;
 mod keys;
 mod leave;
+mod meetings;
 mod moderation;
 mod news;
 mod notices;
@@ -34,6 +35,7 @@ mod stats;
 mod tunnel;
 mod udp;
 mod voice_state;
+mod webrtc;
 
 use std::{
     net::SocketAddr,
@@ -52,9 +54,11 @@ use antiphon_core::{
 use dashmap::{DashMap, DashSet};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
 
-pub use outlet::{Form, Outlet, Shared};
+pub use meetings::RoomRequest;
+pub use outlet::{Form, Outlet, Shared, Unheard};
 pub use presence::{Link, Presence};
 pub use stats::ChannelStats;
+pub use webrtc::IceConfig;
 
 use self::{
     room::{Room, Turn},
@@ -88,6 +92,12 @@ pub struct RoomsConfig {
     pub settle: Duration,
     /// What is kept of each channel.
     pub membership: MembershipConfig,
+    /// Whether people may meet by WebRTC here.
+    pub webrtc: bool,
+    /// What helps them to find a way.
+    pub ice: IceConfig,
+    /// How long a room is kept after the last person left.
+    pub room_ttl: Duration,
 }
 
 /// Rooms that write their members back at once after what all nodes share was away.
@@ -112,6 +122,9 @@ impl Default for RoomsConfig {
             // Every node tries for what all share several times a second while it is away.
             settle: Duration::from_secs(1),
             membership: MembershipConfig::default(),
+            webrtc: true,
+            ice: IceConfig::default(),
+            room_ttl: Duration::from_secs(7_200),
         }
     }
 }
@@ -168,6 +181,9 @@ impl Rooms {
         };
         tokio::spawn(rooms.clone().follow(events));
         tokio::spawn(rooms.clone().hear(notices));
+        if let Some(told) = rooms.inner.media.take_peer_events() {
+            tokio::spawn(rooms.clone().follow_peers(told));
+        }
         rooms
     }
 

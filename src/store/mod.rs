@@ -16,6 +16,7 @@ mod mutes;
 mod names;
 mod pools;
 mod refresh;
+mod rooms;
 mod sweep;
 mod types;
 mod users;
@@ -28,6 +29,7 @@ pub use error::StoreError;
 pub use failures::{Attempt, Bucket};
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
 pub use refresh::{Lifetimes, Rotation};
+pub use rooms::RoomTerms;
 pub use sweep::{LOGIN_PLACE_REMEMBERED, Swept};
 pub use types::{Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, NewUser, User, rfc3339};
 

@@ -26,6 +26,8 @@ pub struct Swept {
     pub bans: u64,
     /// Guests whose tokens have all ended and who own no channel.
     pub guests: u64,
+    /// Rooms in which nobody has been for a while.
+    pub rooms: u64,
     /// Whether a batch was full: there is probably more to delete.
     pub more: bool,
 }
@@ -38,6 +40,7 @@ enum Kind {
     Invites,
     Bans,
     Guests,
+    Rooms,
 }
 
 impl Store {
@@ -87,6 +90,12 @@ impl Store {
                      (SELECT channel_id, user_id FROM bans WHERE until_us <= $1 LIMIT $2)",
             ),
             (
+                Kind::Rooms,
+                now_us,
+                "DELETE FROM channels WHERE id IN
+                     (SELECT channel_id FROM rooms WHERE expires_us <= $1 LIMIT $2)",
+            ),
+            (
                 Kind::Guests,
                 micros(now - GUEST_GRACE),
                 "DELETE FROM users WHERE id IN
@@ -102,6 +111,7 @@ impl Store {
                 Kind::Invites => &mut swept.invites,
                 Kind::Bans => &mut swept.bans,
                 Kind::Guests => &mut swept.guests,
+                Kind::Rooms => &mut swept.rooms,
             } += deleted;
             swept.more |= deleted >= BATCH.unsigned_abs();
         }
