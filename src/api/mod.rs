@@ -29,8 +29,10 @@ mod page;
 mod paging;
 mod patience;
 mod peers;
+mod rooms;
 mod scrape;
 pub mod serve;
+pub mod whip;
 
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -105,6 +107,8 @@ pub struct Api {
     pub vitals: Arc<Vitals>,
     /// The audio configuration that this node works by.
     pub audio: Mutex<AudioConfiguration>,
+    /// Clients without a connection to the gateway.
+    pub standalone: whip::Standalone,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where the server listens.
@@ -162,7 +166,8 @@ pub fn router(api: &Arc<Api>, gateway: Router) -> Router {
     let metrics_here = api.settings.metrics.listen.is_none();
     let described = if metrics_here { routes().merge(scrape::routes()) } else { routes() };
     let (router, document) = described.split_for_parts();
-    let router = router.merge(page::routes()).merge(document::routes(document::with_errors(document)));
+    let router =
+        router.merge(whip::routes()).merge(page::routes()).merge(document::routes(document::with_errors(document)));
     layered(api, Area::Unknown, refusing_others(router.with_state(Arc::clone(api)).merge(gateway)))
 }
 
@@ -183,6 +188,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(channels::routes())
         .merge(members::routes())
         .merge(invites::routes())
+        .merge(rooms::routes())
         .merge(audio::routes())
         .merge(advanced::routes())
         .merge(figures::routes())
@@ -230,9 +236,9 @@ fn cors(origins: &[String]) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID])
-        .expose_headers([header::RETRY_AFTER, REQUEST_ID])
+        .expose_headers([header::RETRY_AFTER, header::LOCATION, header::ETAG, header::LINK, REQUEST_ID])
         .max_age(CORS_MAX_AGE)
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use antiphon_core::gateway::{
-    Ack, AudioData, Authenticate, Authenticated, ClientMessage, ErrorCode, Hello, RequestId, Resume, Resumed,
-    ResumedChannel, UserView,
+    Ack, AudioData, Authenticate, Authenticated, ClientMessage, ErrorCode, Hello, JoinChannel, JoinRoomPayload,
+    MediaMode, MediaTransport, RequestId, Resume, Resumed, ResumedChannel, UserView,
 };
 use tokio::sync::mpsc;
 
@@ -42,8 +42,9 @@ impl Connection {
             }
             let Request { message, request_id } = *request;
             // On the heap and for as long as it takes: the largest of these would be part of every idle connection.
+            let name = message.name();
             if let Err(error) = Box::pin(self.handle(message, request_id.clone())).await {
-                self.fail(error, request_id);
+                self.fail_in_family(name, error, request_id);
             }
         }
     }
@@ -76,6 +77,22 @@ impl Connection {
             ClientMessage::Recover(request) => {
                 return rooms.recover(presence, request.channel_id, &request.position, request_id).await;
             }
+            ClientMessage::JoinRoom(request) => {
+                self.outbox.hold_messages();
+                let joined = self.join_room(attachment, request.payload, request_id).await;
+                self.gateway.refresh_record(&attachment.session).await;
+                self.outbox.release(None);
+                return joined;
+            }
+            ClientMessage::Leave(_) => {
+                let left = rooms.leave_room(presence, request_id).await;
+                self.gateway.refresh_record(&attachment.session).await;
+                return left;
+            }
+            ClientMessage::PublishOffer(request) => return rooms.publish(presence, request.payload, request_id).await,
+            ClientMessage::TrickleIce(request) => rooms.trickle(presence, request.payload).await?,
+            ClientMessage::Subscribe(request) => rooms.subscribe(presence, request.payload).await?,
+            ClientMessage::SubscribeAnswer(request) => rooms.subscribe_answer(presence, request.payload).await?,
             ClientMessage::StartAudio(request) => rooms.announce(presence, request.channel_id, true)?,
             ClientMessage::StopAudio(request) => rooms.announce(presence, request.channel_id, false)?,
             ClientMessage::SetVoiceState(request) => rooms.set_voice_state(presence, &request).await?,
@@ -84,6 +101,34 @@ impl Connection {
         }
         self.acknowledge(request_id);
         Ok(())
+    }
+
+    /// Enters the room that is named, or else that of the connection.
+    async fn join_room(
+        &self,
+        attachment: &Attachment,
+        request: JoinRoomPayload,
+        request_id: Option<RequestId>,
+    ) -> Result<(), AppError> {
+        let channel_id = match (request.room_id, self.room) {
+            (Some(named), Some(room)) if named != room => {
+                let message = "this connection was made for another room: connect with that room's room_id";
+                return Err(AppError::new(ErrorCode::PermissionDenied, message));
+            }
+            (named, room) => named.or(room).ok_or_else(|| {
+                AppError::new(ErrorCode::InvalidInput, "join_room needs a `room_id`, here or on connecting")
+            })?,
+        };
+        let join = JoinChannel {
+            channel_id,
+            media: MediaTransport::Webrtc,
+            mode: MediaMode::Forward,
+            cipher: None,
+            sample_rate: None,
+            channels: None,
+            invite: request.invite,
+        };
+        self.gateway.rooms().join_room(&attachment.session.presence, &join, request.display, request_id).await
     }
 
     /// A frame of a channel that the session is in.

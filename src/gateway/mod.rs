@@ -217,7 +217,9 @@ impl Gateway {
         &self.inner.config
     }
 
-    fn rooms(&self) -> &Rooms {
+    /// The rooms of this node.
+    #[must_use]
+    pub fn rooms(&self) -> &Rooms {
         &self.inner.rooms
     }
 

@@ -8,18 +8,22 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{MediaConfig, sys};
+use super::{MediaConfig, sys, webrtc::stun};
 
 /// Where a native datagram's id lies.
 const ID_OFFSET: u32 = 4;
 /// Where another node's datagram names the worker that it is for: the lowest byte of the id.
 pub(super) const NODE_WORKER_OFFSET: usize = ID_OFFSET as usize + 3;
 
+/// Where clients' datagrams name their workers.
+const CLIENT_OFFSETS: sys::ClientOffsets =
+    sys::ClientOffsets { native_id: ID_OFFSET, stun_fragment: stun::FIRST_VALUE_OFFSET, stun_zero: stun::ZERO };
+
 /// What of a datagram names its worker.
 #[derive(Clone, Copy)]
 pub(super) enum Steering {
-    /// A client's: the session id, `id % workers` (docs/protocol.md, 2.1).
-    Session,
+    /// A client's: the session id, `id % workers` (docs/protocol.md, 2.1), or the fragment in its STUN.
+    Client,
     /// Another node's: the lowest byte of the id (docs/protocol.md, 7).
     Node,
 }
@@ -40,11 +44,10 @@ pub(super) fn bind(config: &MediaConfig, address: SocketAddr, steering: Steering
             socket.bind(&address.into())?;
             sockets.push(socket);
         }
-        let part = match steering {
-            Steering::Session => sys::Part::U32(ID_OFFSET),
-            Steering::Node => sys::Part::U8(NODE_WORKER_OFFSET as u32),
-        };
-        sys::steer(sockets[0].as_fd(), part, config.workers)?;
+        match steering {
+            Steering::Client => sys::steer_clients(sockets[0].as_fd(), &CLIENT_OFFSETS, config.workers)?,
+            Steering::Node => sys::steer(sockets[0].as_fd(), NODE_WORKER_OFFSET as u32, config.workers)?,
+        }
     }
     warn_of_small_buffers(config, &sockets[0], address)?;
     Ok(sockets.into_iter().map(UdpSocket::from).collect())

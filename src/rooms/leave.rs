@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use antiphon_core::{
     engine::Command,
-    gateway::{ChannelLeft, LeaveReason, RequestId},
+    gateway::{ChannelLeft, LeaveReason, LeftRoom, LeftRoomPayload, RequestId},
     ids::{ChannelId, SessionId, StreamId},
 };
 
@@ -34,6 +34,21 @@ impl Rooms {
         let _turn = presence.turn.lock().await;
         let place = presence.place(channel).ok_or_else(not_joined)?;
         let answer = Shared::answer(ChannelLeft { channel_id: channel }, request_id);
+        if self.leave_place(presence, &place, LeaveReason::Left, Some(&answer)).await {
+            Ok(())
+        } else {
+            Err(not_joined())
+        }
+    }
+
+    /// Takes a session out of the room that it meets in by WebRTC, and tells it so (`left`).
+    ///
+    /// # Errors
+    /// When it is in none.
+    pub async fn leave_room(&self, presence: &Presence, request_id: Option<RequestId>) -> Result<(), AppError> {
+        let _turn = presence.turn.lock().await;
+        let place = self.meeting_place(presence)?;
+        let answer = Shared::answer(LeftRoom::from(LeftRoomPayload { room_id: place.room.id }), request_id);
         if self.leave_place(presence, &place, LeaveReason::Left, Some(&answer)).await {
             Ok(())
         } else {

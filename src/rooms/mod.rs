@@ -20,6 +20,7 @@ mod keys;
 mod leave;
 mod ledger;
 mod measure;
+mod meetings;
 mod moderation;
 mod news;
 mod notices;
@@ -36,6 +37,7 @@ mod stats;
 mod tunnel;
 mod udp;
 mod voice_state;
+mod webrtc;
 
 use std::{
     net::SocketAddr,
@@ -55,9 +57,11 @@ use dashmap::{DashMap, DashSet};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 
 pub use measure::{ChannelFigures, RoomsFigures};
-pub use outlet::{Form, Outlet, Shared};
+pub use meetings::RoomRequest;
+pub use outlet::{Form, Outlet, Shared, Unheard};
 pub use presence::{Link, Presence};
 pub use stats::ChannelStats;
+pub use webrtc::IceConfig;
 
 use self::{
     ledger::Ledger,
@@ -92,6 +96,12 @@ pub struct RoomsConfig {
     pub settle: Duration,
     /// What is kept of each channel.
     pub membership: MembershipConfig,
+    /// Whether people may meet by WebRTC here.
+    pub webrtc: bool,
+    /// What helps them to find a way.
+    pub ice: IceConfig,
+    /// How long a room is kept after the last person left.
+    pub room_ttl: Duration,
 }
 
 /// How long a stopping node waits for what its media workers tell: they have ended by then.
@@ -119,6 +129,9 @@ impl Default for RoomsConfig {
             // Every node tries for what all share several times a second while it is away.
             settle: Duration::from_secs(1),
             membership: MembershipConfig::default(),
+            webrtc: true,
+            ice: IceConfig::default(),
+            room_ttl: Duration::from_secs(7_200),
         }
     }
 }
@@ -184,6 +197,9 @@ impl Rooms {
         };
         tokio::spawn(rooms.clone().follow(events));
         tokio::spawn(rooms.clone().hear(notices));
+        if let Some(told) = rooms.inner.media.take_peer_events() {
+            tokio::spawn(rooms.clone().follow_peers(told));
+        }
         rooms
     }
 

@@ -55,6 +55,14 @@ impl Rooms {
         self.remove(channel, target, LeaveReason::Banned, Some(by), reason).await
     }
 
+    /// Takes a user out of a channel of their own accord, whatever session of theirs is in it. False when none is.
+    ///
+    /// # Errors
+    /// When what all nodes share cannot be reached.
+    pub async fn leave_as(&self, channel: ChannelId, user: UserId) -> Result<bool, AppError> {
+        self.remove(channel, user, LeaveReason::Left, Some(user), None).await
+    }
+
     pub(super) async fn remove(
         &self,
         channel: ChannelId,

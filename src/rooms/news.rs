@@ -132,6 +132,7 @@ impl Rooms {
             ServerMessage::UserJoined(joined) => {
                 room.live_mut().roster.insert(came(joined, entry));
                 room.broadcast(&Shared::event(&entry.event), Some(joined.stream_id));
+                self.publisher_came(room, joined.stream_id).await;
             }
             ServerMessage::UserLeft(left) => self.left(room, left, entry).await,
             ServerMessage::VoiceStateChanged(changed) => self.voice_changed(room, changed, entry).await,
@@ -152,6 +153,7 @@ impl Rooms {
         };
         let member = self.take_out(room, left.stream_id, farewell.as_ref()).await;
         room.broadcast(&Shared::event(&entry.event), None);
+        self.publisher_went(room, left.user_id, left.stream_id).await;
         if let Some(udp) = member.and_then(|member| member.udp) {
             self.leave_group(room, udp.cipher).await;
         }

@@ -27,6 +27,8 @@ pub struct Presence {
     pub id: SessionId,
     /// Whose it is.
     pub user: UserView,
+    /// Its client has no connection to the gateway: it is over when its WebRTC connection is.
+    pub(super) is_standalone: bool,
     /// Makes joining, leaving, resuming and ending of one session happen one after the other. Held across awaits, and
     /// always taken before a room's turn, never while one is held.
     pub(super) turn: tokio::sync::Mutex<()>,
@@ -50,6 +52,8 @@ pub(super) struct Place {
     pub(super) room: Arc<Room>,
     pub(super) stream: StreamId,
     pub(super) uses_udp: bool,
+    /// By WebRTC.
+    pub(super) is_meeting: bool,
 }
 
 impl Presence {
@@ -57,7 +61,13 @@ impl Presence {
     #[must_use]
     pub fn new(id: SessionId, user: UserView, link: Link) -> Self {
         let state = PresenceState { link, places: HashMap::new(), udp: None, ended: false };
-        Self { id, user, turn: tokio::sync::Mutex::new(()), state: Mutex::new(state) }
+        Self { id, user, is_standalone: false, turn: tokio::sync::Mutex::new(()), state: Mutex::new(state) }
+    }
+
+    /// One whose client has no connection to the gateway: it is over when its WebRTC connection is.
+    #[must_use]
+    pub fn standalone(id: SessionId, user: UserView, link: Link) -> Self {
+        Self { is_standalone: true, ..Self::new(id, user, link) }
     }
 
     /// Whose it is.

@@ -8,7 +8,7 @@ use std::{
 
 use antiphon_core::{
     engine::MemberFlags,
-    gateway::{Cipher, LeaveReason, MediaTransport, Position, ServerMessage},
+    gateway::{Cipher, LeaveReason, MediaTransport, Position, PublishKind, ServerMessage},
     ids::{ChannelId, NodeNumber, StreamId, UserId, WorkerIndex},
     quality::QualityAdvisor,
 };
@@ -23,6 +23,7 @@ use super::{
     roster::Roster,
     stats::Totals,
     udp::UdpSession,
+    webrtc::Subscription,
 };
 use crate::{
     cluster::{ChannelState, Entry, Member},
@@ -67,6 +68,8 @@ pub(super) struct Live {
     pub(super) members: HashMap<StreamId, LocalMember>,
     /// The channel as it goes on here while what all nodes share cannot be reached.
     pub(super) alone: Option<Alone>,
+    /// What members publish by WebRTC, on whatever node; those who publish nothing are not there.
+    pub(super) publishes: HashMap<StreamId, Vec<PublishKind>>,
     /// By cipher.
     pub(super) groups: [Option<Group>; Cipher::ALL.len()],
 }
@@ -96,6 +99,8 @@ pub(super) struct LocalMember {
     /// Ends an announced spurt that stays without sound.
     pub(super) announced: Option<AbortHandle>,
     pub(super) advisor: QualityAdvisor,
+    /// What they want to hear and see by WebRTC, once they have asked.
+    pub(super) subscription: Option<Subscription>,
 }
 
 /// Everything that decides what a member may send and gets.

@@ -21,6 +21,7 @@ mod names;
 mod pools;
 mod refresh;
 mod statistics;
+mod rooms;
 mod sweep;
 mod types;
 mod users;
@@ -40,6 +41,7 @@ pub use listing::{UserDeletion, UserOrder, UserQuery};
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
 pub use refresh::{Lifetimes, Rotation};
 pub use statistics::{ChannelTotals, Counted, Increments, UserTotals};
+pub use rooms::RoomTerms;
 pub use sweep::{LOGIN_PLACE_REMEMBERED, Swept};
 pub use types::{Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, NewUser, User, rfc3339};
 

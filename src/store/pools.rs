@@ -256,9 +256,9 @@ macro_rules! migrations {
 }
 
 const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
-    3 "0003_statistics_and_audit");
+    3 "0003_statistics_and_audit", 5 "0005_rooms");
 const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
-    3 "0003_statistics_and_audit");
+    3 "0003_statistics_and_audit", 5 "0005_rooms");
 
 fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {

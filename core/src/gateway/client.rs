@@ -4,11 +4,14 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AudioBytes, Cipher, MediaMode, MediaTransport, Position, codec::messages};
+use super::{
+    AudioBytes, Cipher, JoinRoom, Leave, MediaMode, MediaTransport, Position, PublishOffer, Subscribe, SubscribeAnswer,
+    TrickleIce, codec::messages,
+};
 use crate::ids::{ChannelId, SessionId};
 
 messages! {
-    /// A message of the session or voice family from a client.
+    /// A message from a client.
     ClientMessage {
         /// Proves who this is, within 10 s of connecting.
         Authenticate,
@@ -30,6 +33,26 @@ messages! {
         AudioData,
         /// Asks for what was missed after a gap.
         Recover,
+        /// Enters a room.
+        JoinRoom = "join_room",
+        /// Publishes in it.
+        PublishOffer = "publish_offer",
+        /// One more way to the client.
+        TrickleIce = "trickle_ice",
+        /// Chooses whom to hear and see.
+        Subscribe = "subscribe",
+        /// Answers `subscribe_offer`.
+        SubscribeAnswer = "subscribe_answer",
+        /// Leaves the room.
+        Leave = "leave",
+    }
+}
+
+impl ClientMessage {
+    /// Whether messages of a type are of the family of rooms, whose errors have a form of their own.
+    #[must_use]
+    pub fn is_of_rooms(name: &str) -> bool {
+        ["join_room", "publish_offer", "trickle_ice", "subscribe", "subscribe_answer", "leave"].contains(&name)
     }
 }
 

@@ -1,14 +1,14 @@
 //! The gateway's messages: what travels on the WebSocket, for server and client alike.
 //!
-//! `client` and `server` define the messages of the session and voice families (docs/protocol.md, section 3),
+//! `client` and `server` define the messages of the session and voice families, `rooms` those of rooms (docs/protocol.md, section 3),
 //! `codec` their three forms: JSON with `type`, `MessagePack` with `type`, and the externally tagged form.
 
 /// `Debug` that shows the named fields only: the others are secrets, which belong in no log.
 macro_rules! debug_without_secrets {
-    ($type:ident { $($shown:ident),+ }) => {
+    ($type:ident { $($shown:ident),* }) => {
         impl std::fmt::Debug for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.debug_struct(stringify!($type))$(.field(stringify!($shown), &self.$shown))+.finish_non_exhaustive()
+                f.debug_struct(stringify!($type))$(.field(stringify!($shown), &self.$shown))*.finish_non_exhaustive()
             }
         }
     };
@@ -18,6 +18,7 @@ mod audio_bytes;
 mod client;
 mod codec;
 mod error_code;
+mod rooms;
 mod server;
 mod views;
 
@@ -25,6 +26,7 @@ pub use audio_bytes::AudioBytes;
 pub use client::*;
 pub use codec::{DecodeError, Encoding, RequestId, Shape, decode_client, decode_server, encode_client, encode_server};
 pub use error_code::ErrorCode;
+pub use rooms::*;
 pub use server::*;
 pub use views::*;
 

@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AudioBytes, ChannelView, Cipher, ErrorCode, LeaveReason, MediaTransport, MemberView, Position, UserView,
-    codec::messages,
+    AudioBytes, ChannelView, Cipher, ErrorCode, JoinedRoom, LeaveReason, LeftRoom, MediaTransport, MemberView,
+    Position, PublishAnswer, PublisherJoined, PublisherLeft, RoomError, SubscribeOffer, UserView, codec::messages,
 };
 use crate::ids::{ChannelId, GroupId, KeyId, MediaSessionId, SessionId, StreamId, UserId};
 
 messages! {
-    /// A message of the session or voice family from a server.
+    /// A message from a server.
     ServerMessage {
         /// First of all on a connection.
         Hello,
@@ -49,6 +49,20 @@ messages! {
         QualityHint,
         /// Answers `Recover`.
         Recovered,
+        /// Answers `join_room`.
+        JoinedRoom = "joined",
+        /// Somebody can be heard or seen.
+        PublisherJoined = "publisher_joined",
+        /// Somebody has gone.
+        PublisherLeft = "publisher_left",
+        /// Answers `publish_offer`.
+        PublishAnswer = "publish_answer",
+        /// What one may hear and see has changed.
+        SubscribeOffer = "subscribe_offer",
+        /// Answers `leave`.
+        LeftRoom = "left",
+        /// A message about rooms could not be carried out.
+        RoomError = "error",
     }
 }
 

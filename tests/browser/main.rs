@@ -1,0 +1,13 @@
+//! Rooms in a real browser: Debian's Chromium with fake devices, against whole servers.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod chromium;
+mod cluster;
+mod gate;
+mod layers;
+mod meeting;
+mod standalone;
+mod tone;
+mod ways;
