@@ -391,10 +391,10 @@ impl Channel {
         }
     }
 
-    /// Tells what each member sent. False where that is to be told again.
+    /// Tells what each member sent, until there is no more room: false, and the rest is to be told later.
     fn tell_members<O: Output>(&mut self, turn: &mut Turn<'_, O>) -> bool {
         let channel = self.id;
-        self.members.values_mut().fold(true, |told, member| member.tell_accepted(turn, channel) && told)
+        self.members.values_mut().all(|member| member.tell_accepted(turn, channel))
     }
 
     /// Tells what a member sent who is about to leave.
