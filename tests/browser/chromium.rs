@@ -91,6 +91,19 @@ impl Chromium {
         page
     }
 
+    /// The server's own page as a visitor sees it who was never there before.
+    pub async fn visit(&self, url: &str) -> Page<'_> {
+        let context = self.call(None, "Target.createBrowserContext", json!({})).await;
+        let target = json!({ "url": url, "browserContextId": context["browserContextId"] });
+        let target = self.call(None, "Target.createTarget", target).await;
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        let session =
+            self.call(None, "Target.attachToTarget", attach).await["sessionId"].as_str().expect("text").to_owned();
+        let page = Page { browser: self, session };
+        page.until("document.readyState === 'complete'", |ready| ready == true).await;
+        page
+    }
+
     async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
         let mut tools = self.tools.lock().await;
         tools.next_id += 1;
@@ -160,9 +173,11 @@ impl Page<'_> {
                 return value;
             }
             if std::time::Instant::now() > deadline {
-                let events = self.evaluate("page.events.slice(-12).map((event) => [event.type, event.payload && event.payload.error, event.error])").await;
-                let ways = self.evaluate("ways()").await;
-                panic!("{expression} stays {value}; {ways}; last events: {events}");
+                let events = "page.events.slice(-12).map((event) => [event.type, event.payload && event.payload.error, event.error])";
+                let events = self.try_evaluate(events).await;
+                let ways = self.try_evaluate("ways()").await;
+                let text = self.try_evaluate("document.body.innerText").await;
+                panic!("{expression} stays {value}; {ways:?}; last events: {events:?}; the page says {text:?}");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

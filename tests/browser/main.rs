@@ -10,4 +10,5 @@ mod layers;
 mod meeting;
 mod standalone;
 mod tone;
+mod visitors;
 mod ways;
