@@ -262,6 +262,12 @@ impl Peers {
         if peer.rtc.handle_input(Input::Timeout(at)).is_err() {
             return self.end(number, PeerCounter::Broken);
         }
+        self.drain(now, number, engine, outbox);
+    }
+
+    /// Takes all that a peer has to say and to send, and acts upon it. To be done after each datagram that it was given: it
+    /// holds no more than one packet that came.
+    fn drain(&mut self, now: Micros, number: u32, engine: &Engine, outbox: &mut Outbox) {
         let mut outputs = 0;
         loop {
             let Some(peer) = self.peers.get_mut(&number) else { return };
