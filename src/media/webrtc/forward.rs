@@ -29,6 +29,10 @@ use super::{
 /// What is kept of a way's estimate for what is sent beside pictures: lost packets again, and reports.
 const KEPT_FOR_VIDEO_PERCENT: u64 = 95;
 
+/// How long measuring a way takes, and what it is taken to carry at least until then: a picture of middling quality, which
+/// shows soonest what it does carry.
+const MEASURED_AFTER: Micros = Micros::from_secs(3);
+const UNMEASURED_BPS: u64 = 2_500_000;
 /// A layer that takes so much of what there is for it is not sent on while a lower one is waited for.
 const TOO_MUCH_PERCENT: u64 = 120;
 
@@ -233,7 +237,9 @@ impl Peers {
         if layers.is_empty() {
             return;
         }
+        let measured = side.connected_at.is_some_and(|at| now.since(at) >= MEASURED_AFTER);
         let budget_bps = side.estimate_bps.map_or(u64::MAX, |estimate| {
+            let estimate = if measured { estimate } else { estimate.max(UNMEASURED_BPS) };
             (estimate * KEPT_FOR_VIDEO_PERCENT / 100).saturating_sub(side.audio_rate.bps())
         });
         allocate(budget_bps, &mut layers);

@@ -324,22 +324,11 @@ impl Peers {
             Event::IceConnectionStateChange(state) => self.ice_changed(now, number, state),
             Event::MediaAdded(added) => {
                 let Some(peer) = self.peers.get_mut(&number) else { return };
-                match &mut peer.side {
-                    Side::Publishing(side) => side.added(added.mid, added.kind, added.direction),
-                    Side::Subscribing(side) => {
-                        side.added(added.mid, added.kind);
-                        side.settle(&mut peer.rtc);
-                        let channel = peer.key.channel;
-                        self.pictures_changed(now, channel);
-                    }
-                }
-                self.publishes_differently(number);
-            }
-            Event::MediaChanged(changed) => {
-                if let Some(Side::Publishing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) {
-                    side.changed(changed.mid, changed.direction);
-                }
-                self.publishes_differently(number);
+                let Side::Subscribing(side) = &mut peer.side else { return };
+                side.added(added.mid, added.kind);
+                side.settle(&mut peer.rtc);
+                let channel = peer.key.channel;
+                self.pictures_changed(now, channel);
             }
             Event::Closed => self.end(number, PeerCounter::Lost),
             _ => {}
@@ -349,6 +338,9 @@ impl Peers {
     fn connected(&mut self, now: Micros, number: u32) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         peer.given_up_at = None;
+        if let Side::Subscribing(side) = &mut peer.side {
+            side.connected_at = side.connected_at.or(Some(now));
+        }
         let (key, is_first) = (peer.key, !std::mem::replace(&mut peer.connected, true));
         if is_first {
             self.stats.count(PeerCounter::Connected);
