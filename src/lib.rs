@@ -5,10 +5,12 @@
 // Handlers await rooms, which await the cluster, which awaits the Redis client: so deep are their futures' types.
 #![recursion_limit = "256"]
 
+pub mod alerts;
 pub mod api;
 pub mod auth;
 pub mod client_address;
 pub mod cluster;
+pub mod doctor;
 pub mod error;
 pub mod gateway;
 mod http_client;
@@ -23,3 +25,5 @@ pub mod server;
 pub mod settings;
 pub mod store;
 pub mod telemetry;
+mod tls;
+pub mod vitals;

@@ -8,22 +8,24 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use antiphon_core::engine::Event;
+use antiphon_core::{engine::Event, ids::NodeId};
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 
 use self::{cluster::Place, listeners::Listeners};
 use crate::{
+    alerts::{Alerts, RulesError},
     api::{
-        Addresses, Api,
+        Addresses, Api, audio_of_settings,
         drain::{Drain, DrainMode},
         health::Health,
         limits::Limits,
@@ -32,7 +34,7 @@ use crate::{
     auth::{Auth, AuthConfig},
     cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
-    http_client::http_client,
+    http_client::{ClientError, node_client},
     media::{Media, webrtc::IceTcp},
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
@@ -41,6 +43,8 @@ use crate::{
         logs::{self, LogFilterError},
         sampler::{Sampler, try_timers},
     },
+    tls::{self, Tls, TlsError},
+    vitals::{Gatherer, HISTORY_EVERY, Vitals},
 };
 
 /// Why the server did not start, or did not go on.
@@ -63,9 +67,15 @@ pub enum StartError {
     /// There is no place among the other nodes.
     #[error("cannot join the cluster (redis.url): {0}")]
     Cluster(#[from] RedisError),
-    /// No HTTPS client, for an external issuer's keys or other nodes.
+    /// No HTTPS client for an external issuer's keys.
     #[error("cannot make an HTTPS client: {0}")]
     Issuer(#[from] reqwest::Error),
+    /// No HTTPS client for other nodes.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The certificate cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({settings}): {error}")]
     Listen {
@@ -79,6 +89,9 @@ pub enum StartError {
     /// The system does not say where a port is.
     #[error("cannot tell which port was taken: {0}")]
     LocalAddress(io::Error),
+    /// The alert rules that are part of this program cannot be used, which only a fault of ours brings about.
+    #[error(transparent)]
+    Alerts(#[from] RulesError),
     /// Nobody serves a port any more.
     #[error("a port is no longer served; the log says why")]
     ListenerEnded,
@@ -90,8 +103,11 @@ pub enum StartError {
 /// How long between two attempts to open a database that is not there yet, as when both start together.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// How often counters are read, limits swept and the database checked.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// How often counters are read, alerts evaluated, limits swept and the database checked.
+const UPKEEP: Duration = HISTORY_EVERY;
+
+/// How often totals are brought up to what was counted: how old they may be.
+const STATISTICS: Duration = Duration::from_secs(3);
 
 /// How often the database is swept of what has run out, and rooms of what nobody needs.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -107,6 +123,8 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     logs::init(settings.log.format, &settings.log.level)?;
     let mut running = Server::start(settings).await?;
     running.announce().await;
+    // Where there is nothing to be read again, SIGHUP ends the process, as it does when its terminal goes.
+    let _hangups = running.tls.clone().map(reload_on_hangup).transpose().map_err(StartError::Signals)?;
     let outcome = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, deadline_s = running.settings.server.drain_deadline_s, "draining");
@@ -140,6 +158,18 @@ impl Signals {
     }
 }
 
+/// Has the certificate read again at each SIGHUP, until what this yields is dropped.
+fn reload_on_hangup(tls: Tls) -> io::Result<JoinSet<()>> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        while hangups.recv().await.is_some() {
+            tls.reload_soon();
+        }
+    });
+    Ok(task)
+}
+
 /// Starts servers.
 pub struct Server;
 
@@ -149,8 +179,10 @@ pub struct Running {
     addresses: Addresses,
     drain: Arc<Drain>,
     registry: Registry,
+    rooms: Rooms,
     media: Media,
     store: Store,
+    tls: Option<Tls>,
     /// Turns true when listeners are to stop.
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
@@ -168,9 +200,10 @@ impl Server {
         let settings = Arc::new(settings);
         let health = Arc::new(Health::starting());
         let local = settings.local_state()?;
+        let tls = Tls::of(&settings)?;
         let store = open_store(&settings).await?;
         let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
-        let listeners = Listeners::bind(&settings).await?;
+        let listeners = Listeners::bind(&settings, tls.clone()).await?;
         let (media, events) = start_media(&settings)?;
         let addresses = listeners.addresses(media.local_addr())?;
         let ice_tcp = bind_ice_tcp(&settings, media.local_addr()).await?;
@@ -186,6 +219,8 @@ impl Server {
         let records = (place.records, place.session_notices);
         let gateway = Gateway::new(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
         let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
+        let alerts = Arc::new(Alerts::new(NodeId(local.node_id.clone()))?);
+        let vitals = Arc::new(Vitals::new(place.registry.clone(), alerts));
         let api = Arc::new(Api {
             store: store.clone(),
             auth,
@@ -195,32 +230,27 @@ impl Server {
             registry: place.registry.clone(),
             placement: Placement::default(),
             drain: Arc::clone(&drain),
-            http: http_client()?,
+            http: node_client(settings.cluster.ca_file.as_deref())?,
             health: Arc::clone(&health),
             limits: Limits::new(config::http_limits(&settings)),
             sampler: Sampler::new(media.clone()),
+            vitals,
+            audio: Mutex::new(audio_of_settings(&settings)),
             standalone: Standalone::default(),
             settings: Arc::clone(&settings),
             addresses,
         });
         let (stop, stopped) = watch::channel(false);
         let listeners = listeners.serve(&api, &gateway, &stopped);
-        let mut background = JoinSet::new();
-        background.spawn(try_timers());
+        let mut background = in_background(&api, &rooms, tls.clone());
         if let Some(tcp) = ice_tcp {
             let most = usize::try_from(settings.limits.webrtc_tcp_connections).unwrap_or(usize::MAX);
             background.spawn(tcp.serve(media.clone(), most));
         }
-        background.spawn(keep_rooms(rooms.clone(), settings.rooms.ttl_s));
-        background.spawn(upkeep(Arc::clone(&api)));
-        background.spawn(cluster::follow(place.registry.clone(), media.clone()));
-        background.spawn(cluster::watch_relays(place.registry.clone(), media.clone()));
-        background.spawn(cluster::report(place.registry.clone(), media.clone(), gateway.clone()));
-        background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
-        background.spawn(sweep(store.clone(), rooms, gateway.clone()));
         api.health.check_store(&store).await;
         health.set_started();
-        Ok(Running { settings, addresses, drain, registry: place.registry, media, store, stop, listeners, background })
+        let registry = place.registry;
+        Ok(Running { settings, addresses, drain, registry, rooms, media, store, tls, stop, listeners, background })
     }
 }
 
@@ -255,17 +285,21 @@ impl Running {
         self.registry.unregister().await;
         self.background.shutdown().await;
         self.media.stop().await;
+        // What was counted last is on its way from the media workers.
+        self.rooms.until_told().await;
+        self.rooms.store_statistics().await;
         self.store.close().await;
     }
 
     /// Tells people how to reach it.
     async fn announce(&self) {
-        let Addresses { http, websocket, udp, metrics } = self.addresses;
+        let Addresses { http, websocket, udp, metrics, .. } = self.addresses;
+        let (http_scheme, ws) = (self.addresses.http_scheme(), self.addresses.websocket_scheme());
         let (http, websocket) = (Addresses::from_here(http), Addresses::from_here(websocket));
         let mut lines = vec![
             format!("Antiphon {} is running.", env!("CARGO_PKG_VERSION")),
-            format!("  page and API   http://{http}/  (described at http://{http}/docs/)"),
-            format!("  gateway        ws://{http}/ws and ws://{websocket}/"),
+            format!("  page and API   {http_scheme}://{http}/  (described at {http_scheme}://{http}/docs/)"),
+            format!("  gateway        {ws}://{http}/ws and {ws}://{websocket}/"),
             format!("  voice          UDP {udp}"),
             format!("  data           {} ({})", self.settings.data_dir.display(), self.settings.shown_database_url()),
         ];
@@ -320,6 +354,26 @@ fn start_media(settings: &Settings) -> Result<(Media, mpsc::Receiver<Event>), St
     })
 }
 
+/// What goes on beside requests, until this is dropped.
+fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()> {
+    let (registry, media, gateway) = (&api.registry, &api.media, &api.gateway);
+    let gatherer = Gatherer::new(media.clone(), gateway.clone(), rooms.clone());
+    let mut background = JoinSet::new();
+    background.spawn(try_timers());
+    background.spawn(upkeep(Arc::clone(api)));
+    background.spawn(cluster::follow(registry.clone(), media.clone()));
+    background.spawn(cluster::watch_relays(registry.clone(), media.clone()));
+    background.spawn(cluster::report(Arc::clone(&api.vitals), gatherer));
+    background.spawn(store_statistics(rooms.clone()));
+    background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
+    background.spawn(sweep(api.store.clone(), rooms.clone(), gateway.clone()));
+    background.spawn(keep_rooms(rooms.clone(), api.settings.rooms.ttl_s));
+    if let Some(tls) = tls {
+        background.spawn(tls::keep_current(tls));
+    }
+    background
+}
+
 /// Takes the TCP port for browsers whose UDP is blocked. Unless one is set, a number that is taken is done without.
 async fn bind_ice_tcp(settings: &Settings, udp: SocketAddr) -> Result<Option<IceTcp>, StartError> {
     if settings.limits.webrtc_peers == 0 || settings.rooms.tcp_port == Some(0) {
@@ -346,7 +400,7 @@ async fn keep_rooms(rooms: Rooms, ttl_s: u32) {
     }
 }
 
-/// Reads counters, sweeps limits and checks the database, for ever.
+/// Reads counters, sweeps limits, checks the database and evaluates the alerts, for ever.
 async fn upkeep(api: Arc<Api>) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
@@ -356,6 +410,18 @@ async fn upkeep(api: Arc<Api>) {
         api.standalone.sweep();
         api.auth.sweep();
         api.health.check_store(&api.store).await;
+        api.refresh_audio().await;
+        api.vitals.observe(SystemTime::now());
+    }
+}
+
+/// Adds what was counted here to the database's totals, for ever.
+async fn store_statistics(rooms: Rooms) {
+    let mut ticks = tokio::time::interval(STATISTICS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        rooms.store_statistics().await;
     }
 }
 

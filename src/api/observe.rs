@@ -160,6 +160,8 @@ fn area_of(route: &str) -> Area {
             Area::Channels
         }
         _ if below("/api/audio") => Area::Audio,
+        _ if below("/api/advanced") => Area::Advanced,
+        _ if below("/api/metrics") => Area::Figures,
         _ if below("/health") => Area::Health,
         _ if below("/metrics") => Area::Metrics,
         _ if below("/ws") => Area::Gateway,
@@ -229,6 +231,8 @@ mod tests {
             ("/api/channels", Area::Channels),
             ("/api/invites/{code}", Area::Channels),
             ("/api/audio/config", Area::Audio),
+            ("/api/advanced/users/{id}", Area::Advanced),
+            ("/api/metrics/current", Area::Figures),
             ("/health/ready", Area::Health),
             ("/metrics", Area::Metrics),
             ("/ws", Area::Gateway),

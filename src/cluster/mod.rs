@@ -13,6 +13,7 @@ mod placement;
 mod redis;
 mod registry;
 mod sessions;
+mod statistics;
 
 pub use channel::ChannelState;
 pub use entry::{
@@ -21,6 +22,7 @@ pub use entry::{
 pub use membership::Membership;
 pub use memory::{MembershipConfig, MemoryCluster, MemoryMembership, MemoryNode, MemoryRecords};
 pub use placement::Placement;
-pub use redis::{RedisCluster, RedisConfig, RedisError, RedisMembership, RedisRecords, RedisRegistry};
+pub use redis::{RedisCluster, RedisConfig, RedisError, RedisFacts, RedisMembership, RedisRecords, RedisRegistry};
 pub use registry::{ClusterView, Load, MemoryRegistry, NodeRecord, NodeState, Registry, SharedState};
 pub use sessions::{ClaimRefused, Moves, Place, SessionNotice, SessionRecord, SessionRecords, TokenHashes};
+pub use statistics::{ALERTS_SHARED_MAX, NodeStatistics, SharedAlert, VoiceSums};

@@ -183,6 +183,7 @@ impl Rooms {
             Manner::Room(_) => self.greet_in_room(presence, room, request_id.clone()).await,
         }
         room.totals.joined(SystemTime::now());
+        self.inner.ledger.joined(room.id, presence.user.id);
         Ok(())
     }
 
@@ -205,7 +206,7 @@ impl Rooms {
     }
 
     fn channels_of(&self, request: &JoinChannel) -> u8 {
-        request.channels.unwrap_or(self.inner.config.channels)
+        request.channels.unwrap_or_else(|| self.inner.channels.load(Ordering::Relaxed))
     }
 
     /// Tells the new member everything. Whatever happens in the channel later comes after that.
@@ -308,6 +309,7 @@ impl Rooms {
         udp: Option<Arc<UdpSession>>,
         entrance: &Entrance,
     ) -> Link {
+        self.inner.ledger.came(room.id, stream, presence.user.id, Instant::now());
         let link = presence.state().link.clone();
         let local = LocalMember {
             presence: Arc::clone(presence),

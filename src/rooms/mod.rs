@@ -18,6 +18,8 @@ mod events;
 mod join;
 mod keys;
 mod leave;
+mod ledger;
+mod measure;
 mod meetings;
 mod moderation;
 mod news;
@@ -41,7 +43,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -52,8 +54,9 @@ use antiphon_core::{
     ids::{ChannelId, GroupId, MediaSessionId},
 };
 use dashmap::{DashMap, DashSet};
-use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
+use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 
+pub use measure::{ChannelFigures, RoomsFigures};
 pub use meetings::RoomRequest;
 pub use outlet::{Form, Outlet, Shared, Unheard};
 pub use presence::{Link, Presence};
@@ -61,6 +64,7 @@ pub use stats::ChannelStats;
 pub use webrtc::IceConfig;
 
 use self::{
+    ledger::Ledger,
     room::{Room, Turn},
     stats::Totals,
     udp::UdpSession,
@@ -99,6 +103,9 @@ pub struct RoomsConfig {
     /// How long a room is kept after the last person left.
     pub room_ttl: Duration,
 }
+
+/// How long a stopping node waits for what its media workers tell: they have ended by then.
+const TOLD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Rooms that write their members back at once after what all nodes share was away.
 const RECONCILING_MAX: usize = 32;
@@ -145,12 +152,18 @@ struct Inner {
     udp_sessions: DashMap<MediaSessionId, Arc<UdpSession>>,
     /// Of each channel that was joined since this node started.
     totals: DashMap<ChannelId, Arc<Totals>>,
+    /// What is to be added to the database's totals.
+    ledger: Ledger,
+    /// Audio channels of a stream whose speaker names no count, 1 or 2.
+    channels: AtomicU8,
     next_group: AtomicU32,
     /// How often something changed that decides about joins, but not through one.
     changes: AtomicU64,
     /// Channels whose rooms closed here while they were alone, so that they may still have members of this node.
     left_alone: DashSet<ChannelId>,
     reconciling: Semaphore,
+    /// Turns true when the media workers have told all that they will.
+    told: watch::Sender<bool>,
 }
 
 impl Rooms {
@@ -169,7 +182,9 @@ impl Rooms {
                 store,
                 media,
                 membership,
+                channels: AtomicU8::new(config.channels),
                 config,
+                ledger: Ledger::default(),
                 rooms: DashMap::new(),
                 udp_sessions: DashMap::new(),
                 totals: DashMap::new(),
@@ -177,6 +192,7 @@ impl Rooms {
                 changes: AtomicU64::new(0),
                 left_alone: DashSet::new(),
                 reconciling: Semaphore::new(RECONCILING_MAX),
+                told: watch::Sender::new(false),
             }),
         };
         tokio::spawn(rooms.clone().follow(events));
@@ -197,6 +213,20 @@ impl Rooms {
     #[must_use]
     pub fn udp_address(&self) -> SocketAddr {
         self.inner.media.local_addr()
+    }
+
+    /// Waits, not for long, until what the media workers told before they stopped is taken in.
+    pub async fn until_told(&self) {
+        let mut told = self.inner.told.subscribe();
+        let all = told.wait_for(|told| *told);
+        if tokio::time::timeout(TOLD_PATIENCE, all).await.is_err() {
+            tracing::warn!("the media workers are not done telling: some of what was carried last is not counted");
+        }
+    }
+
+    /// Streams whose speakers name no count of channels have so many from now on, 1 or 2.
+    pub fn set_default_channels(&self, channels: u8) {
+        self.inner.channels.store(channels, Ordering::Relaxed);
     }
 
     /// Forgets what nobody has needed for a while. To be called every minute or so.

@@ -8,7 +8,9 @@ mod support;
 
 mod draining;
 mod faults;
+mod figures;
 mod frozen;
+mod load;
 mod outage;
 mod partitions;
 mod rolling;
