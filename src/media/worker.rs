@@ -230,7 +230,7 @@ impl Worker {
         }
         if let Some(peers) = peers {
             for left in (0..inbox.for_peers.len()).map_while(|_| inbox.for_peers.pop()) {
-                peers.handed_over(now, &left, inboxes);
+                peers.handed_over(now, &left, (engine, outbox));
             }
         }
         let leaving = &mut Leaving { now, outbox, relay: relay.as_mut(), peers: peers.as_mut() };
@@ -245,14 +245,14 @@ impl Worker {
 
     /// Receives what clients sent, within bounds. True when there may be more.
     fn receive(&mut self, now: Micros, batch: &mut ReceiveBatch) -> bool {
-        let Self { engine, outbox, relay, peers, inboxes, socket, .. } = self;
+        let Self { engine, outbox, relay, peers, socket, .. } = self;
         for _ in 0..RECEIVES_PER_TURN {
             let Some(received) = receive_batch(socket, batch, &mut outbox.sender.stats) else { return false };
             for (from, datagram) in batch.datagrams(received) {
                 outbox.sender.stats.add(SocketCounter::DatagramsReceived, 1);
                 outbox.sender.stats.add(SocketCounter::BytesReceived, datagram.len() as u64);
                 match peers.as_mut() {
-                    Some(peers) if is_of_webrtc(datagram) => peers.datagram(now, from, datagram, inboxes),
+                    Some(peers) if is_of_webrtc(datagram) => peers.datagram(now, from, datagram, (engine, outbox)),
                     peers => {
                         let leaving = &mut Leaving { now, outbox, relay: relay.as_mut(), peers };
                         engine.datagram(now, from, datagram, leaving);

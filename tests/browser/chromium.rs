@@ -17,7 +17,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungsten
 use crate::support::process::Scratch;
 
 /// Far above what anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const PAGE: &str = include_str!("page.html");
 
@@ -38,7 +38,7 @@ const FLAGS: [&str; 12] = [
 ];
 
 /// A browser; it ends with the test.
-pub struct Chromium {
+pub(crate) struct Chromium {
     child: Child,
     tools: Mutex<Tools>,
     /// Where the test page is.
@@ -52,7 +52,7 @@ struct Tools {
 }
 
 impl Chromium {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let profile = Scratch::new();
         let mut child = Command::new("chromium")
             .args(FLAGS)
@@ -81,7 +81,7 @@ impl Chromium {
     }
 
     /// A page of its own.
-    pub async fn page(&self) -> Page<'_> {
+    pub(crate) async fn page(&self) -> Page<'_> {
         let target = self.call(None, "Target.createTarget", json!({ "url": self.page_url })).await;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let session =
@@ -136,19 +136,19 @@ impl Drop for Chromium {
 }
 
 /// A page in a browser.
-pub struct Page<'a> {
+pub(crate) struct Page<'a> {
     browser: &'a Chromium,
     session: String,
 }
 
 impl Page<'_> {
     /// What an expression comes to; a promise is waited for. What is thrown fails the test.
-    pub async fn evaluate(&self, expression: &str) -> Value {
+    pub(crate) async fn evaluate(&self, expression: &str) -> Value {
         self.try_evaluate(expression).await.unwrap_or_else(|thrown| panic!("{expression}: {thrown}"))
     }
 
     /// Likewise, or what was thrown.
-    pub async fn try_evaluate(&self, expression: &str) -> Result<Value, String> {
+    pub(crate) async fn try_evaluate(&self, expression: &str) -> Result<Value, String> {
         let params = json!({
             "expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true,
         });
@@ -160,12 +160,12 @@ impl Page<'_> {
     }
 
     /// Calls a function of the page with an argument.
-    pub async fn call(&self, function: &str, argument: Value) -> Value {
+    pub(crate) async fn call(&self, function: &str, argument: Value) -> Value {
         self.evaluate(&format!("{function}({argument})")).await
     }
 
     /// Waits until an expression comes to what is wanted; that.
-    pub async fn until(&self, expression: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, expression: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
             let value = self.evaluate(expression).await;

@@ -17,16 +17,16 @@ use tokio::{net::UdpSocket, sync::mpsc, task::AbortHandle};
 const QUEUE_MAX: Duration = Duration::from_millis(200);
 
 /// A UDP port that leads to another; it closes with the test.
-pub struct Gate {
-    pub address: SocketAddr,
+pub(crate) struct Gate {
+    pub(crate) address: SocketAddr,
     /// What each client may get, in bits per second; 0 for everything.
-    pub limit_bps: Arc<AtomicU64>,
+    pub(crate) limit_bps: Arc<AtomicU64>,
     task: AbortHandle,
 }
 
 impl Gate {
     /// A port that leads nowhere until it is told where.
-    pub async fn open(from: RangeInclusive<u16>) -> (Self, mpsc::Sender<SocketAddr>) {
+    pub(crate) async fn open(from: RangeInclusive<u16>) -> (Self, mpsc::Sender<SocketAddr>) {
         let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port"));
         let address = socket.local_addr().expect("bound");
         let limit_bps = Arc::new(AtomicU64::new(0));

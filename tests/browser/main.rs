@@ -1,5 +1,7 @@
 //! Rooms in a real browser: Debian's Chromium with fake devices, against whole servers.
 
+#![allow(clippy::print_stdout, reason = "tests show the figures that they measure")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

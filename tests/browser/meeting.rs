@@ -17,12 +17,18 @@ use crate::{
 };
 
 /// Enters a room as a guest that the server makes; what the server says.
-pub async fn enter(page: &Page<'_>, server: &Process, room: ChannelId, display: &str) -> Value {
+pub(crate) async fn enter(page: &Page<'_>, server: &Process, room: ChannelId, display: &str) -> Value {
     enter_with(page, server, room, display, json!({})).await
 }
 
 /// With what else the page is to know.
-pub async fn enter_with(page: &Page<'_>, server: &Process, room: ChannelId, display: &str, more: Value) -> Value {
+pub(crate) async fn enter_with(
+    page: &Page<'_>,
+    server: &Process,
+    room: ChannelId,
+    display: &str,
+    more: Value,
+) -> Value {
     let url = server.url().http(&format!("/api/v1/rooms/{room}/join"));
     let answer = http().post(url).json(&json!({ "display": display })).send().await.expect("answered");
     let answer: Value = answer.json().await.expect("JSON");
@@ -34,12 +40,12 @@ pub async fn enter_with(page: &Page<'_>, server: &Process, room: ChannelId, disp
     page.call("enter", argument).await
 }
 
-pub fn id_of(joined: &Value) -> String {
+pub(crate) fn id_of(joined: &Value) -> String {
     joined["participant_id"].as_str().expect("an id").to_owned()
 }
 
 /// Waits until a page hears somebody at a frequency.
-pub async fn hears(page: &Page<'_>, whom: &str, hz: f64) {
+pub(crate) async fn hears(page: &Page<'_>, whom: &str, hz: f64) {
     let near = |found: &Value| found.as_f64().is_some_and(|found| (found - hz).abs() < 15.0);
     page.until(&format!("heard()['{whom}'] || null"), near).await;
 }
@@ -69,7 +75,7 @@ async fn two_pages_hear_and_see_each_other() {
         assert_eq!(after["freezeCount"], before["freezeCount"], "{after}");
         let ways = page.evaluate("ways()").await;
         assert_eq!(ways["subscriber"]["protocol"], "udp", "{ways}");
-        assert!(ways["subscriber"]["srtp"].as_str().is_some_and(|cipher| cipher.starts_with("AEAD")), "{ways}");
+        assert!(ways["subscriber"]["srtp"].as_str().is_some_and(|cipher| cipher.contains("AEAD")), "{ways}");
     }
 }
 
@@ -96,7 +102,7 @@ async fn a_page_and_a_native_client_hear_each_other() {
 }
 
 /// The stream of somebody who came, as the native client was told.
-pub async fn stream_of(person: &mut Person, user: &str) -> antiphon_core::ids::StreamId {
+pub(crate) async fn stream_of(person: &mut Person, user: &str) -> antiphon_core::ids::StreamId {
     let waiting = async {
         loop {
             if let ClientEvent::Message(message) = person.events.recv().await.expect("goes on")

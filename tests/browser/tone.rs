@@ -14,7 +14,7 @@ const RATE_HZ: f32 = 48_000.0;
 const FRAME: usize = 960;
 
 /// Frames of a tone, 20 ms each.
-pub fn tone(hz: f32, frames: usize) -> Vec<Vec<u8>> {
+pub(crate) fn tone(hz: f32, frames: usize) -> Vec<Vec<u8>> {
     let mut encoder = FrameEncoder::new(1, EncoderHint::speech(1)).expect("an encoder");
     let sample = |n: usize| 0.4 * (TAU * hz * n as f32 / RATE_HZ).sin();
     let frame = |index: usize| (0..FRAME).map(|n| sample(index * FRAME + n)).collect::<Vec<f32>>();
@@ -23,7 +23,7 @@ pub fn tone(hz: f32, frames: usize) -> Vec<Vec<u8>> {
 }
 
 /// Says frames in real time.
-pub async fn say(person: &Person, frames: &[Vec<u8>]) {
+pub(crate) async fn say(person: &Person, frames: &[Vec<u8>]) {
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     for (number, bytes) in frames.iter().enumerate() {
         ticks.tick().await;
@@ -35,7 +35,7 @@ pub async fn say(person: &Person, frames: &[Vec<u8>]) {
 }
 
 /// Hears so many frames of somebody; the frequency that carries most of their energy.
-pub async fn hear(person: &mut Person, stream: StreamId, frames: usize) -> f32 {
+pub(crate) async fn hear(person: &mut Person, stream: StreamId, frames: usize) -> f32 {
     let mut decoder = opus::Decoder::new(48_000, opus::Channels::Mono).expect("a decoder");
     let (mut samples, mut pcm, mut count) = (Vec::new(), vec![0_f32; 5_760], 0);
     let listening = async {

@@ -3,9 +3,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
-use antiphon_core::{clock::Micros, ids::WorkerIndex, wire::datagram::DATAGRAM_BYTES_MAX};
+use antiphon_core::{clock::Micros, engine::Engine, ids::WorkerIndex, wire::datagram::DATAGRAM_BYTES_MAX};
 use str0m::net::Protocol;
 
 use super::{
@@ -73,23 +74,42 @@ impl Directory {
 
 impl Peers {
     /// A datagram that is no native one came to this worker's socket.
-    pub(in crate::media) fn datagram(&mut self, now: Micros, from: SocketAddr, datagram: &[u8], inboxes: &[Inbox]) {
+    pub(in crate::media) fn datagram(
+        &mut self,
+        now: Micros,
+        from: SocketAddr,
+        datagram: &[u8],
+        (engine, outbox): (&Engine, &mut Outbox),
+    ) {
         let from = (Protocol::Udp, SocketAddr::new(from.ip().to_canonical(), from.port()));
-        self.take(now, from, datagram, Some(inboxes), inboxes);
+        self.take(now, from, datagram, true, (engine, outbox));
     }
 
     /// Another worker, or a TCP connection, leaves something.
-    pub(in crate::media) fn handed_over(&mut self, now: Micros, left: &PeerDatagram, inboxes: &[Inbox]) {
+    pub(in crate::media) fn handed_over(
+        &mut self,
+        now: Micros,
+        left: &PeerDatagram,
+        (engine, outbox): (&Engine, &mut Outbox),
+    ) {
         match left {
             PeerDatagram::Came { from, length, bytes } => {
-                self.take(now, *from, &bytes[..usize::from(*length)], None, inboxes);
+                self.take(now, *from, &bytes[..usize::from(*length)], false, (engine, outbox));
             }
             PeerDatagram::IsAt { address, worker } => self.directory.note(now, *address, *worker),
         }
     }
 
-    /// What came by `others` may be passed on to them; what they passed on is not, so that nothing goes round.
-    fn take(&mut self, now: Micros, from: Address, datagram: &[u8], others: Option<&[Inbox]>, inboxes: &[Inbox]) {
+    /// What was passed on by another worker is not passed on once more, so that nothing goes round.
+    fn take(
+        &mut self,
+        now: Micros,
+        from: Address,
+        datagram: &[u8],
+        may_pass_on: bool,
+        (engine, outbox): (&Engine, &mut Outbox),
+    ) {
+        let inboxes = Arc::clone(outbox.inboxes());
         let is_stun = datagram.first().is_some_and(|first| *first < 4);
         let fragment = if is_stun { stun::fragment_in(datagram) } else { None };
         let number = match fragment {
@@ -99,7 +119,7 @@ impl Peers {
         let Some(number) = number.copied() else {
             let named = fragment.and_then(stun::worker_of);
             let worker = if fragment.is_some() { named } else { self.directory.worker_at(&from) };
-            return self.pass_on(worker, from, datagram, others.unwrap_or(&[]));
+            return self.pass_on(worker.filter(|_| may_pass_on), from, datagram, &inboxes);
         };
         let at = self.instant(now);
         let Some(peer) = self.peers.get_mut(&number) else { return };
@@ -107,9 +127,9 @@ impl Peers {
             Ok(true) => {
                 self.stats.count(PeerCounter::Taken);
                 if fragment.is_some() {
-                    self.client_is_at(now, number, from, inboxes);
+                    self.client_is_at(now, number, from, &inboxes);
                 }
-                self.mark(number);
+                self.drain(now, number, engine, outbox);
             }
             Ok(false) if is_stun => self.stats.count(PeerCounter::NotAuthentic),
             Ok(false) => self.stats.count(PeerCounter::Unknown),

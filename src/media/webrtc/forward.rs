@@ -29,6 +29,13 @@ use super::{
 /// What is kept of a way's estimate for what is sent beside pictures: lost packets again, and reports.
 const KEPT_FOR_VIDEO_PERCENT: u64 = 95;
 
+/// How long measuring a way takes, and what it is taken to carry at least until then: a picture of middling quality, which
+/// shows soonest what it does carry.
+const MEASURED_AFTER: Micros = Micros::from_secs(3);
+const UNMEASURED_BPS: u64 = 2_500_000;
+/// A layer that takes so much of what there is for it is not sent on while a lower one is waited for.
+const TOO_MUCH_PERCENT: u64 = 120;
+
 impl Peers {
     /// An RTP packet of a publisher.
     pub(super) fn packet(&mut self, now: Micros, number: u32, packet: RtpPacket, engine: &Engine) {
@@ -230,17 +237,26 @@ impl Peers {
         if layers.is_empty() {
             return;
         }
+        let measured = side.connected_at.is_some_and(|at| now.since(at) >= MEASURED_AFTER);
         let budget_bps = side.estimate_bps.map_or(u64::MAX, |estimate| {
+            let estimate = if measured { estimate } else { estimate.max(UNMEASURED_BPS) };
             (estimate * KEPT_FOR_VIDEO_PERCENT / 100).saturating_sub(side.audio_rate.bps())
         });
         allocate(budget_bps, &mut layers);
         let desired = desired_bps(&layers) + side.audio_rate.bps();
-        peer.rtc.bwe().set_bitrate(Bitrate::bps(next_step_bps(&layers)), Bitrate::bps(desired));
+        peer.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
         let mut keyframes = Vec::new();
         for ((index, source), chosen) in wanted.into_iter().zip(layers) {
             let Some(video) = room.videos.get(&source) else { continue };
             let picture = &mut side.tracks[index].picture;
             let target = first_or(chosen.target, &chosen).map(|rank| video.layer_at(rank));
+            // More than the way carries: what goes on until the lower layer begins would only stand in the way of it.
+            let rate = |rank: usize| chosen.layers_bps[rank];
+            let too_much =
+                chosen.current.is_some_and(|rank| rate(rank) * 100 > budget_bps.saturating_mul(TOO_MUCH_PERCENT));
+            if too_much && target.is_some() && picture.current != target {
+                picture.stop();
+            }
             if target.is_none() && picture.current.is_some() {
                 picture.stop();
                 self.stats.count(PeerCounter::VideoPauses);
@@ -316,15 +332,4 @@ fn best_rank(quality: VideoQuality) -> Option<usize> {
         VideoQuality::Medium => Some(1),
         VideoQuality::High => Some(LAYERS_MAX - 1),
     }
-}
-
-/// What all would take with each a step better than now: what the way is filled up to, so that it shows whether it carries
-/// that.
-fn next_step_bps(tracks: &[LayerTrack]) -> u64 {
-    let step = |track: &LayerTrack| {
-        let best = track.wanted?.min(LAYERS_MAX - 1);
-        let from = track.target.map_or(0, |target| (target + 1).min(best));
-        (from..=best).map(|rank| track.layers_bps[rank]).find(|bps| *bps > 0)
-    };
-    tracks.iter().filter_map(step).sum()
 }

@@ -262,6 +262,12 @@ impl Peers {
         if peer.rtc.handle_input(Input::Timeout(at)).is_err() {
             return self.end(number, PeerCounter::Broken);
         }
+        self.drain(now, number, engine, outbox);
+    }
+
+    /// Takes all that a peer has to say and to send, and acts upon it. To be done after each datagram that it was given: it
+    /// holds no more than one packet that came.
+    fn drain(&mut self, now: Micros, number: u32, engine: &Engine, outbox: &mut Outbox) {
         let mut outputs = 0;
         loop {
             let Some(peer) = self.peers.get_mut(&number) else { return };
@@ -318,22 +324,11 @@ impl Peers {
             Event::IceConnectionStateChange(state) => self.ice_changed(now, number, state),
             Event::MediaAdded(added) => {
                 let Some(peer) = self.peers.get_mut(&number) else { return };
-                match &mut peer.side {
-                    Side::Publishing(side) => side.added(added.mid, added.kind, added.direction),
-                    Side::Subscribing(side) => {
-                        side.added(added.mid, added.kind);
-                        side.settle(&mut peer.rtc);
-                        let channel = peer.key.channel;
-                        self.pictures_changed(now, channel);
-                    }
-                }
-                self.publishes_differently(number);
-            }
-            Event::MediaChanged(changed) => {
-                if let Some(Side::Publishing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) {
-                    side.changed(changed.mid, changed.direction);
-                }
-                self.publishes_differently(number);
+                let Side::Subscribing(side) = &mut peer.side else { return };
+                side.added(added.mid, added.kind);
+                side.settle(&mut peer.rtc);
+                let channel = peer.key.channel;
+                self.pictures_changed(now, channel);
             }
             Event::Closed => self.end(number, PeerCounter::Lost),
             _ => {}
@@ -343,6 +338,9 @@ impl Peers {
     fn connected(&mut self, now: Micros, number: u32) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         peer.given_up_at = None;
+        if let Side::Subscribing(side) = &mut peer.side {
+            side.connected_at = side.connected_at.or(Some(now));
+        }
         let (key, is_first) = (peer.key, !std::mem::replace(&mut peer.connected, true));
         if is_first {
             self.stats.count(PeerCounter::Connected);

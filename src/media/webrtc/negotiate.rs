@@ -57,6 +57,12 @@ impl Peers {
         }
         let answer = self.accept(number, offer)?;
         self.rooms.entry(key.channel).or_default().publishers.insert(key.stream, number);
+        if let Some(peer) = self.peers.get_mut(&number)
+            && let Side::Publishing(side) = &mut peer.side
+        {
+            side.agreed(&peer.rtc, &answer);
+        }
+        self.publishes_differently(number);
         Ok(answer.replace(FEC, FEC_AND_DTX))
     }
 

@@ -87,21 +87,24 @@ impl Publishing {
         Self { sections: Vec::new(), sources: Vec::new(), new_kind }
     }
 
-    /// A media section is there.
-    pub(super) fn added(&mut self, mid: Mid, media: MediaKind, direction: Direction) {
+    /// Takes note of the media sections that an answer speaks of.
+    pub(super) fn agreed(&mut self, rtc: &Rtc, answer: &str) {
+        let mids = answer.lines().filter_map(|line| line.trim_end().strip_prefix("a=mid:"));
+        for media in mids.filter_map(|mid| rtc.media(mid.into())) {
+            match self.sections.iter_mut().find(|section| section.mid == media.mid()) {
+                Some(section) => section.sends = media.direction().is_receiving(),
+                None => self.added(media.mid(), media.kind(), media.direction()),
+            }
+        }
+    }
+
+    fn added(&mut self, mid: Mid, media: MediaKind, direction: Direction) {
         let kind = match (media, self.new_kind) {
             (MediaKind::Audio, _) => PublishKind::Audio,
             (MediaKind::Video, PublishKind::Screen) => PublishKind::Screen,
             (MediaKind::Video, _) => PublishKind::Video,
         };
         self.sections.push(Section { mid, kind, sends: direction.is_receiving(), layers: Vec::new() });
-    }
-
-    /// A media section begins to send, or ends.
-    pub(super) fn changed(&mut self, mid: Mid, direction: Direction) {
-        if let Some(section) = self.sections.iter_mut().find(|section| section.mid == mid) {
-            section.sends = direction.is_receiving();
-        }
     }
 
     /// What is published.

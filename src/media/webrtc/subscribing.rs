@@ -81,6 +81,8 @@ pub(super) struct Subscribing {
     /// Its client offered it, and takes whoever speaks.
     pub(super) follows_speakers: bool,
     pub(super) deafened: bool,
+    /// When its connection came to stand.
+    pub(super) connected_at: Option<Micros>,
     /// What its way carries, once that was measured.
     pub(super) estimate_bps: Option<u64>,
     pub(super) audio_rate: Rate,
@@ -96,6 +98,7 @@ impl Subscribing {
             behind: false,
             follows_speakers,
             deafened,
+            connected_at: None,
             estimate_bps: None,
             audio_rate: Rate::default(),
         }

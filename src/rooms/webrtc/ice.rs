@@ -104,7 +104,7 @@ mod tests {
         assert_eq!((servers[0].urls.len(), servers[0].username.as_deref()), (1, None));
         assert_eq!(servers[1].username, Some(format!("1600:{user}")));
         // RFC 2202's second case.
-        assert_eq!(turn_credential(b"Jefe", "what do ya want for nothing?"), "7/zfauXrL6LSdBbV8YTfnCWaf3k=");
+        assert_eq!(turn_credential(b"Jefe", "what do ya want for nothing?"), "7/zfauXrL6LSdBbV8YTfnCWafHk=");
         assert!(IceConfig::default().servers(user, 0).is_empty());
     }
 }
