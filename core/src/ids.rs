@@ -107,6 +107,10 @@ number_id!(
     NodeNumber(u32)
 );
 number_id!(
+    /// A message. Below 2^53, so that every client's numbers hold it.
+    MessageId(u64)
+);
+number_id!(
     /// The index of a media worker on its node.
     WorkerIndex(u16)
 );
