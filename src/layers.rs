@@ -7,11 +7,12 @@ use std::{
 
 /// From the bottom to the top; each may use its own row and those before it. `telemetry` stands beside: all use its
 /// metrics, and it reads what others count.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["client_address", "error", "http_client", "origins", "random", "rates", "settings"],
     &["store", "media"],
     &["auth", "cluster"],
     &["rooms"],
+    &["chat"],
     &["gateway"],
     &["api"],
     &["server"],

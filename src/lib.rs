@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod chat;
 pub mod client_address;
 pub mod cluster;
 pub mod error;

@@ -29,6 +29,7 @@ use crate::{
         limits::Limits,
     },
     auth::{Auth, AuthConfig},
+    chat::Chat,
     cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
     http_client::http_client,
@@ -181,11 +182,14 @@ impl Server {
             config::rooms(&settings),
         );
         let records = (place.records, place.session_notices);
-        let gateway = Gateway::new(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
+        let chat = Chat::start(store.clone(), rooms.clone(), config::chat(&settings));
+        let gateway =
+            Gateway::new(auth.clone(), rooms.clone(), chat.clone(), records, config::gateway(&settings, &local));
         let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
         let api = Arc::new(Api {
             store: store.clone(),
             auth,
+            chat: chat.clone(),
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
             gateway: gateway.clone(),
             media: media.clone(),
@@ -208,7 +212,7 @@ impl Server {
         background.spawn(cluster::watch_relays(place.registry.clone(), media.clone()));
         background.spawn(cluster::report(place.registry.clone(), media.clone(), gateway.clone()));
         background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
-        background.spawn(sweep(store.clone(), rooms, gateway.clone()));
+        background.spawn(sweep(store.clone(), rooms, chat, gateway.clone()));
         api.health.check_store(&store).await;
         health.set_started();
         Ok(Running { settings, addresses, drain, registry: place.registry, media, store, stop, listeners, background })
@@ -335,12 +339,13 @@ async fn keep_guests(auth: Auth, gateway: Gateway) {
 }
 
 /// Forgets what has run out, for ever.
-async fn sweep(store: Store, rooms: Rooms, gateway: Gateway) {
+async fn sweep(store: Store, rooms: Rooms, chat: Chat, gateway: Gateway) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
         rooms.sweep().await;
         gateway.sweep();
+        chat.sweep().await;
         sweep_store(&store).await;
     }
 }

@@ -54,6 +54,7 @@ use self::{
 };
 use crate::{
     auth::Auth,
+    chat::Chat,
     cluster::{Placement, Registry},
     gateway::Gateway,
     media::Media,
@@ -73,6 +74,8 @@ pub struct Api {
     pub store: Store,
     /// Accounts and tokens.
     pub auth: Auth,
+    /// What people write.
+    pub chat: Chat,
     /// Channels.
     pub directory: Directory,
     /// The sessions that are connected.

@@ -16,7 +16,8 @@ mod sessions;
 
 pub use channel::ChannelState;
 pub use entry::{
-    Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable, VoiceChange,
+    About, AboutChat, AboutMember, Appended, Changed, Direct, Entry, JoinRefused, Joined, Leave, Member, NewMember,
+    News, Notice, Snapshot, Unavailable, VoiceChange, Written,
 };
 pub use membership::Membership;
 pub use memory::{MembershipConfig, MemoryCluster, MemoryMembership, MemoryNode, MemoryRecords};

@@ -62,6 +62,8 @@ pub struct SessionRecord {
     pub tokens: TokenHashes,
     /// Where it is.
     pub places: Vec<Place>,
+    /// Where it reads and writes without voice.
+    pub texts: Vec<ChannelId>,
     /// How often it had moved when its node took it up.
     pub moves: Moves,
 }

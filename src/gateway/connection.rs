@@ -18,8 +18,8 @@ use std::{
 use antiphon_core::{
     clock::Micros,
     gateway::{
-        ClientMessage, DecodeError, Encoding, Error, ErrorCode, HeartbeatAck, RequestId, ServerMessage, UserView,
-        decode_client,
+        ChatError, ChatErrorData, ClientMessage, DecodeError, Encoding, Error, ErrorCode, HeartbeatAck, RequestId,
+        ServerMessage, UserView, decode_client, is_of_chat,
     },
     ids::SessionId,
 };
@@ -156,6 +156,13 @@ impl Connection {
         metrics().gateway.errors.of(error.code).increment(1);
         let body = Error { error_code: error.code, error: error.message, timestamp: unix_seconds() };
         self.send(body, request_id);
+    }
+
+    /// Likewise in answer to a message of the chat family.
+    pub(super) fn fail_chat(&self, error: AppError, request_id: Option<RequestId>) {
+        metrics().gateway.errors.of(error.code).increment(1);
+        let data = ChatErrorData { message: error.message, error_code: error.code };
+        self.send(ChatError::from(data), request_id);
     }
 
     pub(super) fn close(&self, cause: CloseCause) {
@@ -345,6 +352,7 @@ impl<'a> Reader<'a> {
 
     fn malformed(&mut self, error: DecodeError) {
         let message = error.to_string();
+        let is_chat = matches!(error, DecodeError::Invalid { name, .. } if is_of_chat(name));
         let (code, request_id, counts) = match error {
             DecodeError::Malformed(_) => (ErrorCode::InvalidInput, None, true),
             DecodeError::UnknownType { request_id, .. } => (ErrorCode::UnknownMessage, request_id, true),
@@ -353,7 +361,11 @@ impl<'a> Reader<'a> {
         if !counts && self.refuse(false, &request_id) {
             return;
         }
-        self.connection.fail(AppError::new(code, message), request_id);
+        if is_chat {
+            self.connection.fail_chat(AppError::new(code, message), request_id);
+        } else {
+            self.connection.fail(AppError::new(code, message), request_id);
+        }
         if counts && !self.malformed.spend(self.connection.now()) {
             self.connection.close(CloseCause::RateLimited);
         }

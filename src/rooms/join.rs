@@ -145,6 +145,9 @@ impl Rooms {
         let state = self.state_for(room, members, position);
         self.greet(room, member.stream, state, udp.as_deref(), &link, request_id.clone());
         room.totals.joined(SystemTime::now());
+        if room.live().told.is_none() {
+            self.finish_chat_soon(room.id);
+        }
         Ok(())
     }
 
@@ -158,7 +161,7 @@ impl Rooms {
 
     /// Notes a channel's settings and, where it has no members here yet, makes its worker ready for them.
     pub(super) async fn open(&self, room: &Room, turn: &mut Turn, channel: Channel) {
-        if *turn == Turn::New {
+        if matches!(*turn, Turn::New | Turn::Text) {
             let open = Command::OpenChannel { channel: room.id, max_speakers: channel.max_speakers };
             self.inner.media.send(room.home, open).await;
             *turn = Turn::Open;
@@ -267,7 +270,11 @@ impl Rooms {
             announced: None,
             advisor: QualityAdvisor::new(bitrate(entrance.channels)),
         };
-        room.live_mut().members.insert(stream, local);
+        let live = &mut *room.live_mut();
+        if let Some(text) = live.texts.get_mut(&presence.id) {
+            text.is_in_voice = true;
+        }
+        live.members.insert(stream, local);
         link
     }
 

@@ -7,11 +7,13 @@
 
 mod bans;
 mod channels;
+mod chat;
 mod error;
 mod failures;
 mod identities;
 mod invites;
 mod members;
+mod messages;
 mod mutes;
 mod names;
 mod pools;
@@ -19,17 +21,24 @@ mod refresh;
 mod sweep;
 mod types;
 mod users;
+mod words;
 
 pub use antiphon_core::permission::ChannelRole;
 use time::OffsetDateTime;
 
 pub use channels::ChannelLimits;
+pub use chat::{ChatTerms, Expired, Report, UNREAD_MAX, Unread};
 pub use error::StoreError;
 pub use failures::{Attempt, Bucket};
+pub use messages::{
+    Applied, Change, Event, Happening, Message, NewMessage, Outcome, Part, Refusal, SIGNERS_MAX, SIGNS_MAX, Scope,
+    Signs,
+};
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
 pub use refresh::{Lifetimes, Rotation};
 pub use sweep::{LOGIN_PLACE_REMEMBERED, Swept};
 pub use types::{Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, NewUser, User, rfc3339};
+pub use words::words;
 
 use pools::{Pools, on_db};
 

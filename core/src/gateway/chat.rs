@@ -368,6 +368,8 @@ optional! {
         /// RFC 3339 UTC.
         edited_at: String,
         ?
+        /// All of its signs, where they may have changed, too.
+        reactions: Vec<Reaction>,
         /// The channel's name; absent between two people.
         room: String,
         /// The channel's id.

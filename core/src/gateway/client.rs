@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AskPresence, AskUnread, AudioBytes, Block, Cipher, DeleteMessage, DmHistory, EditMessage, JoinText, LeaveText,
-    MarkRead, MediaMode, MediaTransport, Position, PostMessage, React, ReportMessage, RoomHistory, Search, SendDm, Typing,
-    codec::messages,
+    MarkRead, MediaMode, MediaTransport, Position, PostMessage, React, ReportMessage, RoomHistory, Search, SendDm,
+    Typing, codec::messages,
 };
 use crate::ids::{ChannelId, SessionId};
 

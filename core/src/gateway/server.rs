@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AudioBytes, ChannelView, ChatError, Cipher, DmHistoryPage, DmPosted, ErrorCode, JoinAck, LeaveReason, MediaTransport,
-    MemberView, MessageDeleted, MessageEdited, MessagePosted, Position, PresenceSeen, ReactionsChanged, ReadMarked,
-    RoomHistoryPage, SearchFound, TypingSeen, UnreadCounts, UserView, codec::messages,
+    AudioBytes, ChannelView, ChatError, Cipher, DmHistoryPage, DmPosted, ErrorCode, JoinAck, LeaveReason,
+    MediaTransport, MemberView, MessageDeleted, MessageEdited, MessagePosted, Position, PresenceSeen, ReactionsChanged,
+    ReadMarked, RoomHistoryPage, SearchFound, TypingSeen, UnreadCounts, UserView, codec::messages,
 };
 use crate::ids::{ChannelId, GroupId, KeyId, MediaSessionId, SessionId, StreamId, UserId};
 

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use antiphon_core::{
-    gateway::UserView,
-    ids::{NodeNumber, SessionId, UserId},
-};
+use antiphon_core::ids::{NodeNumber, SessionId, UserId};
 use fred::interfaces::KeysInterface;
 
 use super::{
@@ -19,7 +16,7 @@ use super::{
 use crate::{
     cluster::{
         entry::Unavailable,
-        sessions::{ClaimRefused, Moves, Place, SessionNotice, SessionRecord, TokenHashes},
+        sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, TokenHashes},
     },
     telemetry::metrics::RedisOperation,
 };
@@ -57,8 +54,8 @@ impl RedisRecords {
     pub async fn refresh(&self, session: SessionId, record: SessionRecord) -> Result<bool, Unavailable> {
         let shared = self.shared();
         let permit = shared.permitted()?;
-        let SessionRecord { user, tokens, places, moves } = record;
-        let body = SessionBody { user, places: places.into_iter().map(Into::into).collect() };
+        let SessionRecord { user, tokens, places, texts, moves } = record;
+        let body = SessionBody { user, places: places.into_iter().map(Into::into).collect(), texts };
         let arguments = vec![
             number(permit.number.0.into()),
             bytes(encode(&NumbersRecord { numbers: permit.former.clone() })),
@@ -111,7 +108,7 @@ impl RedisRecords {
             "wrong" => return Err(ClaimRefused::WrongToken),
             _ => {}
         }
-        let (from, moves, user, places) = read_claimed(answer).map_err(|error| {
+        let (from, moves, SessionBody { user, places, texts }) = read_claimed(answer).map_err(|error| {
             unreadable(&error);
             ClaimRefused::Unavailable
         })?;
@@ -120,7 +117,8 @@ impl RedisRecords {
             // If it gets lost, the other node learns of it when it next writes the session.
             let _ = shared.say(&Topic::Node(from), Said::SessionClaimed { session }).await;
         }
-        Ok(SessionRecord { user, tokens, places, moves })
+        let places = places.into_iter().map(Into::into).collect();
+        Ok(SessionRecord { user, tokens, places, texts, moves })
     }
 
     /// Forgets a session that is over, if it is this node's. A record that cannot be forgotten now ends by itself.
@@ -171,11 +169,10 @@ async fn keep(connection: &Connection, sessions: &[SessionId], ttl: Duration) ->
     pipeline.all().await
 }
 
-fn read_claimed(mut answer: Answer) -> Result<(NodeNumber, Moves, UserView, Vec<Place>), Unreadable> {
+fn read_claimed(mut answer: Answer) -> Result<(NodeNumber, Moves, SessionBody), Unreadable> {
     let from = NodeNumber(u32::try_from(answer.number()?).unwrap_or_default());
     let moves = Moves(answer.number()?);
-    let SessionBody { user, places } = decode(&answer.bytes()?)?;
-    Ok((from, moves, user, places.into_iter().map(Into::into).collect()))
+    Ok((from, moves, decode(&answer.bytes()?)?))
 }
 
 /// Each followed by a space, so that none can be found across two.
