@@ -10,6 +10,7 @@ mod accounts;
 mod answer;
 mod audio;
 mod channels;
+mod chat;
 mod document;
 pub mod drain;
 pub mod error;
@@ -149,6 +150,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(accounts::routes())
         .merge(channels::routes())
+        .merge(chat::routes())
         .merge(members::routes())
         .merge(invites::routes())
         .merge(audio::routes())

@@ -2,13 +2,14 @@
 //!
 //! `handle` carries out what a client asks for, `check` says what may be written, `writer` stores what waits for one scope
 //! in one step, `people` reaches somebody's sessions on this node, `direct` what is for single people, `history` what was
-//! written before, `upkeep` what goes on by itself. Telling a channel is [`crate::rooms`]' work.
+//! written before, `terms` what a channel's owner says of it, `upkeep` what goes on by itself. Telling a channel is [`crate::rooms`]' work.
 
 mod check;
 mod direct;
 mod handle;
 mod history;
 mod people;
+mod terms;
 mod upkeep;
 mod writer;
 
@@ -23,6 +24,7 @@ use dashmap::DashMap;
 use tokio::sync::mpsc;
 
 pub use handle::is_chat;
+pub use terms::SLOW_MODE_MAX_S;
 
 use self::{direct::Pairs, people::People, writer::Writers};
 use crate::{

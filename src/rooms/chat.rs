@@ -405,8 +405,7 @@ pub fn event_of(event: &Event, name: &str) -> ServerMessage {
 }
 
 /// Signs as clients see them.
-#[must_use]
-pub fn signs(signs: &[Signs]) -> Vec<Reaction> {
+pub(super) fn signs(signs: &[Signs]) -> Vec<Reaction> {
     let sign = |sign: &Signs| Reaction { emoji: sign.emoji.clone(), users: sign.users.clone(), count: sign.count };
     signs.iter().map(sign).collect()
 }
