@@ -68,6 +68,12 @@ CREATE TABLE chat_reads (
 );
 CREATE INDEX chat_reads_by_scope ON chat_reads (scope_id);
 
+-- When somebody last came or went.
+CREATE TABLE last_seen (
+    user_id BLOB   NOT NULL PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
+    at_us   BIGINT NOT NULL
+);
+
 -- Who lets nothing of whom through.
 CREATE TABLE blocks (
     user_id    BLOB   NOT NULL REFERENCES users (id) ON DELETE CASCADE,

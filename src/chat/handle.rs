@@ -68,6 +68,9 @@ impl Chat {
             ClientMessage::MarkRead(request) => return self.mark_read(presence, request, request_id.clone()).await,
             ClientMessage::AskUnread(_) => return self.unread(presence, request_id.clone()).await,
             ClientMessage::Search(request) => return self.search(presence, request, request_id.clone()).await,
+            ClientMessage::AskPresence(request) => {
+                return self.ask_presence(presence, request, request_id.clone()).await;
+            }
             ClientMessage::LeaveText(request) => self.leave(presence, &request).await?,
             ClientMessage::Typing(request) => self.typing(presence, &request).await?,
             ClientMessage::Block(request) => self.block(presence, &request).await?,

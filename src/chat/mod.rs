@@ -1,7 +1,7 @@
 //! Writing: in channels and between two people.
 //!
 //! `handle` carries out what a client asks for, `check` says what may be written, `writer` stores what waits for one scope
-//! in one step, `people` reaches somebody's sessions on this node, `direct` what is for single people, `history` what was
+//! in one step, `people` reaches somebody's sessions on this node, `direct` what is for single people, `presence` says who is there, `history` what was
 //! written before, `terms` what a channel's owner says of it, `upkeep` what goes on by itself. Telling a channel is [`crate::rooms`]' work.
 
 mod check;
@@ -9,6 +9,7 @@ mod direct;
 mod handle;
 mod history;
 mod people;
+mod presence;
 mod terms;
 mod upkeep;
 mod writer;
@@ -26,8 +27,9 @@ use tokio::sync::mpsc;
 pub use handle::is_chat;
 pub use terms::SLOW_MODE_MAX_S;
 
-use self::{direct::Pairs, people::People, writer::Writers};
+use self::{direct::Pairs, people::People, presence::Whereabout, writer::Writers};
 use crate::{
+    cluster::SessionRecords,
     error::AppError,
     rates::Rates,
     rooms::Rooms,
@@ -70,13 +72,16 @@ struct Inner {
     people: People,
     pairs: Pairs,
     typing: Option<Rates<(UserId, Scope)>>,
+    /// What nodes know of each other's people.
+    records: SessionRecords,
+    whereabout: Whereabout,
 }
 
 impl Chat {
-    /// Chat in `rooms`, kept in `store`. What other nodes have for single people is followed in a task of its own, and so is
+    /// Chat in `rooms`, kept in `store`, of a node among those that share `records`. What other nodes have for single people is followed in a task of its own, and so is
     /// what they leave unfinished.
     #[must_use]
-    pub fn start(store: Store, rooms: Rooms, config: ChatConfig) -> Self {
+    pub fn start(store: Store, rooms: Rooms, records: SessionRecords, config: ChatConfig) -> Self {
         let (taker, direct) = mpsc::channel(DIRECT_MAX);
         rooms.give_direct_to(taker);
         let typing = Rates::new(config.typing_per_minute);
@@ -89,10 +94,13 @@ impl Chat {
                 people: People::default(),
                 pairs: DashMap::new(),
                 typing,
+                records,
+                whereabout: Whereabout::default(),
             }),
         };
         tokio::spawn(chat.clone().hear(direct));
         tokio::spawn(chat.clone().look());
+        tokio::spawn(chat.clone().tell_whereabouts());
         chat
     }
 

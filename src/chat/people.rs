@@ -21,6 +21,11 @@ impl People {
         self.0.contains_key(&user)
     }
 
+    /// Does `act` for everyone.
+    pub(super) fn each(&self, act: impl Fn(UserId)) {
+        self.0.iter().for_each(|entry| act(*entry.key()));
+    }
+
     /// Somebody's sessions.
     pub(super) fn sessions(&self, user: UserId) -> Vec<Arc<Presence>> {
         self.0.get(&user).map_or_else(Vec::new, |sessions| sessions.clone())
@@ -40,6 +45,8 @@ impl Chat {
         let mut sessions = self.inner.people.0.entry(presence.user.id).or_default();
         sessions.retain(|known| known.id != presence.id);
         sessions.push(Arc::clone(presence));
+        drop(sessions);
+        self.moved(presence.user.id);
     }
 
     /// It is over, or has moved away.
@@ -48,5 +55,7 @@ impl Chat {
             sessions.retain(|known| !Arc::ptr_eq(known, presence));
         }
         self.inner.people.0.remove_if(&presence.user.id, |_, sessions| sessions.is_empty());
+        self.forget_follower(presence.id);
+        self.moved(presence.user.id);
     }
 }

@@ -27,7 +27,7 @@ use super::{
         Written,
     },
     membership::Membership,
-    sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, SessionRecords, TokenHashes},
+    sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, SessionRecords, TokenHashes, Whereabouts},
 };
 use crate::telemetry::metrics::metrics;
 
@@ -63,6 +63,7 @@ pub struct MemoryCluster {
 struct Shared {
     channels: DashMap<ChannelId, ChannelState>,
     sessions: DashMap<SessionId, OwnedRecord>,
+    whereabouts: DashMap<(UserId, NodeNumber), Whereabouts>,
     nodes: RwLock<Vec<Arc<Node>>>,
     /// Made for a single node: there are no others to think of.
     is_single: bool,
@@ -107,7 +108,8 @@ impl MemoryCluster {
 
     fn with(config: MembershipConfig, is_single: bool) -> Self {
         let (channels, sessions, nodes) = (DashMap::new(), DashMap::new(), RwLock::default());
-        Self { shared: Arc::new(Shared { channels, sessions, nodes, is_single, config }) }
+        let whereabouts = DashMap::new();
+        Self { shared: Arc::new(Shared { channels, sessions, whereabouts, nodes, is_single, config }) }
     }
 
     /// A node on its own.
@@ -151,6 +153,7 @@ impl MemoryCluster {
     pub fn lose_everything(&self) {
         self.shared.channels.clear();
         self.shared.sessions.clear();
+        self.shared.whereabouts.clear();
     }
 }
 
@@ -391,6 +394,26 @@ pub struct MemoryRecords {
 }
 
 impl MemoryRecords {
+    pub(super) fn set_whereabouts(&self, user: UserId, whereabouts: Option<Whereabouts>) -> Result<(), Unavailable> {
+        self.check()?;
+        match whereabouts {
+            Some(whereabouts) => self.shared.whereabouts.insert((user, self.node.number), whereabouts),
+            None => self.shared.whereabouts.remove(&(user, self.node.number)).map(|(_, before)| before),
+        };
+        Ok(())
+    }
+
+    pub(super) fn whereabouts(&self, users: &[UserId]) -> Result<Vec<Vec<Whereabouts>>, Unavailable> {
+        self.check()?;
+        let others: Vec<NodeNumber> = {
+            let nodes = self.shared.nodes.read();
+            nodes.iter().map(|node| node.number).filter(|number| *number != self.node.number).collect()
+        };
+        let at =
+            |user: &UserId, node: &NodeNumber| self.shared.whereabouts.get(&(*user, *node)).map(|found| found.clone());
+        Ok(users.iter().map(|user| others.iter().filter_map(|node| at(user, node)).collect()).collect())
+    }
+
     pub(super) fn open(&self, session: SessionId, record: SessionRecord) -> Result<(), Unavailable> {
         self.check()?;
         self.shared.sessions.insert(session, OwnedRecord { node: self.node.number, record });

@@ -24,4 +24,6 @@ pub use memory::{MembershipConfig, MemoryCluster, MemoryMembership, MemoryNode, 
 pub use placement::Placement;
 pub use redis::{RedisCluster, RedisConfig, RedisError, RedisMembership, RedisRecords, RedisRegistry};
 pub use registry::{ClusterView, Load, MemoryRegistry, NodeRecord, NodeState, Registry, SharedState};
-pub use sessions::{ClaimRefused, Moves, Place, SessionNotice, SessionRecord, SessionRecords, TokenHashes};
+pub use sessions::{
+    ClaimRefused, Moves, Place, SessionNotice, SessionRecord, SessionRecords, TokenHashes, Whereabouts,
+};

@@ -73,11 +73,13 @@ impl Connection {
                 let joined = rooms.join(presence, &request, request_id).await;
                 self.gateway.refresh_record(&attachment.session).await;
                 self.outbox.release(None);
+                self.gateway.chat().moved(presence.user.id);
                 return joined;
             }
             ClientMessage::LeaveChannel(request) => {
                 let left = rooms.leave(presence, request.channel_id, request_id).await;
                 self.gateway.refresh_record(&attachment.session).await;
+                self.gateway.chat().moved(presence.user.id);
                 return left;
             }
             ClientMessage::Recover(request) => {
@@ -108,6 +110,7 @@ impl Connection {
         if moves {
             self.gateway.refresh_record(&attachment.session).await;
             self.outbox.release(None);
+            self.gateway.chat().moved(attachment.session.presence.user.id);
         }
         done
     }

@@ -137,6 +137,7 @@ impl Gateway {
                 }
                 SessionNotice::AccountDisabled(user) => self.end_sessions_of(user).await,
                 SessionNotice::Reconnected => {
+                    self.chat().say_all_anew();
                     for session in self.sessions().all() {
                         self.refresh_record(&session).await;
                     }

@@ -17,7 +17,7 @@ use antiphon_core::{
         DeletedData, DmData, DmPosted, EditedData, MessageData, MessageDeleted, MessageEdited, MessagePosted, Position,
         Reaction, ReactionsChanged, ReactionsData, RequestId, ServerMessage, UserView,
     },
-    ids::{ChannelId, MessageId},
+    ids::{ChannelId, MessageId, UserId},
     permission::Standing,
 };
 
@@ -280,6 +280,15 @@ impl Rooms {
     #[must_use]
     pub fn name_here(&self, channel: ChannelId) -> Option<String> {
         self.room(channel)?.live().channel.as_ref().map(|channel| channel.name.clone())
+    }
+
+    /// Whether somebody is in a talk spurt in a channel that has somebody here.
+    #[must_use]
+    pub fn is_speaking(&self, channel: ChannelId, user: UserId) -> bool {
+        let Some(room) = self.room(channel) else { return false };
+        let live = room.live();
+        let listed = live.roster.stream_of(user).and_then(|stream| live.roster.get(stream));
+        listed.is_some_and(|listed| listed.speaking)
     }
 
     /// How somebody stands to a channel.

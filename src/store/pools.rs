@@ -120,7 +120,7 @@ impl Dialect for Sqlite {
              edited_us, deleted_by, changed_id
          FROM messages JOIN chat_scopes ON chat_scopes.scope_id = messages.scope_id
          WHERE messages.id IN (SELECT rowid FROM message_words WHERE message_words MATCH $1)
-             AND (instr($2, lower(hex(channel_id))) > 0 OR low_id = $3 OR high_id = $3)
+             AND (channel_id IS NOT NULL AND instr($2, lower(hex(channel_id))) > 0 OR low_id = $3 OR high_id = $3)
              AND messages.id < $4 ORDER BY messages.id DESC LIMIT $5";
 
     fn all_words(words: &[String]) -> String {

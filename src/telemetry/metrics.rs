@@ -596,6 +596,8 @@ label!(
         SessionRelease = "session_release",
         /// Keeping the records of sessions alive.
         SessionKeep = "session_keep",
+        /// Who is at which node.
+        Whereabouts = "whereabouts",
         /// A message to other nodes.
         Say = "say",
     }

@@ -6,6 +6,7 @@ mod support;
 mod direct;
 mod history;
 mod permissions;
+mod presence;
 mod resuming;
 mod rooms;
 mod searching;

@@ -51,7 +51,11 @@ impl Chatter {
     }
 
     async fn connect(url: &str, query: &str) -> Self {
-        let (socket, _) = connect_async(format!("{}/ws{query}", url.replace("http:", "ws:"))).await.expect("connects");
+        Self::try_connect(url, query).await.expect("connects")
+    }
+
+    async fn try_connect(url: &str, query: &str) -> Option<Self> {
+        let (socket, _) = connect_async(format!("{}/ws{query}", url.replace("http:", "ws:"))).await.ok()?;
         let mut chatter = Self {
             socket,
             user: Value::Null,
@@ -61,19 +65,25 @@ impl Chatter {
             positions: HashMap::new(),
             next_request: 1,
         };
-        let hello = chatter.received().await.expect("Hello");
+        let hello = chatter.received().await?;
         chatter.session = (hello["session_id"].clone(), hello["resume_token"].clone());
-        chatter
+        Some(chatter)
     }
 
     /// Takes the session up again at `url`, after the connection was lost; what the server says of it. What was missed is
     /// among what is passed over, in its place.
     pub async fn resume(&mut self, url: &str) -> Value {
+        self.try_resume(url).await.expect("the server answers")
+    }
+
+    /// Likewise; `None` when nobody answers there.
+    pub async fn try_resume(&mut self, url: &str) -> Option<Value> {
         let positions = self.positions.clone();
-        let mut new = Self::connect(url, "").await;
+        let mut new = Self::try_connect(url, "").await?;
         let (session, token) = self.session.clone();
-        let resume = json!({"type": "Resume", "session_id": session, "resume_token": token, "positions": positions});
-        let resumed = new.ask(resume).await;
+        let mut resume =
+            json!({"type": "Resume", "session_id": session, "resume_token": token, "positions": positions});
+        let resumed = new.try_ask(&mut resume).await?;
         if resumed["type"] == "Resumed" {
             self.session = (resumed["session_id"].clone(), resumed["resume_token"].clone());
             self.socket = new.socket;
@@ -86,7 +96,7 @@ impl Chatter {
             }
             self.passed_over.extend(new.passed_over);
         }
-        resumed
+        Some(resumed)
     }
 
     pub fn id(&self) -> &str {
@@ -193,6 +203,12 @@ impl Chatter {
         let answer = self.ask(json!({"type": "Heartbeat"})).await;
         assert_eq!(answer["type"], "HeartbeatAck");
         self.passed_over.drain(..).collect()
+    }
+
+    /// Says goodbye.
+    pub async fn close(mut self) {
+        let _ = self.socket.close(None).await;
+        while let Ok(Some(Ok(_))) = tokio::time::timeout(PATIENCE, self.socket.next()).await {}
     }
 
     /// Breaks the connection off, as a lost network does.

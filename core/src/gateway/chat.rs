@@ -487,7 +487,7 @@ pub struct ChannelPresence {
     pub channel_id: ChannelId,
     /// In its voice.
     pub voice: bool,
-    /// In a talk spurt now.
+    /// In a talk spurt now, as far as the asker's node hears the channel.
     pub speaking: bool,
 }
 
