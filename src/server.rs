@@ -181,8 +181,8 @@ impl Server {
             (place.membership, place.notices),
             config::rooms(&settings),
         );
-        let records = (place.records, place.session_notices);
         let chat = Chat::start(store.clone(), rooms.clone(), place.records.clone(), config::chat(&settings));
+        let records = (place.records, place.session_notices);
         let gateway =
             Gateway::new(auth.clone(), rooms.clone(), chat.clone(), records, config::gateway(&settings, &local));
         let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));

@@ -76,7 +76,9 @@ impl Chat {
             }
             if self.inner.whereabout.is_lost.swap(false, Ordering::Relaxed) {
                 self.inner.whereabout.said.clear();
-                self.inner.people.each(|user| drop(self.inner.whereabout.dirty.insert(user, ())));
+                self.inner.people.each(|user| {
+                    self.inner.whereabout.dirty.insert(user, ());
+                });
             }
             let dirty: Vec<UserId> = self.inner.whereabout.dirty.iter().map(|entry| *entry.key()).collect();
             for user in dirty {
@@ -204,8 +206,10 @@ impl Chat {
             let online = !nodes.is_empty();
             let mut channels: HashMap<ChannelId, bool> = HashMap::new();
             for node in nodes {
-                node.texts.into_iter().for_each(|id| drop(channels.entry(id).or_default()));
-                node.voices.into_iter().for_each(|id| drop(channels.insert(id, true)));
+                for id in node.texts {
+                    channels.entry(id).or_default();
+                }
+                channels.extend(node.voices.into_iter().map(|id| (id, true)));
             }
             let mut shown = Vec::new();
             for (id, voice) in channels {

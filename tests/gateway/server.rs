@@ -90,8 +90,8 @@ impl Server {
         let (events, received) = pass_on(told);
         let membership = (node.membership, node.notices);
         let rooms = Rooms::start(store.clone(), media.clone(), received, membership, rooms);
-        let records = (node.records, node.session_notices);
         let chat = Chat::start(store.clone(), rooms.clone(), node.records.clone(), ChatConfig::default());
+        let records = (node.records, node.session_notices);
         let gateway = Gateway::new(auth.clone(), rooms.clone(), chat, records, config);
         let address = serve(router(gateway.clone())).await;
         let any_path = serve(any_path_router(gateway.clone())).await;
