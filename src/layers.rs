@@ -7,15 +7,18 @@ use std::{
 
 /// From the bottom to the top; each may use its own row and those before it. `telemetry` stands beside: all use its
 /// metrics, and it reads what others count.
-const LAYERS: [&[&str]; 8] = [
-    &["client_address", "error", "http_client", "origins", "random", "rates", "settings"],
+const LAYERS: [&[&str]; 11] = [
+    &["client_address", "error", "http_client", "origins", "random", "rates", "settings", "tls"],
     &["store", "media"],
     &["auth", "cluster"],
     &["rooms"],
     &["chat"],
+    &["notify"],
     &["gateway"],
+    &["alerts"],
+    &["vitals"],
     &["api"],
-    &["server"],
+    &["doctor", "server"],
 ];
 
 fn rank(module: &str) -> Option<usize> {

@@ -5,17 +5,20 @@
 // Handlers await rooms, which await the cluster, which awaits the Redis client: so deep are their futures' types.
 #![recursion_limit = "256"]
 
+pub mod alerts;
 pub mod api;
 pub mod auth;
 pub mod chat;
 pub mod client_address;
 pub mod cluster;
+pub mod doctor;
 pub mod error;
 pub mod gateway;
 mod http_client;
 #[cfg(test)]
 mod layers;
 pub mod media;
+pub mod notify;
 pub mod origins;
 mod random;
 pub mod rates;
@@ -24,3 +27,5 @@ pub mod server;
 pub mod settings;
 pub mod store;
 pub mod telemetry;
+mod tls;
+pub mod vitals;

@@ -3,11 +3,12 @@
 use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
 use antiphon::{
-    settings::{self, Loaded, Settings},
+    doctor::{self, Probe},
+    settings::{self, Loaded, Problems, Settings},
     store::{Store, StoreError},
 };
 use antiphon_core::gateway::Role;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Short-lived small buffers are most of what a voice server allocates.
 #[global_allocator]
@@ -39,6 +40,19 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Look at everything that a node needs here (settings, ports, limits, Redis, database, clocks, addresses, secrets,
+    /// certificate, disk) and say what to do about what is wrong. Changes nothing; exits with 1 where something is wrong
+    Doctor {
+        /// As JSON, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask the node that runs here, with these settings, how it is; exits with 1 unless well
+    Health {
+        /// What to ask
+        #[arg(value_enum, default_value_t = Asked::Ready)]
+        what: Asked,
+    },
     /// Change what accounts may do, also while the server runs
     #[command(subcommand)]
     Admin(Admin),
@@ -58,12 +72,24 @@ enum Admin {
     },
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Asked {
+    /// Whether it works
+    Live,
+    /// Whether it takes new sessions
+    Ready,
+}
+
 /// What is wrong with the settings ends the program with this, as wrong arguments do; everything else with 1.
 const WRONG_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let loaded = match settings::load(arguments.config.as_deref()) {
+    let loaded = settings::load(arguments.config.as_deref());
+    if let Some(Command::Doctor { json }) = arguments.command {
+        return ended(block_on(examine(loaded, json)));
+    }
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
             complain(&problems);
@@ -73,17 +99,19 @@ fn main() -> ExitCode {
     for warning in &loaded.warnings {
         complain(&format_args!("warning: {warning}"));
     }
-    let outcome = match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => {
-            block_on(async { antiphon::server::run(loaded.settings).await.map_err(|error| error.to_string()) })
-        }
-        Command::Config { check } => {
+    ended(match arguments.command {
+        Some(Command::Config { check }) => {
             show(&loaded, check);
             Ok(())
         }
-        Command::Admin(Admin::Grant { name }) => block_on(set_role(&loaded.settings, &name, Role::Admin)),
-        Command::Admin(Admin::Revoke { name }) => block_on(set_role(&loaded.settings, &name, Role::User)),
-    };
+        Some(Command::Health { what }) => block_on(ask(&loaded.settings, what)),
+        Some(Command::Admin(Admin::Grant { name })) => block_on(set_role(&loaded.settings, &name, Role::Admin)),
+        Some(Command::Admin(Admin::Revoke { name })) => block_on(set_role(&loaded.settings, &name, Role::User)),
+        _ => block_on(async { antiphon::server::run(loaded.settings).await.map_err(|error| error.to_string()) }),
+    })
+}
+
+fn ended(outcome: Result<(), String>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -96,6 +124,28 @@ fn main() -> ExitCode {
 fn block_on(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| format!("cannot start its threads: {error}"))?.block_on(work)
+}
+
+async fn examine(loaded: Result<Loaded, Problems>, json: bool) -> Result<(), String> {
+    let report = doctor::examine(loaded.as_ref()).await;
+    if json {
+        say(&serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?);
+    } else {
+        say(&report);
+    }
+    if report.is_well() { Ok(()) } else { Err("a node with these settings does not work here".to_owned()) }
+}
+
+async fn ask(settings: &Settings, what: Asked) -> Result<(), String> {
+    let probe = match what {
+        Asked::Live => Probe::Live,
+        Asked::Ready => Probe::Ready,
+    };
+    match doctor::ask_own(settings, probe).await {
+        Ok(None) => Ok(()),
+        Ok(Some(wrong)) => Err(wrong),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn show(loaded: &Loaded, check: bool) {

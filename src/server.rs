@@ -8,22 +8,24 @@ use std::{
     io::{self, Write as _},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use antiphon_core::engine::Event;
+use antiphon_core::{engine::Event, ids::NodeId};
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 
 use self::{cluster::Place, listeners::Listeners};
 use crate::{
+    alerts::{Alerts, RulesError},
     api::{
-        Addresses, Api,
+        Addresses, Api, audio_of_settings,
         drain::{Drain, DrainMode},
         health::Health,
         limits::Limits,
@@ -32,8 +34,9 @@ use crate::{
     chat::Chat,
     cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
-    http_client::http_client,
+    http_client::{ClientError, http_client, node_client},
     media::Media,
+    notify::Notify,
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
     store::{Store, StoreError},
@@ -41,6 +44,8 @@ use crate::{
         logs::{self, LogFilterError},
         sampler::{Sampler, try_timers},
     },
+    tls::{self, Tls, TlsError},
+    vitals::{Gatherer, HISTORY_EVERY, Vitals},
 };
 
 /// Why the server did not start, or did not go on.
@@ -63,9 +68,15 @@ pub enum StartError {
     /// There is no place among the other nodes.
     #[error("cannot join the cluster (redis.url): {0}")]
     Cluster(#[from] RedisError),
-    /// No HTTPS client, for an external issuer's keys or other nodes.
+    /// No HTTPS client for an external issuer's keys.
     #[error("cannot make an HTTPS client: {0}")]
     Issuer(#[from] reqwest::Error),
+    /// No HTTPS client for other nodes.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The certificate cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({settings}): {error}")]
     Listen {
@@ -79,6 +90,9 @@ pub enum StartError {
     /// The system does not say where a port is.
     #[error("cannot tell which port was taken: {0}")]
     LocalAddress(io::Error),
+    /// The alert rules that are part of this program cannot be used, which only a fault of ours brings about.
+    #[error(transparent)]
+    Alerts(#[from] RulesError),
     /// Nobody serves a port any more.
     #[error("a port is no longer served; the log says why")]
     ListenerEnded,
@@ -90,8 +104,11 @@ pub enum StartError {
 /// How long between two attempts to open a database that is not there yet, as when both start together.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// How often counters are read, limits swept and the database checked.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// How often counters are read, alerts evaluated, limits swept and the database checked.
+const UPKEEP: Duration = HISTORY_EVERY;
+
+/// How often totals are brought up to what was counted: how old they may be.
+const STATISTICS: Duration = Duration::from_secs(3);
 
 /// How often the database is swept of what has run out, and rooms of what nobody needs.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -107,6 +124,8 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     logs::init(settings.log.format, &settings.log.level)?;
     let mut running = Server::start(settings).await?;
     running.announce().await;
+    // Where there is nothing to be read again, SIGHUP ends the process, as it does when its terminal goes.
+    let _hangups = running.tls.clone().map(reload_on_hangup).transpose().map_err(StartError::Signals)?;
     let outcome = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, deadline_s = running.settings.server.drain_deadline_s, "draining");
@@ -140,6 +159,18 @@ impl Signals {
     }
 }
 
+/// Has the certificate read again at each SIGHUP, until what this yields is dropped.
+fn reload_on_hangup(tls: Tls) -> io::Result<JoinSet<()>> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        while hangups.recv().await.is_some() {
+            tls.reload_soon();
+        }
+    });
+    Ok(task)
+}
+
 /// Starts servers.
 pub struct Server;
 
@@ -149,8 +180,10 @@ pub struct Running {
     addresses: Addresses,
     drain: Arc<Drain>,
     registry: Registry,
+    rooms: Rooms,
     media: Media,
     store: Store,
+    tls: Option<Tls>,
     /// Turns true when listeners are to stop.
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
@@ -168,9 +201,10 @@ impl Server {
         let settings = Arc::new(settings);
         let health = Arc::new(Health::starting());
         let local = settings.local_state()?;
+        let tls = Tls::of(&settings)?;
         let store = open_store(&settings).await?;
         let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
-        let listeners = Listeners::bind(&settings).await?;
+        let listeners = Listeners::bind(&settings, tls.clone()).await?;
         let (media, events) = start_media(&settings)?;
         let addresses = listeners.addresses(media.local_addr())?;
         let place = Place::take(&settings, &local, addresses, &media).await?;
@@ -186,36 +220,35 @@ impl Server {
         let gateway =
             Gateway::new(auth.clone(), rooms.clone(), chat.clone(), records, config::gateway(&settings, &local));
         let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
+        let alerts = Arc::new(Alerts::new(NodeId(local.node_id.clone()))?);
+        let vitals = Arc::new(Vitals::new(place.registry.clone(), alerts));
         let api = Arc::new(Api {
             store: store.clone(),
             auth,
-            chat: chat.clone(),
+            chat,
+            notify: Notify::new(store.clone(), rooms.clone(), http_client()?),
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
             gateway: gateway.clone(),
             media: media.clone(),
             registry: place.registry.clone(),
             placement: Placement::default(),
             drain: Arc::clone(&drain),
-            http: http_client()?,
+            http: node_client(settings.cluster.ca_file.as_deref())?,
             health: Arc::clone(&health),
             limits: Limits::new(config::http_limits(&settings)),
             sampler: Sampler::new(media.clone()),
+            vitals,
+            audio: Mutex::new(audio_of_settings(&settings)),
             settings: Arc::clone(&settings),
             addresses,
         });
         let (stop, stopped) = watch::channel(false);
         let listeners = listeners.serve(&api, &gateway, &stopped);
-        let mut background = JoinSet::new();
-        background.spawn(try_timers());
-        background.spawn(upkeep(Arc::clone(&api)));
-        background.spawn(cluster::follow(place.registry.clone(), media.clone()));
-        background.spawn(cluster::watch_relays(place.registry.clone(), media.clone()));
-        background.spawn(cluster::report(place.registry.clone(), media.clone(), gateway.clone()));
-        background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
-        background.spawn(sweep(store.clone(), rooms, chat, gateway.clone()));
+        let background = in_background(&api, &rooms, tls.clone());
         api.health.check_store(&store).await;
         health.set_started();
-        Ok(Running { settings, addresses, drain, registry: place.registry, media, store, stop, listeners, background })
+        let registry = place.registry;
+        Ok(Running { settings, addresses, drain, registry, rooms, media, store, tls, stop, listeners, background })
     }
 }
 
@@ -250,17 +283,21 @@ impl Running {
         self.registry.unregister().await;
         self.background.shutdown().await;
         self.media.stop().await;
+        // What was counted last is on its way from the media workers.
+        self.rooms.until_told().await;
+        self.rooms.store_statistics().await;
         self.store.close().await;
     }
 
     /// Tells people how to reach it.
     async fn announce(&self) {
-        let Addresses { http, websocket, udp, metrics } = self.addresses;
+        let Addresses { http, websocket, udp, metrics, .. } = self.addresses;
+        let (http_scheme, ws) = (self.addresses.http_scheme(), self.addresses.websocket_scheme());
         let (http, websocket) = (Addresses::from_here(http), Addresses::from_here(websocket));
         let mut lines = vec![
             format!("Antiphon {} is running.", env!("CARGO_PKG_VERSION")),
-            format!("  page and API   http://{http}/  (described at http://{http}/docs/)"),
-            format!("  gateway        ws://{http}/ws and ws://{websocket}/"),
+            format!("  page and API   {http_scheme}://{http}/  (described at {http_scheme}://{http}/docs/)"),
+            format!("  gateway        {ws}://{http}/ws and {ws}://{websocket}/"),
             format!("  voice          UDP {udp}"),
             format!("  data           {} ({})", self.settings.data_dir.display(), self.settings.shown_database_url()),
         ];
@@ -315,7 +352,27 @@ fn start_media(settings: &Settings) -> Result<(Media, mpsc::Receiver<Event>), St
     })
 }
 
-/// Reads counters, sweeps limits and checks the database, for ever.
+/// What goes on beside requests, until this is dropped.
+fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()> {
+    let (registry, media, gateway) = (&api.registry, &api.media, &api.gateway);
+    let gatherer = Gatherer::new(media.clone(), gateway.clone(), rooms.clone());
+    let mut background = JoinSet::new();
+    background.spawn(try_timers());
+    background.spawn(upkeep(Arc::clone(api)));
+    background.spawn(cluster::follow(registry.clone(), media.clone()));
+    background.spawn(cluster::watch_relays(registry.clone(), media.clone()));
+    background.spawn(cluster::report(Arc::clone(&api.vitals), gatherer));
+    background.spawn(store_statistics(rooms.clone()));
+    background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
+    background.spawn(sweep(api.store.clone(), rooms.clone(), api.chat.clone(), gateway.clone()));
+    background.spawn(api.notify.clone().deliver());
+    if let Some(tls) = tls {
+        background.spawn(tls::keep_current(tls));
+    }
+    background
+}
+
+/// Reads counters, sweeps limits, checks the database and evaluates the alerts, for ever.
 async fn upkeep(api: Arc<Api>) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
@@ -324,6 +381,18 @@ async fn upkeep(api: Arc<Api>) {
         api.limits.sweep();
         api.auth.sweep();
         api.health.check_store(&api.store).await;
+        api.refresh_audio().await;
+        api.vitals.observe(SystemTime::now());
+    }
+}
+
+/// Adds what was counted here to the database's totals, for ever.
+async fn store_statistics(rooms: Rooms) {
+    let mut ticks = tokio::time::interval(STATISTICS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        rooms.store_statistics().await;
     }
 }
 

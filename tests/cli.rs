@@ -147,7 +147,9 @@ async fn admin_grant_and_revoke_change_a_role() {
 fn help_says_what_there_is() {
     let place = Place::new();
     let help = stdout(&place.run(&["--help"], &[]));
-    for word in ["serve", "config", "admin", "--config <FILE>", "settings.toml", "docs/configuration.md"] {
+    for word in
+        ["serve", "config", "doctor", "health", "admin", "--config <FILE>", "settings.toml", "docs/configuration.md"]
+    {
         assert!(help.contains(word), "{word} in:\n{help}");
     }
     assert_eq!(place.run(&["sevre"], &[]).status.code(), Some(2));

@@ -5,8 +5,9 @@ mod support;
 use std::{future::Future, os::unix::fs::PermissionsExt};
 
 use antiphon::store::{
-    Attempt, Ban, Bucket, Channel, ChannelChange, ChannelLimits, ChannelRole, LOGIN_PLACE_REMEMBERED, Lifetimes,
-    Membership, NewChannel, NewInvite, NewUser, Rotation, Store, StoreError, Swept, User,
+    AUDIT_KEPT, Attempt, Ban, Bucket, Channel, ChannelChange, ChannelLimits, ChannelRole, ChannelTotals, Increments,
+    LOGIN_PLACE_REMEMBERED, Lifetimes, Membership, NewAudit, NewChannel, NewInvite, NewUser, Rotation, Store,
+    StoreError, Swept, User, UserTotals,
 };
 use antiphon_core::{
     gateway::Role,
@@ -51,6 +52,8 @@ on_both!(
     external_identities_belong_to_accounts,
     the_sweep_deletes_what_has_had_its_time,
     the_sweep_works_in_batches,
+    totals_add_up_and_begin_anew,
+    what_was_done_is_written_down_for_a_while,
     what_belongs_to_nobody_is_missing,
     what_is_stored_is_there_after_opening_again,
     many_writers_wait_for_each_other,
@@ -743,7 +746,7 @@ async fn the_sweep_deletes_what_has_had_its_time(Context { store, .. }: Context)
     }
 
     let swept = store.sweep(now).await.expect("works");
-    assert_eq!(swept, Swept { refresh: 4, logins: 2, invites: 2, bans: 1, guests: 1, more: false });
+    assert_eq!(swept, Swept { refresh: 4, logins: 2, invites: 2, bans: 1, guests: 1, audit: 0, more: false });
     assert_eq!(store.sweep(now).await, Ok(Swept::default()), "nothing is left to sweep");
     for (user, stays) in [(&anna, true), (&berta, true), (&gone, false), (&owning, true), (&staying, true)] {
         assert_eq!(store.user(user.id).await.expect("works").is_some(), stays, "{}", user.username);
@@ -753,6 +756,90 @@ async fn the_sweep_deletes_what_has_had_its_time(Context { store, .. }: Context)
     assert_eq!(store.is_login_place([2; 32], past).await, Ok(true));
     assert!(store.invite(&codes[2], now).await.expect("works").is_some());
     assert!(store.active_ban(general.id, berta.id, now).await.expect("works").is_some());
+}
+
+async fn totals_add_up_and_begin_anew(Context { store, .. }: Context) {
+    let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
+    let general = channel(&store, "General", &anna).await;
+    assert_eq!((store.channel_totals(general.id).await, store.user_totals(anna.id).await), (Ok(None), Ok(None)));
+    let carried =
+        ChannelTotals { joins: 1, frames_in: 50, frames_out: 100, bytes_in: 4_000, bytes_out: 9_000, frames_lost: 2 };
+    let spoke = UserTotals { joins: 1, voice_ms: 3_000, frames: 50, bytes: 4_000 };
+    let nowhere = ChannelId(Uuid::from_u128(7));
+    let increments = Increments {
+        channels: vec![(general.id, carried), (nowhere, carried)],
+        users: vec![(anna.id, spoke), (UserId(Uuid::from_u128(7)), spoke)],
+    };
+    let later = start() + Duration::MINUTE;
+    store.add_statistics(&increments, start()).await.expect("works");
+    store.add_statistics(&increments, later).await.expect("works");
+    let counted = store.channel_totals(general.id).await.expect("works").expect("counted");
+    let twice =
+        ChannelTotals { joins: 2, frames_in: 100, frames_out: 200, bytes_in: 8_000, bytes_out: 18_000, frames_lost: 4 };
+    assert_eq!((counted.totals, counted.since), (twice, start()));
+    let counted = store.user_totals(anna.id).await.expect("works").expect("counted");
+    assert_eq!(counted.totals, UserTotals { joins: 2, voice_ms: 6_000, frames: 100, bytes: 8_000 });
+    assert_eq!((counted.since, counted.last_at), (start(), later));
+    assert_eq!(store.user_totals(berta.id).await, Ok(None));
+    assert_eq!(store.channel_totals(nowhere).await, Ok(None), "there is no such channel");
+    // The server's are of all, and stay when a channel goes.
+    assert!(store.delete_channel(general.id).await.expect("works"));
+    let server = store.server_totals().await.expect("works").expect("counted");
+    assert_eq!((server.totals.frames_in, server.totals.frames_lost), (200, 8));
+    assert_eq!(store.channels_counts(anna.id).await, Ok((0, 0)));
+    assert_eq!(store.reset_statistics().await, Ok(2), "the account's and the server's");
+    assert_eq!((store.server_totals().await, store.user_totals(anna.id).await), (Ok(None), Ok(None)));
+}
+
+/// Nodes that add to the same rows at once neither lose anything nor wait for each other for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_nodes_may_add_to_totals_at_once() {
+    let database = TestDatabase::postgres().await;
+    let store = open(&database.url()).await;
+    let anna = user(&store, "Anna").await;
+    let mut channels = Vec::new();
+    for index in 0..10 {
+        channels.push(channel(&store, &format!("Channel {index}"), &anna).await.id);
+    }
+    let one = ChannelTotals { frames_in: 1, ..ChannelTotals::default() };
+    let added = at_once(8, |index| {
+        let (store, mut channels) = (store.clone(), channels.clone());
+        channels.rotate_left(index);
+        async move {
+            for _ in 0..5 {
+                let channels = channels.iter().map(|channel| (*channel, one)).collect();
+                store.add_statistics(&Increments { channels, users: Vec::new() }, start()).await.expect("works");
+            }
+        }
+    });
+    added.await;
+    for channel in channels {
+        assert_eq!(store.channel_totals(channel).await.expect("works").expect("counted").totals.frames_in, 40);
+    }
+    store.close().await;
+}
+
+async fn what_was_done_is_written_down_for_a_while(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let done = |action, count: u32| NewAudit {
+        actor: anna.id,
+        actor_name: anna.username.clone(),
+        action,
+        target: (count > 0).then(|| count.to_string()),
+        detail: serde_json::json!({"count": count}),
+    };
+    for count in 0..3 {
+        store.record_audit(done("test.one", count)).await.expect("works");
+        store.record_audit(done("test.other", count)).await.expect("works");
+    }
+    let (entries, total) = store.audit(Some("test.one"), 2, 0).await.expect("works");
+    let targets: Vec<_> = entries.iter().map(|entry| entry.target.as_deref()).collect();
+    assert_eq!((targets, total), (vec![Some("2"), Some("1")], 3), "newest first");
+    assert_eq!(entries[0].detail, serde_json::json!({"count": 2}));
+    assert_eq!(store.audit(None, 100, 4).await.expect("works").0.len(), 2);
+    let kept = OffsetDateTime::now_utc() + AUDIT_KEPT;
+    assert_eq!(store.sweep(kept - Duration::MINUTE).await.expect("works").audit, 0);
+    assert_eq!(store.sweep(kept + Duration::MINUTE).await.expect("works").audit, 6);
 }
 
 async fn the_sweep_works_in_batches(Context { store, .. }: Context) {

@@ -69,6 +69,11 @@ uuid_id!(
     SessionId
 );
 
+uuid_id!(
+    /// A place outside that is told what happens in a channel.
+    WebhookId
+);
+
 /// An unsigned number that travels as a number.
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {

@@ -9,7 +9,7 @@ use antiphon_core::{
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{gateway::install_crypto_provider, server_url::ServerUrl};
+use crate::{gateway::install_crypto_provider, server_url::ServerUrl, tls};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -120,8 +120,12 @@ impl Rest {
     /// When the system's certificates cannot be read.
     pub fn new(server: ServerUrl) -> Result<Self, RestError> {
         install_crypto_provider();
-        let http = reqwest::Client::builder()
-            .timeout(TIMEOUT)
+        let builder = reqwest::Client::builder().timeout(TIMEOUT);
+        let builder = match tls::chosen() {
+            Some(config) => builder.tls_backend_preconfigured((*config).clone()),
+            None => builder,
+        };
+        let http = builder
             .build()
             .map_err(|error| RestError::Unreachable { server: server.to_string(), reason: causes(&error) })?;
         Ok(Self { http, server })
@@ -210,6 +214,18 @@ impl Rest {
     /// When there is no answer or the server refuses.
     pub async fn nodes(&self, access_token: &str) -> Result<NodesView, RestError> {
         self.data(Method::GET, "/api/v1/nodes", access_token, None::<&()>).await
+    }
+
+    /// Lets a node drain, or take on work again; the account must be an administrator's.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn set_draining(&self, access_token: &str, node: &NodeId, draining: bool) -> Result<(), RestError> {
+        let method = if draining { Method::POST } else { Method::DELETE };
+        let path = format!("/api/v1/admin/nodes/{}/drain", node.0);
+        let body = draining.then(|| serde_json::json!({}));
+        let _progress: serde_json::Value = self.call(method, &path, Some(access_token), body.as_ref()).await?;
+        Ok(())
     }
 
     /// The server's metrics, in Prometheus' text format.

@@ -21,6 +21,8 @@ fn a_script_that_cannot_be_carried_out_says_why_before_anyone_connects() {
         (vec!["--pid", "1,2", "--fault", "3s drain 2", "--fault", "2.5s kill 1"], "to see what follows"),
         (vec!["--pid", "1,2", "--channels", "2", "--fault", "1s kill owner"], "by its place"),
         (vec!["--fault", "1s shoot 1"], "drain"),
+        (vec!["--fault", "1s api-drain 1"], "--admin"),
+        (vec!["--pid", "1,2", "--fault", "1s kill 1", "--talk", "p59"], "talk continuously"),
     ] {
         let arguments: Vec<&str> = [&["voice", "--server", NODES, "--duration", "10"], &arguments[..]].concat();
         let output = tool(&arguments);
@@ -47,7 +49,8 @@ fn report(survivors: &[[u64; 2]], lost: u64) -> Value {
         "survivors": { "expected": 100, "lost": lost }, "moved": moved,
         "of_moved_speakers": none, "to_moved_listeners": none,
     });
-    json!({ "node": { "faults": { "before_us": counts(&[[20_000, 4]]), "faults": [fault], "lost": lost } } })
+    let faults = json!({ "before_us": counts(&[[20_000, 4]]), "faults": [fault], "lost": lost });
+    json!({ "phases": [{ "outcome": { "faults": null } }, { "outcome": { "faults": faults } }] })
 }
 
 #[test]
@@ -81,7 +84,7 @@ fn what_several_runs_wrote_is_put_together() {
 #[test]
 fn a_report_without_faults_is_said_to_be_none() {
     let file = std::env::temp_dir().join(format!("antiphon-loadtest-{}.json", uuid::Uuid::new_v4()));
-    std::fs::write(&file, r#"{"node":{"faults":null}}"#).expect("written");
+    std::fs::write(&file, r#"{"phases":[{"outcome":{"faults":null}}]}"#).expect("written");
     let output = tool(&["faults", &file.display().to_string()]);
     std::fs::remove_file(&file).expect("removed");
     assert!(String::from_utf8_lossy(&output.stderr).contains("no report of a run with faults"), "{output:?}");

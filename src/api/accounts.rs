@@ -13,6 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api,
+    advanced::audit,
     answer::{AccountAnswer, Answer},
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Body, Caller, PathOf},
@@ -22,6 +23,7 @@ use crate::{
     client_address::ClientAddress,
     store::{DISPLAY_NAME_CHARS_MAX, check_printable},
 };
+use serde_json::json;
 
 /// These routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -164,15 +166,17 @@ async fn own_user(Caller(user): Caller) -> Answer<UserView> {
 }
 
 /// What to change of an account; what is absent stays.
-#[derive(Deserialize, ToSchema)]
-struct UserChange {
-    /// 1 to 64 printable characters. Only by oneself.
+#[derive(Deserialize, Serialize, ToSchema)]
+pub(super) struct UserChange {
+    /// 1 to 64 printable characters. Only by oneself or an administrator.
     #[serde(default)]
     #[schema(example = "John D.")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     display_name: Option<String>,
     /// Off, the account cannot come in by password, token or resume, and its sessions end at once (4014). Only by an
     /// administrator, and not of themselves.
     #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     is_active: Option<bool>,
 }
 
@@ -195,7 +199,7 @@ async fn user(State(api): State<Arc<Api>>, _: Caller, PathOf(id): PathOf<UserId>
     Ok(Answer::of(user.view()))
 }
 
-/// Changes an account: one's own name, or, for an administrator, whether another may come in.
+/// Changes an account: one's own name, or, for an administrator, another's name and whether they may come in.
 #[utoipa::path(put, path = "/api/users/{id}", tag = "accounts", params(("id" = UserId, Path, description = "The account's id")),
     request_body = UserChange,
     responses((status = OK, description = "The account as it is now", body = Answer<UserView>)))]
@@ -208,8 +212,20 @@ async fn change_user(
     change_account(&api, &caller, id, &change).await
 }
 
-async fn change_account(api: &Api, caller: &UserView, id: UserId, change: &UserChange) -> ApiResult<Answer<UserView>> {
+/// Changes an account: one's own, or, as an administrator, any, which is written down.
+pub(super) async fn change_account(
+    api: &Api,
+    caller: &UserView,
+    id: UserId,
+    change: &UserChange,
+) -> ApiResult<Answer<UserView>> {
     check_change(caller, id, change)?;
+    if id != caller.id {
+        // The token may be older than the role: what the database says holds.
+        api.require_admin(caller).await?;
+        api.store.user(id).await?.ok_or_else(no_such_user)?;
+        audit(api, caller, "user.update", Some(id.to_string()), json!(change)).await?;
+    }
     if let Some(display_name) = &change.display_name {
         api.store.set_display_name(id, display_name).await?.ok_or_else(no_such_user)?;
     }
@@ -217,7 +233,6 @@ async fn change_account(api: &Api, caller: &UserView, id: UserId, change: &UserC
         if !api.store.set_active(id, is_active).await? {
             return Err(no_such_user());
         }
-        tracing::info!(user = %id, by = %caller.id, is_active, "an administrator switched an account");
         if !is_active {
             api.gateway.disconnect_user(id).await;
         }
@@ -233,14 +248,18 @@ fn check_change(caller: &UserView, id: UserId, change: &UserChange) -> ApiResult
         return denied("only an administrator can switch an account on or off, and only another's");
     }
     match &change.display_name {
-        Some(_) if !own => denied("an account's name can only be changed by its owner"),
+        Some(_) if !own && caller.role != Role::Admin => {
+            denied("an account's name can only be changed by its owner or an administrator")
+        }
         Some(name) => check_printable("display_name", name, DISPLAY_NAME_CHARS_MAX).map_err(ApiError::invalid),
-        None if change.is_active.is_none() && own => Err(ApiError::invalid("nothing to change: give a display_name")),
+        None if change.is_active.is_none() && (own || caller.role == Role::Admin) => {
+            Err(ApiError::invalid("nothing to change: give a display_name"))
+        }
         None if change.is_active.is_none() => denied("an account can only be changed by its owner"),
         None => Ok(()),
     }
 }
 
-fn no_such_user() -> ApiError {
+pub(super) fn no_such_user() -> ApiError {
     ApiError::new(ErrorCode::UserNotFound, "there is no user with this id")
 }

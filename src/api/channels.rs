@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use antiphon_core::{e_model::Path as VoicePath, gateway::ChannelView, ids::ChannelId};
-use axum::extract::State;
+use antiphon_core::{gateway::ChannelView, ids::ChannelId};
+use axum::{extract::State, http::HeaderMap};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -11,11 +11,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     answer::{Answer, Created},
+    channel_figures::{ChannelWide, cluster_wide},
     error::{ApiResult, ErrorBody},
     extract::{Body, Caller, MaybeCaller, PathOf},
 };
 use crate::{
-    rooms::{ChannelStats, directory::ChannelRequest},
+    rooms::directory::ChannelRequest,
     store::{ChannelChange, rfc3339},
 };
 
@@ -137,8 +138,8 @@ async fn delete_channel(
     Ok(Answer::of(ChannelDeleted { channel_id: id }))
 }
 
-/// What a channel's voice carried on this node since somebody first joined it after the node's start. Figures that
-/// nothing is known of yet are null.
+/// What a channel's voice carried, over all nodes, since it is counted; totals are a few seconds old. Figures that nothing
+/// is known of yet are null.
 #[derive(Serialize, ToSchema)]
 struct ChannelStatsView {
     /// Which channel.
@@ -177,94 +178,26 @@ async fn channel_stats(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     PathOf(id): PathOf<ChannelId>,
+    headers: HeaderMap,
 ) -> ApiResult<Answer<ChannelStatsView>> {
-    Ok(Answer::of(stats_view(id, &api.directory.stats(&caller, id).await?)))
+    Ok(Answer::of(stats_view(&cluster_wide(&api, &caller, id, &headers).await?)))
 }
 
-fn stats_view(channel_id: ChannelId, stats: &ChannelStats) -> ChannelStatsView {
-    let traffic = stats.traffic;
-    let heard_any = traffic.frames_in > 0;
-    let jitter_ms = heard_any.then(|| f64::from(traffic.jitter_us) / 1_000.0);
-    let average_latency_ms = stats.round_trip_ms.map(f64::from);
-    let loss = heard_any.then(|| {
-        let lost_before = traffic.frames_lost as f64 / (traffic.frames_in + traffic.frames_lost) as f64;
-        let lost_after = stats.reported_loss.map_or(0.0, f64::from);
-        1.0 - (1.0 - lost_before) * (1.0 - lost_after)
-    });
-    let quality = average_latency_ms
-        .zip(loss)
-        .zip(jitter_ms)
-        .map(|((round_trip_ms, loss), jitter_ms)| VoicePath { round_trip_ms, jitter_ms, loss }.score());
+fn stats_view(wide: &ChannelWide) -> ChannelStatsView {
+    let totals = wide.counted.map(|counted| counted.totals).unwrap_or_default();
+    let (figures, voice) = (wide.now.figures, wide.now.figures.voice);
     ChannelStatsView {
-        channel_id,
-        current_users: stats.current_users,
-        speaking_users: stats.speaking_users,
-        total_connections: stats.joins,
-        since: stats.since.map(|since| rfc3339(since.into())),
-        packets_received: traffic.frames_in,
-        packets_sent: traffic.frames_out,
-        bytes_transferred: traffic.bytes_in + traffic.bytes_out,
-        average_latency_ms,
-        packet_loss_rate: loss.map(|loss| loss * 100.0),
-        jitter_ms,
-        audio_quality_score: quality,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use antiphon_core::engine::ChannelTraffic;
-
-    use super::*;
-
-    fn id() -> ChannelId {
-        ChannelId(uuid::Uuid::nil())
-    }
-
-    #[test]
-    fn what_nobody_measured_is_null() {
-        let stats = ChannelStats {
-            since: None,
-            joins: 0,
-            current_users: 0,
-            speaking_users: 0,
-            traffic: ChannelTraffic::default(),
-            round_trip_ms: None,
-            reported_loss: None,
-        };
-        let view = stats_view(id(), &stats);
-        assert!(view.since.is_none() && view.average_latency_ms.is_none() && view.packet_loss_rate.is_none());
-        assert!(view.jitter_ms.is_none() && view.audio_quality_score.is_none());
-    }
-
-    #[test]
-    fn figures_follow_from_counters_and_reports() {
-        let traffic = ChannelTraffic {
-            frames_in: 95,
-            frames_out: 190,
-            bytes_in: 9_500,
-            bytes_out: 20_000,
-            frames_lost: 5,
-            jitter_us: 2_500,
-        };
-        let stats = ChannelStats {
-            since: Some(SystemTime::UNIX_EPOCH),
-            joins: 3,
-            current_users: 2,
-            speaking_users: 1,
-            traffic,
-            round_trip_ms: Some(40.0),
-            reported_loss: Some(0.1),
-        };
-        let view = stats_view(id(), &stats);
-        assert_eq!((view.packets_received, view.packets_sent, view.bytes_transferred), (95, 190, 29_500));
-        assert_eq!(view.since.as_deref(), Some("1970-01-01T00:00:00Z"));
-        // 1 - 0.95 × 0.9
-        assert!((view.packet_loss_rate.expect("known") - 14.5).abs() < 1e-5);
-        assert_eq!((view.average_latency_ms, view.jitter_ms), (Some(40.0), Some(2.5)));
-        let score = view.audio_quality_score.expect("known");
-        assert!((0.0..1.0).contains(&score), "{score}");
+        channel_id: wide.channel.id,
+        current_users: wide.current_users,
+        speaking_users: figures.speaking,
+        total_connections: totals.joins,
+        since: wide.counted.map(|counted| rfc3339(counted.since)),
+        packets_received: totals.frames_in,
+        packets_sent: totals.frames_out,
+        bytes_transferred: totals.bytes_in + totals.bytes_out,
+        average_latency_ms: voice.mean_round_trip_ms(),
+        packet_loss_rate: voice.loss().map(|loss| loss * 100.0),
+        jitter_ms: voice.jitter_ms(),
+        audio_quality_score: voice.score(),
     }
 }

@@ -34,11 +34,13 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
     tags(
         (name = "accounts", description = "Signing up, logging in, and accounts"),
         (name = "channels", description = "Channels, their members and invites"),
+        (name = "advanced", description = "Accounts in pages; people, channels and the server in figures; the audio configuration"),
+        (name = "admin", description = "For administrators"),
         (name = "audio", description = "What clients should capture and play"),
         (name = "gateway", description = "Where talking happens"),
         (name = "nodes", description = "The nodes of the cluster"),
         (name = "health", description = "Whether the server works"),
-        (name = "metrics", description = "What the server counts"),
+        (name = "metrics", description = "The cluster in figures: now, over a day, its alerts and its health"),
     )
 )]
 pub(super) struct Document;

@@ -9,7 +9,10 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Api, error::ApiError};
+use super::{
+    Api,
+    error::{ApiError, ApiResult},
+};
 use crate::{auth::bearer_token, client_address::ClientAddress};
 
 /// A JSON body.
@@ -73,11 +76,18 @@ impl FromRequestParts<Arc<Api>> for Admin {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
         let Caller(user) = Caller::from_request_parts(parts, api).await?;
-        // The token may be older than the role: what the database says holds.
+        api.require_admin(&user).await?;
+        Ok(Self(user))
+    }
+}
+
+impl Api {
+    /// Refuses whoever is no administrator. The token may be older than the role: what the database says holds.
+    pub(super) async fn require_admin(&self, user: &UserView) -> ApiResult<()> {
         let is_admin =
-            user.role == Role::Admin && api.store.user(user.id).await?.is_some_and(|known| known.role == Role::Admin);
+            user.role == Role::Admin && self.store.user(user.id).await?.is_some_and(|known| known.role == Role::Admin);
         if is_admin {
-            return Ok(Self(user));
+            return Ok(());
         }
         Err(ApiError::new(ErrorCode::PermissionDenied, "only administrators of the server may do that"))
     }

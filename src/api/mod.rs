@@ -7,14 +7,17 @@
 //! ```
 
 mod accounts;
+mod advanced;
 mod answer;
 mod audio;
+mod channel_figures;
 mod channels;
 mod chat;
 mod document;
 pub mod drain;
 pub mod error;
 mod extract;
+mod figures;
 mod gateway_entry;
 pub mod health;
 mod invites;
@@ -24,13 +27,16 @@ mod members;
 mod nodes;
 mod observe;
 mod page;
+mod paging;
 mod patience;
+mod peers;
 mod scrape;
 pub mod serve;
+mod webhooks;
 
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
-use antiphon_core::gateway::ErrorCode;
+use antiphon_core::{gateway::ErrorCode, ids::NodeId};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
@@ -38,6 +44,7 @@ use axum::{
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
+use parking_lot::Mutex;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
@@ -45,6 +52,7 @@ use tower_http::{
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use self::audio::audio_of_settings;
 use self::{
     document::Document,
     drain::Drain,
@@ -59,14 +67,16 @@ use crate::{
     cluster::{Placement, Registry},
     gateway::Gateway,
     media::Media,
+    notify::Notify,
     origins::Origins,
     rooms::directory::Directory,
     settings::Settings,
-    store::Store,
+    store::{AudioConfiguration, Store},
     telemetry::{
         metrics::{Area, metrics},
         sampler::Sampler,
     },
+    vitals::Vitals,
 };
 
 /// Everything that handlers use.
@@ -77,6 +87,8 @@ pub struct Api {
     pub auth: Auth,
     /// What people write.
     pub chat: Chat,
+    /// Places outside that are told what happens.
+    pub notify: Notify,
     /// Channels.
     pub directory: Directory,
     /// The sessions that are connected.
@@ -97,10 +109,23 @@ pub struct Api {
     pub limits: Limits,
     /// What is counted elsewhere.
     pub sampler: Sampler,
+    /// How this node and the cluster are.
+    pub vitals: Arc<Vitals>,
+    /// The audio configuration that this node works by.
+    pub audio: Mutex<AudioConfiguration>,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where the server listens.
     pub addresses: Addresses,
+}
+
+impl Api {
+    /// This node's name.
+    fn node_id(&self) -> NodeId {
+        let view = self.registry.view().borrow().clone();
+        let me = view.nodes.iter().find(|node| node.number == view.me);
+        me.map_or_else(|| NodeId(String::new()), |me| me.node_id.clone())
+    }
 }
 
 /// Where the server listens.
@@ -114,12 +139,26 @@ pub struct Addresses {
     pub udp: SocketAddr,
     /// Metrics, where they have an address of their own.
     pub metrics: Option<SocketAddr>,
+    /// Whether HTTP and the gateway speak TLS.
+    pub is_tls: bool,
 }
 
 impl Addresses {
     /// An address as one on this machine reaches it.
     pub fn from_here(address: SocketAddr) -> String {
         if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+    }
+
+    /// Where HTTP is, for a URL: `http` or `https`.
+    #[must_use]
+    pub fn http_scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
+
+    /// Where the gateway is, for a URL: `ws` or `wss`.
+    #[must_use]
+    pub fn websocket_scheme(&self) -> &'static str {
+        if self.is_tls { "wss" } else { "ws" }
     }
 }
 
@@ -151,9 +190,12 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(accounts::routes())
         .merge(channels::routes())
         .merge(chat::routes())
+        .merge(webhooks::routes())
         .merge(members::routes())
         .merge(invites::routes())
         .merge(audio::routes())
+        .merge(advanced::routes())
+        .merge(figures::routes())
         .merge(nodes::routes())
         .merge(health::routes())
 }

@@ -20,6 +20,7 @@ use super::{
     drain::{DrainMode, DrainProgress},
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Admin, Body, Caller, PathOf},
+    peers::FORWARDED,
 };
 use crate::{
     cluster::{ClusterView, NodeRecord, SharedState},
@@ -28,8 +29,6 @@ use crate::{
 
 /// The longest time that a drain may wait for its clients.
 const DEADLINE_S_MAX: u32 = 86_400;
-/// Marks a request that a node passed on, so that it is not passed on again.
-const FORWARDED: &str = "x-antiphon-forwarded";
 /// How soon a client that finds no node may ask again.
 const RETRY_AFTER_S: u64 = 1;
 

@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 
 async fn page(State(api): State<Arc<Api>>) -> impl IntoResponse {
     // Not the name that the request gives, which anyone can make up.
-    let url = format!("http://{}", Addresses::from_here(api.addresses.http));
+    let url = format!("{}://{}", api.addresses.http_scheme(), Addresses::from_here(api.addresses.http));
     let html = include_str!("page.html")
         .replace("{url}", &url)
         .replace("{version}", env!("CARGO_PKG_VERSION"))

@@ -1,19 +1,27 @@
-//! A listening socket's loop: HTTP/1.1 with time and size limits that slow or greedy peers run into.
+//! A listening socket's loop: HTTP/1.1, inside TLS where that is set, with time and size limits that slow or greedy peers
+//! run into.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request};
+use antiphon_core::gateway::ErrorCode;
+use axum::{Router, body::Body, extract::Request, http::header, response::IntoResponse};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     pin,
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
+use tokio_rustls::server::TlsStream;
 use tower::Service;
 
-use super::{lingering::Lingering, patience::Patient};
+use super::{error::ApiError, lingering::Lingering, patience::Patient};
+use crate::{
+    telemetry::metrics::{HandshakeOutcome, metrics},
+    tls::{HANDSHAKE_TIMEOUT, Tls, speaks_tls},
+};
 
 /// The address of the other end of the connection, in each request's extensions.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +41,21 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// How long to wait after the system would not accept, as when it has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` until `stop` turns true, then lets open requests finish for a few seconds. Connections that became
-/// WebSockets are no longer its own. At most `connections_max` are open at once; further ones wait in the kernel.
-pub async fn serve(listener: TcpListener, router: Router, connections_max: usize, mut stop: watch::Receiver<bool>) {
-    let slots = Arc::new(Semaphore::new(connections_max));
+/// What a listening socket serves, and how.
+#[derive(Clone)]
+pub(crate) struct Serving {
+    /// Answers the requests.
+    pub(crate) router: Router,
+    /// With which TLS, if with any.
+    pub(crate) tls: Option<Tls>,
+    /// So many connections are open at once; further ones wait in the kernel.
+    pub(crate) connections_max: usize,
+}
+
+/// Serves until `stop` turns true, then lets open requests finish for a few seconds. Connections that became WebSockets are
+/// no longer its own.
+pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: watch::Receiver<bool>) {
+    let slots = Arc::new(Semaphore::new(serving.connections_max));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -46,10 +65,21 @@ pub async fn serve(listener: TcpListener, router: Router, connections_max: usize
         };
         match accepted {
             Ok((stream, peer, slot)) => {
-                let (router, stop) = (router.clone(), stop.clone());
+                let (router, stop) = (serving.router.clone(), stop.clone());
+                let Some(tls) = serving.tls.clone() else {
+                    connections.spawn(async move {
+                        let _slot = slot;
+                        connection(Patient::new(stream, WRITE_TIMEOUT), peer, router, stop).await;
+                    });
+                    continue;
+                };
+                // Taken again after the handshake, so that peers who stall in it hold no place.
+                drop(slot);
+                let slots = Arc::clone(&slots);
                 connections.spawn(async move {
-                    let _slot = slot;
-                    connection(stream, peer, router, stop).await;
+                    if let Some((stream, _slot)) = secured(stream, peer, &tls, slots, stop.clone()).await {
+                        connection(stream, peer, router, stop).await;
+                    }
                 });
             }
             Err(error) => {
@@ -69,15 +99,72 @@ pub async fn serve(listener: TcpListener, router: Router, connections_max: usize
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, peer, slot))
 }
 
+/// A connection inside TLS, with its place among the connections.
+type Secured = (TlsStream<Patient<TcpStream>>, OwnedSemaphorePermit);
+
+/// The connection once its handshake is done and there is a place for it; counts what became of it.
+async fn secured(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &Tls,
+    slots: Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+) -> Option<Secured> {
+    let handshake = tls.begin_handshake();
+    let outcome = tokio::select! {
+        arrived = tokio::time::timeout(HANDSHAKE_TIMEOUT, arrive(stream, peer, tls, slots, stop.clone())) => {
+            arrived.unwrap_or(Err(HandshakeOutcome::TimedOut))
+        }
+        () = handshake.given_up() => Err(HandshakeOutcome::GivenUp),
+        () = stopped(&mut stop) => return None,
+    };
+    let counted = outcome.as_ref().err().copied().unwrap_or(HandshakeOutcome::Ok);
+    metrics().tls.handshakes.of(counted).increment(1);
+    outcome.ok()
+}
+
+/// The handshake, or a clear word to whoever speaks plain HTTP.
+async fn arrive(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &Tls,
+    slots: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+) -> Result<Secured, HandshakeOutcome> {
+    // A port that is open is all that a health check may want to know: it breaks off without a word.
+    let is_tls = speaks_tls(&stream).await.map_err(|_| HandshakeOutcome::Failed)?;
+    let stream = Patient::new(stream, WRITE_TIMEOUT);
+    if !is_tls {
+        connection(stream, peer, Router::new().fallback(plain_http), stop).await;
+        return Err(HandshakeOutcome::PlainHttp);
+    }
+    let stream = tls.accept(stream).await.map_err(|error| {
+        tracing::trace!(%error, "a TLS handshake failed");
+        HandshakeOutcome::Failed
+    })?;
+    let slot = slots.acquire_owned().await.map_err(|_| HandshakeOutcome::Failed)?;
+    Ok((stream, slot))
+}
+
+/// What plain HTTP is told where TLS is spoken. Not a redirection: whatever secret the request had has already been sent
+/// in the clear, and should not go on to work by accident.
+async fn plain_http() -> impl IntoResponse {
+    let message = "this port speaks TLS: ask by https:// (and wss://)";
+    ([(header::CONNECTION, "close")], ApiError::new(ErrorCode::InvalidInput, message))
+}
+
 /// One connection's requests, one after another.
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
+async fn connection<Io>(stream: Io, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>)
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         let request = Lingering::around(request);
@@ -87,7 +174,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut sto
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Patient::new(stream, WRITE_TIMEOUT)), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     pin!(connection);
     let ended = tokio::select! {
@@ -131,7 +218,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(serve(listener, router, connections_max, stopped));
+        let task = tokio::spawn(serve(listener, Serving { router, tls: None, connections_max }, stopped));
         (address, release, stop, task)
     }
 

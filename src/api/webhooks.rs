@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use antiphon_core::{
     gateway::{ErrorCode, Position},
-    ids::ChannelId,
+    ids::{ChannelId, WebhookId},
 };
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
 
 use super::{
     Api,
@@ -45,7 +44,7 @@ struct NewWebhook {
 #[derive(Serialize, ToSchema)]
 struct WebhookView {
     /// Its id.
-    id: Uuid,
+    id: WebhookId,
     /// Whose events.
     channel_id: ChannelId,
     /// Where they are posted.
@@ -117,18 +116,18 @@ async fn create_webhook(
 #[derive(Serialize, ToSchema)]
 struct Done {
     /// Which.
-    id: Uuid,
+    id: WebhookId,
 }
 
 /// Deletes a webhook.
 #[utoipa::path(delete, path = "/api/channels/{id}/webhooks/{webhook}", tag = "channels",
-    params(("id" = ChannelId, Path, description = "The channel's id"), ("webhook" = Uuid, Path, description = "Which")),
+    params(("id" = ChannelId, Path, description = "The channel's id"), ("webhook" = WebhookId, Path, description = "Which")),
     responses((status = OK, description = "It is told nothing more", body = Answer<Done>),
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`: for administrators", body = ErrorBody)))]
 async fn delete_webhook(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
-    PathOf((id, webhook)): PathOf<(ChannelId, Uuid)>,
+    PathOf((id, webhook)): PathOf<(ChannelId, WebhookId)>,
 ) -> ApiResult<Answer<Done>> {
     api.notify.delete(&caller, id, webhook).await?;
     Ok(Answer::of(Done { id: webhook }))
@@ -136,13 +135,13 @@ async fn delete_webhook(
 
 /// Tries a webhook again that was given up, from where it was left.
 #[utoipa::path(post, path = "/api/channels/{id}/webhooks/{webhook}/retry", tag = "channels",
-    params(("id" = ChannelId, Path, description = "The channel's id"), ("webhook" = Uuid, Path, description = "Which")),
+    params(("id" = ChannelId, Path, description = "The channel's id"), ("webhook" = WebhookId, Path, description = "Which")),
     responses((status = OK, description = "It is tried at once", body = Answer<Done>),
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`: for administrators", body = ErrorBody)))]
 async fn retry_webhook(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
-    PathOf((id, webhook)): PathOf<(ChannelId, Uuid)>,
+    PathOf((id, webhook)): PathOf<(ChannelId, WebhookId)>,
 ) -> ApiResult<Answer<Done>> {
     api.notify.retry(&caller, id, webhook).await?;
     Ok(Answer::of(Done { id: webhook }))
@@ -180,9 +179,10 @@ async fn events(
     PathOf(id): PathOf<ChannelId>,
     QueryOf(query): QueryOf<EventsQuery>,
 ) -> ApiResult<Answer<Events>> {
-    let place = query.after.rsplit_once(':').and_then(|(epoch, offset)| {
-        Some(Position { epoch: epoch.to_owned(), offset: offset.parse().ok()? })
-    });
+    let place = query
+        .after
+        .rsplit_once(':')
+        .and_then(|(epoch, offset)| Some(Position { epoch: epoch.to_owned(), offset: offset.parse().ok()? }));
     let place = place.ok_or_else(|| AppError::new(ErrorCode::InvalidInput, "after must be `epoch:offset`"))?;
     let since = api.notify.events(&caller, id, &place).await?;
     let complete = since.events.is_some();

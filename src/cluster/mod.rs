@@ -13,6 +13,7 @@ mod placement;
 mod redis;
 mod registry;
 mod sessions;
+mod statistics;
 
 pub use channel::ChannelState;
 pub use entry::{
@@ -22,8 +23,9 @@ pub use entry::{
 pub use membership::Membership;
 pub use memory::{MembershipConfig, MemoryCluster, MemoryMembership, MemoryNode, MemoryRecords};
 pub use placement::Placement;
-pub use redis::{RedisCluster, RedisConfig, RedisError, RedisMembership, RedisRecords, RedisRegistry};
+pub use redis::{RedisCluster, RedisConfig, RedisError, RedisFacts, RedisMembership, RedisRecords, RedisRegistry};
 pub use registry::{ClusterView, Load, MemoryRegistry, NodeRecord, NodeState, Registry, SharedState};
 pub use sessions::{
     ClaimRefused, Moves, Place, SessionNotice, SessionRecord, SessionRecords, TokenHashes, Whereabouts,
 };
+pub use statistics::{ALERTS_SHARED_MAX, NodeStatistics, SharedAlert, VoiceSums};

@@ -70,7 +70,7 @@ mod tests {
     use antiphon_core::ids::NodeId;
 
     use super::*;
-    use crate::cluster::{Load, SharedState};
+    use crate::cluster::{Load, NodeStatistics, SharedState};
 
     fn node(number: u32, sessions: u32, capacity: u32, state: NodeState) -> NodeRecord {
         NodeRecord {
@@ -85,6 +85,7 @@ mod tests {
             state,
             load: Load { sessions, members: 0, busy: 0.0 },
             release: "1".to_owned(),
+            statistics: NodeStatistics::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::redis::RedisRegistry;
+use super::{redis::RedisRegistry, statistics::NodeStatistics};
 
 /// Whether a node takes on work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,9 @@ pub struct NodeRecord {
     pub load: Load,
     /// The release that it runs.
     pub release: String,
+    /// How it is.
+    #[serde(default)]
+    pub statistics: NodeStatistics,
 }
 
 pub(super) const fn no_number() -> NodeNumber {
@@ -168,6 +171,14 @@ impl Registry {
         }
     }
 
+    /// Tells the others how this node is, with the next renewal of its lease.
+    pub fn report_statistics(&self, statistics: NodeStatistics) {
+        match self {
+            Self::Memory(registry) => registry.change(|node| node.statistics = statistics, false),
+            Self::Redis(registry) => registry.report_statistics(statistics),
+        }
+    }
+
     /// Gives up this node's place, so that nobody waits for its lease to run out. The node acts no more.
     pub async fn unregister(&self) {
         if let Self::Redis(registry) = self {
@@ -224,6 +235,7 @@ mod tests {
             state: NodeState::Serving,
             load: Load::default(),
             release: "1".to_owned(),
+            statistics: NodeStatistics::default(),
         });
         let view = registry.view();
         assert_eq!((registry.number(), view.borrow().epoch, view.borrow().nodes.len()), (NodeNumber(1), 1, 1));

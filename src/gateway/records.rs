@@ -161,6 +161,19 @@ impl Gateway {
         }
     }
 
+    /// Ends every session of this node: their connections close with 4009, to connect anew. How many there were.
+    pub async fn end_all_sessions(&self) -> u64 {
+        let sessions = self.sessions().all();
+        for session in &sessions {
+            if let Some(outbox) = self.sessions().take(session) {
+                outbox.end(End::Close(CloseCause::SessionOver));
+            }
+            self.rooms().end(&session.presence, LeaveReason::Kicked).await;
+            self.release_record(session).await;
+        }
+        sessions.len() as u64
+    }
+
     /// Ends the sessions that an account has on this node: their connections close with 4014.
     pub(super) async fn end_sessions_of(&self, user: UserId) {
         for (session, outbox) in self.sessions().end_all_of(user) {

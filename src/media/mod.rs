@@ -32,13 +32,13 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use antiphon_core::{
     clock::Micros,
     engine::{Command, Counter, Event},
-    ids::{ChannelId, WorkerIndex},
+    ids::{ChannelId, StreamId, WorkerIndex},
     relay::{self, NodeInfo, RelayCommand, RelayEvent, WORKERS_MAX},
     wire::datagram::DATAGRAM_BYTES_MAX,
 };
@@ -51,6 +51,9 @@ use worker::{Order, Setup, Shared, Worker};
 
 pub use counters::{MediaCounters, SocketCounter, SocketStats};
 pub use forwarding::{FORWARDING_BUCKETS, FORWARDING_US, ForwardingTimes};
+
+/// How long a probe waits before it looks again.
+const PROBE_PAUSE: Duration = Duration::from_millis(1);
 
 /// How the media workers are set up.
 #[derive(Clone, Debug)]
@@ -314,6 +317,29 @@ impl Media {
             sum.socket.add(SocketCounter::GatewayFramesDropped, dropped);
         }
         sum
+    }
+
+    /// Has every worker take a command that changes nothing, and waits until all have; how long that took.
+    pub async fn probe(&self) -> Duration {
+        let begun = Instant::now();
+        let taken = |handle: &Handle| handle.shared.published.load().socket[SocketCounter::Commands];
+        let before: Vec<u64> = self.inner.handles.iter().map(taken).collect();
+        for worker in 0..self.workers() {
+            // Of a channel and a member that cannot be.
+            let nobody = Command::RemoveMember { channel: ChannelId(uuid::Uuid::nil()), stream: StreamId(0) };
+            self.send(WorkerIndex(worker), nobody).await;
+        }
+        while self.inner.handles.iter().zip(&before).any(|(handle, before)| taken(handle) <= *before) {
+            tokio::time::sleep(PROBE_PAUSE).await;
+        }
+        begun.elapsed()
+    }
+
+    /// Other nodes that the relay talks to, in a cluster.
+    #[must_use]
+    pub fn relay_peers(&self) -> u64 {
+        // Each worker counts them.
+        self.counters().relay[relay::Counter::PeersKnown] / u64::from(self.workers().max(1))
     }
 
     /// Stops the workers: each finishes its turn and sends what it has gathered. Returns when they have ended.

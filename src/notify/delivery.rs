@@ -2,12 +2,14 @@
 
 use std::time::Duration as StdDuration;
 
-use antiphon_core::{gateway::Position, ids::ChannelId};
+use antiphon_core::{
+    gateway::Position,
+    ids::{ChannelId, WebhookId},
+};
 use aws_lc_rs::hmac;
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 use tokio::{task::JoinSet, time::MissedTickBehavior};
-use uuid::Uuid;
 
 use super::Notify;
 use crate::{
@@ -37,7 +39,7 @@ const EVENTS_MAX: usize = 100;
 /// What is posted.
 #[derive(Serialize)]
 struct Delivery<'a> {
-    webhook_id: Uuid,
+    webhook_id: WebhookId,
     channel_id: ChannelId,
     /// The place of the event before the first.
     after: &'a Position,
@@ -50,7 +52,7 @@ struct Delivery<'a> {
 
 impl Notify {
     /// Tells webhooks what they were not told, for ever.
-    pub(super) async fn deliver(self) {
+    pub async fn deliver(self) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -128,7 +130,8 @@ impl Notify {
         let at = OffsetDateTime::now_utc().unix_timestamp();
         let request = self.http.post(&webhook.url).timeout(PATIENCE);
         let request = request.header("content-type", "application/json");
-        let request = request.header("antiphon-signature", format!("t={at},v1={}", signature(&webhook.secret, at, &body)));
+        let request =
+            request.header("antiphon-signature", format!("t={at},v1={}", signature(&webhook.secret, at, &body)));
         let answer = request.body(body).send().await.map_err(|error| error.without_url().to_string())?;
         let status = answer.status();
         if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }

@@ -9,9 +9,8 @@ mod delivery;
 
 use antiphon_core::{
     gateway::{ErrorCode, Position, Role, UserView},
-    ids::ChannelId,
+    ids::{ChannelId, WebhookId},
 };
-use uuid::Uuid;
 
 use crate::{
     error::AppError,
@@ -32,12 +31,10 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// Tells webhooks in a task of its own, for ever.
+    /// Webhooks of the channels in `rooms`, kept in `store` and told by `http`.
     #[must_use]
-    pub fn start(store: Store, rooms: Rooms, http: reqwest::Client) -> Self {
-        let notify = Self { store, rooms, http };
-        tokio::spawn(notify.clone().deliver());
-        notify
+    pub const fn new(store: Store, rooms: Rooms, http: reqwest::Client) -> Self {
+        Self { store, rooms, http }
     }
 
     /// Makes a webhook that is told everything which happens in a channel from now on.
@@ -65,7 +62,7 @@ impl Notify {
     ///
     /// # Errors
     /// As [`Notify::create`]; `NOT_FOUND`.
-    pub async fn delete(&self, caller: &UserView, channel: ChannelId, id: Uuid) -> Result<(), AppError> {
+    pub async fn delete(&self, caller: &UserView, channel: ChannelId, id: WebhookId) -> Result<(), AppError> {
         self.require(caller, channel).await?;
         found(self.store.delete_webhook(channel, id).await?)
     }
@@ -74,7 +71,7 @@ impl Notify {
     ///
     /// # Errors
     /// As [`Notify::delete`].
-    pub async fn retry(&self, caller: &UserView, channel: ChannelId, id: Uuid) -> Result<(), AppError> {
+    pub async fn retry(&self, caller: &UserView, channel: ChannelId, id: WebhookId) -> Result<(), AppError> {
         self.require(caller, channel).await?;
         found(self.store.retry_webhook(channel, id).await?)
     }
@@ -83,7 +80,12 @@ impl Notify {
     ///
     /// # Errors
     /// As [`Notify::create`].
-    pub async fn events(&self, caller: &UserView, channel: ChannelId, after: &Position) -> Result<EventsSince, AppError> {
+    pub async fn events(
+        &self,
+        caller: &UserView,
+        channel: ChannelId,
+        after: &Position,
+    ) -> Result<EventsSince, AppError> {
         self.require(caller, channel).await?;
         Ok(self.rooms.events_since(channel, after).await?)
     }
@@ -106,7 +108,10 @@ fn check_url(url: &str) -> Result<(), AppError> {
     if parsed.is_some_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host()) {
         return Ok(());
     }
-    Err(AppError::new(ErrorCode::InvalidInput, format!("url must be an http or https URL of at most {URL_BYTES_MAX} bytes")))
+    Err(AppError::new(
+        ErrorCode::InvalidInput,
+        format!("url must be an http or https URL of at most {URL_BYTES_MAX} bytes"),
+    ))
 }
 
 impl std::fmt::Debug for Notify {

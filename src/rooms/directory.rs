@@ -4,16 +4,16 @@
 //! Every operation takes who asks, asks [`decide`] whether they may, changes the database and then tells [`Rooms`].
 //! Should the server die in between, the database is right and nobody is in voice any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antiphon_core::{
     gateway::{ChannelView, ErrorCode, MemberView, Role, UserView},
-    ids::{ChannelId, UserId},
+    ids::{ChannelId, NodeNumber, UserId},
     permission::{Action, ChannelRole, Decision, Standing, decide},
 };
 use time::{Duration, OffsetDateTime};
 
-use super::{ChannelStats, Rooms, admit::standing};
+use super::{ChannelFigures, Rooms, admit::standing};
 use crate::{
     error::AppError,
     store::{
@@ -225,14 +225,48 @@ impl Directory {
         Ok(())
     }
 
-    /// What the channel's voice carried.
+    /// A channel as it is set.
     ///
     /// # Errors
     ///
     /// As [`Directory::channel`].
-    pub async fn stats(&self, caller: &UserView, id: ChannelId) -> Result<ChannelStats> {
-        self.enter(caller, id).await?;
-        Ok(self.rooms.traffic(id).await)
+    pub async fn seen(&self, caller: &UserView, id: ChannelId) -> Result<Channel> {
+        Ok(self.enter(caller, id).await?.channel)
+    }
+
+    /// How many are in a channel's voice now.
+    pub async fn occupancy(&self, id: ChannelId) -> u32 {
+        self.rooms.occupancy(id).await
+    }
+
+    /// A channel's members here, as of now.
+    #[must_use]
+    pub fn figures_here(&self, id: ChannelId) -> ChannelFigures {
+        self.rooms.channel_figures(id)
+    }
+
+    /// The nodes through which a channel has members.
+    pub async fn nodes_of(&self, id: ChannelId) -> BTreeSet<NodeNumber> {
+        self.rooms.nodes_of(id).await
+    }
+
+    /// Asks what all nodes share for a sign of life.
+    ///
+    /// # Errors
+    ///
+    /// `TEMPORARILY_UNAVAILABLE` when it gives none.
+    pub async fn ask_shared(&self) -> Result<()> {
+        self.rooms.ask_shared().await
+    }
+
+    /// Streams whose speakers name no count of channels have so many from now on, 1 or 2.
+    pub fn set_default_channels(&self, channels: u8) {
+        self.rooms.set_default_channels(channels);
+    }
+
+    /// Gives up what was counted here and is not stored yet.
+    pub fn forget_statistics(&self) {
+        self.rooms.forget_statistics();
     }
 
     /// A page of those who belong to the channel, followed by those who are only in its voice.

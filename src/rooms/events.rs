@@ -11,6 +11,7 @@ impl Rooms {
         while let Some(event) = events.recv().await {
             self.happened(&event);
         }
+        self.inner.told.send_replace(true);
     }
 
     fn happened(&self, event: &Event) {
@@ -33,11 +34,16 @@ impl Rooms {
                 }
             }
             Event::ChannelTraffic { channel, traffic } => {
+                self.inner.ledger.carried(*channel, traffic);
+                // The last of it may come when the room has closed.
+                if let Some(totals) = self.inner.totals.get(channel) {
+                    totals.carried(traffic);
+                }
                 if let Some(room) = self.room(*channel) {
-                    room.totals.carried(traffic);
                     self.review_quality(&room);
                 }
             }
+            Event::MemberTraffic { channel, stream, traffic } => self.inner.ledger.sent(*channel, *stream, traffic),
         }
     }
 }

@@ -148,6 +148,7 @@ impl Rooms {
         if room.live().told.is_none() {
             self.finish_chat_soon(room.id);
         }
+        self.inner.ledger.joined(room.id, presence.user.id);
         Ok(())
     }
 
@@ -170,7 +171,7 @@ impl Rooms {
     }
 
     fn channels_of(&self, request: &JoinChannel) -> u8 {
-        request.channels.unwrap_or(self.inner.config.channels)
+        request.channels.unwrap_or_else(|| self.inner.channels.load(Ordering::Relaxed))
     }
 
     /// Tells the new member everything. Whatever happens in the channel later comes after that.
@@ -257,6 +258,7 @@ impl Rooms {
         udp: Option<Arc<UdpSession>>,
         entrance: &Entrance,
     ) -> Link {
+        self.inner.ledger.came(room.id, stream, presence.user.id, Instant::now());
         let link = presence.state().link.clone();
         let local = LocalMember {
             presence: Arc::clone(presence),

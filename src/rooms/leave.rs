@@ -1,6 +1,6 @@
 //! Leaving a channel, of one's own accord or with the session.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use antiphon_core::{
     engine::Command,
@@ -124,6 +124,7 @@ impl Rooms {
             }
             member
         };
+        self.inner.ledger.went(room.id, stream, Instant::now());
         self.remove_from_media(room, stream, &member).await;
         if let Some(farewell) = farewell {
             member.outlet.send(farewell);

@@ -17,8 +17,11 @@ mod alone;
 mod chat;
 mod events;
 mod join;
+mod journal;
 mod keys;
 mod leave;
+mod ledger;
+mod measure;
 mod moderation;
 mod news;
 mod notices;
@@ -41,7 +44,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -52,14 +55,17 @@ use antiphon_core::{
     ids::{ChannelId, GroupId, MediaSessionId},
 };
 use dashmap::{DashMap, DashSet};
-use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
+use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 
 pub use chat::{Sent, Stored, dm_data, event_of, message_data};
+pub use journal::{EventsSince, event_json};
+pub use measure::{ChannelFigures, RoomsFigures};
 pub use outlet::{Form, Outlet, Shared};
 pub use presence::{Link, Presence};
 pub use stats::ChannelStats;
 
 use self::{
+    ledger::Ledger,
     room::{Room, Turn},
     stats::Totals,
     udp::UdpSession,
@@ -94,6 +100,9 @@ pub struct RoomsConfig {
     /// What is kept of each channel.
     pub membership: MembershipConfig,
 }
+
+/// How long a stopping node waits for what its media workers tell: they have ended by then.
+const TOLD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Rooms that write their members back at once after what all nodes share was away.
 const RECONCILING_MAX: usize = 32;
@@ -138,6 +147,10 @@ struct Inner {
     udp_sessions: DashMap<MediaSessionId, Arc<UdpSession>>,
     /// Of each channel that was joined since this node started.
     totals: DashMap<ChannelId, Arc<Totals>>,
+    /// What is to be added to the database's totals.
+    ledger: Ledger,
+    /// Audio channels of a stream whose speaker names no count, 1 or 2.
+    channels: AtomicU8,
     next_group: AtomicU32,
     /// How often something changed that decides about joins, but not through one.
     changes: AtomicU64,
@@ -146,6 +159,8 @@ struct Inner {
     reconciling: Semaphore,
     /// Who takes what is for single people.
     direct: OnceLock<mpsc::Sender<Direct>>,
+    /// Turns true when the media workers have told all that they will.
+    told: watch::Sender<bool>,
 }
 
 impl Rooms {
@@ -164,7 +179,9 @@ impl Rooms {
                 store,
                 media,
                 membership,
+                channels: AtomicU8::new(config.channels),
                 config,
+                ledger: Ledger::default(),
                 rooms: DashMap::new(),
                 udp_sessions: DashMap::new(),
                 totals: DashMap::new(),
@@ -173,6 +190,7 @@ impl Rooms {
                 left_alone: DashSet::new(),
                 reconciling: Semaphore::new(RECONCILING_MAX),
                 direct: OnceLock::new(),
+                told: watch::Sender::new(false),
             }),
         };
         tokio::spawn(rooms.clone().follow(events));
@@ -201,6 +219,20 @@ impl Rooms {
     #[must_use]
     pub fn udp_address(&self) -> SocketAddr {
         self.inner.media.local_addr()
+    }
+
+    /// Waits, not for long, until what the media workers told before they stopped is taken in.
+    pub async fn until_told(&self) {
+        let mut told = self.inner.told.subscribe();
+        let all = told.wait_for(|told| *told);
+        if tokio::time::timeout(TOLD_PATIENCE, all).await.is_err() {
+            tracing::warn!("the media workers are not done telling: some of what was carried last is not counted");
+        }
+    }
+
+    /// Streams whose speakers name no count of channels have so many from now on, 1 or 2.
+    pub fn set_default_channels(&self, channels: u8) {
+        self.inner.channels.store(channels, Ordering::Relaxed);
     }
 
     /// Forgets what nobody has needed for a while. To be called every minute or so.

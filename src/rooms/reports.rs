@@ -41,6 +41,8 @@ pub(super) struct Reported {
     pub(super) round_trip_ms: f32,
     /// 0 to 1.
     pub(super) loss: f32,
+    /// Of how many streams.
+    pub(super) streams: u32,
 }
 
 impl Reports {
@@ -76,10 +78,13 @@ impl Reports {
                 by_stream.entry(*stream).or_default().push(*report);
             }
         }
-        let streams = by_stream.len() as f32;
-        let mean =
-            |of: fn(&Report) -> f32| by_stream.values().map(|reports| median(reports, of)).sum::<f32>() / streams;
-        Some(Reported { round_trip_ms: mean(|report| report.round_trip_ms), loss: mean(|report| report.loss) })
+        let count = by_stream.len() as f32;
+        let mean = |of: fn(&Report) -> f32| by_stream.values().map(|reports| median(reports, of)).sum::<f32>() / count;
+        Some(Reported {
+            round_trip_ms: mean(|report| report.round_trip_ms),
+            loss: mean(|report| report.loss),
+            streams: u32::try_from(by_stream.len()).unwrap_or(u32::MAX),
+        })
     }
 }
 
@@ -108,7 +113,7 @@ mod tests {
         reports.take(Micros::ZERO, MediaSessionId(1), &block(1, 0, 0, 0));
         assert_eq!(reports.summary(), None, "a report about nothing");
         reports.take(Micros::ZERO, MediaSessionId(1), &block(1, 40, 0, 100));
-        assert_eq!(reports.summary(), Some(Reported { round_trip_ms: 40.0, loss: 0.0 }));
+        assert_eq!(reports.summary(), Some(Reported { round_trip_ms: 40.0, loss: 0.0, streams: 1 }));
         for second in 0..60 {
             reports.take(Micros::from_secs(second), MediaSessionId(1), &block(1, 80, 6_554, 90));
         }

@@ -8,9 +8,9 @@ use antiphon_core::{
     ids::{ChannelId, MediaSessionId},
     wire::control::ReportBlock,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::{Rooms, reports::Reports};
+use super::{Rooms, measure::Work, reports::Reports};
 
 /// A channel's counters since `since`.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,14 +37,19 @@ pub struct ChannelStats {
 pub(super) struct Totals(Mutex<Counters>);
 
 #[derive(Clone, Debug, Default)]
-struct Counters {
+pub(super) struct Counters {
     since: Option<SystemTime>,
     joins: u64,
-    traffic: ChannelTraffic,
-    reports: Reports,
+    pub(super) traffic: ChannelTraffic,
+    pub(super) reports: Reports,
+    pub(super) work: Work,
 }
 
 impl Totals {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Counters> {
+        self.0.lock()
+    }
+
     pub(super) fn joined(&self, now: SystemTime) {
         let counters = &mut *self.0.lock();
         counters.joins += 1;

@@ -7,7 +7,6 @@ use std::{
 };
 
 use antiphon_core::{
-    engine::Counter,
     ids::{NodeId, NodeNumber},
     relay::{NodeInfo, RelayEvent, Versions},
 };
@@ -17,13 +16,13 @@ use super::{StartError, config};
 use crate::{
     api::Addresses,
     cluster::{
-        ClusterView, Load, Membership, MemoryCluster, NodeRecord, NodeState, Notice, RedisCluster, RedisConfig,
-        Registry, SessionNotice, SessionRecords,
+        ClusterView, Load, Membership, MemoryCluster, NodeRecord, NodeState, NodeStatistics, Notice, RedisCluster,
+        RedisConfig, Registry, SessionNotice, SessionRecords,
     },
-    gateway::Gateway,
-    media::{Media, SocketCounter},
+    media::Media,
     settings::{LocalState, Settings},
     telemetry::metrics::{NodesKnown, metrics},
+    vitals::{Gatherer, Vitals},
 };
 
 /// How often the others are told how much there is to do: as often as the node's lease is renewed.
@@ -86,7 +85,11 @@ fn record(settings: &Settings, local: &LocalState, addresses: Addresses, media: 
         // Given when it registers.
         number: NodeNumber(0),
         started_at_us: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX),
-        http_url: settings.cluster.http_url.clone().unwrap_or_else(|| format!("http://{}", addresses.http)),
+        http_url: settings
+            .cluster
+            .http_url
+            .clone()
+            .unwrap_or_else(|| format!("{}://{}", addresses.http_scheme(), addresses.http)),
         relay,
         workers: media.workers(),
         relay_versions: (Versions::SPOKEN.min, Versions::SPOKEN.max),
@@ -94,6 +97,7 @@ fn record(settings: &Settings, local: &LocalState, addresses: Addresses, media: 
         state: NodeState::Serving,
         load: Load::default(),
         release: env!("CARGO_PKG_VERSION").to_owned(),
+        statistics: NodeStatistics::default(),
     }
 }
 
@@ -225,23 +229,13 @@ fn info(node: &NodeRecord) -> NodeInfo {
     }
 }
 
-/// Tells the others how much there is to do here, for ever.
-pub(super) async fn report(registry: Registry, media: Media, gateway: Gateway) {
+/// Tells the others how this node is and how much there is to do here, for ever.
+pub(super) async fn report(vitals: Arc<Vitals>, mut gatherer: Gatherer) {
     let mut ticks = tokio::time::interval(REPORT_INTERVAL);
-    let (mut last_at, mut last_busy_us) = (Instant::now(), 0);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let counters = media.counters();
-        let (now, busy_us) = (Instant::now(), counters.socket[SocketCounter::BusyMicros]);
-        let passed_us = now.duration_since(last_at).as_micros().max(1) as f32 * f32::from(media.workers());
-        let busy = (busy_us.saturating_sub(last_busy_us) as f32 / passed_us).min(1.0);
-        (last_at, last_busy_us) = (now, busy_us);
-        let count = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-        registry.report_load(Load {
-            sessions: count(gateway.sessions_count() as u64),
-            members: count(counters.engine[Counter::MembersPresent]),
-            busy,
-        });
+        vitals.report(gatherer.gather());
     }
 }
 
@@ -263,6 +257,7 @@ mod tests {
             state: NodeState::Serving,
             load: Load::default(),
             release: String::new(),
+            statistics: NodeStatistics::default(),
         }
     }
 

@@ -7,9 +7,13 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use super::StartError;
 use crate::{
-    api::{self, Addresses, Api, serve::serve},
+    api::{
+        self, Addresses, Api,
+        serve::{Serving, serve},
+    },
     gateway::{self, Gateway},
     settings::Settings,
+    tls::Tls,
 };
 
 /// The bound sockets.
@@ -17,10 +21,12 @@ pub(super) struct Listeners {
     http: TcpListener,
     websocket: TcpListener,
     metrics: Option<TcpListener>,
+    /// What HTTP and the gateway speak.
+    tls: Option<Tls>,
 }
 
 impl Listeners {
-    pub(super) async fn bind(settings: &Settings) -> Result<Self, StartError> {
+    pub(super) async fn bind(settings: &Settings, tls: Option<Tls>) -> Result<Self, StartError> {
         let server = &settings.server;
         let http = listen(SocketAddr::new(server.host, server.port), "server.host and server.port").await?;
         let websocket_host = server.websocket_host.unwrap_or(server.host);
@@ -33,7 +39,7 @@ impl Listeners {
             Some(address) => Some(listen(address, "metrics.listen").await?),
             None => None,
         };
-        Ok(Self { http, websocket, metrics })
+        Ok(Self { http, websocket, metrics, tls })
     }
 
     /// Where they are, with the UDP port at `udp`.
@@ -44,6 +50,7 @@ impl Listeners {
             websocket: address(&self.websocket)?,
             udp,
             metrics: self.metrics.as_ref().map(address).transpose()?,
+            is_tls: self.tls.is_some(),
         })
     }
 
@@ -51,13 +58,13 @@ impl Listeners {
     pub(super) fn serve(self, api: &Arc<Api>, gateway: &Gateway, stopped: &watch::Receiver<bool>) -> JoinSet<()> {
         let connections_max = usize::try_from(api.settings.http.connections_max).unwrap_or(usize::MAX);
         let mut tasks = JoinSet::new();
-        let mut spawn = |listener: TcpListener, router: Router| {
-            tasks.spawn(serve(listener, router, connections_max, stopped.clone()));
+        let mut spawn = |listener: TcpListener, router: Router, tls: Option<Tls>| {
+            tasks.spawn(serve(listener, Serving { router, tls, connections_max }, stopped.clone()));
         };
-        spawn(self.http, api::router(api, gateway::router(gateway.clone())));
-        spawn(self.websocket, api::gateway_router(api, gateway::any_path_router(gateway.clone())));
+        spawn(self.http, api::router(api, gateway::router(gateway.clone())), self.tls.clone());
+        spawn(self.websocket, api::gateway_router(api, gateway::any_path_router(gateway.clone())), self.tls);
         if let Some(metrics) = self.metrics {
-            spawn(metrics, api::metrics_router(api));
+            spawn(metrics, api::metrics_router(api), None);
         }
         tasks
     }

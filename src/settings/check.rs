@@ -20,9 +20,33 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
     if server.port != 0 && server.port == server.websocket_port {
         problem("server", "websocket_port", "must differ from server.port (or be 0 for any free port)");
     }
+    match (&server.tls_certificate, &server.tls_key) {
+        (Some(_), None) => problem("server", "tls_certificate", "needs server.tls_key, the file of its private key"),
+        (None, Some(_)) => problem("server", "tls_key", "needs server.tls_certificate, the file of its certificate"),
+        _ => {}
+    }
     if settings.redis.url.is_some() {
         cluster_checks(settings, &mut problem);
     }
+    auth_checks(settings, &mut problem);
+    if settings.limits.max_users_per_channel > settings.limits.max_users_ceiling {
+        problem("limits", "max_users_per_channel", "must not be above limits.max_users_ceiling");
+    }
+    let auth = &settings.auth;
+    for (key, secret) in [("jwt_secret", &auth.jwt_secret), ("jwt_secret_previous", &auth.jwt_secret_previous)] {
+        if secret.as_ref().is_some_and(|secret| secret.expose().len() < JWT_SECRET_BYTES_MIN) {
+            let message = format!(
+                "auth.{key} is shorter than {JWT_SECRET_BYTES_MIN} bytes: whoever sees one token can guess it and make their own"
+            );
+            let origin = reader.origin("auth", key);
+            reader.warnings.push(Problem { origin, message });
+        }
+    }
+    warn_of_disagreement(reader);
+}
+
+/// Who may come in, and by whose word.
+fn auth_checks(settings: &Settings, problem: &mut impl FnMut(&str, &str, &str)) {
     let auth = &settings.auth;
     match (&auth.issuer, &auth.issuer_jwks) {
         (Some(_), None) => problem("auth", "issuer", "needs auth.issuer_jwks, where the issuer's public keys are"),
@@ -38,19 +62,6 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
     if auth.jwt_secret_previous.is_some() && auth.jwt_secret.is_none() {
         problem("auth", "jwt_secret_previous", "needs auth.jwt_secret, the secret in force");
     }
-    if settings.limits.max_users_per_channel > settings.limits.max_users_ceiling {
-        problem("limits", "max_users_per_channel", "must not be above limits.max_users_ceiling");
-    }
-    for (key, secret) in [("jwt_secret", &auth.jwt_secret), ("jwt_secret_previous", &auth.jwt_secret_previous)] {
-        if secret.as_ref().is_some_and(|secret| secret.expose().len() < JWT_SECRET_BYTES_MIN) {
-            let message = format!(
-                "auth.{key} is shorter than {JWT_SECRET_BYTES_MIN} bytes: whoever sees one token can guess it and make their own"
-            );
-            let origin = reader.origin("auth", key);
-            reader.warnings.push(Problem { origin, message });
-        }
-    }
-    warn_of_disagreement(reader);
 }
 
 /// What a node of a cluster needs, since the others must have the same.

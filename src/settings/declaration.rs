@@ -85,6 +85,11 @@ settings! {
         websocket_host: Option<IpAddr> [.env_part("WS_BIND_ADDR", host_part)] = None;
         /// The TCP port that serves the gateway alone, at any path; 0 for any free one.
         websocket_port: u16 [.env_part("WS_BIND_ADDR", port_part)] = 3001;
+        /// A PEM file of the certificate with which HTTP and the gateway speak TLS, followed by those that signed it; needs
+        /// `server.tls_key`. Read again when it changes, and on SIGHUP. When not set they speak plain HTTP.
+        tls_certificate: Option<PathBuf> [] = None;
+        /// The PEM file of that certificate's private key, without a password.
+        tls_key: Option<PathBuf> [] = None;
         /// Reverse proxies (addresses or networks) whose `X-Forwarded-For` is believed when rates are limited by
         /// address.
         trusted_proxies: Vec<Network> [] = Vec::new();
@@ -243,12 +248,17 @@ settings! {
         /// The address (`ip:port`) by which other nodes reach the relay port. When not set: `server.host` and the port.
         advertise: Option<SocketAddr> [] = None;
         /// The URL by which clients reach this very node, past any balancer: where others send them when they drain.
-        /// When not set: `http://`, `server.host` and the port.
+        /// When not set: `http://` or `https://`, `server.host` and the port.
         http_url: Option<String> [.only("an http or https URL", |url| url.as_deref().is_none_or(is_http_url))] = None;
         /// The secret that nodes of one cluster share, at least 32 random characters: it seals what they send each other.
         secret: Option<Secret> [] = None;
+        /// A PEM file of the certificates that must have signed the other nodes', when not one of the system's.
+        ca_file: Option<PathBuf> [] = None;
         /// The node's share of channels and clients in relation to other nodes'; 0 for 100 for each media worker.
         capacity: u32 [.only("from 0 to 1000000", |capacity| *capacity <= 1_000_000)] = 0;
+        /// Whether administrators may begin anew (`POST /api/advanced/admin/reset`), which ends every session of all
+        /// nodes. A node on its own always lets them.
+        allow_reset: bool [] = false;
     }
 
     /// Audio files behind signed links.
@@ -293,7 +303,7 @@ settings! {
     metrics: Metrics {
         /// The bearer token that `/metrics` asks for; open when not set.
         token: Option<Secret> [] = None;
-        /// An address of its own (`ip:port`) that serves `/metrics` instead of the HTTP port.
+        /// An address of its own (`ip:port`) that serves `/metrics` instead of the HTTP port, always without TLS.
         listen: Option<SocketAddr> [] = None;
     }
 

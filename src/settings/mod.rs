@@ -312,6 +312,8 @@ max_channels = 4_294_967_296
             ("[auth]\nissuer = \"https://id.example\"", "needs auth.issuer_jwks"),
             ("[auth]\nissuer_jwks = \"keys.json\"", "needs auth.issuer,"),
             ("[auth]\nissuer = \"i\"\nissuer_jwks = \"http://id.example/keys\"", "must be an https URL"),
+            ("[server]\ntls_certificate = \"a.pem\"", "needs server.tls_key"),
+            ("[server]\ntls_key = \"a.pem\"", "needs server.tls_certificate"),
             ("[auth]\njwt_secret_previous = \"0123456789abcdef0123456789abcdef\"", "needs auth.jwt_secret"),
             ("[limits]\nmax_users_ceiling = 5", "must not be above limits.max_users_ceiling"),
             ("[log]\nlevel = \"a=b=c\"", "must be a log filter"),

@@ -5,39 +5,53 @@
 //! compare exactly. Migrations lie in `migrations/sqlite` and `migrations/postgres` and are applied by [`Store::open`];
 //! each must leave the database usable by the release before.
 
+mod audio;
+mod audit;
 mod bans;
 mod channels;
 mod chat;
 mod error;
+mod facts;
 mod failures;
 mod identities;
 mod invites;
+mod listing;
 mod members;
 mod messages;
 mod mutes;
 mod names;
 mod pools;
 mod refresh;
+mod statistics;
 mod sweep;
 mod types;
 mod users;
+mod webhooks;
 mod words;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use antiphon_core::permission::ChannelRole;
 use time::OffsetDateTime;
 
+pub use audio::AudioConfiguration;
+pub use audit::{AUDIT_KEPT, Audit, NewAudit};
 pub use channels::ChannelLimits;
 pub use chat::{ChatTerms, Expired, Report, UNREAD_MAX, Unread};
 pub use error::StoreError;
+pub use facts::DatabaseFacts;
 pub use failures::{Attempt, Bucket};
+pub use listing::{UserDeletion, UserOrder, UserQuery};
 pub use messages::{
     Applied, Change, Event, Happening, Message, NewMessage, Outcome, Part, Refusal, SIGNERS_MAX, SIGNS_MAX, Scope,
     Signs,
 };
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
 pub use refresh::{Lifetimes, Rotation};
+pub use statistics::{ChannelTotals, Counted, Increments, UserTotals};
 pub use sweep::{LOGIN_PLACE_REMEMBERED, Swept};
 pub use types::{Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, NewUser, User, rfc3339};
+pub use webhooks::{Attempted, Webhook};
 pub use words::words;
 
 use pools::{Pools, on_db};
@@ -85,6 +99,15 @@ impl Store {
             sqlx::query("SELECT 1").execute(db).await?;
         });
         Ok(())
+    }
+
+    /// What the database's clock shows.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn clock(&self) -> Result<SystemTime> {
+        let micros = on_db!(&self.readers, |db| pools::clock(db).await?);
+        Ok(UNIX_EPOCH + Duration::from_micros(micros.unsigned_abs()))
     }
 
     /// Waits for what is under way and closes all connections.

@@ -71,6 +71,9 @@ pub(super) trait Dialect: sqlx::Database {
     /// half-way for having read before another wrote.
     const BEGIN: &'static str;
 
+    /// Asks for the time, in microseconds since 1970.
+    const CLOCK: &'static str;
+
     /// Until the transaction ends, no other one that asks for the same `lock` goes on. Within SQLite's write lock that
     /// holds anyway.
     fn lock(transaction: &mut Transaction<'static, Self>, lock: Lock) -> impl Future<Output = sqlx::Result<()>> + Send;
@@ -104,6 +107,7 @@ pub(super) enum Lock {
 
 impl Dialect for Sqlite {
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const CLOCK: &'static str = "SELECT CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)";
 
     async fn lock(_: &mut Transaction<'static, Self>, _: Lock) -> sqlx::Result<()> {
         Ok(())
@@ -130,6 +134,7 @@ impl Dialect for Sqlite {
 
 impl Dialect for Postgres {
     const BEGIN: &'static str = "BEGIN";
+    const CLOCK: &'static str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
 
     async fn lock(transaction: &mut Transaction<'static, Self>, lock: Lock) -> sqlx::Result<()> {
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(lock as i64).execute(&mut **transaction).await?;
@@ -154,6 +159,19 @@ impl Dialect for Postgres {
     fn all_words(words: &[String]) -> String {
         words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" & ")
     }
+}
+
+/// What the database's clock shows, in microseconds since 1970.
+pub(super) async fn clock<DB>(pool: &Pool<DB>) -> Result<i64>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: sqlx::Executor<'c, Database = DB>,
+    for<'q> DB::Arguments: sqlx::IntoArguments<DB>,
+    i64: sqlx::Type<DB> + for<'r> sqlx::Decode<'r, DB>,
+    usize: sqlx::ColumnIndex<DB::Row>,
+{
+    let mut connection = pool.acquire().await?;
+    Ok(sqlx::query_scalar(DB::CLOCK).fetch_one(&mut *connection).await?)
 }
 
 /// Begins a transaction that will write.
@@ -289,9 +307,10 @@ macro_rules! migrations {
     };
 }
 
-const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels", 2 "0002_server_mutes", 4 "0004_chat");
-const POSTGRES: Migrations =
-    migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes", 4 "0004_chat");
+const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
+    3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_webhooks");
+const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
+    3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_webhooks");
 
 fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {
@@ -301,6 +320,11 @@ fn migrator(migrations: Migrations) -> Migrator {
     // A node of the release before may start again after one of the next has been here.
     migrator.set_ignore_missing(true);
     migrator
+}
+
+/// The versions of this release's migrations.
+pub(super) fn migration_versions() -> impl Iterator<Item = i64> {
+    SQLITE.iter().map(|(version, ..)| *version)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Result, Store, micros, pools::transaction};
+use super::{AUDIT_KEPT, Result, Store, micros, pools::transaction};
 
 /// Rows of one kind that one sweep deletes at most, so that it never holds the database for long.
 const BATCH: i64 = 500;
@@ -26,6 +26,8 @@ pub struct Swept {
     pub bans: u64,
     /// Guests whose tokens have all ended and who own no channel.
     pub guests: u64,
+    /// Entries of the audit log that were kept for long enough.
+    pub audit: u64,
     /// Whether a batch was full: there is probably more to delete.
     pub more: bool,
 }
@@ -38,6 +40,7 @@ enum Kind {
     Invites,
     Bans,
     Guests,
+    Audit,
 }
 
 impl Store {
@@ -94,6 +97,11 @@ impl Store {
                           AND NOT EXISTS (SELECT 1 FROM refresh_families WHERE refresh_families.user_id = users.id)
                           AND NOT EXISTS (SELECT 1 FROM channels WHERE channels.owner_id = users.id) LIMIT $2)",
             ),
+            (
+                Kind::Audit,
+                micros(now - AUDIT_KEPT),
+                "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at_us <= $1 LIMIT $2)",
+            ),
         ] {
             let deleted = self.delete(statement, before_us).await?;
             *match kind {
@@ -102,6 +110,7 @@ impl Store {
                 Kind::Invites => &mut swept.invites,
                 Kind::Bans => &mut swept.bans,
                 Kind::Guests => &mut swept.guests,
+                Kind::Audit => &mut swept.audit,
             } += deleted;
             swept.more |= deleted >= BATCH.unsigned_abs();
         }

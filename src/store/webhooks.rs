@@ -1,6 +1,9 @@
 //! Where to post what happens in channels, and up to where it was posted.
 
-use antiphon_core::{gateway::Position, ids::ChannelId};
+use antiphon_core::{
+    gateway::Position,
+    ids::{ChannelId, WebhookId},
+};
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -14,7 +17,7 @@ use super::{
 #[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
     /// Its id.
-    pub id: Uuid,
+    pub id: WebhookId,
     /// Whose events.
     pub channel: ChannelId,
     /// Where they are posted.
@@ -79,7 +82,7 @@ impl TryFrom<WebhookRow> for Webhook {
 
     fn try_from(row: WebhookRow) -> Result<Self> {
         Ok(Self {
-            id: row.id,
+            id: WebhookId(row.id),
             channel: ChannelId(row.channel_id),
             url: row.url,
             secret: row.secret,
@@ -150,9 +153,10 @@ impl Store {
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn delete_webhook(&self, channel: ChannelId, id: Uuid) -> Result<bool> {
+    pub async fn delete_webhook(&self, channel: ChannelId, id: WebhookId) -> Result<bool> {
         on_db!(&self.writers, |db| {
-            let delete = sqlx::query("DELETE FROM webhooks WHERE id = $1 AND channel_id = $2").bind(id).bind(channel.0);
+            let delete =
+                sqlx::query("DELETE FROM webhooks WHERE id = $1 AND channel_id = $2").bind(id.0).bind(channel.0);
             Ok(delete.execute(db).await?.rows_affected() > 0)
         })
     }
@@ -161,12 +165,12 @@ impl Store {
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn retry_webhook(&self, channel: ChannelId, id: Uuid) -> Result<bool> {
+    pub async fn retry_webhook(&self, channel: ChannelId, id: WebhookId) -> Result<bool> {
         on_db!(&self.writers, |db| {
             let retry = sqlx::query(
                 "UPDATE webhooks SET failures = 0, given_up_us = NULL, next_us = $3 WHERE id = $1 AND channel_id = $2",
             );
-            let retry = retry.bind(id).bind(channel.0).bind(micros(OffsetDateTime::now_utc()));
+            let retry = retry.bind(id.0).bind(channel.0).bind(micros(OffsetDateTime::now_utc()));
             Ok(retry.execute(db).await?.rows_affected() > 0)
         })
     }
@@ -201,7 +205,7 @@ impl Store {
     /// Only the database's.
     pub async fn webhook_attempted(
         &self,
-        id: Uuid,
+        id: WebhookId,
         until: OffsetDateTime,
         next_at: OffsetDateTime,
         attempted: &Attempted,
@@ -213,7 +217,7 @@ impl Store {
                          lease_until_us = 0
                      WHERE id = $1 AND lease_until_us = $2",
                 )
-                .bind(id)
+                .bind(id.0)
                 .bind(micros(until))
                 .bind(&position.epoch)
                 .bind(offset(position))
@@ -229,7 +233,7 @@ impl Store {
                          lease_until_us = 0
                      WHERE id = $1 AND lease_until_us = $2",
                 )
-                .bind(id)
+                .bind(id.0)
                 .bind(micros(until))
                 .bind(error)
                 .bind(micros(again_at.unwrap_or(next_at)))

@@ -74,6 +74,16 @@ catalogue! {
         counter panics [] = "antiphon_http_panics_total" Count;
     }
 
+    /// TLS on the server's own ports
+    tls: TlsMetrics {
+        /// Connections to ports with TLS, by what became of their handshake.
+        counter handshakes [HandshakeOutcome] = "antiphon_tls_handshakes_total" Count;
+        /// When the certificate that is served runs out, or one in its file that signed it, in Unix time; 0 without TLS.
+        gauge certificate_expiry [] = "antiphon_tls_certificate_expiry_timestamp_seconds" Seconds;
+        /// Times that the certificate's files were read again. What is refused is not used, and the one before is served on.
+        counter reloads [Outcome] = "antiphon_tls_reloads_total" Count;
+    }
+
     /// Accounts
     auth: AuthMetrics {
         /// Attempts to register, log in, refresh, log out, enter as a guest or use a token, by how they ended.
@@ -259,6 +269,20 @@ catalogue! {
         gauge degraded [] = "antiphon_rooms_degraded" Count;
         /// Sessions that moved between nodes by Resume, by direction.
         counter moves [Move] = "antiphon_rooms_moves_total" Count;
+        /// Times that what was counted here was added to the database's totals, or could not be and waits.
+        counter statistics_stored [Outcome] = "antiphon_rooms_statistics_stored_total" Count;
+        /// Counts of channels and people given up because too many waited for the database.
+        counter statistics_dropped [] = "antiphon_rooms_statistics_dropped_total" Count;
+    }
+
+    /// Alerts, as the node itself evaluates the rules
+    alerts: AlertsMetrics {
+        /// Evaluations of all rules.
+        counter evaluations [] = "antiphon_alerts_evaluations_total" Count;
+        /// Samples given up because they are of more series than are kept.
+        counter samples_dropped [] = "antiphon_alerts_samples_dropped_total" Count;
+        /// Alerts of this node that fire now.
+        gauge firing [] = "antiphon_alerts_firing" Count;
     }
 
     /// Chat
@@ -279,6 +303,16 @@ catalogue! {
         counter direct_dropped [] = "antiphon_chat_direct_dropped_total" Count;
         /// Messages deleted because their channel keeps no more, or none so old.
         counter expired [] = "antiphon_chat_expired_total" Count;
+    }
+
+    /// Webhooks
+    webhooks: WebhookMetrics {
+        /// Attempts to post to a webhook, by how they ended.
+        counter posts [Outcome] = "antiphon_webhooks_posts_total" Count;
+        /// Events that webhooks took.
+        counter events [] = "antiphon_webhooks_events_total" Count;
+        /// Webhooks that were given up after too many attempts.
+        counter given_up [] = "antiphon_webhooks_given_up_total" Count;
     }
 
     /// Cluster
@@ -405,6 +439,10 @@ label!(
         Audio = "audio",
         Health = "health",
         Metrics = "metrics",
+        /// Everything below `/api/advanced`.
+        Advanced = "advanced",
+        /// Everything below `/api/metrics`.
+        Figures = "figures",
         Docs = "docs",
         Gateway = "gateway",
         /// Paths that do not exist.
@@ -445,6 +483,21 @@ label!(
         Login = "login",
         /// Requests of one address for figures.
         Observation = "observation",
+    }
+);
+
+label!(
+    /// What became of a TLS handshake.
+    pub HandshakeOutcome = "outcome" {
+        Ok = "ok",
+        /// The peer broke off, or wanted what the server does not offer.
+        Failed = "failed",
+        /// It was not done in time, or there was no place for one more connection.
+        TimedOut = "timed_out",
+        /// It ended for the sake of a newer one, since there were too many at once.
+        GivenUp = "given_up",
+        /// The peer spoke plain HTTP and was told so.
+        PlainHttp = "plain_http",
     }
 );
 

@@ -38,6 +38,14 @@ impl ProcessReading {
     }
 }
 
+/// CPU time used so far in seconds, user and system, and resident memory in bytes: what is cheap to ask for often.
+#[must_use]
+pub fn cpu_and_memory() -> Option<(f64, u64)> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let cpu = cpu_time(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    Some((cpu.as_secs_f64(), status_number(&status, "VmRSS:")? * 1_024))
+}
+
 /// User and system time from `/proc/self/stat`: fields 14 and 15, counted after the name, which may hold spaces.
 fn cpu_time(stat: &str) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;

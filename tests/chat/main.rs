@@ -10,6 +10,7 @@ mod presence;
 mod resuming;
 mod rooms;
 mod searching;
+mod webhooks;
 
 use antiphon::settings::ConnectionUrl;
 

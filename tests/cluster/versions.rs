@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use antiphon::cluster::{Load, NodeRecord, NodeState, RedisCluster, RedisConfig};
+use antiphon::cluster::{Load, NodeRecord, NodeState, NodeStatistics, RedisCluster, RedisConfig};
 use antiphon_core::ids::{NodeId, NodeNumber};
 
 use crate::support::{
@@ -23,6 +23,7 @@ fn record(relay_versions: (u8, u8)) -> NodeRecord {
         state: NodeState::Serving,
         load: Load::default(),
         release: "99.0.0".to_owned(),
+        statistics: NodeStatistics::default(),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use antiphon::cluster::{
-    ClusterView, Entry, Joined, Leave, Load, Member, NewMember, NodeRecord, NodeState, Notice, RedisCluster,
-    RedisConfig, RedisMembership, RedisRecords, Registry, SessionNotice, SharedState,
+    ClusterView, Entry, Joined, Leave, Load, Member, NewMember, NodeRecord, NodeState, NodeStatistics, Notice,
+    RedisCluster, RedisConfig, RedisMembership, RedisRecords, Registry, SessionNotice, SharedState,
 };
 use antiphon_core::{
     gateway::{LeaveReason, MediaTransport, Role, ServerMessage, UserView},
@@ -55,6 +55,7 @@ pub(crate) fn record(name: &str) -> NodeRecord {
         state: NodeState::Serving,
         load: Load::default(),
         release: "test".to_owned(),
+        statistics: NodeStatistics::default(),
     }
 }
 

@@ -15,11 +15,16 @@ mod rules;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use antiphon_loadtest::rest::Rest;
 use boards::Board;
 use expressions::{Expression, Wanted};
 use load::Load;
 use prometheus::Prometheus;
-use support::{nodes::Nodes, process::Process};
+use serde_json::Value;
+use support::{
+    nodes::{Nodes, http},
+    process::Process,
+};
 
 /// Far above what scrapes and evaluations every second need.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -56,7 +61,8 @@ async fn check_every_expression(nodes: &[&Process], wanted: Wanted) {
     load.end();
 }
 
-/// The alert that matters most in a cluster, from end to end; the others' tests are promtool's.
+/// The alert that matters most in a cluster, from end to end, in Prometheus and in what the nodes themselves say; the
+/// others' tests are promtool's.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_alert_fires_while_redis_is_away() {
     let mut cluster = Nodes::start(2).await;
@@ -67,11 +73,46 @@ async fn the_alert_fires_while_redis_is_away() {
         let expression = Expression::new("alert".to_owned(), &condition, Wanted::Number);
         prometheus.until_all_have_data(vec![expression], PATIENCE).await;
     };
+    let rest = Rest::new(cluster.nodes[0].url()).expect("a client");
+    let token = rest.register("admin", "a long enough password").await.expect("registered").access_token;
     becomes(format!("absent({alert})")).await;
+    nodes_tell_of(&cluster, &token, false).await;
     cluster.redis.kill();
     becomes(format!("count({alert}) == 2")).await;
+    nodes_tell_of(&cluster, &token, true).await;
     cluster.redis.start_again(true);
     becomes(format!("absent({alert})")).await;
+    nodes_tell_of(&cluster, &token, false).await;
+}
+
+/// Waits until every node lists the alert for itself, or none does for any.
+async fn nodes_tell_of(cluster: &Nodes, token: &str, fires: bool) {
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        let name = format!("node-{index}");
+        let mut url = node.url().http("/api/metrics/alerts");
+        url.set_query(Some("severity=critical&component=network"));
+        let mut told = Value::Null;
+        let asked = async {
+            loop {
+                let answer = http().get(url.clone()).bearer_auth(token).send().await.expect("answered");
+                told = answer.json::<Value>().await.expect("JSON");
+                let alerts = told["data"].as_array().unwrap_or_else(|| panic!("a list: {told}"));
+                let its = |alert: &&Value| alert["name"] == "AntiphonRedisUnavailable";
+                let own = alerts.iter().filter(its).find(|alert| alert["node"] == name.as_str());
+                match own {
+                    Some(alert) if fires => {
+                        assert_eq!(alert["message"], format!("{name} cannot reach Redis"));
+                        assert_eq!((&alert["severity"], &alert["component"]), (&"critical".into(), &"network".into()));
+                        return;
+                    }
+                    None if !fires && alerts.is_empty() => return,
+                    _ => tokio::time::sleep(Duration::from_millis(250)).await,
+                }
+            }
+        };
+        let done = tokio::time::timeout(PATIENCE, asked).await.is_ok();
+        assert!(done, "{name}: the alert never was {fires}: {told}");
+    }
 }
 
 #[test]

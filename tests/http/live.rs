@@ -29,16 +29,16 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One second of speech.
-const FRAMES: u32 = 50;
+pub(crate) const FRAMES: u32 = 50;
 
 /// An account with a voice.
-struct Talker {
-    voice: VoiceClient,
+pub(crate) struct Talker {
+    pub(crate) voice: VoiceClient,
     events: mpsc::Receiver<ClientEvent>,
 }
 
 impl Talker {
-    async fn connect(account: &Client) -> Self {
+    pub(crate) async fn connect(account: &Client) -> Self {
         let config = GatewayConfig {
             server: account.base().parse().expect("a URL"),
             others: Vec::new(),
@@ -49,7 +49,7 @@ impl Talker {
         Self { voice, events }
     }
 
-    async fn join(&self, channel: &str) -> Result<(), ClientError> {
+    pub(crate) async fn join(&self, channel: &str) -> Result<(), ClientError> {
         let channel_id = channel.parse().expect("an id");
         let join = JoinChannel {
             channel_id,
@@ -91,8 +91,20 @@ impl Talker {
         .await
     }
 
+    /// The code with which the server ends the session.
+    pub(crate) async fn expect_close(&mut self) -> u16 {
+        let closed = timeout(PATIENCE, async {
+            loop {
+                if let ClientEvent::Closed(closed) = self.events.recv().await.expect("the session goes on until then") {
+                    return closed.code;
+                }
+            }
+        });
+        closed.await.expect("it ends")
+    }
+
     /// Waits until frames go by UDP.
-    async fn until_udp(&mut self) {
+    pub(crate) async fn until_udp(&mut self) {
         let proven = timeout(PATIENCE, async {
             while !self.voice.stats().await.expect("the session goes on").udp_works {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -102,7 +114,7 @@ impl Talker {
     }
 
     /// Speaks for a second at the pace of speech.
-    async fn speak(&self, channel: &str) {
+    pub(crate) async fn speak(&self, channel: &str) {
         let channel: ChannelId = channel.parse().expect("an id");
         let mut pace = tokio::time::interval(Duration::from_millis(20));
         for number in 0..FRAMES {
@@ -114,18 +126,28 @@ impl Talker {
     }
 }
 
-/// Asks until the answer is as wanted.
+/// Asks until the answer's data is as wanted.
 async fn eventually(client: &Client, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+    eventually_json(client, path, |answer| is_wanted(&answer["data"])).await["data"].clone()
+}
+
+/// Asks until the answer is as wanted.
+pub(crate) async fn eventually_json(client: &Client, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
     let asked = timeout(PATIENCE, async {
         loop {
-            let data = client.get(path).await.expect(200)["data"].clone();
-            if is_wanted(&data) {
-                return data;
+            let answer = client.get(path).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            last = answer.json();
+            if is_wanted(&last) {
+                return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    asked.await.unwrap_or_else(|_| panic!("{path} never answered what was wanted"))
+    let answered = asked.await.is_ok();
+    assert!(answered, "{path} never answered what was wanted, but {last}");
+    last
 }
 
 fn as_configured(_: &mut Settings) {}

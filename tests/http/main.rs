@@ -3,8 +3,10 @@
 //! Scenarios that touch the database run on SQLite and on PostgreSQL.
 
 mod accounts;
+mod advanced;
 mod channels;
 mod client;
+mod figures;
 mod limits;
 mod live;
 mod malformed;

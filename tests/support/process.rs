@@ -49,6 +49,7 @@ pub struct Process {
 /// Where it says that it is.
 struct Told {
     http: SocketAddr,
+    scheme: String,
     udp: SocketAddr,
     relay: Option<SocketAddr>,
 }
@@ -78,7 +79,7 @@ impl Process {
     }
 
     pub fn url(&self) -> ServerUrl {
-        format!("http://{}", self.told.http).parse().expect("a URL")
+        format!("{}://{}", self.told.scheme, self.told.http).parse().expect("a URL")
     }
 
     /// Its id in the system.
@@ -146,7 +147,8 @@ fn read_addresses(stdout: ChildStdout) -> Told {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["page", "and", "API", url, ..] => {
-                http = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix('/')).map(parse);
+                let (scheme, rest) = url.split_once("://").expect("a URL");
+                http = rest.strip_suffix('/').map(|address| (scheme.to_owned(), parse(address)));
             }
             ["voice", "UDP", address] => udp = Some(parse(address)),
             ["relay", "UDP", address, ..] => relay = Some(parse(address.trim_end_matches(','))),
@@ -154,7 +156,8 @@ fn read_addresses(stdout: ChildStdout) -> Told {
             _ => {}
         }
     }
-    Told { http: http.expect("told"), udp: udp.expect("told"), relay }
+    let (scheme, http) = http.expect("told");
+    Told { http, scheme, udp: udp.expect("told"), relay }
 }
 
 fn parse(address: &str) -> SocketAddr {

@@ -31,9 +31,9 @@ impl TestServer {
         Self { running, data_dir }
     }
 
-    /// `http://address:port`.
+    /// `http://address:port`, or `https` where it speaks TLS.
     pub fn url(&self) -> String {
-        format!("http://{}", self.running.addresses().http)
+        format!("{}://{}", self.running.addresses().http_scheme(), self.running.addresses().http)
     }
 
     /// Stops it and waits until it has.

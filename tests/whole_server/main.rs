@@ -6,6 +6,7 @@ mod support;
 mod blocked_udp;
 mod departed;
 mod hostile;
+mod load;
 mod talk;
 mod udp_proxy;
 

@@ -304,6 +304,24 @@ pub enum Event {
         /// The increments.
         traffic: ChannelTraffic,
     },
+    /// What a member sent since the last of these, told with their channel's traffic, and when they leave.
+    MemberTraffic {
+        /// Which channel.
+        channel: ChannelId,
+        /// Whose.
+        stream: StreamId,
+        /// The increments.
+        traffic: MemberTraffic,
+    },
+}
+
+/// Increments of a member's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemberTraffic {
+    /// Frames accepted.
+    pub frames: u64,
+    /// Their Opus bytes.
+    pub bytes: u64,
 }
 
 /// Increments of a channel's counters.

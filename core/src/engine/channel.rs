@@ -212,6 +212,8 @@ impl Channel {
         let (key, member) = self.member_mut(header.stream).ok_or(Counter::FrameUnknownMember)?;
         let passed = member.voice.check(now, member.flags.muted, &header, bytes)?;
         let header = header.with_flag(FrameHeader::FLAG_PRIORITY, member.flags.priority);
+        member.voice.accepted.frames += 1;
+        member.voice.accepted.bytes += bytes.len() as u64;
         self.count_accepted(turn, passed.missing, bytes.len());
         if passed.newest {
             self.follow_spurt(turn, key, passed.kind, header.level);
@@ -363,6 +365,9 @@ impl Channel {
     /// Tells the control plane what was carried since the last time.
     pub(super) fn tell_traffic<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
         self.traffic_armed = false;
+        if !self.tell_members(turn) {
+            self.arm_traffic(turn);
+        }
         if self.traffic == ChannelTraffic::default() {
             return;
         }
@@ -370,8 +375,23 @@ impl Channel {
         if turn.tell(Event::ChannelTraffic { channel: self.id, traffic }) {
             self.traffic = ChannelTraffic::default();
             self.members.values_mut().for_each(|member| member.voice.heard = false);
-        } else {
+        } else if !self.traffic_armed {
             self.arm_traffic(turn);
+        }
+    }
+
+    /// Tells what each member sent. False where that is to be told again.
+    fn tell_members<O: Output>(&mut self, turn: &mut Turn<'_, O>) -> bool {
+        let channel = self.id;
+        self.members.values_mut().fold(true, |told, member| member.tell_accepted(turn, channel) && told)
+    }
+
+    /// Tells what a member sent who is about to leave.
+    pub(super) fn tell_member<O: Output>(&mut self, turn: &mut Turn<'_, O>, stream: StreamId) {
+        let channel = self.id;
+        if let Some((_, member)) = self.member_mut(stream) {
+            // What there is no room for is counted as delayed, and lost with the member.
+            let _ = member.tell_accepted(turn, channel);
         }
     }
 

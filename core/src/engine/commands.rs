@@ -67,7 +67,8 @@ impl Engine {
                 Some(())
             }
             Command::RemoveMember { channel, stream } => {
-                if let Some((channel, turn)) = self.channel_turn(now, channel, out) {
+                if let Some((channel, mut turn)) = self.channel_turn(now, channel, out) {
+                    channel.tell_member(&mut turn, stream);
                     channel.remove_member(turn.work, stream);
                 }
                 Some(())

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::{MemberFlags, MemberUdp, voice::Voice};
+use super::{Event, MemberFlags, MemberTraffic, MemberUdp, Output, turn::Turn, voice::Voice};
 use crate::{
     clock::Micros,
     gateway::Cipher,
-    ids::{MediaSessionId, StreamId},
+    ids::{ChannelId, MediaSessionId, StreamId},
 };
 
 /// How long a replaced UDP session goes on at most (docs/protocol.md, 2.2).
@@ -61,6 +61,16 @@ impl Member {
             tunnelled: false,
             voice: Voice::new(last_sequence),
         }
+    }
+
+    /// Tells the control plane what was accepted of them since the last time. False when it has no room.
+    pub(super) fn tell_accepted<O: Output>(&mut self, turn: &mut Turn<'_, O>, channel: ChannelId) -> bool {
+        let traffic = self.voice.accepted;
+        let told = traffic.frames == 0 || turn.tell(Event::MemberTraffic { channel, stream: self.stream, traffic });
+        if told {
+            self.voice.accepted = MemberTraffic::default();
+        }
+        told
     }
 
     /// Their newest UDP session.

@@ -1,7 +1,7 @@
 //! What a channel knows of a member's voice: which frames pass, and how they arrive.
 
 use super::{
-    Counter, GatewayFrame,
+    Counter, GatewayFrame, MemberTraffic,
     bundle::FRAME_BYTES_MAX,
     pace::FrameRate,
     sequence::{Order, SequenceWindow},
@@ -51,6 +51,8 @@ pub(super) struct Voice {
     withheld: bool,
     /// Something was heard since the channel's traffic was last told.
     pub(super) heard: bool,
+    /// What was accepted and not told yet.
+    pub(super) accepted: MemberTraffic,
 }
 
 impl Voice {

@@ -2,7 +2,7 @@
 
 use antiphon_core::{
     clock::Micros,
-    engine::{ChannelTraffic, Counter, Event, MemberFlags},
+    engine::{ChannelTraffic, Command, Counter, Event, MemberFlags},
     gateway::Cipher,
     ids::StreamId,
     wire::{
@@ -133,6 +133,34 @@ fn traffic_adds_up_second_by_second() {
     let jitter_us = told[2].1.jitter_us;
     assert!((1_500..2_500).contains(&jitter_us), "the mean of none and of about 4 ms: {jitter_us}");
     assert_eq!(world.count(Counter::FramesLost), 20);
+}
+
+#[test]
+fn what_each_member_sent_is_told_and_the_rest_when_they_leave() {
+    let (mut world, mut clients) = room(3);
+    let sent = |events: Vec<Event>, stream: StreamId| {
+        let told = events.into_iter().filter_map(|event| match event {
+            Event::MemberTraffic { channel, stream: whose, traffic } if whose == stream => Some((channel, traffic)),
+            _ => None,
+        });
+        told.fold((0, 0), |(frames, bytes), (channel, traffic)| {
+            assert_eq!(channel, channel_id(CHANNEL));
+            (frames + traffic.frames, bytes + traffic.bytes)
+        })
+    };
+    for _ in 0..60 {
+        let datagram = clients[0].voice();
+        world.send(&clients[0], datagram);
+        world.advance(ms(20));
+    }
+    world.advance(ms(1_000));
+    let events = world.events();
+    assert_eq!(sent(events.clone(), clients[0].stream), (60, 60 * 80));
+    assert_eq!(sent(events, clients[1].stream), (0, 0), "who is silent is not mentioned");
+    let datagram = clients[1].voice();
+    world.send(&clients[1], datagram);
+    world.command(0, Command::RemoveMember { channel: channel_id(CHANNEL), stream: clients[1].stream });
+    assert_eq!(sent(world.events(), clients[1].stream), (1, 80));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Who plays and records, and where.
 
+use std::path::PathBuf;
+
 use antiphon_core::{
     gateway::{ChannelJoined, ChannelView, Cipher, Encoding, JoinChannel, MediaMode, MediaTransport},
     ids::StreamId,
@@ -9,10 +11,33 @@ use antiphon_loadtest::{
     client::{Client, ClientEvent},
     gateway::{GatewayConfig, Identity},
     rest::{Account, NewChannel, Rest},
+    tls,
 };
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use tokio::sync::mpsc;
+
+/// Which certificates servers are believed by.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TrustArguments {
+    /// Believe servers whose certificates an authority in this PEM file has signed, and no others
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Believe any server, whoever it is
+    #[arg(long, conflicts_with = "ca")]
+    insecure: bool,
+}
+
+impl TrustArguments {
+    /// Puts it into force, once for the process.
+    pub(crate) fn apply(&self) -> Result<()> {
+        match &self.ca {
+            Some(file) => Ok(tls::trust_authorities(file)?),
+            None if self.insecure => Ok(tls::trust_anyone()?),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Where the server is, and who connects.
 #[derive(Clone, Debug, Args)]
@@ -20,6 +45,8 @@ pub(crate) struct AccessArguments {
     /// The server's HTTP address
     #[arg(long, env = "ANTIPHON_URL", default_value = "http://127.0.0.1:3000", value_name = "URL")]
     pub(crate) server: ServerUrl,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// An account to log in with; without one a guest is made
     #[arg(long, requires = "password", value_name = "NAME")]
     user: Option<String>,
@@ -107,6 +134,7 @@ impl Joined {
 
 /// Signs in, finds or makes the channel, and joins it.
 pub(crate) async fn join(access: &AccessArguments, channel: &ChannelArguments, channels: Option<u8>) -> Result<Joined> {
+    access.trust.apply()?;
     let rest = Rest::new(access.server.clone())?;
     let account = access.sign_in(&rest).await?;
     let view = find_channel(&rest, &account, channel).await?;

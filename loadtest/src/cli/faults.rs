@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use antiphon_loadtest::load::{Counts, FaultsOutcome, LostBySeat, Silences};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ use super::{cluster, output};
 /// The arguments of `faults`.
 #[derive(Debug, Args)]
 pub(crate) struct FaultsArguments {
-    /// What `voice --json` wrote
+    /// What `voice --json`, or `run --json`, wrote
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -20,12 +20,17 @@ pub(crate) struct FaultsArguments {
 /// Of a report only this matters here.
 #[derive(Deserialize)]
 struct Written {
-    node: Node,
+    phases: Vec<Phase>,
 }
 
 #[derive(Deserialize)]
-struct Node {
-    faults: FaultsOutcome,
+struct Phase {
+    outcome: OfPhase,
+}
+
+#[derive(Deserialize)]
+struct OfPhase {
+    faults: Option<FaultsOutcome>,
 }
 
 /// All faults of one kind: done the same to the same.
@@ -49,7 +54,12 @@ impl FaultsArguments {
             let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
             let written: Written = serde_json::from_str(&text)
                 .with_context(|| format!("{} is no report of a run with faults", file.display()))?;
-            together.add(written.node.faults);
+            let faults: Vec<FaultsOutcome> =
+                written.phases.into_iter().filter_map(|phase| phase.outcome.faults).collect();
+            if faults.is_empty() {
+                bail!("{} is no report of a run with faults", file.display());
+            }
+            faults.into_iter().for_each(|faults| together.add(faults));
         }
         output::result(format_args!("{}", together.table()));
         Ok(ExitCode::SUCCESS)

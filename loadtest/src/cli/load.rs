@@ -1,30 +1,25 @@
-//! `voice`, `floor` and `relay`: measure.
+//! `voice`, `floor` and `relay`: one phase from flags, against nodes and against the bare relay.
 
 use std::{process::ExitCode, time::Duration};
 
-use antiphon_core::gateway::{Cipher, Encoding};
 use antiphon_loadtest::{
-    ServerUrl,
     load::{
-        Churn, Fault, NodesConfig, Outcome, People, Phases, Relay, RelayConfig, RelayProcess, Shape, measure_nodes,
-        measure_relay, pin_process, yield_to_swarm,
+        Churn, Fault, Outcome, Phases, Relay, RelayConfig, RelayProcess, Shape, measure_relay, measure_scenario,
+        pin_process,
     },
     parse_duration,
+    report::Report,
+    scenario::{Group, Impairment, Phase, Scenario, Talk, Transports},
 };
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::{
-    access::{CipherName, EncodingName},
+    measuring::{MeasuringArguments, milliseconds, run_async},
     output,
-    report::{Progress, Report},
+    progress::Progress,
+    target::TargetArguments,
 };
-
-/// The exit code when the load client was the bottleneck.
-const EXIT_BOTTLENECK: u8 = 3;
-
-/// The exit code when something was lost, altered or delivered twice, where that was asked for.
-const EXIT_LOSS: u8 = 2;
 
 /// Who speaks where, for how long.
 #[derive(Debug, Args)]
@@ -53,24 +48,8 @@ struct ShapeArguments {
     /// Chooses where
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Milliseconds between two sweeps over the sockets [default: 3, more for thousands of clients]
-    #[arg(long, value_name = "MS")]
-    sweep_ms: Option<f64>,
-    /// Refuse to report when one frame in a hundred was sent later than this
-    #[arg(long, value_name = "MS", default_value_t = 5.0)]
-    lateness_max_ms: f64,
-    /// Bind the load client to this CPU; the server belongs on the others
-    #[arg(long, value_name = "CPU")]
-    pin: Option<usize>,
-    /// Bind the relay to these CPUs [default: all but the load client's]
-    #[arg(long, value_name = "CPUS", value_delimiter = ',')]
-    floor_pin: Vec<usize>,
-    /// Write everything as JSON into this file; `-` is standard output
-    #[arg(long, value_name = "FILE")]
-    json: Option<String>,
-    /// Exit with 2 when anything was lost, altered or delivered twice
-    #[arg(long)]
-    fail_on_loss: bool,
+    #[command(flatten)]
+    measuring: MeasuringArguments,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -85,30 +64,14 @@ enum PhasesName {
 pub(crate) struct VoiceArguments {
     #[command(flatten)]
     shape: ShapeArguments,
-    /// The server's HTTP address, or those of several nodes of a cluster, over which each channel's clients are spread
-    #[arg(
-        long,
-        env = "ANTIPHON_URL",
-        default_value = "http://127.0.0.1:3000",
-        value_name = "URL",
-        value_delimiter = ','
-    )]
-    server: Vec<ServerUrl>,
-    /// The server's process, or those of the nodes in the same order, to read CPU time and memory; they must run on this
-    /// machine
-    #[arg(long, value_delimiter = ',')]
-    pid: Vec<u32>,
+    #[command(flatten)]
+    target: TargetArguments,
     /// Do something to a node, so long after the measured time began: `3s kill owner`. One may kill, drain (SIGTERM),
-    /// stop (SIGSTOP) and continue, and name the owner of the only channel, an edge (the first node that does not own it),
-    /// or a node by its place in the list of servers, from 1. Needs every --pid
+    /// stop (SIGSTOP) and continue, which needs every --pid, or api-drain and api-undrain, which needs --admin; and name the
+    /// owner of the only channel, an edge (the first node that does not own it), or a node by its place in the list of
+    /// servers, from 1
     #[arg(long, value_name = "AT ACTION NODE")]
     fault: Vec<Fault>,
-    /// Let the clients be accounts PREFIX-0, PREFIX-1 … instead of guests; those that do not exist are registered
-    #[arg(long, requires = "password", value_name = "PREFIX")]
-    accounts: Option<String>,
-    /// The accounts' password
-    #[arg(long, env = "ANTIPHON_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
-    password: Option<String>,
     /// Join so many clients a second [default: all at once]
     #[arg(long, value_name = "RATE")]
     ramp: Option<f64>,
@@ -118,12 +81,19 @@ pub(crate) struct VoiceArguments {
     /// How long each of those stays
     #[arg(long, default_value = "2", value_parser = parse_duration, value_name = "DURATION")]
     churn_stay: Duration,
-    /// What seals datagrams
-    #[arg(long, value_enum)]
-    cipher: Option<CipherName>,
-    /// How the gateway's messages are encoded
-    #[arg(long, value_enum, default_value = "msgpack")]
-    encoding: EncodingName,
+    /// Let talkers talk continuously, or in spurts with pauses as in a conversation (ITU-T P.59)
+    #[arg(long, value_enum, default_value_t)]
+    talk: TalkName,
+    /// The share of clients whose voice travels in the WebSocket
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    tunnel: f64,
+    /// Make every client's way a bad one, in each direction: `loss=0.01,loss_burst=2,delay=30ms,jitter=10ms`; there are
+    /// reorder, reorder_delay and duplicate, too
+    #[arg(long, value_name = "WAY")]
+    impairment: Option<Impairment>,
+    /// Fetch every node's metrics so often
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    scrape_every: Option<Duration>,
     /// Measure the relay, too, before and after, and print the ratio
     #[arg(long)]
     floor: bool,
@@ -155,55 +125,76 @@ pub(crate) struct RelayArguments {
     cpus: Vec<usize>,
 }
 
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum TalkName {
+    #[default]
+    Continuous,
+    P59,
+}
+
 impl VoiceArguments {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let relay_cpus = self.shape.pin()?;
-        run_async(self.measure(relay_cpus))
+        let relay_cpus = self.shape.measuring.pin()?;
+        let scenario = self.scenario()?;
+        if self.floor && (self.tunnel > 0.0 || self.impairment.is_some()) {
+            bail!("the relay has neither WebSockets nor bad ways: --floor would compare it with something else");
+        }
+        run_async(self.measure(scenario, relay_cpus))
     }
 
-    async fn measure(self, relay_cpus: Vec<usize>) -> Result<ExitCode> {
-        let shape = self.shape.shape();
-        let nodes = NodesConfig {
-            servers: self.server.clone(),
-            people: match self.accounts.clone().zip(self.password.clone()) {
-                Some((prefix, password)) => People::Accounts { prefix, password },
-                None => People::Guests,
-            },
-            encoding: Encoding::from(self.encoding),
-            cipher: self.cipher.map(Cipher::from),
-            pids: self.pid.clone(),
-            ramp_per_second: self.ramp,
-            churn: self.churn.map(|per_second| Churn { per_second, stay: self.churn_stay }),
+    fn scenario(&self) -> Result<Scenario> {
+        let phase = Phase {
+            scrape_every: self.scrape_every,
             faults: self.fault.clone(),
+            churn: self.churn.map(|per_second| Churn { per_second, stay: self.churn_stay }),
+            impairment: self.impairment,
+            ..self.shape.phase()
         };
-        let mut report = Report::new(&shape);
+        let mut scenario = self.shape.scenario("voice", phase)?;
+        scenario.ramp_per_s = self.ramp;
+        scenario.transports = Transports { udp: 1.0 - self.tunnel, tunnel: self.tunnel };
+        scenario.talk = match self.talk {
+            TalkName::Continuous => Talk::Continuous,
+            TalkName::P59 => Talk::P59,
+        };
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    async fn measure(self, scenario: Scenario, relay_cpus: Vec<usize>) -> Result<ExitCode> {
+        let shape = only_shape(&scenario);
+        let (mut floors, mut bundled) = (Vec::new(), None);
+        let sweep = self.shape.measuring.sweep_ms.map(milliseconds);
         if self.floor {
-            report.floors.push(floor(&shape, None, &relay_cpus).await?);
+            floors.push(floor(&shape, None, &relay_cpus, sweep).await?);
         }
-        let progress = Progress::new("node");
-        report.node = Some(measure_nodes(&shape, &nodes, &|stage| progress.show(stage)).await?);
+        let progress = Progress::new(vec!["node".to_owned()]);
+        let config = self.target.config(self.shape.measuring.sweep_ms)?;
+        let outcomes = measure_scenario(&scenario, &config, &|phase, stage| progress.show(phase, stage)).await?;
         drop(progress);
         if self.floor {
-            report.floors.push(floor(&shape, None, &relay_cpus).await?);
+            floors.push(floor(&shape, None, &relay_cpus, sweep).await?);
         }
         if let Some(bundle_ms) = self.bundle_ms {
-            report.bundled = Some(floor(&shape, Some(bundle_ms), &relay_cpus).await?);
+            bundled = Some(floor(&shape, Some(bundle_ms), &relay_cpus, sweep).await?);
         }
-        self.shape.conclude(&report)
+        self.shape.measuring.conclude(&Report::new(scenario, outcomes).with_relays(floors, bundled))
     }
 }
 
 impl FloorArguments {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let relay_cpus = self.shape.pin()?;
+        let relay_cpus = self.shape.measuring.pin()?;
+        let scenario = self.shape.scenario("floor", self.shape.phase())?;
         run_async(async move {
-            let shape = self.shape.shape();
-            let mut report = Report::new(&shape);
-            report.floors.push(floor(&shape, None, &relay_cpus).await?);
-            if let Some(bundle_ms) = self.bundle_ms {
-                report.bundled = Some(floor(&shape, Some(bundle_ms), &relay_cpus).await?);
-            }
-            self.shape.conclude(&report)
+            let shape = only_shape(&scenario);
+            let sweep = self.shape.measuring.sweep_ms.map(milliseconds);
+            let floors = vec![floor(&shape, None, &relay_cpus, sweep).await?];
+            let bundled = match self.bundle_ms {
+                Some(bundle_ms) => Some(floor(&shape, Some(bundle_ms), &relay_cpus, sweep).await?),
+                None => None,
+            };
+            self.shape.measuring.conclude(&Report::new(scenario, Vec::new()).with_relays(floors, bundled))
         })
     }
 }
@@ -225,59 +216,60 @@ impl RelayArguments {
 }
 
 impl ShapeArguments {
-    fn shape(&self) -> Shape {
-        Shape {
-            channels: self.channels,
-            clients: self.clients,
-            speakers: self.speakers,
+    fn phase(&self) -> Phase {
+        Phase {
+            name: "voice".to_owned(),
             duration: self.duration,
             warm_up: self.warm_up,
+            talk: None,
+            scrape_every: None,
+            faults: Vec::new(),
+            budgets: Default::default(),
+            churn: None,
+            storm: None,
+            impairment: None,
+            groups: None,
+        }
+    }
+
+    /// A scenario of that one phase, as far as these arguments say.
+    fn scenario(&self, name: &str, phase: Phase) -> Result<Scenario> {
+        let Self { channels, clients, speakers, .. } = *self;
+        if channels == 0 || clients < 2 || speakers == 0 {
+            bail!("there must be a channel, two clients in it, and a speaker");
+        }
+        if speakers > clients {
+            bail!("{speakers} speakers cannot be among {clients} clients");
+        }
+        let mut scenario = Scenario {
+            name: name.to_owned(),
+            description: String::new(),
+            seed: self.seed,
             frame_bytes: self.frame_bytes,
-            phases: match self.phases {
+            grid: match self.phases {
                 PhasesName::Random => Phases::Random,
                 PhasesName::Aligned => Phases::Aligned,
             },
-            seed: self.seed,
-            sweep_interval: self.sweep_ms.map(milliseconds),
-        }
-    }
-
-    /// Binds this process to its CPU and says which ones the relay gets.
-    fn pin(&self) -> Result<Vec<usize>> {
-        let all = std::thread::available_parallelism()?.get();
-        let Some(own) = self.pin else { return Ok(self.floor_pin.clone()) };
-        pin_process(&[own]).with_context(|| format!("CPU {own}"))?;
-        let others: Vec<usize> = (0..all).filter(|cpu| *cpu != own).collect();
-        let relay_cpus = if self.floor_pin.is_empty() { others } else { self.floor_pin.clone() };
-        // On a machine with one CPU the relay has to share it.
-        Ok(if relay_cpus.is_empty() { vec![own] } else { relay_cpus })
-    }
-
-    /// Prints the report, unless it would say more of the load client than of what it measured.
-    fn conclude(&self, report: &Report) -> Result<ExitCode> {
-        let lateness_max = milliseconds(self.lateness_max_ms);
-        let reason = report.outcomes().find_map(|outcome| {
-            outcome.bottleneck(lateness_max).map(|reason| format!("against {}: {reason}", outcome.subject))
-        });
-        if let Some(reason) = reason {
-            output::note(format_args!("not reported, since the load client was the bottleneck: {reason}"));
-            return Ok(ExitCode::from(EXIT_BOTTLENECK));
-        }
-        if self.json.as_deref() != Some("-") {
-            output::result(format_args!("{}", report.table()));
-        }
-        match self.json.as_deref() {
-            Some("-") => output::result(format_args!("{}", report.json()?)),
-            Some(file) => std::fs::write(file, report.json()? + "\n").with_context(|| file.to_owned())?,
-            None => {}
-        }
-        let flawed = report.node.as_ref().is_some_and(|node| node.lost + node.duplicated + node.corrupt > 0);
-        Ok(if self.fail_on_loss && flawed { ExitCode::from(EXIT_LOSS) } else { ExitCode::SUCCESS })
+            talk: Talk::Continuous,
+            ramp_per_s: None,
+            transports: Transports::default(),
+            budgets: Default::default(),
+            groups: vec![Group { channels, talkers: speakers, listeners: clients - speakers }],
+            phases: vec![phase],
+        };
+        self.measuring.add_budgets(&mut scenario);
+        scenario.check()?;
+        Ok(scenario)
     }
 }
 
+/// The shape of a scenario's first phase.
+fn only_shape(scenario: &Scenario) -> Shape {
+    Shape::of(scenario, &scenario.phases[0], &scenario.groups)
+}
+
 /// Measures a relay, which is this program again.
-async fn floor(shape: &Shape, bundle_ms: Option<f64>, cpus: &[usize]) -> Result<Outcome> {
+async fn floor(shape: &Shape, bundle_ms: Option<f64>, cpus: &[usize], sweep: Option<Duration>) -> Result<Outcome> {
     let mut arguments = vec!["relay".to_owned()];
     if !cpus.is_empty() {
         let list: Vec<String> = cpus.iter().map(ToString::to_string).collect();
@@ -287,20 +279,7 @@ async fn floor(shape: &Shape, bundle_ms: Option<f64>, cpus: &[usize]) -> Result<
         arguments.extend(["--bundle-ms".to_owned(), bundle_ms.to_string()]);
     }
     let name = bundle_ms.map_or_else(|| "relay".to_owned(), |ms| format!("bundling relay {ms} ms"));
-    let progress = Progress::new(&name);
+    let progress = Progress::new(vec![name.clone()]);
     let relay = RelayProcess { program: std::env::current_exe()?, arguments, name };
-    Ok(measure_relay(shape, &relay, bundle_ms.is_none(), &|stage| progress.show(stage)).await?)
-}
-
-fn run_async(future: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .on_thread_start(yield_to_swarm)
-        .enable_all()
-        .build()?;
-    runtime.block_on(future)
-}
-
-fn milliseconds(count: f64) -> Duration {
-    Duration::try_from_secs_f64(count / 1_000.0).unwrap_or_default()
+    Ok(measure_relay(shape, &relay, bundle_ms.is_none(), sweep, &|stage| progress.show(0, stage)).await?)
 }

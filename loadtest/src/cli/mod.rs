@@ -2,14 +2,19 @@
 
 mod access;
 mod cluster;
+mod compare;
 mod faults;
 mod link;
 mod load;
+mod measuring;
 pub(crate) mod output;
 mod play;
+mod progress;
 mod record;
 mod report;
+mod run;
 mod scale;
+mod target;
 
 use std::process::ExitCode;
 
@@ -32,7 +37,19 @@ enum Command {
     Record(record::RecordArguments),
     /// Let many clients talk through a server, verify and count every frame, and measure what it cost
     Voice(Box<load::VoiceArguments>),
-    /// The same against a bare relay in a process of its own: what forwarding costs at the least
+    /// Carry out a scenario: phases of talking, churn, storms, faults, scrapes and bad networks
+    Run(Box<run::RunArguments>),
+    /// Carry out the scenario `churn`: people come and go while others talk
+    Churn(Box<run::RunOptions>),
+    /// Carry out the scenario `storm`: hundreds join within a second
+    Storm(Box<run::RunOptions>),
+    /// Carry out the scenario `mixed`: what a server sees in daily life
+    Mixed(Box<run::RunOptions>),
+    /// Carry out the scenario `soak`: half an hour in which nothing may grow
+    Soak(Box<run::RunOptions>),
+    /// Compare what two runs of a scenario wrote with --json
+    Compare(compare::CompareArguments),
+    /// The same as `voice` against a bare relay in a process of its own: what forwarding costs at the least
     Floor(Box<load::FloorArguments>),
     /// Put together what the faults of several runs of `voice --fault … --json FILE` led to
     Faults(faults::FaultsArguments),
@@ -52,6 +69,12 @@ impl Arguments {
             Command::Play(arguments) => block_on(arguments.run()),
             Command::Record(arguments) => block_on(arguments.run()),
             Command::Voice(arguments) => arguments.run(),
+            Command::Run(arguments) => arguments.run(),
+            Command::Churn(options) => options.run_preset("churn"),
+            Command::Storm(options) => options.run_preset("storm"),
+            Command::Mixed(options) => options.run_preset("mixed"),
+            Command::Soak(options) => options.run_preset("soak"),
+            Command::Compare(arguments) => arguments.run(),
             Command::Floor(arguments) => arguments.run(),
             Command::Faults(arguments) => arguments.run(),
             Command::Link(arguments) => arguments.run(),

@@ -10,7 +10,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{
         self, Message,
         client::IntoClientRequest,
@@ -18,6 +18,8 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
     },
 };
+
+use crate::tls;
 
 /// The longest message taken from a server: the state of a channel of some ten thousand members.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -131,7 +133,8 @@ impl Connection {
             .write_buffer_size(0)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let connecting = connect_async_with_config(request, Some(config), true);
+        let connector = tls::chosen().map(Connector::Rustls);
+        let connecting = connect_async_tls_with_config(request, Some(config), true, connector);
         let (socket, _) =
             tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(|_| ConnectionError::TimedOut)??;
         Ok(Self { socket, encoding })

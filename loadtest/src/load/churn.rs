@@ -9,7 +9,7 @@ use std::{
 };
 
 use antiphon_core::ids::ChannelId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -21,22 +21,37 @@ use super::{
     account::TokenPair,
     members::{Connected, Place, Seat, Shared},
     swarm::Role,
+    tally::{Times, TimesSummary},
 };
-use crate::gateway::Identity;
+use crate::{
+    duration::written,
+    gateway::Identity,
+    scenario::{CLIENTS_MAX, check_rate},
+};
 
 /// Comers and goers beyond those that stay at once: connecting, joining and leaving take their time.
 const UNDER_WAY_EXTRA: f64 = 4.0;
 
 /// How they come and go.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Churn {
     /// Joins a second, and as many leaves.
     pub per_second: f64,
     /// How long each stays.
+    #[serde(with = "written")]
     pub stay: Duration,
 }
 
 impl Churn {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let at_once = self.per_second * (self.stay.as_secs_f64() + UNDER_WAY_EXTRA);
+        if at_once > CLIENTS_MAX as f64 {
+            return Err(format!("{at_once:.0} would be there at once, {CLIENTS_MAX} are the most"));
+        }
+        check_rate(Some(self.per_second))
+    }
+
     /// How many may be in the channel at once because of this.
     pub(super) fn at_once_max(&self) -> usize {
         (self.per_second * (self.stay.as_secs_f64() + UNDER_WAY_EXTRA)).ceil() as usize
@@ -44,8 +59,10 @@ impl Churn {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ChurnOutcome {
+    /// From `JoinChannel` to `ChannelJoined`.
+    pub times: TimesSummary,
     /// Joins that succeeded.
     pub joins: u64,
     /// Leaves that succeeded.
@@ -70,12 +87,15 @@ struct Visits {
     shared: Shared,
     churn: Churn,
     channels: Vec<ChannelId>,
+    /// Tells them from those of other phases.
+    label: String,
     /// Who was there before and is not visiting.
     idle: Mutex<Vec<TokenPair>>,
     /// Slots of the swarm that are free.
     slots: Mutex<Vec<usize>>,
     made: AtomicUsize,
     counters: Counters,
+    times: Mutex<Times>,
     first_failure: Mutex<Option<String>>,
 }
 
@@ -85,6 +105,7 @@ pub(super) async fn churn(
     churn: Churn,
     channels: Vec<ChannelId>,
     first_slot: usize,
+    label: String,
     until: Instant,
 ) -> Result<ChurnOutcome, LoadError> {
     let limit = Arc::new(Semaphore::new(churn.at_once_max()));
@@ -93,10 +114,12 @@ pub(super) async fn churn(
         shared,
         churn,
         channels,
+        label,
         idle: Mutex::default(),
         slots,
         made: AtomicUsize::new(0),
         counters: Counters::default(),
+        times: Mutex::new(Times::new()),
         first_failure: Mutex::default(),
     });
     let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / churn.per_second));
@@ -122,17 +145,22 @@ pub(super) async fn churn(
         number += 1;
     }
     while tasks.join_next().await.is_some() {}
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    Ok(ChurnOutcome {
-        joins: read(&visits.counters.joins),
-        leaves: read(&visits.counters.leaves),
-        failures: read(&visits.counters.failures),
-        first_failure: lock(&visits.first_failure).take(),
-        skipped: read(&visits.counters.skipped),
-    })
+    Ok(visits.outcome())
 }
 
 impl Visits {
+    fn outcome(&self) -> ChurnOutcome {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ChurnOutcome {
+            times: lock(&self.times).summary(),
+            joins: read(&self.counters.joins),
+            leaves: read(&self.counters.leaves),
+            failures: read(&self.counters.failures),
+            first_failure: lock(&self.first_failure).take(),
+            skipped: read(&self.counters.skipped),
+        }
+    }
+
     /// Connects, joins, stays, leaves.
     async fn visit(&self, number: usize) -> Result<(), LoadError> {
         let seat = Seat { node: number % self.shared.servers.len(), client: number };
@@ -140,7 +168,14 @@ impl Visits {
         let slot = lock(&self.slots).pop().ok_or(LoadError::Protocol("lets more visit than there are places"))?;
         // Channels go round more slowly than nodes, so that all meet.
         let channel = number / self.shared.servers.len() % self.channels.len();
-        let place = Place { slot, channel, channel_id: self.channels[channel], role: Role::Passes };
+        let place = Place {
+            slot,
+            channel,
+            channel_id: self.channels[channel],
+            role: Role::Passes,
+            tunnel: false,
+            quiet: false,
+        };
         let left = self.stay(guest, place).await;
         lock(&self.slots).push(slot);
         lock(&self.idle).push(tokens);
@@ -150,6 +185,7 @@ impl Visits {
     async fn stay(&self, guest: Connected, place: Place) -> Result<(), LoadError> {
         let joined = guest.join(&self.shared, place).await?;
         self.counters.joins.fetch_add(1, Ordering::Relaxed);
+        lock(&self.times).record_us(joined.took.as_micros() as u64);
         tokio::time::sleep(self.churn.stay).await;
         joined.leave(&self.shared).await?;
         self.counters.leaves.fetch_add(1, Ordering::Relaxed);
@@ -164,7 +200,7 @@ impl Visits {
             return Ok((Connected::connect(&self.shared, seat, Identity::Token(access)).await?, tokens));
         }
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        Connected::connect_new(&self.shared, seat, &format!("v{number}")).await
+        Connected::connect_new(&self.shared, seat, &format!("{}v{number}", self.label)).await
     }
 }
 

@@ -9,12 +9,13 @@ use tokio::time::Instant;
 use super::{
     LoadError,
     account::TokenPair,
+    admin::Admin,
     counts::Counts,
     members::Shared,
     nodes::NodesConfig,
     ownership::owner_of,
-    run::Shape,
     script::{Action, Fault, Target},
+    shape::Shape,
     silence::{LostBySeat, Silences, Watched},
     swarm::ToSwarm,
     system::{realtime_ns, signal},
@@ -37,7 +38,7 @@ pub struct FaultsOutcome {
 /// One fault and what followed until the next, or until the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FaultOutcome {
-    /// `kill`, `drain` or `stop`.
+    /// `kill`, `drain`, `stop` or `api-drain`.
     pub action: String,
     /// As it was asked for: `owner`, `edge`, or the node's place.
     pub target: String,
@@ -61,16 +62,24 @@ pub(super) struct Injected {
 pub(super) fn check(script: &[Fault], shape: &Shape, config: &NodesConfig) -> Result<(), LoadError> {
     let wrong = |text: String| Err(LoadError::Arguments(text));
     let nodes = config.servers.len();
-    if !script.is_empty() && config.pids.len() != nodes {
+    let (by_signal, by_api): (Vec<Fault>, Vec<Fault>) =
+        script.iter().partition(|fault| fault.action.signal().is_some());
+    if !by_signal.is_empty() && config.pids.len() != nodes {
         return wrong("to do something to nodes, each server's --pid must be given".to_owned());
     }
+    if !by_api.is_empty() && config.admin.is_none() {
+        return wrong(
+            "to drain a node by the API an administrator's --admin and --admin-password must be given".to_owned(),
+        );
+    }
+    let channels: usize = shape.groups.iter().map(|group| group.channels).sum();
     let mut next_at = shape.duration;
     for fault in script.iter().rev() {
         let Fault { at, action, target } = fault;
         let text = format!("{} {}", action.as_str(), target.name());
         match target {
             Target::Node(place) if *place >= nodes => return wrong(format!("`{text}`: there are {nodes} servers")),
-            Target::Owner | Target::Edge if shape.channels > 1 => {
+            Target::Owner | Target::Edge if channels > 1 => {
                 return wrong(format!("`{text}`: with more than one channel name the node by its place"));
             }
             Target::Edge if nodes < 2 => return wrong(format!("`{text}`: the only node owns the channel")),
@@ -101,7 +110,7 @@ impl Drop for Stopped {
     fn drop(&mut self) {
         for pid in &self.0 {
             // One that has ended meanwhile needs no help.
-            let _ended = signal(*pid, Action::Continue.signal());
+            let _ended = signal(*pid, libc::SIGCONT);
         }
     }
 }
@@ -110,6 +119,7 @@ impl Drop for Stopped {
 pub(super) struct Stage<'a> {
     pub(super) shared: &'a Shared,
     pub(super) pids: &'a [u32],
+    pub(super) admin: Option<&'a Admin>,
     pub(super) channels: &'a [ChannelId],
 }
 
@@ -119,35 +129,45 @@ impl Stage<'_> {
         &self,
         script: &[Fault],
         account: &mut TokenPair,
+        gone: &mut Vec<usize>,
         begun: Instant,
         end: Instant,
     ) -> Result<Vec<Injected>, LoadError> {
         let mut stopped = Stopped::default();
-        let (mut injected, mut gone) = (Vec::new(), Vec::new());
+        let mut injected = Vec::new();
         for &fault in script {
             tokio::time::sleep_until(begun + fault.at).await;
             let node = self.find(fault.target, account).await?;
-            let pid = self.pids[node];
-            // The system may have given the number to another process.
+            // The system may have given its number to another process.
             if gone.contains(&node) {
-                let place = node + 1;
-                return Err(LoadError::Arguments(format!(
-                    "node {place} was ended before, and process {pid} is not it"
-                )));
+                return Err(LoadError::Arguments(format!("node {} was ended before", node + 1)));
             }
             if fault.action.is_fault() {
                 self.shared.send(ToSwarm::Fault { node, at_ns: realtime_ns() }).await?;
                 injected.push(Injected { fault, node });
             }
-            signal(pid, fault.action.signal())?;
-            match fault.action {
-                Action::Stop => stopped.0.push(pid),
-                Action::Continue => stopped.0.retain(|known| *known != pid),
-                Action::Kill | Action::Drain => gone.push(node),
+            self.inject(fault.action, node, &mut stopped).await?;
+            if matches!(fault.action, Action::Kill | Action::Drain) {
+                gone.push(node);
             }
         }
         tokio::time::sleep_until(end).await;
         Ok(injected)
+    }
+
+    async fn inject(&self, action: Action, node: usize, stopped: &mut Stopped) -> Result<(), LoadError> {
+        let Some(number) = action.signal() else {
+            let admin = self.admin.ok_or(LoadError::SwarmEnded)?;
+            return admin.drain(&self.shared.rests, node, action == Action::ApiDrain).await;
+        };
+        let pid = self.pids[node];
+        signal(pid, number)?;
+        match action {
+            Action::Stop => stopped.0.push(pid),
+            Action::Continue => stopped.0.retain(|known| *known != pid),
+            _ => {}
+        }
+        Ok(())
     }
 
     async fn find(&self, target: Target, account: &mut TokenPair) -> Result<usize, LoadError> {
@@ -162,6 +182,21 @@ impl Stage<'_> {
 }
 
 impl FaultsOutcome {
+    /// The longest silence among those whom no fault hit, of 99 in 100, in ms.
+    pub(super) fn silence_p99_ms(&self) -> Option<f64> {
+        let silences = Silences::all(self.faults.iter().map(|fault| &fault.silences));
+        (silences.survivors_us.total() > 0).then(|| silences.survivors_us.quantile(0.99) as f64 / 1_000.0)
+    }
+
+    /// Until 99 in 100 of those whom a fault hit heard and were heard again, in ms; `None` when one never was.
+    pub(super) fn back_p99_ms(&self) -> Option<f64> {
+        let Silences { mut heard_again_us, hear_again_us, never_heard_again, never_hear_again, .. } =
+            Silences::all(self.faults.iter().map(|fault| &fault.silences));
+        heard_again_us.merge(&hear_again_us);
+        let known = heard_again_us.total() > 0 && never_heard_again + never_hear_again == 0;
+        known.then(|| heard_again_us.quantile(0.99) as f64 / 1_000.0)
+    }
+
     /// Puts together what was done with what was heard.
     pub(super) fn new(injected: Vec<Injected>, watched: Watched, measured_from_ns: u64) -> Self {
         let faults = injected.into_iter().zip(watched.faults).map(|(Injected { fault, node }, (at_ns, silences))| {

@@ -26,7 +26,8 @@ use super::{
     LoadError,
     account::TokenPair,
     spread,
-    swarm::{NewClient, Role, SwarmClock, ToSwarm},
+    swarm::{NewClient, Progress, Role, SwarmClock, ToSwarm},
+    system::realtime_ns,
     wire::Wire,
 };
 use crate::{
@@ -38,7 +39,7 @@ use crate::{
 };
 
 /// Connections being made at once.
-const CONNECTING_MAX: usize = 64;
+pub(super) const CONNECTING_MAX: usize = 64;
 
 /// How long a join may take.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,6 +60,7 @@ pub(super) struct Shared {
     pub(super) cipher: Option<Cipher>,
     pub(super) clock: SwarmClock,
     pub(super) swarm: mpsc::Sender<ToSwarm>,
+    pub(super) progress: Arc<Progress>,
     /// Where in the 20 ms grid the server would have each channel's speakers.
     pub(super) phases_us: Arc<Mutex<HashMap<ChannelId, u32>>>,
     /// Sessions that ended though nobody wanted it.
@@ -141,12 +143,16 @@ impl Connected {
     /// Joins a channel; the swarm then has the client's voice, and a task of its own passes on what concerns it.
     pub(super) async fn join(mut self, shared: &Shared, place: Place) -> Result<InChannel, LoadError> {
         let begun = Instant::now();
-        let joined = tokio::time::timeout(JOIN_TIMEOUT, self.ask_to_join(shared, place.channel_id))
+        let joined = tokio::time::timeout(JOIN_TIMEOUT, self.ask_to_join(shared, place))
             .await
             .map_err(|_| LoadError::Protocol("did not answer a join within 30 s"))??;
         let took = begun.elapsed();
-        let setup = joined.voice.udp.as_ref().ok_or(LoadError::Protocol("offers no UDP"))?;
-        let peer = node_address(&shared.servers[self.node], setup).await?;
+        shared.progress.joins.fetch_add(1, Ordering::Relaxed);
+        let peer = match joined.voice.udp.as_ref() {
+            Some(setup) => Some(node_address(&shared.servers[self.node], setup).await?),
+            None if place.tunnel => None,
+            None => return Err(LoadError::Protocol("offers no UDP")),
+        };
         let mut voice = VoiceSession::new();
         voice.join(shared.clock.now(), place.channel_id, &joined.voice)?;
         let gateway = Arc::new(self.gateway);
@@ -157,6 +163,7 @@ impl Connected {
             channel_id: place.channel_id,
             node: self.node,
             peer,
+            quiet: place.quiet,
             wire: Wire::Node(Box::new(voice)),
             gateway: Some(Arc::clone(&gateway)),
         };
@@ -165,10 +172,10 @@ impl Connected {
         Ok(InChannel { gateway, pump, slot: place.slot, channel_id: place.channel_id, took })
     }
 
-    async fn ask_to_join(&mut self, shared: &Shared, channel_id: ChannelId) -> Result<ChannelJoined, LoadError> {
+    async fn ask_to_join(&mut self, shared: &Shared, place: Place) -> Result<ChannelJoined, LoadError> {
         let join = JoinChannel {
-            channel_id,
-            media: MediaTransport::Udp,
+            channel_id: place.channel_id,
+            media: if place.tunnel { MediaTransport::Websocket } else { MediaTransport::Udp },
             mode: MediaMode::Forward,
             cipher: shared.cipher,
             sample_rate: None,
@@ -207,6 +214,10 @@ pub(super) struct Place {
     pub(super) channel: usize,
     pub(super) channel_id: ChannelId,
     pub(super) role: Role,
+    /// Whether voice travels in the WebSocket.
+    pub(super) tunnel: bool,
+    /// Whether nobody talks there, now or later.
+    pub(super) quiet: bool,
 }
 
 /// A client in a channel.
@@ -249,6 +260,7 @@ impl Shared {
 /// Passes on what concerns voice, until the session is over.
 async fn pump(mut events: mpsc::Receiver<GatewayEvent>, shared: Shared, slot: usize) {
     while let Some(event) = events.recv().await {
+        let at_ns = realtime_ns();
         let message = match event {
             GatewayEvent::Message(message, _) => match *message {
                 ServerMessage::QualityHint(hint) => {
@@ -260,7 +272,7 @@ async fn pump(mut events: mpsc::Receiver<GatewayEvent>, shared: Shared, slot: us
                 | ServerMessage::AudioStarted(_)
                 | ServerMessage::UserJoined(_)
                 | ServerMessage::UserLeft(_)
-                | ServerMessage::AudioFrame(_) => ToSwarm::Message(slot, message),
+                | ServerMessage::AudioFrame(_) => ToSwarm::Message(slot, message, at_ns),
                 _ => continue,
             },
             GatewayEvent::Resumed { server, channels } => {

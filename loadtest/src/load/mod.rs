@@ -5,48 +5,71 @@
 //!        one task each      ◀──── frames without UDP ────────       schedule · sweep · verify · count
 //! ```
 //!
-//! [`measure_nodes`] runs the scenario against a server or the nodes of a cluster, [`measure_relay`] against a bare [`Relay`] in a process of its
-//! own, with the same sockets, schedule and counting; so that the two can be compared.
+//! [`measure_scenario`] carries out a [`Scenario`](crate::scenario::Scenario) against a server or the nodes of a
+//! cluster, [`measure_relay`] one of its phases against a bare [`Relay`] in a process of its own, with the same sockets,
+//! schedule and counting; so that the two can be compared. What happens in a phase beside talking is a module each
+//! ([`Churn`], [`Storm`], [`Fault`], scrapes): it runs along with the swarm and adds what it found to the [`Outcome`].
 
 mod account;
+mod admin;
+mod beside;
 mod churn;
 mod counts;
+mod crowd;
 mod faults;
+mod figures;
+mod gathering;
 mod members;
 mod nodes;
 mod outcome;
 mod ownership;
 mod payload;
 mod process;
+mod quality;
 mod relay;
 mod run;
 mod schedule;
+mod scrape;
 mod script;
+mod series;
+mod shape;
 mod silence;
 mod spread;
+mod storm;
 mod swarm;
 mod system;
+mod talk;
 mod tally;
+mod thread;
 mod traffic;
+mod way;
 mod wire;
 
 use std::io;
 
 use antiphon_core::gateway::Error;
 
+pub use admin::Admin;
 pub use churn::{Churn, ChurnOutcome};
 pub use counts::Counts;
 pub use faults::{FaultOutcome, FaultsOutcome};
+pub use figures::{Better, Figure, UnknownFigure};
 pub use members::People;
-pub use nodes::{NodesConfig, measure_nodes};
+pub use nodes::{NodesConfig, measure_scenario};
 pub use outcome::{ClientHealth, Joins, NodeOutcome, Outcome, Resident};
 pub use process::CpuUsed;
+pub use quality::Quality;
 pub use relay::{Relay, RelayConfig};
-pub use run::{RelayProcess, Shape, Stage, measure_relay, pin_process, yield_to_swarm};
+pub use run::{RelayProcess, measure_relay, pin_process, yield_to_swarm};
 pub use schedule::Phases;
+pub use scrape::ScrapesOutcome;
 pub use script::{Action, Fault, FaultError, Target};
+pub use series::Step;
+pub use shape::Shape;
 pub use silence::{Lost, LostBySeat, Silences};
+pub use storm::{Storm, StormOutcome};
 pub use tally::TimesSummary;
+pub use thread::{Live, Stage};
 pub use traffic::{BetweenNodes, Traffic};
 
 use crate::{

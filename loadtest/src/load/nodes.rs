@@ -1,4 +1,4 @@
-//! One run against a node, or against several of a cluster, from connecting to the outcome.
+//! A scenario against a node, or against several of a cluster: who is needed comes, phase after phase is measured.
 
 use std::{
     io,
@@ -6,34 +6,34 @@ use std::{
     time::Duration,
 };
 
-use antiphon_core::{
-    gateway::{Cipher, Encoding},
-    ids::ChannelId,
-};
+use antiphon_core::gateway::{Cipher, Encoding};
 use tokio::time::Instant;
 
 use super::{
     LoadError,
-    account::TokenPair,
-    churn::{Churn, ChurnOutcome, churn},
+    admin::Admin,
+    beside::{Beside, visitors},
+    crowd,
     faults::{self, FaultsOutcome, Injected},
-    members::{InChannel, People, Place, Shared, connect_all, join_all},
+    gathering::{Gathered, gather, send_home},
+    members::{People, Shared},
     outcome::{Joins, NodeOutcome, Outcome},
-    process::{CpuSample, CpuUsed, command_of},
-    run::{Shape, Stage, SwarmThread},
-    script::Fault,
-    swarm::{Measured, Role},
+    process::{CpuSample, command_of},
+    shape::Shape,
+    swarm::Measured,
+    thread::{Carried, Needs, Stage, SwarmThread},
     traffic::{self, BetweenNodes},
 };
 use crate::{
     ServerUrl,
-    rest::{NewChannel, Rest},
+    rest::Rest,
+    scenario::{Group, Phase, Scenario},
 };
 
 /// After the last client was bound: until the node, too, knows that its datagrams arrive.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// A run against a node, or against several of a cluster.
+/// The nodes of a run, and how they are used.
 #[derive(Clone, Debug)]
 pub struct NodesConfig {
     /// The nodes; each channel's clients are spread over them.
@@ -46,92 +46,131 @@ pub struct NodesConfig {
     pub cipher: Option<Cipher>,
     /// The nodes' processes in the same order, to read their CPU times and memory; or none.
     pub pids: Vec<u32>,
-    /// Joins a second; `None` is all at once.
-    pub ramp_per_second: Option<f64>,
-    /// Who comes and goes meanwhile.
-    pub churn: Option<Churn>,
-    /// What is done to nodes meanwhile.
-    pub faults: Vec<Fault>,
+    /// Who drains nodes by the API.
+    pub admin: Option<Admin>,
+    /// Between two sweeps over the sockets; `None` is a few ms, more for very many clients.
+    pub sweep_interval: Option<Duration>,
 }
 
-/// Runs the scenario against nodes.
+/// Carries out a scenario and returns what each phase came to; `stage` hears the phase's number and how far it is.
 ///
 /// # Errors
 /// When anything fails before there is an outcome. Loss is no error: it is in the outcome.
-pub async fn measure_nodes(
-    shape: &Shape,
+pub async fn measure_scenario(
+    scenario: &Scenario,
     config: &NodesConfig,
-    stage: &(dyn Fn(Stage) + Sync),
-) -> Result<Outcome, LoadError> {
-    shape.check()?;
-    let script = config.check(shape)?;
-    let subject = config.subject()?;
-    let swarm = SwarmThread::start(shape)?;
+    stage: &(dyn Fn(usize, Stage) + Sync),
+) -> Result<Vec<Outcome>, LoadError> {
+    config.check()?;
+    let groups = scenario.groups_by_phase();
+    let shapes: Vec<Shape> =
+        scenario.phases.iter().zip(groups).map(|(phase, groups)| Shape::of(scenario, phase, groups)).collect();
+    for (phase, shape) in scenario.phases.iter().zip(&shapes) {
+        faults::check(&faults::in_order(&phase.faults), shape, config)?;
+    }
+    let visitors = scenario.phases.iter().map(visitors).max().unwrap_or(0);
+    let swarm = SwarmThread::start(&Needs::of(&shapes, visitors, config.sweep_interval))?;
     let shared = shared(config, &swarm)?;
-    let mut people = gather(shape, config, &shared, stage).await?;
-    swarm.bound(shape.total(), stage).await?;
-    tokio::time::sleep(SETTLE).await;
-
-    let channels = &people.channels;
-    let hints = shared.phases_us.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let plan = shape.plan(config.pids.clone(), !script.is_empty(), |channel| hints.get(&channels[channel]).copied());
-    let begun = Instant::now() + shape.warm_up;
-    let faults = faults::Stage { shared: &shared, pids: &config.pids, channels };
-    let ((measured, resident), visits, traffic, injected) = tokio::try_join!(
-        swarm.run(plan, stage),
-        visits(shape, config, &shared, channels),
-        async { Ok(traffic(&shared, begun, shape.duration).await) },
-        faults.carry_out(&script, &mut people.owner, begun, begun + shape.duration),
-    )?;
-
-    let mut outcome = Outcome::new(&subject, &measured);
-    (outcome.joins, outcome.churn, outcome.resident) = (Some(people.joins), visits, resident);
-    let spoken_per_s = measured.sent as f64 / shape.duration.as_secs_f64();
-    outcome.between_nodes = traffic.map(|difference| BetweenNodes::new(difference, spoken_per_s));
-    outcome.nodes = config.nodes(shape, &measured);
-    outcome.sessions_ended = shared.sessions_ended.load(Ordering::Relaxed);
-    clean_up(&shared, people, &injected).await;
-    let from_ns = measured.tally.window_ns.start;
-    outcome.faults = measured.watched.map(|watched| FaultsOutcome::new(injected, watched, from_ns));
-    Ok(outcome)
+    let mut run =
+        Run { scenario, config, swarm, shared, subject: config.subject()?, visitors, here: None, gone: Vec::new() };
+    let mut outcomes = Vec::with_capacity(shapes.len());
+    for (number, (phase, shape)) in scenario.phases.iter().zip(&shapes).enumerate() {
+        let stage = |at| stage(number, at);
+        outcomes.push(run.phase(number, phase, shape, &stage).await?);
+    }
+    run.leave().await;
+    Ok(outcomes)
 }
 
-/// Everyone in their channels.
-struct Gathered {
-    members: Vec<InChannel>,
-    channels: Vec<ChannelId>,
-    /// Whose channels they are.
-    owner: TokenPair,
-    joins: Joins,
+/// A run under way.
+struct Run<'a> {
+    scenario: &'a Scenario,
+    config: &'a NodesConfig,
+    swarm: SwarmThread,
+    shared: Shared,
+    subject: String,
+    /// Room for those who come and go in any phase.
+    visitors: usize,
+    /// Everyone in their channels, and what groups they are.
+    here: Option<(Vec<Group>, Gathered)>,
+    /// Nodes that were ended.
+    gone: Vec<usize>,
 }
 
-/// Connects everyone, makes the channels, and lets everyone join.
-async fn gather(
-    shape: &Shape,
-    config: &NodesConfig,
-    shared: &Shared,
-    stage: &(dyn Fn(Stage) + Sync),
-) -> Result<Gathered, LoadError> {
-    let total = shape.total();
-    let seats = shape.seats(config.servers.len());
-    let connected = connect_all(shared, seats, |count| stage(Stage::Connecting(count, total))).await?;
-    let (clients, mut tokens): (Vec<_>, Vec<_>) = connected.into_iter().unzip();
-    let mut owner = tokens.pop().ok_or(LoadError::SwarmEnded)?;
-    let channels = make_channels(shared, &mut owner, shape, config.churn).await?;
-    let places = (0..total).map(|slot| {
-        let channel = slot / shape.clients;
-        Place { slot, channel, channel_id: channels[channel], role: Role::Stays }
-    });
+impl Run<'_> {
+    async fn phase(
+        &mut self,
+        number: usize,
+        phase: &Phase,
+        shape: &Shape,
+        stage: &(dyn Fn(Stage) + Sync),
+    ) -> Result<Outcome, LoadError> {
+        let joins = self.assemble(shape, stage).await?;
+        let Self { config, swarm, shared, here: Some((_, people)), gone, .. } = self else {
+            return Err(LoadError::SwarmEnded);
+        };
+        let channels = &people.channels;
+        let beside = Beside::prepare(shared, phase, number, channels, shape.total()).await?;
+        let hints = shared.phases_us.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let script = faults::in_order(&phase.faults);
+        let plan =
+            shape.plan(config.pids.clone(), !script.is_empty(), |channel| hints.get(&channels[channel]).copied());
+        let ended_before = shared.sessions_ended.load(Ordering::Relaxed);
+        let begun = Instant::now() + shape.warm_up;
+        let end = begun + shape.duration;
+        let stage_of_faults = faults::Stage { shared, pids: &config.pids, admin: config.admin.as_ref(), channels };
+        let (carried, happened, traffic, injected) = tokio::try_join!(
+            swarm.run(plan, stage),
+            beside.happen(begun, end),
+            async { Ok(traffic(shared, begun, shape.duration).await) },
+            stage_of_faults.carry_out(&script, &mut people.owner, gone, begun, end),
+        )?;
+        let mut outcome = Outcome::new(&self.subject, &carried);
+        happened.add_to(&mut outcome);
+        outcome.joins = joins;
+        outcome.sessions_ended = self.shared.sessions_ended.load(Ordering::Relaxed) - ended_before;
+        self.conclude(&mut outcome, shape, carried, traffic, injected);
+        Ok(outcome)
+    }
 
-    let cpu_before = config.cpu()?;
-    let begun = Instant::now();
-    let clients = clients.into_iter().zip(places).collect();
-    let members =
-        join_all(shared, clients, config.ramp_per_second, |count| stage(Stage::Joining(count, total))).await?;
-    let took = begun.elapsed();
-    let cpu: Vec<_> = config.cpu()?.iter().zip(&cpu_before).map(|(after, before)| Some(after.since(before))).collect();
-    let joins = Joins::new(members.iter().map(|member| member.took), took, CpuUsed::sum(&cpu));
-    Ok(Gathered { members, channels, owner, joins })
+    /// What there is to say of several nodes, and of faults.
+    fn conclude(
+        &self,
+        outcome: &mut Outcome,
+        shape: &Shape,
+        carried: Carried,
+        traffic: Option<Result<traffic::Difference, String>>,
+        injected: Vec<Injected>,
+    ) {
+        let measured = carried.measured;
+        let spoken_per_s = measured.sent as f64 / shape.duration.as_secs_f64();
+        outcome.between_nodes = traffic.map(|difference| BetweenNodes::new(difference, spoken_per_s));
+        outcome.nodes = self.config.nodes(shape, &measured);
+        let from_ns = measured.tally.window_ns.start;
+        outcome.faults = measured.watched.map(|watched| FaultsOutcome::new(injected, watched, from_ns));
+    }
+
+    /// Sees to it that those are there whom the phase needs; how they joined, where they had to.
+    async fn assemble(&mut self, shape: &Shape, stage: &(dyn Fn(Stage) + Sync)) -> Result<Option<Joins>, LoadError> {
+        if self.here.as_ref().is_some_and(|(groups, _)| *groups == shape.groups) {
+            return Ok(None);
+        }
+        self.leave().await;
+        let Self { scenario, config, shared, visitors, .. } = self;
+        let (people, joins) = gather(scenario, config, shared, &shape.groups, *visitors, stage).await?;
+        self.here = Some((shape.groups.clone(), people));
+        self.swarm.bound(shape.total(), stage).await?;
+        tokio::time::sleep(SETTLE).await;
+        Ok(Some(joins))
+    }
+
+    /// Sends everyone home.
+    async fn leave(&mut self) {
+        let Some((_, people)) = self.here.take() else { return };
+        // A node to which something was done may not answer any more.
+        let whole = (0..self.shared.rests.len()).find(|node| !self.gone.contains(node));
+        send_home(&self.shared, people, whole.unwrap_or(0)).await;
+    }
 }
 
 fn shared(config: &NodesConfig, swarm: &SwarmThread) -> Result<Shared, LoadError> {
@@ -144,25 +183,23 @@ fn shared(config: &NodesConfig, swarm: &SwarmThread) -> Result<Shared, LoadError
         cipher: config.cipher,
         clock: swarm.clock,
         swarm: swarm.messages.clone(),
+        progress: Arc::clone(&swarm.progress),
         phases_us: Arc::default(),
         sessions_ended: Arc::default(),
     })
 }
 
 impl NodesConfig {
-    /// The script in order, when all can be carried out.
-    fn check(&self, shape: &Shape) -> Result<Vec<Fault>, LoadError> {
+    fn check(&self) -> Result<(), LoadError> {
         let (servers, pids) = (self.servers.len(), self.pids.len());
         if servers == 0 || (pids > 0 && pids != servers) {
             let text = format!("{servers} servers and {pids} processes; there must be one for each, or no process");
             return Err(LoadError::Arguments(text));
         }
-        let script = faults::in_order(&self.faults);
-        faults::check(&script, shape, self)?;
-        Ok(script)
+        Ok(())
     }
 
-    fn cpu(&self) -> io::Result<Vec<CpuSample>> {
+    pub(super) fn cpu(&self) -> io::Result<Vec<CpuSample>> {
         self.pids.iter().copied().map(CpuSample::take).collect()
     }
 
@@ -176,7 +213,7 @@ impl NodesConfig {
         if self.servers.len() < 2 {
             return Vec::new();
         }
-        let seats = shape.seats(self.servers.len());
+        let seats = crowd::seats(&crowd::rooms(&shape.groups), self.servers.len());
         let node = |(place, server): (usize, &ServerUrl)| {
             let cpu = measured.cpu.get(place).copied().flatten();
             NodeOutcome {
@@ -196,56 +233,4 @@ async fn traffic(shared: &Shared, begun: Instant, measured: Duration) -> Option<
         return None;
     }
     Some(traffic::watch(&shared.rests, begun, measured).await)
-}
-
-async fn visits(
-    shape: &Shape,
-    config: &NodesConfig,
-    shared: &Shared,
-    channels: &[ChannelId],
-) -> Result<Option<ChurnOutcome>, LoadError> {
-    let Some(rate) = config.churn else { return Ok(None) };
-    let until = Instant::now() + shape.warm_up + shape.duration;
-    churn(shared.clone(), rate, channels.to_vec(), shape.total(), until).await.map(Some)
-}
-
-async fn make_channels(
-    shared: &Shared,
-    owner: &mut TokenPair,
-    shape: &Shape,
-    churn: Option<Churn>,
-) -> Result<Vec<ChannelId>, LoadError> {
-    let visitors = churn.map_or(0, |churn| churn.at_once_max());
-    let max_users =
-        u32::try_from(shape.clients + visitors).map_err(|_| LoadError::Arguments("too many clients".to_owned()))?;
-    let mut channels = Vec::with_capacity(shape.channels);
-    for number in 0..shape.channels {
-        let channel =
-            NewChannel { name: format!("{}-{number}", shared.run), max_users: Some(max_users), max_speakers: Some(0) };
-        let rest = shared.rest();
-        channels.push(rest.create_channel(&owner.access(rest).await?, &channel).await?.id);
-    }
-    Ok(channels)
-}
-
-/// Leaves nothing behind but the guests' names. Failures change no figure.
-async fn clean_up(shared: &Shared, people: Gathered, faults: &[Injected]) {
-    let Gathered { members, channels, mut owner, .. } = people;
-    // A node to which something was done may not answer any more.
-    let whole = (0..shared.rests.len()).find(|node| faults.iter().all(|fault| fault.node != *node));
-    let rest = &shared.rests[whole.unwrap_or(0)];
-    for channel in channels {
-        let deleted = match owner.access(rest).await {
-            Ok(access) => rest.delete_channel(&access, channel).await.map_err(LoadError::from),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = deleted {
-            tracing::warn!(%error, %channel, "a channel stays behind");
-        }
-    }
-    let mut leaving = tokio::task::JoinSet::new();
-    for member in members {
-        leaving.spawn(async move { member.end().await });
-    }
-    while leaving.join_next().await.is_some() {}
 }

@@ -8,8 +8,12 @@ use super::{
     churn::ChurnOutcome,
     faults::FaultsOutcome,
     process::CpuUsed,
-    swarm::Measured,
+    quality::Quality,
+    scrape::ScrapesOutcome,
+    series::Step,
+    storm::StormOutcome,
     tally::{Times, TimesSummary},
+    thread::{Carried, Sample},
     traffic::BetweenNodes,
 };
 
@@ -26,6 +30,8 @@ pub struct Outcome {
     pub delivered: u64,
     /// Expected and not delivered.
     pub lost: u64,
+    /// Of those, explained by what the run itself lost on impaired ways.
+    pub lost_on_way: u64,
     /// Deliveries that were there before, past the client's own check.
     pub duplicated: u64,
     /// Frames and datagrams that the client dropped as there before.
@@ -46,8 +52,14 @@ pub struct Outcome {
     pub delivered_per_s: f64,
     /// Frames in each datagram received.
     pub frames_per_datagram: f64,
-    /// From the speaker's send to the kernel's receive stamp.
+    /// From the speaker's send to the kernel's receive stamp, of frames that came by UDP.
     pub latency: TimesSummary,
+    /// The same as a curve: so many ms or less took that share of them.
+    pub latency_distribution: Vec<(f64, f64)>,
+    /// From the speaker's send until the message was read, of frames that came in the WebSocket.
+    pub tunnel_latency: TimesSummary,
+    /// How it sounded to those who stayed, where there was something to hear.
+    pub quality: Option<Quality>,
     /// The subject's CPU time in the measured time, of all its nodes together, when their process ids were given and
     /// all of them lived.
     pub cpu: Option<CpuUsed>,
@@ -59,6 +71,10 @@ pub struct Outcome {
     pub joins: Option<Joins>,
     /// Those who came and went, where any did.
     pub churn: Option<ChurnOutcome>,
+    /// Those who came all at once, where any did.
+    pub storm: Option<StormOutcome>,
+    /// The fetches of metrics, where there were any.
+    pub scrapes: Option<ScrapesOutcome>,
     /// The subject's resident memory, of all its nodes together, at the start, after each minute, and at the end.
     pub resident: Vec<Resident>,
     /// Each node, where there are several.
@@ -69,6 +85,8 @@ pub struct Outcome {
     pub faults: Option<FaultsOutcome>,
     /// How the load client itself did.
     pub client: ClientHealth,
+    /// The measured time in steps.
+    pub steps: Vec<Step>,
 }
 
 /// One node of several.
@@ -113,10 +131,17 @@ pub struct ClientHealth {
     pub sweep_gap: TimesSummary,
     /// Datagrams dropped by the kernel since our own sockets were full.
     pub receive_drops: u64,
+    /// Frames dropped since a client's own WebSocket could not keep up.
+    pub tunnel_drops: u64,
+    /// The load client's own CPU time by time, in cores, gateway sessions included.
+    pub cpu_cores: Option<f64>,
+    /// Its memory at the end.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Outcome {
-    pub(super) fn new(subject: &str, measured: &Measured) -> Self {
+    pub(super) fn new(subject: &str, carried: &Carried) -> Self {
+        let Carried { measured, resident, samples, .. } = carried;
         let tally = &measured.tally;
         let seconds = measured.measured.as_secs_f64();
         let deliveries = tally.delivered + tally.to_passers;
@@ -128,6 +153,7 @@ impl Outcome {
             expected: measured.expected,
             delivered: tally.delivered,
             lost: measured.expected.saturating_sub(tally.delivered),
+            lost_on_way: measured.explained,
             duplicated: tally.duplicated,
             dropped_as_duplicate: measured.dropped_as_duplicate,
             corrupt: tally.corrupt,
@@ -139,27 +165,58 @@ impl Outcome {
             delivered_per_s: deliveries as f64 / seconds.max(f64::EPSILON),
             frames_per_datagram: per((deliveries - tally.over_gateway) as f64, tally.datagrams),
             latency: tally.latency.summary(),
+            latency_distribution: tally.latency.distribution(),
+            tunnel_latency: tally.tunnel_latency.summary(),
+            quality: measured.quality,
             cpu,
             cpu_us_per_delivery: cpu.map(|cpu| per(cpu.seconds * 1e6, deliveries)),
             cpu_cores: cpu.map(|cpu| cpu.seconds / seconds.max(f64::EPSILON)),
             joins: None,
             churn: None,
-            resident: Vec::new(),
+            storm: None,
+            scrapes: None,
+            resident: resident.clone(),
             nodes: Vec::new(),
             between_nodes: None,
             faults: None,
             client: ClientHealth {
-                lateness: measured.lateness.summary(),
-                sweep_gap: measured.sweep_gap.summary(),
-                receive_drops: measured.receive_drops,
+                cpu_cores: carried.own_cpu_cores,
+                memory_bytes: carried.own_memory,
+                ..measured.client
             },
+            steps: steps(tally.series.steps(), samples),
         }
     }
 
-    /// The share of expected deliveries that was lost.
+    /// The share of expected deliveries that was lost and that the run's own impairment does not explain.
     #[must_use]
     pub fn loss(&self) -> f64 {
-        if self.expected == 0 { 0.0 } else { self.lost as f64 / self.expected as f64 }
+        self.share(self.lost.saturating_sub(self.lost_on_way))
+    }
+
+    /// The share of expected deliveries that was lost for whatever reason.
+    #[must_use]
+    pub fn loss_heard(&self) -> f64 {
+        self.share(self.lost)
+    }
+
+    fn share(&self, lost: u64) -> f64 {
+        if self.expected == 0 { 0.0 } else { lost as f64 / self.expected as f64 }
+    }
+
+    /// Of each kind of joins that there were.
+    pub(super) fn join_times(&self) -> impl Iterator<Item = TimesSummary> {
+        let churn = self.churn.as_ref().map(|churn| churn.times);
+        let storm = self.storm.as_ref().map(|storm| storm.times);
+        let kinds = [self.joins.map(|joins| joins.times), churn, storm];
+        kinds.into_iter().flatten().filter(|times| times.count > 0)
+    }
+
+    /// Joins of those who come and go that failed or were not begun.
+    pub(super) fn join_failures(&self) -> Option<f64> {
+        let churn = self.churn.as_ref().map(|churn| churn.failures + churn.skipped);
+        let storm = self.storm.as_ref().map(|storm| storm.failures);
+        [churn, storm].into_iter().flatten().reduce(|sum, count| sum + count).map(|sum| sum as f64)
     }
 
     /// Why the figures say more of the load client than of what it measured, where they do.
@@ -171,6 +228,10 @@ impl Outcome {
                 "{receive_drops} datagrams found no room in the load client's own sockets; sweep more often \
                  (--sweep-ms) or use a core of its own (--pin)"
             ));
+        }
+        if self.client.tunnel_drops > 0 {
+            let drops = self.client.tunnel_drops;
+            return Some(format!("{drops} frames found no room on their way into the load client's own WebSockets"));
         }
         let max_ms = lateness_max.as_secs_f64() * 1_000.0;
         (lateness.p99_ms > max_ms).then(|| {
@@ -191,6 +252,14 @@ impl Outcome {
     }
 }
 
+/// The swarm's steps with what was sampled beside.
+fn steps(mut steps: Vec<Step>, samples: &[Sample]) -> Vec<Step> {
+    for (step, sample) in steps.iter_mut().zip(samples) {
+        (step.joins, step.cpu_cores, step.memory_bytes) = (sample.joins, sample.cpu_cores, sample.memory_bytes);
+    }
+    steps
+}
+
 impl Joins {
     pub(super) fn new(times: impl Iterator<Item = Duration>, took: Duration, cpu: Option<CpuUsed>) -> Self {
         let mut all = Times::new();
@@ -203,41 +272,65 @@ impl Joins {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::swarm::Measured, *};
 
     fn outcome() -> Outcome {
         let mut lateness = Times::new();
         (0..1_000).for_each(|number| lateness.record_us(number * 10));
-        let mut tally = super::super::tally::Tally::new();
+        let mut tally = super::super::tally::Tally::new(0..2_000_000_000);
         (tally.delivered, tally.to_passers, tally.datagrams) = (1_900, 100, 500);
-        Outcome::new(
-            "node",
-            &Measured {
-                sent: 200,
-                expected: 2_000,
-                tally,
-                dropped_as_duplicate: 0,
-                unopened: 0,
-                lateness,
-                sweep_gap: Times::new(),
-                receive_drops: 0,
-                cpu: vec![
-                    Some(CpuUsed { seconds: 0.001, user_share: 0.5 }),
-                    Some(CpuUsed { seconds: 0.003, user_share: 0.5 }),
-                ],
-                measured: Duration::from_secs(2),
-                watched: None,
-            },
-        )
+        let client = ClientHealth {
+            lateness: lateness.summary(),
+            sweep_gap: Times::new().summary(),
+            receive_drops: 0,
+            tunnel_drops: 0,
+            cpu_cores: None,
+            memory_bytes: None,
+        };
+        let measured = Measured {
+            sent: 200,
+            expected: 2_000,
+            explained: 40,
+            quality: None,
+            tally,
+            dropped_as_duplicate: 0,
+            unopened: 0,
+            client,
+            cpu: vec![
+                Some(CpuUsed { seconds: 0.001, user_share: 0.5 }),
+                Some(CpuUsed { seconds: 0.003, user_share: 0.5 }),
+            ],
+            measured: Duration::from_secs(2),
+            watched: None,
+        };
+        let samples = vec![Sample { joins: 7, cpu_cores: Some(0.5), memory_bytes: None }];
+        let (own_cpu_cores, own_memory) = (Some(0.25), Some(1 << 20));
+        Outcome::new("node", &Carried { measured, resident: Vec::new(), samples, own_cpu_cores, own_memory })
     }
 
     #[test]
     fn figures_follow_from_what_was_counted() {
         let outcome = outcome();
-        assert_eq!((outcome.lost, outcome.loss()), (100, 0.05));
+        assert_eq!((outcome.lost, outcome.loss_heard()), (100, 0.05));
+        assert_eq!(outcome.loss(), 0.03, "40 of them were lost on purpose");
+        assert_eq!((outcome.steps.len(), outcome.steps[0].joins, outcome.steps[1].joins), (2, 7, 0));
         assert_eq!(outcome.cpu_us_per_delivery, Some(2.0), "4 ms for 2,000 deliveries, passers' included");
         assert_eq!(outcome.cpu_cores, Some(0.002));
+        assert_eq!((outcome.client.cpu_cores, outcome.client.memory_bytes), (Some(0.25), Some(1 << 20)));
         assert_eq!((outcome.delivered_per_s, outcome.frames_per_datagram), (1_000.0, 4.0));
+    }
+
+    #[test]
+    fn the_slowest_kind_of_joining_is_the_figure() {
+        let mut outcome = outcome();
+        assert_eq!((outcome.join_times().count(), outcome.join_failures()), (0, None));
+        let times = |count, p99_ms| TimesSummary { count, p99_ms, ..TimesSummary::default() };
+        outcome.joins = Some(Joins { times: times(20, 30.0), seconds: 1.0, cpu_ms_per_join: None });
+        let churn = ChurnOutcome { times: times(5, 70.0), failures: 1, skipped: 2, ..ChurnOutcome::default() };
+        outcome.churn = Some(churn);
+        let figure = |name: &str| name.parse::<super::super::Figure>().expect(name).of(&outcome);
+        assert_eq!((figure("join_p99_ms"), figure("join_failures")), (Some(70.0), Some(3.0)));
+        assert_eq!(figure("mos"), None, "nobody heard anything");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use antiphon_core::{
-    ids::{ChannelId, NodeNumber},
+    ids::{ChannelId, NodeId, NodeNumber},
     ring::Ring,
 };
 use futures_util::future::join_all;
@@ -21,7 +21,14 @@ pub(super) async fn owner_of(servers: &[Rest], access_token: &str, channel: Chan
     owner_among(&answers, channel)
 }
 
-/// The same from the nodes' answers, in the order of the list.
+/// What a server calls itself.
+pub(super) async fn own_id(server: &Rest, access_token: &str) -> Result<NodeId, LoadError> {
+    let view = server.nodes(access_token).await?;
+    let me = view.nodes.into_iter().find(|node| node.me);
+    Ok(me.ok_or(LoadError::Protocol("does not say which node it is"))?.node_id)
+}
+
+/// The owner by the nodes' answers, in the order of the list.
 fn owner_among(answers: &[Option<NodesView>], channel: ChannelId) -> Result<usize, LoadError> {
     let newest = answers.iter().flatten().max_by_key(|answer| answer.epoch);
     let newest = newest.ok_or(LoadError::Protocol("did not say which nodes there are"))?;
@@ -41,8 +48,6 @@ fn owner_among(answers: &[Option<NodesView>], channel: ChannelId) -> Result<usiz
 
 #[cfg(test)]
 mod tests {
-    use antiphon_core::ids::NodeId;
-
     use super::*;
     use crate::rest::NodeView;
 

@@ -10,6 +10,9 @@
 /// RFC 6716 section 3.1: configuration 31, mono, code 0. What follows is noise to a decoder but a valid packet.
 const TOC: u8 = 31 << 3;
 
+/// A frame of comfort noise: the same packet without content, as an encoder makes it in pauses (RFC 6716, 2.1.9).
+pub(super) const COMFORT: &[u8] = &[TOC];
+
 const FILL_AT: usize = 17;
 
 /// The shortest frame that holds all of it and a word of fill.
@@ -83,6 +86,7 @@ mod tests {
             assert_eq!(Payload::verify(&frame, length), Some(PAYLOAD));
             assert_eq!(opus_packet::validate(&frame), Ok(()));
         }
+        assert_eq!(opus_packet::validate(COMFORT), Ok(()));
     }
 
     #[test]

@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use antiphon_core::prng::Prng;
+use serde::{Deserialize, Serialize};
 
 /// One frame of 20 ms.
 pub(super) const FRAME: Duration = Duration::from_millis(20);
 
 /// How the speakers of a channel lie in the 20 ms grid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phases {
     /// Each anywhere.
     #[default]
@@ -37,6 +39,11 @@ impl Schedule {
     pub(super) fn peek(&self) -> Option<(Duration, usize)> {
         let (place, speaker) = *self.places.get(self.next)?;
         Some((FRAME * self.cycle + place, speaker))
+    }
+
+    /// How often all have had their turn.
+    pub(super) const fn cycle(&self) -> u32 {
+        self.cycle
     }
 
     /// Goes on to the frame after.

@@ -1,8 +1,10 @@
 //! What is done to nodes while they are measured, as somebody types it: `3s kill owner`.
 
-use std::{str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
-use crate::{DurationError, parse_duration};
+use serde::{Deserialize, Serialize};
+
+use crate::{DurationError, duration::write_duration, parse_duration};
 
 /// What is done to a node's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +17,14 @@ pub enum Action {
     Stop,
     /// SIGCONT: it goes on after a stop.
     Continue,
+    /// An administrator's `POST /api/v1/admin/nodes/:id/drain`: it drains and stays.
+    ApiDrain,
+    /// `DELETE` of the same: it takes on work again.
+    ApiUndrain,
 }
 
 impl Action {
-    const ALL: [Self; 4] = [Self::Kill, Self::Drain, Self::Stop, Self::Continue];
+    const ALL: [Self; 6] = [Self::Kill, Self::Drain, Self::Stop, Self::Continue, Self::ApiDrain, Self::ApiUndrain];
 
     /// As it is typed.
     #[must_use]
@@ -28,21 +34,25 @@ impl Action {
             Self::Drain => "drain",
             Self::Stop => "stop",
             Self::Continue => "continue",
+            Self::ApiDrain => "api-drain",
+            Self::ApiUndrain => "api-undrain",
         }
     }
 
-    pub(super) const fn signal(self) -> libc::c_int {
+    /// The signal to the node's process; `None` where the API is asked.
+    pub(super) const fn signal(self) -> Option<libc::c_int> {
         match self {
-            Self::Kill => libc::SIGKILL,
-            Self::Drain => libc::SIGTERM,
-            Self::Stop => libc::SIGSTOP,
-            Self::Continue => libc::SIGCONT,
+            Self::Kill => Some(libc::SIGKILL),
+            Self::Drain => Some(libc::SIGTERM),
+            Self::Stop => Some(libc::SIGSTOP),
+            Self::Continue => Some(libc::SIGCONT),
+            Self::ApiDrain | Self::ApiUndrain => None,
         }
     }
 
     /// Whether it takes the node from its members, so that what follows is worth measuring.
     pub(super) const fn is_fault(self) -> bool {
-        !matches!(self, Self::Continue)
+        !matches!(self, Self::Continue | Self::ApiUndrain)
     }
 }
 
@@ -70,7 +80,8 @@ impl Target {
 }
 
 /// One line of the script.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Fault {
     /// Since the measured time began.
     pub at: Duration,
@@ -90,13 +101,13 @@ pub enum FaultError {
     #[error(transparent)]
     Time(#[from] DurationError),
     /// No action.
-    #[error("`{0}` is nothing that can be done to a node; kill, drain, stop and continue are")]
+    #[error("`{0}` is nothing that can be done to a node; kill, drain, stop, continue, api-drain and api-undrain are")]
     Action(String),
     /// No target.
     #[error("`{0}` is no node; owner, edge and its place in the list of servers, from 1, are")]
     Target(String),
-    /// A node that stands still owns nothing.
-    #[error("what is to continue must be named by its place in the list of servers: who owns a channel has changed")]
+    /// A node that stands still, or drains, owns nothing.
+    #[error("what is to go on must be named by its place in the list of servers: who owns a channel has changed")]
     Continue,
 }
 
@@ -118,9 +129,29 @@ impl FromStr for Fault {
             }
         };
         match (action, target) {
-            (Action::Continue, Target::Owner | Target::Edge) => Err(FaultError::Continue),
+            (Action::Continue | Action::ApiUndrain, Target::Owner | Target::Edge) => Err(FaultError::Continue),
             _ => Ok(Self { at, action, target }),
         }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", write_duration(self.at), self.action.as_str(), self.target.name())
+    }
+}
+
+impl TryFrom<String> for Fault {
+    type Error = FaultError;
+
+    fn try_from(text: String) -> Result<Self, FaultError> {
+        text.parse()
+    }
+}
+
+impl From<Fault> for String {
+    fn from(fault: Fault) -> Self {
+        fault.to_string()
     }
 }
 
@@ -137,6 +168,9 @@ mod tests {
         assert_eq!(fault("1.5 stop 1"), Ok(Fault { at, action: Action::Stop, target: Target::Node(0) }));
         assert_eq!(fault("1.5s continue 12"), Ok(Fault { at, action: Action::Continue, target: Target::Node(11) }));
         assert_eq!(Target::Node(11).name(), "12");
+        for text in ["1500ms kill owner", "2s api-drain edge", "3s api-undrain 2"] {
+            assert_eq!(fault(text).expect(text).to_string(), text);
+        }
     }
 
     #[test]

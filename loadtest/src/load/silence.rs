@@ -213,6 +213,14 @@ impl Silences {
         silences
     }
 
+    /// What followed from all of these.
+    pub(super) fn all<'a>(several: impl Iterator<Item = &'a Self>) -> Self {
+        several.fold(Self::default(), |mut sum, one| {
+            sum.merge(one);
+            sum
+        })
+    }
+
     /// Adds what followed from another fault.
     pub fn merge(&mut self, other: &Self) {
         self.survivors_us.merge(&other.survivors_us);

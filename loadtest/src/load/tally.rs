@@ -4,9 +4,15 @@ use std::ops::Range;
 
 use antiphon_core::replay::ReplayWindow;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{payload::Payload, silence::Pair, swarm::Role};
+use super::{
+    payload::{COMFORT, Payload},
+    quality::Ear,
+    series::Series,
+    silence::Pair,
+    swarm::Role,
+};
 use crate::voice::Route;
 
 /// Latencies above a minute count as one.
@@ -18,17 +24,39 @@ const SEEN_WORDS: usize = 5;
 
 /// What one receiver has of one speaker.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen(ReplayWindow<SEEN_WORDS>);
+pub(super) struct Seen {
+    window: ReplayWindow<SEEN_WORDS>,
+    /// How long the last frame took; 0 before there was one.
+    transit_us: u32,
+    /// The smoothed difference of such times (RFC 3550, 6.4.1), times 16.
+    jitter_sixteenths_us: u32,
+}
 
 impl Seen {
     /// Whether this sequence is here for the first time, as far as the last 256 tell; an older one counts as there
     /// before, so that a loss is never hidden.
     pub(super) fn first(&mut self, sequence: u32) -> bool {
-        let first = self.0.check(sequence.into());
+        let first = self.window.check(sequence.into());
         if first {
-            self.0.accept(sequence.into());
+            self.window.accept(sequence.into());
         }
         first
+    }
+
+    /// A frame took so long.
+    fn took(&mut self, transit_us: u64) {
+        let transit_us = u32::try_from(transit_us).unwrap_or(u32::MAX).max(1);
+        let last = std::mem::replace(&mut self.transit_us, transit_us);
+        if last > 0 {
+            let jitter = self.jitter_sixteenths_us;
+            let difference = last.abs_diff(transit_us).min(u32::MAX / 32);
+            self.jitter_sixteenths_us = jitter - ((jitter + 8) >> 4) + difference;
+        }
+    }
+
+    /// The jitter, once a frame was there.
+    pub(super) fn jitter_us(&self) -> Option<f64> {
+        (self.transit_us > 0).then(|| f64::from(self.jitter_sixteenths_us) / 16.0)
     }
 }
 
@@ -41,6 +69,10 @@ pub(super) struct Speaker {
     pub(super) frames: u32,
     /// Of those, sent in the measured time.
     pub(super) counted: u64,
+    /// Of those, lost by the run's own impairment on the way to the node.
+    pub(super) lost_on_way: u64,
+    /// How many who stay hear them.
+    pub(super) listeners: u64,
 }
 
 /// Who heard something.
@@ -50,6 +82,7 @@ pub(super) struct Listener<'a> {
     pub(super) seen: &'a mut [Seen],
     /// Of each speaker of the channel, where silences are watched for; else empty.
     pub(super) pairs: &'a mut [Pair],
+    pub(super) ear: &'a mut Ear,
 }
 
 /// What was heard in the measured time.
@@ -67,14 +100,19 @@ pub(super) struct Tally {
     pub(super) datagrams: u64,
     /// Delivered to those who come and go.
     pub(super) to_passers: u64,
+    /// Of frames that came by UDP.
     pub(super) latency: Times,
+    /// Of those that came in the WebSocket.
+    pub(super) tunnel_latency: Times,
+    pub(super) series: Series,
 }
 
 impl Tally {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(window_ns: Range<u64>) -> Self {
         Self {
-            window_ns: 0..0,
-            silences_from_ns: 0,
+            series: Series::new(window_ns.clone()),
+            silences_from_ns: window_ns.start,
+            window_ns,
             delivered: 0,
             duplicated: 0,
             corrupt: 0,
@@ -82,7 +120,15 @@ impl Tally {
             datagrams: 0,
             to_passers: 0,
             latency: Times::new(),
+            tunnel_latency: Times::new(),
         }
+    }
+
+    /// Takes note of a frame that the run's own impairment has lost on its way to this listener.
+    pub(super) fn lost_on_way(&self, listener: &mut Listener<'_>, bytes: &[u8], frame_bytes: usize) {
+        let payload = Payload::verify(bytes, frame_bytes);
+        let counted = payload.is_some_and(|payload| self.window_ns.contains(&payload.sent_ns));
+        listener.ear.lost_on_way += u64::from(counted);
     }
 
     /// Verifies and counts a frame; true when it is one of the measured time.
@@ -95,8 +141,8 @@ impl Tally {
         arrived_ns: u64,
         route: Route,
     ) -> bool {
-        // The end of a spurt.
-        if bytes.is_empty() {
+        // The end of a spurt, and what is heard between spurts.
+        if bytes.is_empty() || bytes == COMFORT {
             return false;
         }
         let payload = Payload::verify(bytes, frame_bytes);
@@ -106,7 +152,13 @@ impl Tally {
             self.corrupt += 1;
             return false;
         };
-        let first = listener.seen.get_mut(speaker.local).is_some_and(|seen| seen.first(payload.sequence));
+        let latency_us = arrived_ns.saturating_sub(payload.sent_ns) / 1_000;
+        let seen = listener.seen.get_mut(speaker.local);
+        let seen = seen.and_then(|seen| seen.first(payload.sequence).then_some(seen));
+        let first = seen.is_some();
+        if let Some(seen) = seen {
+            seen.took(latency_us);
+        }
         let counted = self.window_ns.contains(&payload.sent_ns);
         if first && let Some(pair) = listener.pairs.get_mut(speaker.local) {
             pair.heard(arrived_ns, self.silences_from_ns, counted);
@@ -122,10 +174,23 @@ impl Tally {
             self.to_passers += 1;
             return true;
         }
-        self.delivered += 1;
-        self.over_gateway += u64::from(route == Route::Gateway);
-        self.latency.record_us(arrived_ns.saturating_sub(payload.sent_ns) / 1_000);
+        self.delivered(listener.ear, &payload, latency_us, route);
         true
+    }
+
+    /// Counts a delivery to somebody who stays.
+    fn delivered(&mut self, ear: &mut Ear, payload: &Payload, latency_us: u64, route: Route) {
+        self.delivered += 1;
+        ear.delivered += 1;
+        ear.latency_us_sum += latency_us;
+        self.series.delivered(payload.sent_ns, latency_us);
+        match route {
+            Route::Udp => self.latency.record_us(latency_us),
+            Route::Gateway => {
+                self.over_gateway += 1;
+                self.tunnel_latency.record_us(latency_us);
+            }
+        }
     }
 }
 
@@ -142,6 +207,18 @@ impl Times {
         self.0.saturating_record(micros);
     }
 
+    /// Which share took at most how many ms: for a curve.
+    pub(super) fn distribution(&self) -> Vec<(f64, f64)> {
+        const SHARES: [f64; 22] = [
+            0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99,
+            0.995, 0.999, 1.0,
+        ];
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        SHARES.iter().map(|&share| (self.0.value_at_quantile(share) as f64 / 1_000.0, share)).collect()
+    }
+
     pub(super) fn summary(&self) -> TimesSummary {
         let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1_000.0;
         TimesSummary {
@@ -156,7 +233,7 @@ impl Times {
 }
 
 /// A distribution in a few figures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TimesSummary {
     /// How many.
     pub count: u64,
@@ -184,6 +261,17 @@ mod tests {
         assert_eq!(first, [true, true, true, true, false, true, true, false, true, true, true, false],);
         assert!(seen.first(2_000));
         assert!(!seen.first(71), "too old to tell");
+    }
+
+    #[test]
+    fn jitter_is_how_unevenly_frames_come() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.jitter_us(), None);
+        for number in 0..1_000 {
+            seen.took(if number % 2 == 0 { 1_000 } else { 5_000 });
+        }
+        let jitter_us = seen.jitter_us().expect("frames came");
+        assert!((3_900.0..=4_000.0).contains(&jitter_us), "{jitter_us}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use antiphon_core::{
     },
 };
 
-use crate::voice::{OutgoingFrame, Route, Sent, VoiceOutput, VoiceSession};
+use crate::voice::{DatagramDrop, OutgoingFrame, Route, Sent, VoiceOutput, VoiceSession};
 
 /// Between attempts to make oneself known to the relay.
 const RELAY_BIND_INTERVAL: Micros = Micros::from_millis(200);
@@ -63,7 +63,14 @@ impl Wire {
     /// Opens a datagram and gives the bytes of its frames to `heard`; false when it does not open.
     pub(super) fn open(&mut self, now: Micros, datagram: &mut [u8], mut heard: impl FnMut(&[u8], Route)) -> bool {
         match self {
-            Self::Node(voice) => voice.datagram(now, datagram, |frame| heard(frame.bytes, frame.route)).is_ok(),
+            // One that was there before is counted by the session as such.
+            Self::Node(voice) => !matches!(
+                voice.datagram(now, datagram, |frame| heard(frame.bytes, frame.route)),
+                Err(DatagramDrop::Malformed
+                    | DatagramDrop::UnknownKey
+                    | DatagramDrop::Unauthentic
+                    | DatagramDrop::Unexpected)
+            ),
             Self::Relay(relay) => relay.open(datagram, |bytes| heard(bytes, Route::Udp)),
         }
     }
@@ -78,6 +85,14 @@ impl Wire {
                 voice.poll_output()
             }
             Self::Relay(relay) => relay.poll(now).map(VoiceOutput::Datagram),
+        }
+    }
+
+    /// What names the session in datagrams to and from the node.
+    pub(super) fn session(&self) -> Option<u32> {
+        match self {
+            Self::Node(voice) => voice.media_session().map(|session| session.0),
+            Self::Relay(_) => None,
         }
     }
 

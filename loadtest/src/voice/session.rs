@@ -303,6 +303,12 @@ impl VoiceSession {
         Ok(())
     }
 
+    /// Gives the bytes of every frame of a datagram that never arrived to `missed`, for whoever has lost it on purpose.
+    pub fn missed(&self, datagram: &mut [u8], missed: impl FnMut(&[u8])) {
+        let frames = self.udp.as_ref().and_then(|udp| udp.peek(datagram));
+        frames.into_iter().flatten().map(|(_, bytes)| bytes).for_each(missed);
+    }
+
     /// A frame that came over the gateway; `None` when it was heard before.
     pub fn tunnelled<'a>(&mut self, now: Micros, frame: &'a AudioFrame) -> Option<Heard<'a>> {
         let header = FrameHeader {

@@ -13,6 +13,7 @@
 
 mod codec;
 mod connection;
+mod facts;
 mod keeper;
 mod keys;
 mod membership;
@@ -29,7 +30,7 @@ use antiphon_core::ids::NodeId;
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use self::{connection::Target, shared::Shared};
-pub use self::{membership::RedisMembership, registry::RedisRegistry, sessions::RedisRecords};
+pub use self::{facts::RedisFacts, membership::RedisMembership, registry::RedisRegistry, sessions::RedisRecords};
 use super::{
     MembershipConfig,
     entry::Notice,

@@ -26,7 +26,10 @@ use super::{
     shared::{Shared, bytes, number, text},
 };
 use crate::{
-    cluster::registry::{ClusterView, Load, NodeRecord, NodeState, no_number},
+    cluster::{
+        registry::{ClusterView, Load, NodeRecord, NodeState, no_number},
+        statistics::NodeStatistics,
+    },
     random,
     telemetry::metrics::{LeaseOutcome, ReconnectCause, RedisOperation, RedisOutcome, metrics},
 };
@@ -64,6 +67,10 @@ impl RedisRegistry {
 
     pub(in crate::cluster) fn report_load(&self, load: Load) {
         self.handle.shared().node.lock().load = load;
+    }
+
+    pub(in crate::cluster) fn report_statistics(&self, statistics: NodeStatistics) {
+        self.handle.shared().node.lock().statistics = statistics;
     }
 
     pub(in crate::cluster) async fn unregister(&self) {

@@ -1,0 +1,131 @@
+//! Which certificates servers are believed by, for the whole process: the system's authorities, others from a file, or
+//! any at all.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
+
+use crate::gateway::install_crypto_provider;
+
+/// Decided once, before the first connection.
+static CHOSEN: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+
+/// Why a choice cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The file cannot be read or holds no certificate.
+    #[error("{}: {reason}", .file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A choice was made before.
+    #[error("which certificates are believed was decided before")]
+    Decided,
+}
+
+/// Believes servers whose certificates these authorities have signed, and no others; the file is PEM.
+///
+/// # Errors
+/// When the file holds no authority, or a choice was made before.
+pub fn trust_authorities(file: &Path) -> Result<(), TrustError> {
+    install_crypto_provider();
+    let config = ClientConfig::builder().with_root_certificates(authorities(file)?).with_no_client_auth();
+    CHOSEN.set(Arc::new(config)).map_err(|_| TrustError::Decided)
+}
+
+/// Believes any server, whoever it is: for tests of one's own servers.
+///
+/// # Errors
+/// When a choice was made before.
+pub fn trust_anyone() -> Result<(), TrustError> {
+    install_crypto_provider();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        .with_no_client_auth();
+    CHOSEN.set(Arc::new(config)).map_err(|_| TrustError::Decided)
+}
+
+/// What was chosen; `None` leaves it to the system's authorities.
+pub(crate) fn chosen() -> Option<Arc<ClientConfig>> {
+    CHOSEN.get().cloned()
+}
+
+fn authorities(file: &Path) -> Result<RootCertStore, TrustError> {
+    let wrong = |reason: String| TrustError::File { file: file.to_owned(), reason };
+    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
+    let mut store = RootCertStore::empty();
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        store.add(certificate).map_err(|error| wrong(error.to_string()))?;
+    }
+    if store.is_empty() { Err(wrong("it holds no certificate in PEM".to_owned())) } else { Ok(store) }
+}
+
+/// Checks that the server has the key of its certificate, and nothing else.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_an_authority_is_named() {
+        let file = std::env::temp_dir().join(format!("antiphon-loadtest-{}.pem", uuid::Uuid::new_v4()));
+        assert!(authorities(&file).expect_err("no file").to_string().contains("antiphon-loadtest-"));
+        std::fs::write(&file, "no certificate").expect("written");
+        let error = authorities(&file).expect_err("none in it").to_string();
+        std::fs::remove_file(&file).expect("removed");
+        assert!(error.contains("holds no certificate"), "{error}");
+    }
+}

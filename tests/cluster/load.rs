@@ -1,0 +1,63 @@
+//! The load tester does something to nodes while people talk, and tells what that sounded like.
+
+use std::process::Command;
+
+use antiphon_loadtest::rest::Rest;
+use serde_json::Value;
+
+use crate::support::{
+    nodes::Nodes,
+    process::{Scratch, tool},
+};
+
+const SCENARIO: &str = r#"
+name = "two faults"
+[[groups]]
+channels = 1
+talkers = 6
+listeners = 6
+[[phases]]
+name = "drained"
+duration = "3s"
+warm_up = "1s"
+faults = ["1s api-drain 1", "2s api-undrain 1"]
+[[phases]]
+name = "killed"
+duration = "3s"
+warm_up = "1s"
+faults = ["1s kill 2"]
+budgets = { silence_p99_ms = 2500 }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_by_the_api_and_a_kill_are_scripted_and_their_gaps_measured() {
+    let cluster = Nodes::start(3).await;
+    let (admin, password) = ("admin", "a long enough password");
+    let rest = Rest::new(cluster.nodes[0].url()).expect("a client");
+    // The first account of an empty database administers it.
+    rest.register(admin, password).await.expect("registered");
+    let scratch = Scratch::new();
+    let at = |name: &str| scratch.path().join(name).display().to_string();
+    let (scenario, json) = (at("faults.toml"), at("report.json"));
+    std::fs::write(&scenario, SCENARIO).expect("written");
+    let list = |one: &dyn Fn(usize) -> String| (0..3).map(one).collect::<Vec<_>>().join(",");
+    let urls = list(&|node| cluster.nodes[node].url().to_string());
+    let pids = list(&|node| cluster.nodes[node].id().to_string());
+    let output = Command::new(tool("antiphon-loadtest"))
+        .args(["run", &scenario, "--server", &urls, "--pid", &pids, "--lateness-max-ms", "60000", "--json", &json])
+        .args(["--admin", admin, "--admin-password", password])
+        .output()
+        .expect("the tool runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("JSON");
+    let fault = |phase: usize| &report["phases"][phase]["outcome"]["faults"]["faults"][0];
+    assert_eq!((&fault(0)["action"], &fault(1)["action"]), (&"api-drain".into(), &"kill".into()));
+    for phase in [0, 1] {
+        let survivors = fault(phase)["survivors_us"]["count"].as_u64();
+        let moved = fault(phase)["moved_us"]["count"].as_u64();
+        assert!(survivors > Some(0) && moved > Some(0), "{}", fault(phase));
+    }
+    let gap = report["phases"][1]["figures"]["silence_p99_ms"].as_f64();
+    assert!(gap > Some(10.0), "frames are 20 ms apart: {gap:?}");
+}
