@@ -32,10 +32,12 @@ use crate::{
         whip::Standalone,
     },
     auth::{Auth, AuthConfig},
+    chat::Chat,
     cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
-    http_client::{ClientError, node_client},
+    http_client::{ClientError, http_client, node_client},
     media::{Media, webrtc::IceTcp},
+    notify::Notify,
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
     store::{Store, StoreError},
@@ -216,14 +218,18 @@ impl Server {
             (place.membership, place.notices),
             config::rooms(&settings, tcp_port),
         );
+        let chat = Chat::start(store.clone(), rooms.clone(), place.records.clone(), config::chat(&settings));
         let records = (place.records, place.session_notices);
-        let gateway = Gateway::new(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
+        let gateway =
+            Gateway::new(auth.clone(), rooms.clone(), chat.clone(), records, config::gateway(&settings, &local));
         let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
         let alerts = Arc::new(Alerts::new(NodeId(local.node_id.clone()))?);
         let vitals = Arc::new(Vitals::new(place.registry.clone(), alerts));
         let api = Arc::new(Api {
             store: store.clone(),
             auth,
+            chat,
+            notify: Notify::new(store.clone(), rooms.clone(), http_client()?),
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
             gateway: gateway.clone(),
             media: media.clone(),
@@ -366,8 +372,9 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(cluster::report(Arc::clone(&api.vitals), gatherer));
     background.spawn(store_statistics(rooms.clone()));
     background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
-    background.spawn(sweep(api.store.clone(), rooms.clone(), gateway.clone()));
+    background.spawn(sweep(api.store.clone(), rooms.clone(), api.chat.clone(), gateway.clone()));
     background.spawn(keep_rooms(rooms.clone(), api.settings.rooms.ttl_s));
+    background.spawn(api.notify.clone().deliver());
     if let Some(tls) = tls {
         background.spawn(tls::keep_current(tls));
     }
@@ -437,12 +444,13 @@ async fn keep_guests(auth: Auth, gateway: Gateway) {
 }
 
 /// Forgets what has run out, for ever.
-async fn sweep(store: Store, rooms: Rooms, gateway: Gateway) {
+async fn sweep(store: Store, rooms: Rooms, chat: Chat, gateway: Gateway) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
         rooms.sweep().await;
         gateway.sweep();
+        chat.sweep().await;
         sweep_store(&store).await;
     }
 }

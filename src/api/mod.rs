@@ -12,6 +12,7 @@ mod answer;
 mod audio;
 mod channel_figures;
 mod channels;
+mod chat;
 mod document;
 pub mod drain;
 pub mod error;
@@ -32,6 +33,7 @@ mod peers;
 mod rooms;
 mod scrape;
 pub mod serve;
+mod webhooks;
 pub mod whip;
 
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
@@ -63,9 +65,11 @@ use self::{
 };
 use crate::{
     auth::Auth,
+    chat::Chat,
     cluster::{Placement, Registry},
     gateway::Gateway,
     media::Media,
+    notify::Notify,
     origins::Origins,
     rooms::directory::Directory,
     settings::Settings,
@@ -83,6 +87,10 @@ pub struct Api {
     pub store: Store,
     /// Accounts and tokens.
     pub auth: Auth,
+    /// What people write.
+    pub chat: Chat,
+    /// Places outside that are told what happens.
+    pub notify: Notify,
     /// Channels.
     pub directory: Directory,
     /// The sessions that are connected.
@@ -186,6 +194,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(accounts::routes())
         .merge(channels::routes())
+        .merge(chat::routes())
+        .merge(webhooks::routes())
         .merge(members::routes())
         .merge(invites::routes())
         .merge(rooms::routes())

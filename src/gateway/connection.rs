@@ -18,8 +18,8 @@ use std::{
 use antiphon_core::{
     clock::Micros,
     gateway::{
-        ClientMessage, DecodeError, Encoding, Error, ErrorCode, HeartbeatAck, RequestId, RoomError, RoomErrorPayload,
-        ServerMessage, UserView, decode_client,
+        ChatError, ChatErrorData, ClientMessage, DecodeError, Encoding, Error, ErrorCode, HeartbeatAck, RequestId,
+        RoomError, RoomErrorPayload, ServerMessage, UserView, decode_client, is_of_chat,
     },
     ids::{ChannelId, SessionId},
 };
@@ -165,11 +165,16 @@ impl Connection {
 
     /// Likewise in the words of the family that a message of this type is of.
     pub(super) fn fail_in_family(&self, name: &str, error: AppError, request_id: Option<RequestId>) {
-        if !ClientMessage::is_of_rooms(name) {
-            return self.fail(error, request_id);
-        }
-        metrics().gateway.errors.of(error.code).increment(1);
-        self.send(RoomError::from(RoomErrorPayload { error_code: error.code, error: error.message }), request_id);
+        let AppError { code: error_code, message, .. } = error;
+        let answer: ServerMessage = if is_of_chat(name) {
+            ChatError::from(ChatErrorData { message, error_code }).into()
+        } else if ClientMessage::is_of_rooms(name) {
+            RoomError::from(RoomErrorPayload { error_code, error: message }).into()
+        } else {
+            return self.fail(AppError::new(error_code, message), request_id);
+        };
+        metrics().gateway.errors.of(error_code).increment(1);
+        self.send(answer, request_id);
     }
 
     pub(super) fn close(&self, cause: CloseCause) {

@@ -62,7 +62,7 @@ impl Rooms {
         })
     }
 
-    async fn standing(&self, channel: ChannelId, user: &UserView) -> Result<(Standing, bool), AppError> {
+    pub(super) async fn standing(&self, channel: ChannelId, user: &UserView) -> Result<(Standing, bool), AppError> {
         let store = &self.inner.store;
         // The session remembers the role that it began with: one taken away meanwhile counts at once.
         let role = match user.role {

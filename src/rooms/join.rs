@@ -183,6 +183,9 @@ impl Rooms {
             Manner::Room(_) => self.greet_in_room(presence, room, request_id.clone()).await,
         }
         room.totals.joined(SystemTime::now());
+        if room.live().told.is_none() {
+            self.finish_chat_soon(room.id);
+        }
         self.inner.ledger.joined(room.id, presence.user.id);
         Ok(())
     }
@@ -197,7 +200,7 @@ impl Rooms {
 
     /// Notes a channel's settings and, where it has no members here yet, makes its worker ready for them.
     pub(super) async fn open(&self, room: &Room, turn: &mut Turn, channel: Channel) {
-        if *turn == Turn::New {
+        if matches!(*turn, Turn::New | Turn::Text) {
             let open = Command::OpenChannel { channel: room.id, max_speakers: channel.max_speakers };
             self.inner.media.send(room.home, open).await;
             *turn = Turn::Open;
@@ -324,7 +327,11 @@ impl Rooms {
             advisor: QualityAdvisor::new(bitrate(entrance.channels)),
             subscription: None,
         };
-        room.live_mut().members.insert(stream, local);
+        let live = &mut *room.live_mut();
+        if let Some(text) = live.texts.get_mut(&presence.id) {
+            text.is_in_voice = true;
+        }
+        live.members.insert(stream, local);
         link
     }
 

@@ -84,6 +84,12 @@ impl Shared {
         Self::build(Arc::clone(event), None)
     }
 
+    /// An entry of a channel's journal, as the answer to whoever made it.
+    #[must_use]
+    pub fn answer_event(event: &Arc<ServerMessage>, request_id: Option<RequestId>) -> Self {
+        Self::build(Arc::clone(event), request_id)
+    }
+
     fn build(message: Arc<ServerMessage>, request_id: Option<RequestId>) -> Self {
         Self(Arc::new(Inner { message, request_id, encoded: [const { OnceLock::new() }; 4] }))
     }

@@ -40,6 +40,8 @@ pub(super) struct PresenceState {
     pub(super) link: Link,
     /// Where it is, at most one place in each channel.
     pub(super) places: HashMap<ChannelId, Place>,
+    /// Where it reads and writes without voice.
+    pub(super) texts: HashMap<ChannelId, Arc<Room>>,
     /// The UDP session of all its channels with `media: udp`; `None` while there are none.
     pub(super) udp: Option<Arc<UdpSession>>,
     /// It is over: nothing can be joined any more.
@@ -60,7 +62,7 @@ impl Presence {
     /// A session that is nowhere yet.
     #[must_use]
     pub fn new(id: SessionId, user: UserView, link: Link) -> Self {
-        let state = PresenceState { link, places: HashMap::new(), udp: None, ended: false };
+        let state = PresenceState { link, places: HashMap::new(), texts: HashMap::new(), udp: None, ended: false };
         Self { id, user, is_standalone: false, turn: tokio::sync::Mutex::new(()), state: Mutex::new(state) }
     }
 
@@ -82,8 +84,26 @@ impl Presence {
         self.state().places.contains_key(&channel)
     }
 
+    /// Gives an answer or an event to its client of now.
+    pub fn send(&self, message: &super::Shared) {
+        let outlet = Arc::clone(&self.state().link.outlet);
+        outlet.send(message);
+    }
+
+    /// The channels that it reads and writes in without voice, and those whose voice it is in.
+    #[must_use]
+    pub fn channels(&self) -> (Vec<ChannelId>, Vec<ChannelId>) {
+        let state = self.state();
+        (state.texts.keys().copied().collect(), state.places.keys().copied().collect())
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, PresenceState> {
         self.state.lock()
+    }
+
+    /// It no longer reads and writes in a channel.
+    pub(super) fn forget_text(&self, channel: ChannelId) {
+        self.state().texts.remove(&channel);
     }
 
     pub(super) fn place(&self, channel: ChannelId) -> Option<Place> {

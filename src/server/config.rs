@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     api::limits::LimitsConfig,
+    chat::ChatConfig,
     gateway::{GatewayConfig, Rate, Rates},
     media::{MediaConfig, RelayConfig},
     origins::Origins,
@@ -43,6 +44,7 @@ pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>) -> RoomsConfig {
         advertise: settings.audio.advertise.clone(),
         ping_ms: settings.media.ping_ms.into(),
         channels_per_session: count(settings.limits.channels_per_session),
+        texts_per_session: count(settings.limits.rooms_per_session),
         channels: u8::try_from(settings.audio.channels).unwrap_or(2),
         webrtc: settings.limits.webrtc_peers > 0,
         ice: IceConfig {
@@ -54,6 +56,14 @@ pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>) -> RoomsConfig {
         },
         room_ttl: Duration::from_secs(settings.rooms.ttl_s.into()),
         ..RoomsConfig::default()
+    }
+}
+
+pub(super) fn chat(settings: &Settings) -> ChatConfig {
+    ChatConfig {
+        message_chars: count(settings.limits.message_chars),
+        typing_per_minute: settings.limits.typing_per_minute,
+        ..ChatConfig::default()
     }
 }
 

@@ -155,6 +155,12 @@ settings! {
         channels_per_account: u32 [] = 20;
         /// Voice channels that one session may be in at once.
         channels_per_session: u32 [.only("from 1 to 1000", |count| (1..=1000).contains(count))] = 16;
+        /// Rooms that one session may read and write in at once without voice.
+        rooms_per_session: u32 [.only("from 1 to 1000", |count| (1..=1000).contains(count))] = 100;
+        /// The longest message in characters.
+        message_chars: u32 [.only("from 1 to 10000, so that it fits into a frame", |count| (1..=10_000).contains(count))] = 4_000;
+        /// How often a minute somebody may say that they write, in one room or to one person; 0 for any number.
+        typing_per_minute: u32 [] = 60;
         /// Invites of one channel that are not used up.
         invites_per_channel: u32 [] = 1000;
         /// Guests that are remembered at once; further ones are refused until some have gone.

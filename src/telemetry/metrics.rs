@@ -330,6 +330,36 @@ catalogue! {
         gauge firing [] = "antiphon_alerts_firing" Count;
     }
 
+    /// Chat
+    chat: ChatMetrics {
+        /// Messages of the chat family carried out or refused, by what they ask for and how they ended.
+        counter requests [ChatRequest, Outcome] = "antiphon_chat_requests_total" Count;
+        /// From a change's arrival to its being stored, the wait for others of the same channel included.
+        histogram store_duration [] = "antiphon_chat_store_duration_seconds" Seconds REQUEST_SECONDS;
+        /// Changes that were stored: messages, edits, deletions and signs.
+        counter stored [] = "antiphon_chat_stored_total" Count;
+        /// Changes refused because as many waited for one channel as may.
+        counter queue_full [] = "antiphon_chat_queue_full_total" Count;
+        /// Things written that a room read from the database, because the journal did not have them.
+        counter read_again [] = "antiphon_chat_read_again_total" Count;
+        /// Rooms that had something left to tell which another node, or this one, had begun.
+        counter finished [] = "antiphon_chat_finished_total" Count;
+        /// What other nodes had for single people and this one had no room for; messages are then read from the database.
+        counter direct_dropped [] = "antiphon_chat_direct_dropped_total" Count;
+        /// Messages deleted because their channel keeps no more, or none so old.
+        counter expired [] = "antiphon_chat_expired_total" Count;
+    }
+
+    /// Webhooks
+    webhooks: WebhookMetrics {
+        /// Attempts to post to a webhook, by how they ended.
+        counter posts [Outcome] = "antiphon_webhooks_posts_total" Count;
+        /// Events that webhooks took.
+        counter events [] = "antiphon_webhooks_events_total" Count;
+        /// Webhooks that were given up after too many attempts.
+        counter given_up [] = "antiphon_webhooks_given_up_total" Count;
+    }
+
     /// Cluster
     cluster: ClusterMetrics {
         /// Nodes that this one knows of now, itself included: all live ones, and those of them that take on work.
@@ -458,6 +488,28 @@ label!(
         Started = "started",
         /// Those that run.
         Running = "running",
+    }
+);
+
+label!(
+    /// What a message of the chat family asks for.
+    pub ChatRequest = "request" {
+        Join = "join",
+        Leave = "leave_room",
+        Message = "message",
+        Dm = "dm",
+        RoomHistory = "room_history",
+        DmHistory = "dm_history",
+        Typing = "typing",
+        Edit = "edit",
+        Delete = "delete",
+        React = "react",
+        MarkRead = "mark_read",
+        Unread = "unread",
+        Search = "search",
+        Presence = "presence",
+        Block = "block",
+        Report = "report",
     }
 );
 
@@ -682,6 +734,8 @@ label!(
         SetServerMute = "set_server_mute",
         /// A member going on through another node.
         Adopt = "adopt",
+        /// Something written in a channel.
+        Append = "append",
         /// A node writing its own members back.
         Restore = "restore",
         Snapshot = "snapshot",
@@ -702,6 +756,8 @@ label!(
         SessionRelease = "session_release",
         /// Keeping the records of sessions alive.
         SessionKeep = "session_keep",
+        /// Who is at which node.
+        Whereabouts = "whereabouts",
         /// A message to other nodes.
         Say = "say",
     }
@@ -748,6 +804,8 @@ label!(
         ChannelChanged = "channel_changed",
         /// What somebody is in a channel is otherwise in the database.
         StandingChanged = "standing_changed",
+        /// Something for single people.
+        Direct = "direct",
         /// Another node took up a session.
         SessionClaimed = "session_claimed",
         /// An account was switched off.

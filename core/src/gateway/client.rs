@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AudioBytes, Cipher, JoinRoom, Leave, MediaMode, MediaTransport, Position, PublishOffer, Subscribe, SubscribeAnswer,
-    TrickleIce, codec::messages,
+    AskPresence, AskUnread, AudioBytes, Block, Cipher, DeleteMessage, DmHistory, EditMessage, JoinRoom, JoinText,
+    Leave, LeaveText, MarkRead, MediaMode, MediaTransport, Position, PostMessage, PublishOffer, React, ReportMessage,
+    RoomHistory, Search, SendDm, Subscribe, SubscribeAnswer, TrickleIce, Typing, codec::messages,
 };
 use crate::ids::{ChannelId, SessionId};
 
@@ -45,6 +46,38 @@ messages! {
         SubscribeAnswer = "subscribe_answer",
         /// Leaves the room.
         Leave = "leave",
+        /// Enters a room's text.
+        JoinText = "join",
+        /// Leaves it.
+        LeaveText = "leave_room",
+        /// Writes in a room.
+        PostMessage = "message",
+        /// Writes to somebody.
+        SendDm = "dm",
+        /// Asks for what was written in a room.
+        RoomHistory = "room_history",
+        /// Asks for what two people wrote to each other.
+        DmHistory = "dm_history",
+        /// Says that one writes.
+        Typing = "typing",
+        /// Changes a message.
+        EditMessage = "edit",
+        /// Takes a message away.
+        DeleteMessage = "delete",
+        /// Puts a sign to a message.
+        React = "react",
+        /// Says up to where one has read.
+        MarkRead = "mark_read",
+        /// Asks how much is unread.
+        AskUnread = "unread",
+        /// Looks for words.
+        Search = "search",
+        /// Asks who is there.
+        AskPresence = "presence",
+        /// Lets nothing of somebody through.
+        Block = "block",
+        /// Tells the moderators of a message.
+        ReportMessage = "report",
     }
 }
 

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AudioBytes, ChannelView, Cipher, ErrorCode, JoinedRoom, LeaveReason, LeftRoom, MediaTransport, MemberView,
-    Position, PublishAnswer, PublisherJoined, PublisherLeft, RoomError, SubscribeOffer, UserView, codec::messages,
+    AudioBytes, ChannelView, ChatError, Cipher, DmHistoryPage, DmPosted, ErrorCode, JoinAck, JoinedRoom, LeaveReason,
+    LeftRoom, MediaTransport, MemberView, MessageDeleted, MessageEdited, MessagePosted, Position, PresenceSeen,
+    PublishAnswer, PublisherJoined, PublisherLeft, ReactionsChanged, ReadMarked, RoomError, RoomHistoryPage,
+    SearchFound, SubscribeOffer, TypingSeen, UnreadCounts, UserView, codec::messages,
 };
 use crate::ids::{ChannelId, GroupId, KeyId, MediaSessionId, SessionId, StreamId, UserId};
 
@@ -63,6 +65,34 @@ messages! {
         LeftRoom = "left",
         /// A message about rooms could not be carried out.
         RoomError = "error",
+        /// Answers `join`.
+        JoinAck = "join_ack",
+        /// Somebody wrote in a room.
+        MessagePosted = "message",
+        /// Somebody wrote to somebody.
+        DmPosted = "dm",
+        /// Answers `room_history`.
+        RoomHistoryPage = "room_history",
+        /// Answers `dm_history`.
+        DmHistoryPage = "dm_history",
+        /// Somebody writes.
+        TypingSeen = "typing",
+        /// A message says something else now.
+        MessageEdited = "message_edited",
+        /// A message was taken away.
+        MessageDeleted = "message_deleted",
+        /// Which signs a message has now.
+        ReactionsChanged = "reactions",
+        /// One has read up to here.
+        ReadMarked = "read",
+        /// Answers `unread`.
+        UnreadCounts = "unread",
+        /// Answers `search`.
+        SearchFound = "search",
+        /// Who is there.
+        PresenceSeen = "presence",
+        /// A message of the chat family could not be carried out.
+        ChatError = "error",
     }
 }
 
@@ -116,6 +146,9 @@ pub struct Resumed {
     pub user: UserView,
     /// Each channel the session is in.
     pub channels: Vec<ResumedChannel>,
+    /// Each room that it reads and writes in by `join`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooms: Vec<ResumedText>,
 }
 
 debug_without_secrets!(Resumed { session_id, user, channels });
@@ -126,6 +159,21 @@ pub struct ResumedChannel {
     /// What `ChannelJoined` says: the same stream id, new keys and addresses.
     #[serde(flatten)]
     pub joined: ChannelJoined,
+    /// Present when a position was given: whether `events` is everything missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    /// Every missed event in order, when `recovered` is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<serde_json::Value>>,
+}
+
+/// A room that the session still reads and writes in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumedText {
+    /// The channel's id.
+    pub channel_id: ChannelId,
+    /// The place in its journal from which on everything is told.
+    pub position: Position,
     /// Present when a position was given: whether `events` is everything missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
