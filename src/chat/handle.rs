@@ -17,7 +17,7 @@ use crate::{
     cluster::Direct,
     error::AppError,
     rooms::{Presence, Shared, dm_data, message_data},
-    store::{Change, Channel, Message, NewMessage, Outcome, Refusal, Scope},
+    store::{Change, Channel, Message, NewAudit, NewMessage, Outcome, Refusal, Scope},
     telemetry::metrics::{ChatRequest, metrics},
 };
 
@@ -227,8 +227,27 @@ impl Chat {
             Scope::Room(channel) => self.require_removal(presence, channel, &message).await?,
             Scope::Pair(..) => {}
         }
+        if message.from != presence.user.id {
+            self.record_removal(presence, &message).await?;
+        }
         let change = Change::Delete { id, by: presence.user.id };
         self.change_or_acknowledge(asker, message.scope, &name, change).await
+    }
+
+    /// Writes down that somebody takes another's message away, before it is done.
+    async fn record_removal(&self, presence: &Presence, message: &Message) -> Result<(), AppError> {
+        let channel = match message.scope {
+            Scope::Room(channel) => Some(channel.to_string()),
+            Scope::Pair(..) => None,
+        };
+        let done = NewAudit {
+            actor: presence.user.id,
+            actor_name: presence.user.username.clone(),
+            action: "message.remove",
+            target: Some(message.id.to_string()),
+            detail: serde_json::json!({"channel_id": channel, "author": message.from.to_string()}),
+        };
+        Ok(self.store().record_audit(done).await?)
     }
 
     async fn require_removal(

@@ -163,6 +163,9 @@ async fn those_who_keep_order_remove_mute_and_hear_reports(url: &str) {
     );
     owner.ask(json!({"type": "delete", "id": message})).await;
     assert_eq!(alice.next("message_deleted").await["data"]["by"], json!(owner.id()));
+    let (status, audit) =
+        call(Method::GET, &format!("{url}/api/advanced/admin/audit"), &owner_token, Value::Null).await;
+    assert!(status == 200 && audit.to_string().contains("message.remove"), "{audit}");
     let own = owner.say("lobby", "rules").await["id"].clone();
     assert_eq!(alice.refused(json!({"type": "delete", "id": own})).await, "PERMISSION_DENIED");
     let mute = json!({"user_id": alice.id(), "muted": true});
