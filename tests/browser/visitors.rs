@@ -83,6 +83,15 @@ async fn two_visitors_make_a_channel_and_hear_each_other() {
     berta.evaluate("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'm', bubbles: true }))").await;
     anna.until(badges, |badges| badges.as_str().is_some_and(|badges| !badges.contains("muted"))).await;
 
+    // What she writes, markup and all, is text at Anna's.
+    fill(&berta, "#message-text", "<b>Tea?</b> https://example.org").await;
+    click(&berta, "#message-form button.primary").await;
+    let written = "[...document.querySelectorAll('#messages .text')].map((text) => text.textContent).join()";
+    for page in [&anna, &berta] {
+        page.until(written, |text| text == "<b>Tea?</b> https://example.org").await;
+    }
+    assert_eq!(anna.evaluate("document.querySelectorAll('#messages b').length").await, 0);
+
     // Her camera has a tile at Anna's, with pictures, and it goes with her.
     click(&berta, "#camera").await;
     anna.until("document.querySelector('#tiles video')?.videoWidth ?? 0", |width| width.as_u64() > Some(0)).await;
