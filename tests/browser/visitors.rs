@@ -59,7 +59,7 @@ const LOUDNESS: &str = "(async () => {
 #[tokio::test]
 async fn two_visitors_make_a_channel_and_hear_each_other() {
     let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
-    let home = server.url().http("/");
+    let home = server.url().http("/").to_string();
     let (anna, berta) = (browser.visit(&home).await, browser.visit(&home).await);
     come_in(&anna, "Anna").await;
     come_in(&berta, "Berta").await;
@@ -103,7 +103,7 @@ async fn two_visitors_make_a_channel_and_hear_each_other() {
 #[tokio::test]
 async fn a_link_leads_a_visitor_into_a_private_channel() {
     let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
-    let anna = browser.visit(&server.url().http("/")).await;
+    let anna = browser.visit(server.url().http("/").as_str()).await;
     come_in(&anna, "Anna").await;
     fill(&anna, "#create-name", "Secret").await;
     click(&anna, "#create-private").await;
@@ -119,7 +119,7 @@ async fn a_link_leads_a_visitor_into_a_private_channel() {
 #[tokio::test]
 async fn what_goes_wrong_is_said_in_words() {
     let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
-    let home = server.url().http("/");
+    let home = server.url().http("/").to_string();
     let (anna, other) = (browser.visit(&home).await, browser.visit(&home).await);
     come_in(&anna, "Anna").await;
     fill(&other, "#guest-name", "anna").await;

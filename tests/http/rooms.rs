@@ -3,9 +3,8 @@
 use serde_json::json;
 
 use crate::{
-    Database,
     client::{Client, keys},
-    on_both_databases, run,
+    on_both_databases,
 };
 
 on_both_databases!(a_room_is_made_and_entered_without_an_account, rooms_keep_their_terms,);

@@ -380,7 +380,7 @@ mod tests {
     fn every_body_comes_out_as_it_went_in() {
         let claim = Claim { epoch: 1 << 40, owner: NodeNumber::MAX };
         for wanted in [false, true] {
-            let interest = Interest { claim, max_speakers: 3, wanted, astray: !wanted };
+            let interest = Interest { claim, max_speakers: 3, wanted, astray: !wanted, pictures: wanted };
             assert_eq!(Interest::read(&interest.write()), Some(interest));
             let level = Level { stream: StreamId(u32::MAX), loudness: Loudness::from_bits(32_512), priority: wanted };
             assert_eq!(Level::read(&level.write()), Some(level));
