@@ -82,6 +82,12 @@ fn tag(bytes: &[u8]) -> String {
     format!("\"{hex}\"")
 }
 
+/// Where the page's files are.
+#[cfg(test)]
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|file| file.path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

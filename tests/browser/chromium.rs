@@ -92,7 +92,7 @@ impl Chromium {
     }
 
     /// The server's own page as a visitor sees it who was never there before.
-    pub async fn visit(&self, url: &str) -> Page<'_> {
+    pub(crate) async fn visit(&self, url: &str) -> Page<'_> {
         let context = self.call(None, "Target.createBrowserContext", json!({})).await;
         let target = json!({ "url": url, "browserContextId": context["browserContextId"] });
         let target = self.call(None, "Target.createTarget", target).await;
@@ -100,7 +100,7 @@ impl Chromium {
         let session =
             self.call(None, "Target.attachToTarget", attach).await["sessionId"].as_str().expect("text").to_owned();
         let page = Page { browser: self, session };
-        page.until("document.readyState === 'complete'", |ready| ready == true).await;
+        page.until("location.protocol !== 'about:' && document.readyState === 'complete'", |ready| ready == true).await;
         page
     }
 
