@@ -23,7 +23,9 @@ impl People {
 
     /// Does `act` for everyone.
     pub(super) fn each(&self, act: impl Fn(UserId)) {
-        self.0.iter().for_each(|entry| act(*entry.key()));
+        // Copied first: what is done may look here.
+        let everyone: Vec<UserId> = self.0.iter().map(|entry| *entry.key()).collect();
+        everyone.into_iter().for_each(act);
     }
 
     /// Somebody's sessions.

@@ -54,15 +54,18 @@ impl Receiver {
     }
 }
 
+/// So that nothing is left of a receiver that is killed.
+const CLOSE: [(&str, &str); 1] = [("connection", "close")];
+
 fn serve(listener: TcpListener, secret: Arc<Mutex<String>>, tell: mpsc::UnboundedSender<Value>) -> JoinHandle<()> {
     let take = move |headers: HeaderMap, body: Bytes| {
         let (secret, tell) = (secret.lock().expect("not poisoned").clone(), tell.clone());
         async move {
             if !is_signed(&headers, &body, &secret) {
-                return StatusCode::FORBIDDEN;
+                return (StatusCode::FORBIDDEN, CLOSE);
             }
             let _ = tell.send(serde_json::from_slice(&body).expect("JSON"));
-            StatusCode::OK
+            (StatusCode::OK, CLOSE)
         }
     };
     let router = Router::new().route("/hook", post(take));
@@ -99,6 +102,20 @@ async fn texts(told: &mut mpsc::UnboundedReceiver<Value>, count: usize) -> Vec<S
     texts
 }
 
+/// Waits until the first webhook is as `right` says.
+async fn until(path: &str, admin: &str, right: impl Fn(&Value) -> bool) -> Value {
+    let wait = async {
+        loop {
+            let (_, hooks) = call(Method::GET, path, admin, Value::Null).await;
+            if right(&hooks["data"][0]) {
+                return hooks["data"][0].clone();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("it becomes so")
+}
+
 async fn everything_is_posted_in_order_and_signed(url: &str) {
     let admin = register(url, "admin").await;
     let id = channel(url, &admin, "lobby", json!({})).await;
@@ -121,15 +138,8 @@ async fn everything_is_posted_in_order_and_signed(url: &str) {
         alice.say("lobby", &number.to_string()).await;
     }
     // It is seen to fail before it is back.
-    loop {
-        let (_, hooks) = call(Method::GET, &path, &admin, Value::Null).await;
-        assert!(hooks["data"][0].get("secret").is_none(), "shown once");
-        if hooks["data"][0]["failures"].as_u64() > Some(0) {
-            assert!(hooks["data"][0]["last_error"].is_string(), "{hooks}");
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    let hooks = until(&path, &admin, |hook| hook["failures"].as_u64() > Some(0)).await;
+    assert!(hooks["last_error"].is_string() && hooks.get("secret").is_none(), "the secret is shown once: {hooks}");
     receiver.start_again().await;
     assert_eq!(texts(&mut told, 3).await, ["3", "4", "5"]);
     // All of it once more, for whoever lost it.
@@ -146,13 +156,7 @@ async fn everything_is_posted_in_order_and_signed(url: &str) {
     // Who does not have the secret takes nothing for ours.
     *receiver.secret.lock().expect("not poisoned") = "another".to_owned();
     alice.say("lobby", "6").await;
-    loop {
-        let (_, hooks) = call(Method::GET, &path, &admin, Value::Null).await;
-        if hooks["data"][0]["last_error"] == "it answered 403 Forbidden" {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    until(&path, &admin, |hook| hook["last_error"] == "it answered 403 Forbidden").await;
     *receiver.secret.lock().expect("not poisoned") = secret;
     let hook = format!("{path}/{}", made["data"]["id"].as_str().expect("an id"));
     assert_eq!(call(Method::POST, &format!("{hook}/retry"), &admin, Value::Null).await.0, 200);
