@@ -119,8 +119,9 @@ async fn join_room(
     };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
     let host = host.unwrap_or_else(|| Addresses::from_here(api.addresses.http));
-    let is_secure =
-        headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    let forwarded = headers.get("x-forwarded-proto");
+    let is_secure = api.settings.server.tls_certificate.is_some()
+        || forwarded.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
     let scheme = if is_secure { "wss" } else { "ws" };
     Ok(Answer::of(Entry {
         room_id: id,

@@ -80,3 +80,48 @@ fn warn_of_small_buffers(config: &MediaConfig, socket: &Socket, address: SocketA
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use antiphon_core::ids::WorkerIndex;
+
+    use super::*;
+
+    /// Which of the sockets gets a datagram.
+    fn taken_by(sockets: &[UdpSocket], datagram: &[u8]) -> usize {
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        sender.send_to(datagram, sockets[0].local_addr().expect("bound")).expect("sent");
+        let mut buffer = [0; 64];
+        for _ in 0..2_000 {
+            if let Some(index) = sockets.iter().position(|socket| socket.recv(&mut buffer).is_ok()) {
+                return index;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("nobody got it");
+    }
+
+    #[test]
+    fn clients_datagrams_go_to_the_workers_that_they_name() {
+        let config = MediaConfig { workers: 3, ..MediaConfig::default() };
+        let sockets = bind(&config, config.bind, Steering::Client).expect("three sockets");
+        for worker in 0..3_u8 {
+            let mut native = vec![0xc0; 40];
+            native[4..8].copy_from_slice(&(300 + u32::from(worker)).to_be_bytes());
+            assert_eq!(taken_by(&sockets, &native), usize::from(worker));
+            let (fragment, _) = stun::credentials(WorkerIndex(worker.into()));
+            let mut message = vec![0; stun::FIRST_VALUE_OFFSET as usize];
+            message.extend(fragment.as_bytes());
+            assert_eq!(taken_by(&sockets, &message), usize::from(worker));
+        }
+        // What names no worker that there is, or none at all, goes by its addresses to any of them.
+        for nameless in [&b"\0\x01 a STUN message that was cut"[..], &[22, 1, 2, 3], &[0x80; 60], &[0], &[0xc1]] {
+            taken_by(&sockets, nameless);
+        }
+        let mut strange = vec![0; stun::FIRST_VALUE_OFFSET as usize];
+        strange.extend(stun::credentials(WorkerIndex(7)).0.as_bytes());
+        taken_by(&sockets, &strange);
+    }
+}

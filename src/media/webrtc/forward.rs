@@ -22,7 +22,7 @@ use super::{
     counters::PeerCounter,
     peer::Side,
     publishing::Packet,
-    subscribing::{Fate, PicturePacket, SourceKey, codec_of},
+    subscribing::{Fate, PicturePacket, SourceKey, Subscribing, codec_of},
     video::{Origin, Video},
 };
 
@@ -237,31 +237,20 @@ impl Peers {
         if layers.is_empty() {
             return;
         }
-        let measured = side.connected_at.is_some_and(|at| now.since(at) >= MEASURED_AFTER);
-        let budget_bps = side.estimate_bps.map_or(u64::MAX, |estimate| {
-            let estimate = if measured { estimate } else { estimate.max(UNMEASURED_BPS) };
-            (estimate * KEPT_FOR_VIDEO_PERCENT / 100).saturating_sub(side.audio_rate.bps())
-        });
+        let budget_bps = budget_bps(side, now);
         allocate(budget_bps, &mut layers);
         let desired = desired_bps(&layers) + side.audio_rate.bps();
         peer.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
         let mut keyframes = Vec::new();
         for ((index, source), chosen) in wanted.into_iter().zip(layers) {
             let Some(video) = room.videos.get(&source) else { continue };
-            let picture = &mut side.tracks[index].picture;
             let target = first_or(chosen.target, &chosen).map(|rank| video.layer_at(rank));
-            // More than the way carries: what goes on until the lower layer begins would only stand in the way of it.
-            let rate = |rank: usize| chosen.layers_bps[rank];
-            let too_much =
-                chosen.current.is_some_and(|rank| rate(rank) * 100 > budget_bps.saturating_mul(TOO_MUCH_PERCENT));
-            if too_much && target.is_some() && picture.current != target {
-                picture.stop();
-            }
-            if target.is_none() && picture.current.is_some() {
-                picture.stop();
+            let picture = &mut side.tracks[index].picture;
+            let was_sent = picture.current.is_some();
+            picture.aim_at(target, is_too_much(&chosen, budget_bps));
+            if target.is_none() && was_sent {
                 self.stats.count(PeerCounter::VideoPauses);
             }
-            picture.target = target;
             if let Some(layer) = target.filter(|_| picture.current != target) {
                 keyframes.push((source, layer));
             }
@@ -322,6 +311,21 @@ impl Peers {
 fn first_or(target: Option<usize>, track: &LayerTrack) -> Option<usize> {
     let unmeasured = track.layers_bps == [0; LAYERS_MAX] && track.wanted.is_some();
     target.or((unmeasured && track.current.is_none()).then_some(0)).or(track.current.filter(|_| unmeasured))
+}
+
+/// What a subscriber's way carries beside voices.
+fn budget_bps(side: &Subscribing, now: Micros) -> u64 {
+    let measured = side.connected_at.is_some_and(|at| now.since(at) >= MEASURED_AFTER);
+    side.estimate_bps.map_or(u64::MAX, |estimate| {
+        let estimate = if measured { estimate } else { estimate.max(UNMEASURED_BPS) };
+        (estimate * KEPT_FOR_VIDEO_PERCENT / 100).saturating_sub(side.audio_rate.bps())
+    })
+}
+
+/// What is sent is so much more than the way carries that it would stand in the way of a lower layer.
+fn is_too_much(track: &LayerTrack, budget_bps: u64) -> bool {
+    let limit = budget_bps.saturating_mul(TOO_MUCH_PERCENT);
+    track.current.is_some_and(|rank| track.layers_bps[rank] * 100 > limit)
 }
 
 /// The best place in a picture's order that is asked for.

@@ -15,7 +15,7 @@ const USERNAME: u16 = 0x0006;
 const HEADER_BYTES: usize = 20;
 
 /// A new fragment for a peer in a worker, and the password that goes with it.
-pub(super) fn credentials(worker: WorkerIndex) -> (String, String) {
+pub(in crate::media) fn credentials(worker: WorkerIndex) -> (String, String) {
     let nibble = |bits: u16| char::from(ZERO + (bits & 0x0f) as u8);
     // 48 and 144 bits (RFC 8445, 5.3: at least 24 and 128).
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

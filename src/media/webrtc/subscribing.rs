@@ -330,6 +330,15 @@ impl Track {
 }
 
 impl Picture {
+    /// `target` is to be sent from its next whole picture on; what goes on until then ends at once where it is too much.
+    pub(super) fn aim_at(&mut self, target: Option<usize>, is_too_much: bool) {
+        let changes = self.current.is_some() && self.current != target;
+        if changes && (target.is_none() || is_too_much) {
+            self.stop();
+        }
+        self.target = target;
+    }
+
     /// Nothing is sent until a whole picture begins.
     pub(super) fn stop(&mut self) {
         self.rewriter.pause();
