@@ -375,7 +375,7 @@ proptest! {
             }
             // Of some messages all fields may be absent.
             Ok((message, request_id, read_shape)) => {
-                prop_assert!(["Heartbeat", "typing", "unread"].contains(&name), "{}", name);
+                prop_assert!(["Heartbeat", "typing", "unread", "join_room", "subscribe", "leave"].contains(&name), "{}", name);
                 prop_assert_eq!((message.name(), request_id, read_shape), (name, Some(RequestId::Number(id)), shape));
             }
             other => prop_assert!(false, "{:?}", other),
