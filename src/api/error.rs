@@ -35,7 +35,7 @@ impl ApiError {
     }
 
     /// An `INVALID_INPUT` with a status of its own.
-    fn invalid_as(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(super) fn invalid_as(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, error: AppError::new(ErrorCode::InvalidInput, message) }
     }
 }
