@@ -1,5 +1,7 @@
 //! The library of audio files, and links to them.
 
+#![expect(unused_qualifications, reason = "the macro that describes parameters writes them")]
+
 use std::sync::Arc;
 
 use antiphon_core::gateway::ErrorCode;
@@ -12,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     answer::Answer,
-    error::{ApiError, ApiResult},
+    error::{ApiError, ApiResult, ErrorBody},
     extract::{Body, Caller, QueryOf},
     paging::{PageQuery, Paged},
     stream_file::{check_quality, now_s},
@@ -54,7 +56,7 @@ struct LinkView {
 /// Makes a link to a file, good for whoever has it.
 #[utoipa::path(post, path = "/api/streams/sign", tag = "streams", request_body = SignBody,
     responses((status = OK, description = "The link", body = Answer<LinkView>),
-        (status = NOT_FOUND, description = "`NOT_FOUND`: there is no such audio file", body = super::error::ErrorBody)))]
+        (status = NOT_FOUND, description = "`NOT_FOUND`: there is no such audio file", body = ErrorBody)))]
 async fn sign_stream(
     State(api): State<Arc<Api>>,
     Caller(_caller): Caller,
