@@ -818,7 +818,7 @@ mod tests {
             assert_eq!(buckets.is_empty(), kind != Kind::Histogram, "{name}: histograms and only they have buckets");
             assert!(buckets.is_sorted(), "{name}");
             let combinations: usize = labels.iter().map(|(_, values)| values.len()).product();
-            assert!(combinations <= 256, "{name} has {combinations} combinations of labels");
+            assert!(combinations <= 384, "{name} has {combinations} combinations of labels");
         }
     }
 
