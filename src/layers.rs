@@ -7,11 +7,13 @@ use std::{
 
 /// From the bottom to the top; each may use its own row and those before it. `telemetry` stands beside: all use its
 /// metrics, and it reads what others count.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 11] = [
     &["client_address", "error", "http_client", "origins", "random", "rates", "settings", "tls"],
     &["store", "media"],
     &["auth", "cluster"],
     &["rooms", "streaming"],
+    &["chat"],
+    &["notify"],
     &["gateway"],
     &["alerts"],
     &["vitals"],

@@ -8,6 +8,7 @@
 pub mod alerts;
 pub mod api;
 pub mod auth;
+pub mod chat;
 pub mod client_address;
 pub mod cluster;
 pub mod doctor;
@@ -17,6 +18,7 @@ mod http_client;
 #[cfg(test)]
 mod layers;
 pub mod media;
+pub mod notify;
 pub mod origins;
 mod random;
 pub mod rates;

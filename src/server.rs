@@ -29,12 +29,15 @@ use crate::{
         drain::{Drain, DrainMode},
         health::Health,
         limits::Limits,
+        whip::Standalone,
     },
     auth::{Auth, AuthConfig},
+    chat::Chat,
     cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
-    http_client::{ClientError, node_client},
-    media::Media,
+    http_client::{ClientError, http_client, node_client},
+    media::{Media, webrtc::IceTcp},
+    notify::Notify,
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
     store::{Store, StoreError},
@@ -211,22 +214,28 @@ impl Server {
         let listeners = Listeners::bind(&settings, tls.clone()).await?;
         let (media, events) = start_media(&settings)?;
         let addresses = listeners.addresses(media.local_addr())?;
+        let ice_tcp = bind_ice_tcp(&settings, media.local_addr()).await?;
+        let tcp_port = ice_tcp.as_ref().and_then(|tcp| tcp.port().ok());
         let place = Place::take(&settings, &local, addresses, &media).await?;
         let rooms = Rooms::start(
             store.clone(),
             media.clone(),
             events,
             (place.membership, place.notices),
-            config::rooms(&settings),
+            config::rooms(&settings, tcp_port),
         );
+        let chat = Chat::start(store.clone(), rooms.clone(), place.records.clone(), config::chat(&settings));
         let records = (place.records, place.session_notices);
-        let gateway = Gateway::new(auth.clone(), rooms.clone(), records, config::gateway(&settings, &local));
+        let gateway =
+            Gateway::new(auth.clone(), rooms.clone(), chat.clone(), records, config::gateway(&settings, &local));
         let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
         let alerts = Arc::new(Alerts::new(NodeId(local.node_id.clone()))?);
         let vitals = Arc::new(Vitals::new(place.registry.clone(), alerts));
         let api = Arc::new(Api {
             store: store.clone(),
             auth,
+            chat,
+            notify: Notify::new(store.clone(), rooms.clone(), http_client()?),
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
             gateway: gateway.clone(),
             streams,
@@ -240,12 +249,17 @@ impl Server {
             sampler: Sampler::new(media.clone()),
             vitals,
             audio: Mutex::new(audio_of_settings(&settings)),
+            standalone: Standalone::default(),
             settings: Arc::clone(&settings),
             addresses,
         });
         let (stop, stopped) = watch::channel(false);
         let listeners = listeners.serve(&api, &gateway, &stopped);
-        let background = in_background(&api, &rooms, tls.clone());
+        let mut background = in_background(&api, &rooms, tls.clone());
+        if let Some(tcp) = ice_tcp {
+            let most = usize::try_from(settings.limits.webrtc_tcp_connections).unwrap_or(usize::MAX);
+            background.spawn(tcp.serve(media.clone(), most));
+        }
         api.health.check_store(&store).await;
         health.set_started();
         let registry = place.registry;
@@ -366,11 +380,39 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(cluster::report(Arc::clone(&api.vitals), gatherer));
     background.spawn(store_statistics(rooms.clone()));
     background.spawn(keep_guests(api.auth.clone(), gateway.clone()));
-    background.spawn(sweep(api.store.clone(), rooms.clone(), gateway.clone()));
+    background.spawn(sweep(api.store.clone(), rooms.clone(), api.chat.clone(), gateway.clone()));
+    background.spawn(keep_rooms(rooms.clone(), api.settings.rooms.ttl_s));
+    background.spawn(api.notify.clone().deliver());
     if let Some(tls) = tls {
         background.spawn(tls::keep_current(tls));
     }
     background
+}
+
+/// Takes the TCP port for browsers whose UDP is blocked. Unless one is set, a number that is taken is done without.
+async fn bind_ice_tcp(settings: &Settings, udp: SocketAddr) -> Result<Option<IceTcp>, StartError> {
+    if settings.limits.webrtc_peers == 0 || settings.rooms.tcp_port == Some(0) {
+        return Ok(None);
+    }
+    let address = SocketAddr::new(udp.ip(), settings.rooms.tcp_port.unwrap_or(udp.port()));
+    match IceTcp::bind(address).await {
+        Ok(tcp) => Ok(Some(tcp)),
+        Err(error) if settings.rooms.tcp_port.is_none() => {
+            tracing::warn!(%address, %error, "browsers whose UDP is blocked cannot come: set rooms.tcp_port to a free port");
+            Ok(None)
+        }
+        Err(error) => Err(StartError::Listen { address, settings: "rooms.tcp_port", error }),
+    }
+}
+
+/// Keeps rooms that somebody here is in from ending, for ever.
+async fn keep_rooms(rooms: Rooms, ttl_s: u32) {
+    let often = Duration::from_secs((ttl_s / 4).clamp(1, 60).into());
+    let mut ticks = tokio::time::interval(often);
+    loop {
+        ticks.tick().await;
+        rooms.keep().await;
+    }
 }
 
 /// Reads counters, sweeps limits, checks the database and evaluates the alerts, for ever.
@@ -381,6 +423,7 @@ async fn upkeep(api: Arc<Api>) {
         api.sampler.sample();
         metrics().streaming.cache_bytes.set(api.streams.cached_bytes() as f64);
         api.limits.sweep();
+        api.standalone.sweep();
         api.auth.sweep();
         api.health.check_store(&api.store).await;
         api.refresh_audio().await;
@@ -410,12 +453,13 @@ async fn keep_guests(auth: Auth, gateway: Gateway) {
 }
 
 /// Forgets what has run out, for ever.
-async fn sweep(store: Store, rooms: Rooms, gateway: Gateway) {
+async fn sweep(store: Store, rooms: Rooms, chat: Chat, gateway: Gateway) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
         rooms.sweep().await;
         gateway.sweep();
+        chat.sweep().await;
         sweep_store(&store).await;
     }
 }

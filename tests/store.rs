@@ -6,8 +6,8 @@ use std::{future::Future, os::unix::fs::PermissionsExt};
 
 use antiphon::store::{
     AUDIT_KEPT, Attempt, Ban, Bucket, Channel, ChannelChange, ChannelLimits, ChannelRole, ChannelTotals, Increments,
-    LOGIN_PLACE_REMEMBERED, Lifetimes, Membership, NewAudit, NewChannel, NewInvite, NewUser, Rotation, Store,
-    StoreError, Swept, User, UserTotals,
+    LOGIN_PLACE_REMEMBERED, Lifetimes, Membership, NewAudit, NewChannel, NewInvite, NewUser, RoomTerms, Rotation,
+    Store, StoreError, Swept, User, UserTotals,
 };
 use antiphon_core::{
     gateway::Role,
@@ -52,6 +52,7 @@ on_both!(
     external_identities_belong_to_accounts,
     the_sweep_deletes_what_has_had_its_time,
     the_sweep_works_in_batches,
+    rooms_end_when_nobody_keeps_them,
     totals_add_up_and_begin_anew,
     what_was_done_is_written_down_for_a_while,
     what_belongs_to_nobody_is_missing,
@@ -746,7 +747,7 @@ async fn the_sweep_deletes_what_has_had_its_time(Context { store, .. }: Context)
     }
 
     let swept = store.sweep(now).await.expect("works");
-    assert_eq!(swept, Swept { refresh: 4, logins: 2, invites: 2, bans: 1, guests: 1, audit: 0, more: false });
+    assert_eq!(swept, Swept { refresh: 4, logins: 2, invites: 2, bans: 1, guests: 1, rooms: 0, audit: 0, more: false });
     assert_eq!(store.sweep(now).await, Ok(Swept::default()), "nothing is left to sweep");
     for (user, stays) in [(&anna, true), (&berta, true), (&gone, false), (&owning, true), (&staying, true)] {
         assert_eq!(store.user(user.id).await.expect("works").is_some(), stays, "{}", user.username);
@@ -958,4 +959,24 @@ async fn a_closed_store_is_unavailable(Context { store, .. }: Context) {
     assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
     let refused = store.create_user(NewUser::named("Anna")).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}
+
+async fn rooms_end_when_nobody_keeps_them(Context { store, .. }: Context) {
+    let anna = store.create_user(NewUser::named("anna")).await.expect("made");
+    let make =
+        async |name| store.create_channel(new_channel(name, &anna), ChannelLimits::total(9)).await.expect("made").id;
+    let (kept, left, plain) = (make("kept").await, make("left").await, make("plain").await);
+    let now = OffsetDateTime::now_utc();
+    let terms = RoomTerms { max_publishers: 4, expires_at: now };
+    for room in [kept, left] {
+        store.set_room_terms(room, terms).await.expect("stored");
+    }
+    let later = now + Duration::hours(1);
+    store.keep_rooms(&[kept, plain], later).await.expect("kept");
+    store.keep_rooms(&[kept], now).await.expect("never sooner");
+    assert_eq!(store.sweep(now).await.expect("swept").rooms, 1);
+    assert!(store.channel(left).await.expect("read").is_none());
+    assert_eq!(store.room_terms(kept).await.expect("read").map(|terms| terms.max_publishers), Some(4));
+    assert_eq!(store.room_terms(plain).await.expect("read"), None);
+    assert!(store.channel(plain).await.expect("read").is_some());
 }

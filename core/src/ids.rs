@@ -69,6 +69,11 @@ uuid_id!(
     SessionId
 );
 
+uuid_id!(
+    /// A place outside that is told what happens in a channel.
+    WebhookId
+);
+
 /// An unsigned number that travels as a number.
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -105,6 +110,10 @@ number_id!(
 number_id!(
     /// A node while it runs: 1 to [`NodeNumber::MAX`], unique among those that live, another at each start.
     NodeNumber(u32)
+);
+number_id!(
+    /// A message. Below 2^53, so that every client's numbers hold it.
+    MessageId(u64)
 );
 number_id!(
     /// The index of a media worker on its node.

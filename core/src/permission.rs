@@ -41,6 +41,41 @@ impl ChannelRole {
     }
 }
 
+/// Who may read what was written in a channel before they came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum HistoryFor {
+    /// Whoever may enter it.
+    #[default]
+    Everyone,
+    /// Whoever belongs to it.
+    Members,
+    /// Its owner and moderators.
+    Moderators,
+}
+
+impl HistoryFor {
+    /// Each, the widest first.
+    pub const ALL: [Self; 3] = [Self::Everyone, Self::Members, Self::Moderators];
+
+    /// Its text on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Everyone => "everyone",
+            Self::Members => "members",
+            Self::Moderators => "moderators",
+        }
+    }
+
+    /// The one of that text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|history| history.as_str() == text)
+    }
+}
+
 /// An account as it stands to one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -90,6 +125,12 @@ pub enum Action<'a> {
     Delete,
     /// Make an invite code.
     Invite,
+    /// Read what was written before, which is for those named.
+    ReadHistory(HistoryFor),
+    /// Take away what somebody wrote.
+    RemoveMessage(&'a Standing),
+    /// Read what others reported.
+    ReadReports,
     /// Remove from its voice; they may come back.
     Kick(&'a Standing),
     /// Remove and keep out, or let in again.
@@ -131,11 +172,27 @@ pub fn decide(actor: &Standing, private: bool, action: Action<'_>) -> Decision {
             "you are banned from this channel; its owner or a moderator can lift the ban",
         ),
         Action::Edit | Action::Delete => allow(actor.rank() >= 2, "only the channel's owner may change or delete it"),
+        Action::ReadHistory(history) => match decide(actor, private, Action::Join) {
+            Decision::Allowed => read_history(actor, history),
+            decision => decision,
+        },
+        Action::RemoveMessage(author) if author.user == actor.user => Decision::Allowed,
+        Action::RemoveMessage(author) => outranks(actor, author),
+        Action::ReadReports => allow(actor.rank() >= 1, "only the channel's owner and moderators read reports"),
         Action::Invite => allow(actor.rank() >= 1, "only the channel's owner and moderators may invite"),
         Action::Kick(target) | Action::Ban(target) | Action::Mute(target) => outranks(actor, target),
         Action::RemoveMember(target) => remove_member(actor, target),
         Action::SetRole { target, role } => set_role(actor, target, role),
     }
+}
+
+fn read_history(actor: &Standing, history: HistoryFor) -> Decision {
+    let may = match history {
+        HistoryFor::Everyone => true,
+        HistoryFor::Members => actor.channel.is_some() || actor.is_admin(),
+        HistoryFor::Moderators => actor.rank() >= 1,
+    };
+    allow(may, "what was written in this channel before is not for everyone to read")
 }
 
 const fn allow(allowed: bool, reason: &'static str) -> Decision {
@@ -293,6 +350,36 @@ mod tests {
         assert!(!may_give(&owner(), &guest, ChannelRole::Moderator));
         assert!(may_give(&owner(), &guest, ChannelRole::Member));
         assert!(!may_give(&admin(), &owner(), ChannelRole::Member));
+    }
+
+    #[test]
+    fn what_was_written_before_is_for_whom_the_channel_says() {
+        let banned = Standing { banned: true, ..member() };
+        for (history, readers) in [
+            (HistoryFor::Everyone, [true, true, true, true, true]),
+            (HistoryFor::Members, [true, true, true, false, true]),
+            (HistoryFor::Moderators, [true, true, false, false, true]),
+        ] {
+            let actors = [owner(), moderator(), member(), stranger(), admin()];
+            let read = actors.map(|actor| allowed(&actor, false, Action::ReadHistory(history)));
+            assert_eq!(read, readers, "{history:?}");
+            assert!(!allowed(&banned, false, Action::ReadHistory(history)), "{history:?}");
+            assert_eq!(decide(&stranger(), true, Action::ReadHistory(history)), Decision::Hidden);
+            assert_eq!(HistoryFor::from_text(history.as_str()), Some(history));
+        }
+    }
+
+    #[test]
+    fn messages_are_removed_by_their_authors_and_by_who_outranks_them() {
+        for (actor, author, expected) in [
+            (member(), member(), true),
+            (moderator(), member(), true),
+            (moderator(), owner(), false),
+            (member(), stranger(), false),
+            (admin(), owner(), true),
+        ] {
+            assert_eq!(allowed(&actor, false, Action::RemoveMessage(&author)), expected, "{actor:?} {author:?}");
+        }
     }
 
     #[test]

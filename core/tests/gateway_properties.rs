@@ -2,7 +2,7 @@
 
 use antiphon_core::{
     gateway::*,
-    ids::{ChannelId, GroupId, KeyId, MediaSessionId, SessionId, StreamId, UserId},
+    ids::{ChannelId, GroupId, KeyId, MediaSessionId, MessageId, SessionId, StreamId, UserId},
 };
 use proptest::{
     collection::{hash_map, vec},
@@ -89,6 +89,9 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
             .prop_map(|(channel_id, (muted, deafened))| SetVoiceState { channel_id, muted, deafened }.into()),
         client_audio(),
         (channel_id(), position()).prop_map(|(channel_id, position)| Recover { channel_id, position }.into()),
+        (text(), text(), option::of(text()), option::of(any::<u64>())).prop_map(|(room, content, nonce, reply_to)| {
+            PostMessage { room, content, nonce, reply_to: reply_to.map(MessageId) }.into()
+        }),
     ]
 }
 
@@ -177,10 +180,44 @@ fn events() -> impl Strategy<Value = Vec<serde_json::Value>> {
 
 fn resumed() -> impl Strategy<Value = ServerMessage> {
     let channels = vec((joined(), any::<Option<bool>>(), option::of(events())), 0..3);
-    (uuid(), text(), user(), channels).prop_map(|(session, resume_token, user, channels)| {
+    let room = (channel_id(), position(), any::<Option<bool>>(), option::of(events()));
+    let room = room.prop_map(|(channel_id, position, recovered, events)| ResumedText {
+        channel_id,
+        position,
+        recovered,
+        events,
+    });
+    (uuid(), text(), user(), channels, vec(room, 0..3)).prop_map(|(session, resume_token, user, channels, rooms)| {
         let channels = channels.into_iter();
         let channel = |(joined, recovered, events)| ResumedChannel { joined, recovered, events };
-        Resumed { session_id: SessionId(session), resume_token, user, channels: channels.map(channel).collect() }.into()
+        let (session_id, channels) = (SessionId(session), channels.map(channel).collect());
+        Resumed { session_id, resume_token, user, channels, rooms }.into()
+    })
+}
+
+fn posted() -> impl Strategy<Value = ServerMessage> {
+    let texts = (text(), text(), text(), text(), option::of(text()));
+    let ids = (any::<u64>(), user_id(), channel_id(), option::of(any::<u64>()), option::of(vec(user_id(), 0..3)));
+    (texts, ids, any::<Option<bool>>(), option::of(position())).prop_map(|(texts, ids, deleted, position)| {
+        let (username, content, timestamp, room, edited_at) = texts;
+        let (id, from_user, channel_id, reply_to, mentions) = ids;
+        let (id, reply_to, reactions) = (MessageId(id), reply_to.map(MessageId), None);
+        MessagePosted::from(MessageData {
+            id,
+            from_user,
+            username,
+            content,
+            timestamp,
+            room,
+            channel_id,
+            reply_to,
+            edited_at,
+            deleted,
+            reactions,
+            mentions,
+            position,
+        })
+        .into()
     })
 }
 
@@ -196,6 +233,7 @@ fn session_message() -> impl Strategy<Value = ServerMessage> {
         }),
         any::<u64>().prop_map(|server_time_us| HeartbeatAck { server_time_us }.into()),
         resumed(),
+        posted(),
         (text(), any::<u64>(), vec(text(), 0..3)).prop_map(|(reason, grace_ms, nodes)| Reconnect {
             reason,
             grace_ms,
@@ -290,6 +328,8 @@ proptest! {
         for (encoding, shape) in forms() {
             let bytes = encode_server(encoding, shape, &message, id.as_ref());
             let decoded = decode_server(encoding, &bytes);
+            // Chat has one shape.
+            let shape = if matches!(message, ServerMessage::MessagePosted(_)) { Shape::Tagged } else { shape };
             prop_assert_eq!(decoded, Ok((message.clone(), id.clone(), shape)), "{:?} {:?}", encoding, shape);
         }
     }
@@ -333,7 +373,12 @@ proptest! {
                 prop_assert_eq!(named, name);
                 prop_assert_eq!(request_id, Some(RequestId::Number(id)));
             }
-            other => prop_assert_eq!(other, Ok((Heartbeat {}.into(), Some(RequestId::Number(id)), shape))),
+            // Of some messages all fields may be absent.
+            Ok((message, request_id, read_shape)) => {
+                prop_assert!(["Heartbeat", "typing", "unread", "join_room", "subscribe", "leave"].contains(&name), "{}", name);
+                prop_assert_eq!((message.name(), request_id, read_shape), (name, Some(RequestId::Number(id)), shape));
+            }
+            other => prop_assert!(false, "{:?}", other),
         }
     }
 }

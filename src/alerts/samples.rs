@@ -198,11 +198,12 @@ mod tests {
     #[test]
     fn no_more_series_are_kept_than_the_limit() {
         let mut samples = Samples::default();
-        samples.keep("a", 0);
+        let name = |index: usize| format!("metric_{}", index % 64);
+        (0..64).for_each(|index| samples.keep(&name(index), 0));
         for index in 0..SERIES_MAX {
-            assert!(samples.push("a", labels(&[("x", &index.to_string())]), 0, 1.0));
+            assert!(samples.push(&name(index), labels(&[("x", &index.to_string())]), 0, 1.0));
         }
-        assert!(!samples.push("a", labels(&[("x", "one more")]), 0, 1.0));
-        assert!(samples.push("a", labels(&[("x", "7")]), 1, 2.0), "one that is known");
+        assert!(!samples.push(&name(0), labels(&[("x", "one more")]), 0, 1.0));
+        assert!(samples.push(&name(7), labels(&[("x", "7")]), 1, 2.0), "one that is known");
     }
 }

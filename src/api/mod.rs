@@ -12,6 +12,7 @@ mod answer;
 mod audio;
 mod channel_figures;
 mod channels;
+mod chat;
 mod document;
 pub mod drain;
 pub mod error;
@@ -29,10 +30,13 @@ mod page;
 mod paging;
 mod patience;
 mod peers;
+mod rooms;
 mod scrape;
 pub mod serve;
 mod stream_file;
 mod streams;
+mod webhooks;
+pub mod whip;
 
 use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -63,9 +67,11 @@ use self::{
 };
 use crate::{
     auth::Auth,
+    chat::Chat,
     cluster::{Placement, Registry},
     gateway::Gateway,
     media::Media,
+    notify::Notify,
     origins::Origins,
     rooms::directory::Directory,
     settings::Settings,
@@ -84,6 +90,10 @@ pub struct Api {
     pub store: Store,
     /// Accounts and tokens.
     pub auth: Auth,
+    /// What people write.
+    pub chat: Chat,
+    /// Places outside that are told what happens.
+    pub notify: Notify,
     /// Channels.
     pub directory: Directory,
     /// The sessions that are connected.
@@ -110,6 +120,8 @@ pub struct Api {
     pub vitals: Arc<Vitals>,
     /// The audio configuration that this node works by.
     pub audio: Mutex<AudioConfiguration>,
+    /// Clients without a connection to the gateway.
+    pub standalone: whip::Standalone,
     /// What is set.
     pub settings: Arc<Settings>,
     /// Where the server listens.
@@ -168,6 +180,7 @@ pub fn router(api: &Arc<Api>, gateway: Router) -> Router {
     let described = if metrics_here { routes().merge(scrape::routes()) } else { routes() };
     let (router, document) = described.split_for_parts();
     let router = router
+        .merge(whip::routes())
         .merge(page::routes())
         .merge(stream_file::routes())
         .merge(document::routes(document::with_errors(document)));
@@ -189,8 +202,11 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(accounts::routes())
         .merge(channels::routes())
+        .merge(chat::routes())
+        .merge(webhooks::routes())
         .merge(members::routes())
         .merge(invites::routes())
+        .merge(rooms::routes())
         .merge(audio::routes())
         .merge(streams::routes())
         .merge(advanced::routes())
@@ -239,7 +255,7 @@ fn cors(origins: &[String]) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
@@ -250,6 +266,8 @@ fn cors(origins: &[String]) -> CorsLayer {
         ])
         .expose_headers([
             header::RETRY_AFTER,
+            header::LOCATION,
+            header::LINK,
             header::ACCEPT_RANGES,
             header::CONTENT_RANGE,
             header::CONTENT_LENGTH,

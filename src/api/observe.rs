@@ -152,7 +152,14 @@ fn area_of(route: &str) -> Area {
     let below = |prefix: &str| route.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     match route {
         _ if below("/api/auth") || below("/api/users") => Area::Accounts,
-        _ if below("/api/channels") || below("/api/invites") => Area::Channels,
+        _ if below("/api/channels")
+            || below("/api/invites")
+            || below("/api/v1/rooms")
+            || below("/whip")
+            || below("/whep") =>
+        {
+            Area::Channels
+        }
         _ if below("/api/audio") => Area::Audio,
         _ if below("/api/streams") || below("/stream") => Area::Streams,
         _ if below("/api/advanced") => Area::Advanced,

@@ -8,12 +8,15 @@ use std::{
 
 use antiphon_core::{
     gateway::{LeaveReason, Position, ServerMessage, UserJoined, UserLeft, VoiceStateChanged},
-    ids::{ChannelId, NodeNumber, SessionId, StreamId, UserId},
+    ids::{ChannelId, MessageId, NodeNumber, SessionId, StreamId, UserId},
     journal::Journal,
 };
 
 use super::{
-    entry::{Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Snapshot, VoiceChange},
+    entry::{
+        About, AboutChat, AboutMember, Appended, Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News,
+        Snapshot, VoiceChange, Written,
+    },
     sessions::Moves,
 };
 
@@ -28,6 +31,8 @@ pub struct ChannelState {
     /// Of members whose session has moved, how often it had.
     moves: HashMap<SessionId, Moves>,
     journal: Journal<Entry>,
+    /// The number of the newest thing written that the journal has, or had when it began.
+    chat: Option<MessageId>,
     /// Since when nobody is in it.
     empty_since: Instant,
 }
@@ -41,6 +46,7 @@ impl ChannelState {
             server_muted: HashSet::new(),
             moves: HashMap::new(),
             journal: Journal::new(epoch, journal_events),
+            chat: None,
             empty_since: now,
         }
     }
@@ -186,19 +192,19 @@ impl ChannelState {
     pub fn honour(&mut self, entry: &Entry) -> Option<News> {
         match &*entry.event {
             ServerMessage::UserLeft(left) => {
-                let member = self.members.get(&left.user_id)?;
-                let is_theirs = (member.session, member.stream) == (entry.session, left.stream_id);
+                let (member, about) = (self.members.get(&left.user_id)?, entry.member()?);
+                let is_theirs = (member.session, member.stream) == (about.session, left.stream_id);
                 let was_removed =
                     matches!(left.reason, LeaveReason::Kicked | LeaveReason::Banned | LeaveReason::Replaced);
                 if !is_theirs || !was_removed {
                     return None;
                 }
-                let (user, session, message) = (left.user_id, None, entry.message.clone());
-                let leave = Leave { user, session, reason: left.reason, by: entry.by, message };
+                let (user, session, message) = (left.user_id, None, about.message.clone());
+                let leave = Leave { user, session, reason: left.reason, by: about.by, message };
                 Some(self.leave(member.node, &leave, None)?.news)
             }
             ServerMessage::VoiceStateChanged(changed) => {
-                let is_theirs = self.members.get(&changed.user_id)?.session == entry.session;
+                let is_theirs = self.members.get(&changed.user_id)?.session == entry.member()?.session;
                 let set = || self.set_server_mute(changed.user_id, changed.server_muted, changed.by, None);
                 is_theirs.then(set)??.map(|changed| changed.news)
             }
@@ -249,6 +255,25 @@ impl ChannelState {
             false => self.server_muted.remove(&member.user.id),
         };
         self.record_voice(&member, member.user.id);
+    }
+
+    /// As `Membership::append`.
+    pub fn append(&mut self, previous: MessageId, written: &[Written], known: Option<&Position>) -> Appended {
+        let before = self.journal.position();
+        let mut newest = *self.chat.get_or_insert(previous);
+        let is_done = newest == previous || written.is_empty();
+        for Written { number, event } in written.iter().filter(|_| is_done) {
+            let about = AboutChat { number: *number, previous: newest };
+            self.journal.append(|position| Entry {
+                event: Arc::new(event.clone().placed(&position)),
+                position,
+                about: About::Chat(about),
+            });
+            newest = *number;
+        }
+        self.chat = Some(newest);
+        let news = self.news(known.unwrap_or(&before));
+        Appended { is_done, newest, news, position: self.journal.position() }
     }
 
     pub(super) fn snapshot(&self, since: Option<&Position>) -> Snapshot {
@@ -331,11 +356,13 @@ impl ChannelState {
         self.journal.append(|position| Entry {
             event: Arc::new(event(channel, position.clone())),
             position,
-            session: about.session,
-            node: about.node,
-            server_muted: about.server_muted,
-            by,
-            message,
+            about: About::Member(AboutMember {
+                session: about.session,
+                node: about.node,
+                server_muted: about.server_muted,
+                by,
+                message,
+            }),
         });
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use antiphon_core::{
     gateway::{LeaveReason, MediaTransport, Position, ServerMessage, UserView},
-    ids::{ChannelId, NodeNumber, SessionId, StreamId, UserId},
+    ids::{ChannelId, MessageId, NodeNumber, SessionId, StreamId, UserId},
 };
+use serde::{Deserialize, Serialize};
 
 /// What all nodes share cannot be reached: nothing is known to have changed, though it may have. A
 /// [`Notice::Reconnected`] follows once it can be reached again.
@@ -54,6 +55,22 @@ pub struct Entry {
     pub position: Position,
     /// What members are told.
     pub event: Arc<ServerMessage>,
+    /// What it is about.
+    pub about: About,
+}
+
+/// What an entry is about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum About {
+    /// A member.
+    Member(AboutMember),
+    /// What somebody wrote.
+    Chat(AboutChat),
+}
+
+/// What only nodes know of an entry about a member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AboutMember {
     /// The session of the member that it is about.
     pub session: SessionId,
     /// The node that has the session.
@@ -64,6 +81,48 @@ pub struct Entry {
     pub by: Option<UserId>,
     /// A moderator's words to the member.
     pub message: Option<String>,
+}
+
+/// What only nodes know of an entry about something written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AboutChat {
+    /// Its number, by which the database keeps it.
+    pub number: MessageId,
+    /// That of the one before: whoever has not told that one has missed something.
+    pub previous: MessageId,
+}
+
+impl Entry {
+    /// What is known of the member that it is about.
+    #[must_use]
+    pub fn member(&self) -> Option<&AboutMember> {
+        match &self.about {
+            About::Member(about) => Some(about),
+            About::Chat(_) => None,
+        }
+    }
+}
+
+/// Something written, on its way into the journal.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its number, by which the database keeps it. Grows within the channel.
+    pub number: MessageId,
+    /// What members are to be told, without a place.
+    pub event: ServerMessage,
+}
+
+/// What became of something written that was to be appended.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    /// Whether it was: else the journal had other than what was said to be its newest.
+    pub is_done: bool,
+    /// The number of the newest that the journal has, or had when it began.
+    pub newest: MessageId,
+    /// What happened since the place that the caller knew.
+    pub news: News,
+    /// The newest entry's place.
+    pub position: Position,
 }
 
 /// What happened after the place that a room knew, up to and including the change just made.
@@ -182,6 +241,59 @@ pub enum Notice {
     StandingChanged {
         /// In which.
         channel: ChannelId,
+        /// Who.
+        user: UserId,
+    },
+    /// Another node has something for single people.
+    Direct(Direct),
+}
+
+/// What one node tells the others for single people. It may be lost: what must not be is in the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Direct {
+    /// Two people have something new of each other.
+    Written {
+        /// One of them.
+        low: UserId,
+        /// The other.
+        high: UserId,
+        /// The newest number before.
+        previous: MessageId,
+        /// The newest number now.
+        newest: MessageId,
+    },
+    /// Somebody writes to somebody.
+    Typing {
+        /// Who.
+        from: UserId,
+        /// Their name.
+        username: String,
+        /// To whom.
+        to: UserId,
+    },
+    /// Somebody writes in a channel.
+    TypingIn {
+        /// Who.
+        from: UserId,
+        /// Their name.
+        username: String,
+        /// Where.
+        channel: ChannelId,
+    },
+    /// Somebody has read.
+    Read {
+        /// Who.
+        user: UserId,
+        /// Up to which message.
+        id: MessageId,
+        /// In which channel.
+        channel: Option<ChannelId>,
+        /// Or of whom.
+        with: Option<UserId>,
+    },
+    /// Whether or where somebody is there has changed.
+    Presence {
         /// Who.
         user: UserId,
     },

@@ -2,11 +2,14 @@
 
 use antiphon_core::{
     gateway::Position,
-    ids::{ChannelId, NodeNumber, SessionId, UserId},
+    ids::{ChannelId, MessageId, NodeNumber, SessionId, UserId},
 };
 
 use super::{
-    entry::{Changed, JoinRefused, Joined, Leave, Member, NewMember, Notice, Snapshot, Unavailable, VoiceChange},
+    entry::{
+        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, Notice, Snapshot, Unavailable, VoiceChange,
+        Written,
+    },
     memory::MemoryMembership,
     redis::RedisMembership,
     sessions::Moves,
@@ -154,6 +157,25 @@ impl Membership {
         }
     }
 
+    /// Appends what was written in a channel, if `previous` is the number of the newest that the journal has, or the journal
+    /// has none yet: whatever node finds something missing can append it, and nothing is doubled or out of order. With
+    /// nothing `written` it yields how things are. A channel that has no journal gets one.
+    ///
+    /// # Errors
+    /// When what all nodes share cannot be reached.
+    pub async fn append(
+        &self,
+        channel: ChannelId,
+        previous: MessageId,
+        written: &[Written],
+        known: Option<&Position>,
+    ) -> Result<Appended, Unavailable> {
+        match self {
+            Self::Memory(memory) => memory.append(channel, previous, written, known),
+            Self::Redis(redis) => redis.append(channel, previous, written, known).await,
+        }
+    }
+
     /// Everyone in the channel now, with what happened after `since`. `None` when nothing is known of the channel.
     ///
     /// # Errors
@@ -199,7 +221,8 @@ impl Membership {
         }
     }
 
-    /// Tells all other nodes of a change in the database: [`Notice::ChannelChanged`] or [`Notice::StandingChanged`].
+    /// Tells all other nodes of a change in the database, [`Notice::ChannelChanged`] or [`Notice::StandingChanged`], or of
+    /// something for single people, [`Notice::Direct`].
     /// It gets lost while what all nodes share cannot be reached; then [`Notice::Reconnected`] makes them look.
     pub async fn announce(&self, notice: Notice) {
         match self {

@@ -13,7 +13,7 @@ use std::{
 
 use antiphon_core::{
     gateway::Position,
-    ids::{ChannelId, NodeNumber, SessionId, UserId},
+    ids::{ChannelId, MessageId, NodeNumber, SessionId, UserId},
 };
 use dashmap::{DashMap, DashSet};
 use parking_lot::RwLock;
@@ -22,9 +22,12 @@ use uuid::Uuid;
 
 use super::{
     channel::ChannelState,
-    entry::{Changed, JoinRefused, Joined, Leave, Member, NewMember, Notice, Snapshot, Unavailable, VoiceChange},
+    entry::{
+        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, Notice, Snapshot, Unavailable, VoiceChange,
+        Written,
+    },
     membership::Membership,
-    sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, SessionRecords, TokenHashes},
+    sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, SessionRecords, TokenHashes, Whereabouts},
 };
 use crate::telemetry::metrics::metrics;
 
@@ -40,10 +43,10 @@ pub struct MembershipConfig {
 }
 
 impl Default for MembershipConfig {
-    /// 512 events of about 500 bytes outlast the resume grace of 30 s at 17 changes a second in one channel; two hours
-    /// are the default life of a room.
+    /// 4,096 events of about 500 bytes outlast 20 s of 200 messages a second in one channel, and the resume grace of
+    /// 30 s at 136; two hours are the default life of a room.
     fn default() -> Self {
-        Self { journal_events: 512, empty_ttl: Duration::from_secs(7_200), notices: 1_024 }
+        Self { journal_events: 4_096, empty_ttl: Duration::from_secs(7_200), notices: 1_024 }
     }
 }
 
@@ -60,6 +63,7 @@ pub struct MemoryCluster {
 struct Shared {
     channels: DashMap<ChannelId, ChannelState>,
     sessions: DashMap<SessionId, OwnedRecord>,
+    whereabouts: DashMap<(UserId, NodeNumber), Whereabouts>,
     nodes: RwLock<Vec<Arc<Node>>>,
     /// Made for a single node: there are no others to think of.
     is_single: bool,
@@ -104,7 +108,8 @@ impl MemoryCluster {
 
     fn with(config: MembershipConfig, is_single: bool) -> Self {
         let (channels, sessions, nodes) = (DashMap::new(), DashMap::new(), RwLock::default());
-        Self { shared: Arc::new(Shared { channels, sessions, nodes, is_single, config }) }
+        let whereabouts = DashMap::new();
+        Self { shared: Arc::new(Shared { channels, sessions, whereabouts, nodes, is_single, config }) }
     }
 
     /// A node on its own.
@@ -148,6 +153,7 @@ impl MemoryCluster {
     pub fn lose_everything(&self) {
         self.shared.channels.clear();
         self.shared.sessions.clear();
+        self.shared.whereabouts.clear();
     }
 }
 
@@ -285,6 +291,17 @@ impl MemoryMembership {
         Ok(self.step(channel, |state| state.restore(self.node.number, ours)))
     }
 
+    pub(super) fn append(
+        &self,
+        channel: ChannelId,
+        previous: MessageId,
+        written: &[Written],
+        known: Option<&Position>,
+    ) -> Result<Appended, Unavailable> {
+        self.check()?;
+        Ok(self.step(channel, |state| state.append(previous, written, known)))
+    }
+
     pub(super) fn snapshot(
         &self,
         channel: ChannelId,
@@ -377,6 +394,26 @@ pub struct MemoryRecords {
 }
 
 impl MemoryRecords {
+    pub(super) fn set_whereabouts(&self, user: UserId, whereabouts: Option<Whereabouts>) -> Result<(), Unavailable> {
+        self.check()?;
+        match whereabouts {
+            Some(whereabouts) => self.shared.whereabouts.insert((user, self.node.number), whereabouts),
+            None => self.shared.whereabouts.remove(&(user, self.node.number)).map(|(_, before)| before),
+        };
+        Ok(())
+    }
+
+    pub(super) fn whereabouts(&self, users: &[UserId]) -> Result<Vec<Vec<Whereabouts>>, Unavailable> {
+        self.check()?;
+        let others: Vec<NodeNumber> = {
+            let nodes = self.shared.nodes.read();
+            nodes.iter().map(|node| node.number).filter(|number| *number != self.node.number).collect()
+        };
+        let at =
+            |user: &UserId, node: &NodeNumber| self.shared.whereabouts.get(&(*user, *node)).map(|found| found.clone());
+        Ok(users.iter().map(|user| others.iter().filter_map(|node| at(user, node)).collect()).collect())
+    }
+
     pub(super) fn open(&self, session: SessionId, record: SessionRecord) -> Result<(), Unavailable> {
         self.check()?;
         self.shared.sessions.insert(session, OwnedRecord { node: self.node.number, record });
@@ -533,8 +570,9 @@ mod tests {
         assert_eq!((second.position.offset, second.members.len()), (3, 1), "joined, left, joined");
         let [left, joined] = &entries(second.news)[..] else { panic!("two entries") };
         assert!(matches!(&*left.event, ServerMessage::UserLeft(left) if left.reason == LeaveReason::Replaced));
-        assert_eq!((left.session, left.by), (session(1), Some(who(1))));
-        assert_eq!((joined.session, &joined.position), (session(2), &second.position));
+        let (of_left, of_joined) = (left.member().expect("of a member"), joined.member().expect("of a member"));
+        assert_eq!((of_left.session, of_left.by), (session(1), Some(who(1))));
+        assert_eq!((of_joined.session, &joined.position), (session(2), &second.position));
         let late = Leave::own(who(1), Some(session(1)), LeaveReason::Left);
         let late = membership.leave(CHANNEL, &late, None).await.expect("reached");
         assert!(late.is_none(), "the older session no longer speaks for the member");
@@ -558,7 +596,9 @@ mod tests {
         membership.sweep().await;
         for through in 1..3 {
             let joined = join(&membership, new(1, through, 1)).await;
-            assert!(joined.member.server_muted && entries(joined.news)[0].server_muted);
+            assert!(
+                joined.member.server_muted && entries(joined.news)[0].member().is_some_and(|about| about.server_muted)
+            );
             leave(&membership, 1).await.expect("leaves");
         }
         assert!(matches!(set_server_mute(&membership, 1, false).await, Some(None)));
@@ -693,7 +733,13 @@ mod tests {
             current: [current; 32],
             before: before.map(|byte| [byte; 32]),
         };
-        let record = |tokens| SessionRecord { user: user(1), tokens, places: Vec::new(), moves: Moves::default() };
+        let record = |tokens| SessionRecord {
+            user: user(1),
+            tokens,
+            places: Vec::new(),
+            texts: Vec::new(),
+            moves: Moves::default(),
+        };
         one.records.open(session(1), record(tokens(1, None))).await.expect("reached");
         let claim = async |offered: u8, next| two.records.claim(session(1), [offered; 32], next).await.map(|_| ());
         assert_eq!(claim(7, tokens(8, None)).await, Err(ClaimRefused::WrongToken));

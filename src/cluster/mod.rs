@@ -17,12 +17,15 @@ mod statistics;
 
 pub use channel::ChannelState;
 pub use entry::{
-    Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable, VoiceChange,
+    About, AboutChat, AboutMember, Appended, Changed, Direct, Entry, JoinRefused, Joined, Leave, Member, NewMember,
+    News, Notice, Snapshot, Unavailable, VoiceChange, Written,
 };
 pub use membership::Membership;
 pub use memory::{MembershipConfig, MemoryCluster, MemoryMembership, MemoryNode, MemoryRecords};
 pub use placement::Placement;
 pub use redis::{RedisCluster, RedisConfig, RedisError, RedisFacts, RedisMembership, RedisRecords, RedisRegistry};
 pub use registry::{ClusterView, Load, MemoryRegistry, NodeRecord, NodeState, Registry, SharedState};
-pub use sessions::{ClaimRefused, Moves, Place, SessionNotice, SessionRecord, SessionRecords, TokenHashes};
+pub use sessions::{
+    ClaimRefused, Moves, Place, SessionNotice, SessionRecord, SessionRecords, TokenHashes, Whereabouts,
+};
 pub use statistics::{ALERTS_SHARED_MAX, NodeStatistics, SharedAlert, VoiceSums};

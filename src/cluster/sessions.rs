@@ -5,6 +5,7 @@ use antiphon_core::{
     ids::{ChannelId, SessionId, StreamId, UserId},
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use serde::{Deserialize, Serialize};
 
 use super::{entry::Unavailable, memory::MemoryRecords, redis::RedisRecords};
 
@@ -62,8 +63,19 @@ pub struct SessionRecord {
     pub tokens: TokenHashes,
     /// Where it is.
     pub places: Vec<Place>,
+    /// Where it reads and writes without voice.
+    pub texts: Vec<ChannelId>,
     /// How often it had moved when its node took it up.
     pub moves: Moves,
+}
+
+/// Where somebody is, through one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// Channels that they read and write in without voice.
+    pub texts: Vec<ChannelId>,
+    /// Channels whose voice they are in.
+    pub voices: Vec<ChannelId>,
 }
 
 /// Why a session is not claimed.
@@ -159,6 +171,30 @@ impl SessionRecords {
             Self::Alone => {}
             Self::Memory(memory) => memory.release(session),
             Self::Redis(redis) => redis.release(session).await,
+        }
+    }
+
+    /// Says where somebody is through this node; `None`: nowhere, they have no session here.
+    ///
+    /// # Errors
+    /// When what all nodes share cannot be reached.
+    pub async fn set_whereabouts(&self, user: UserId, whereabouts: Option<Whereabouts>) -> Result<(), Unavailable> {
+        match self {
+            Self::Alone => Ok(()),
+            Self::Memory(memory) => memory.set_whereabouts(user, whereabouts),
+            Self::Redis(redis) => redis.set_whereabouts(user, whereabouts).await,
+        }
+    }
+
+    /// Where each of `users` is through the other live nodes: one entry for each node that they have a session at.
+    ///
+    /// # Errors
+    /// When what all nodes share cannot be reached.
+    pub async fn whereabouts(&self, users: &[UserId]) -> Result<Vec<Vec<Whereabouts>>, Unavailable> {
+        match self {
+            Self::Alone => Ok(vec![Vec::new(); users.len()]),
+            Self::Memory(memory) => memory.whereabouts(users),
+            Self::Redis(redis) => redis.whereabouts(users).await,
         }
     }
 

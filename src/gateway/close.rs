@@ -16,7 +16,7 @@ pub(super) struct Reason {
 }
 
 impl CloseCause {
-    /// What the client is told: a code of docs/protocol.md, 3.5, or of RFC 6455 (7.4.1) where that has one, and what
+    /// What the client is told: a code of docs/protocol.md, 3.7, or of RFC 6455 (7.4.1) where that has one, and what
     /// to do.
     pub(super) const fn reason(self) -> Reason {
         let (code, reconnect, resume) = match self {

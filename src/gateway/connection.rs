@@ -18,10 +18,10 @@ use std::{
 use antiphon_core::{
     clock::Micros,
     gateway::{
-        ClientMessage, DecodeError, Encoding, Error, ErrorCode, HeartbeatAck, RequestId, ServerMessage, UserView,
-        decode_client,
+        ChatError, ChatErrorData, ClientMessage, DecodeError, Encoding, Error, ErrorCode, HeartbeatAck, RequestId,
+        RoomError, RoomErrorPayload, ServerMessage, UserView, decode_client, is_of_chat,
     },
-    ids::SessionId,
+    ids::{ChannelId, SessionId},
 };
 use futures_util::{
     SinkExt, StreamExt,
@@ -64,6 +64,8 @@ pub(super) struct Arrival {
     pub(super) address: IpAddr,
     /// The host by which the client came.
     pub(super) reached_host: Arc<str>,
+    /// The room that the connection is for, if it was made for one.
+    pub(super) room: Option<ChannelId>,
 }
 
 /// A message for the processor.
@@ -79,6 +81,8 @@ pub(super) struct Connection {
     pub(super) session_id: SessionId,
     pub(super) resume_token: String,
     pub(super) address: IpAddr,
+    /// The room that it is for, if it was made for one.
+    pub(super) room: Option<ChannelId>,
     pub(super) link: Link,
     pub(super) outbox: Arc<Outbox>,
     /// The session, once there is one.
@@ -103,6 +107,7 @@ pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: 
         session_id: SessionId(uuid::Uuid::now_v7()),
         resume_token: new_token(),
         address: arrival.address,
+        room: arrival.room,
         link,
         outbox,
         attachment: OnceLock::new(),
@@ -156,6 +161,20 @@ impl Connection {
         metrics().gateway.errors.of(error.code).increment(1);
         let body = Error { error_code: error.code, error: error.message, timestamp: unix_seconds() };
         self.send(body, request_id);
+    }
+
+    /// Likewise in the words of the family that a message of this type is of.
+    pub(super) fn fail_in_family(&self, name: &str, error: AppError, request_id: Option<RequestId>) {
+        let AppError { code: error_code, message, .. } = error;
+        let answer: ServerMessage = if is_of_chat(name) {
+            ChatError::from(ChatErrorData { message, error_code }).into()
+        } else if ClientMessage::is_of_rooms(name) {
+            RoomError::from(RoomErrorPayload { error_code, error: message }).into()
+        } else {
+            return self.fail(AppError::new(error_code, message), request_id);
+        };
+        metrics().gateway.errors.of(error_code).increment(1);
+        self.send(answer, request_id);
     }
 
     pub(super) fn close(&self, cause: CloseCause) {
@@ -345,15 +364,15 @@ impl<'a> Reader<'a> {
 
     fn malformed(&mut self, error: DecodeError) {
         let message = error.to_string();
-        let (code, request_id, counts) = match error {
-            DecodeError::Malformed(_) => (ErrorCode::InvalidInput, None, true),
-            DecodeError::UnknownType { request_id, .. } => (ErrorCode::UnknownMessage, request_id, true),
-            DecodeError::Invalid { request_id, .. } => (ErrorCode::InvalidInput, request_id, false),
+        let (name, code, request_id, counts) = match error {
+            DecodeError::Malformed(_) => ("", ErrorCode::InvalidInput, None, true),
+            DecodeError::UnknownType { request_id, .. } => ("", ErrorCode::UnknownMessage, request_id, true),
+            DecodeError::Invalid { name, request_id, .. } => (name, ErrorCode::InvalidInput, request_id, false),
         };
         if !counts && self.refuse(false, &request_id) {
             return;
         }
-        self.connection.fail(AppError::new(code, message), request_id);
+        self.connection.fail_in_family(name, AppError::new(code, message), request_id);
         if counts && !self.malformed.spend(self.connection.now()) {
             self.connection.close(CloseCause::RateLimited);
         }
@@ -383,7 +402,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn is_in(&self, channel: antiphon_core::ids::ChannelId) -> bool {
+    fn is_in(&self, channel: ChannelId) -> bool {
         self.connection.attachment.get().is_some_and(|attachment| attachment.session.presence.is_in(channel))
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use antiphon_core::gateway::{
-    Ack, AudioData, Authenticate, Authenticated, ClientMessage, ErrorCode, Hello, RequestId, Resume, Resumed,
-    ResumedChannel, UserView,
+    Ack, AudioData, Authenticate, Authenticated, ClientMessage, ErrorCode, Hello, JoinChannel, JoinRoomPayload,
+    MediaMode, MediaTransport, RequestId, Resume, Resumed, ResumedChannel, ResumedText, UserView,
 };
 use tokio::sync::mpsc;
 
@@ -15,6 +15,7 @@ use super::{
     sessions::{Attachment, ResumeRefused},
 };
 use crate::{
+    chat::is_chat,
     cluster::Unavailable,
     error::AppError,
     rooms::{Presence, Shared},
@@ -42,8 +43,9 @@ impl Connection {
             }
             let Request { message, request_id } = *request;
             // On the heap and for as long as it takes: the largest of these would be part of every idle connection.
+            let name = message.name();
             if let Err(error) = Box::pin(self.handle(message, request_id.clone())).await {
-                self.fail(error, request_id);
+                self.fail_in_family(name, error, request_id);
             }
         }
     }
@@ -59,6 +61,9 @@ impl Connection {
             return Err(AppError::new(ErrorCode::Unauthenticated, message));
         };
         let (rooms, presence) = (self.gateway.rooms(), &attachment.session.presence);
+        if is_chat(&message) {
+            return self.chat(attachment, message, request_id).await;
+        }
         match message {
             ClientMessage::JoinChannel(request) => {
                 // Who is told that they are in a channel stays in it, wherever they resume a moment later.
@@ -66,24 +71,90 @@ impl Connection {
                 let joined = rooms.join(presence, &request, request_id).await;
                 self.gateway.refresh_record(&attachment.session).await;
                 self.outbox.release(None);
+                self.gateway.chat().moved(presence.user.id);
                 return joined;
             }
             ClientMessage::LeaveChannel(request) => {
                 let left = rooms.leave(presence, request.channel_id, request_id).await;
                 self.gateway.refresh_record(&attachment.session).await;
+                self.gateway.chat().moved(presence.user.id);
                 return left;
             }
             ClientMessage::Recover(request) => {
                 return rooms.recover(presence, request.channel_id, &request.position, request_id).await;
             }
+            ClientMessage::JoinRoom(request) => {
+                self.outbox.hold_messages();
+                let joined = self.join_room(attachment, request.payload, request_id).await;
+                self.gateway.refresh_record(&attachment.session).await;
+                self.outbox.release(None);
+                return joined;
+            }
+            ClientMessage::Leave(_) => {
+                let left = rooms.leave_room(presence, request_id).await;
+                self.gateway.refresh_record(&attachment.session).await;
+                return left;
+            }
+            ClientMessage::PublishOffer(request) => return rooms.publish(presence, request.payload, request_id).await,
+            ClientMessage::TrickleIce(request) => rooms.trickle(presence, request.payload).await?,
+            ClientMessage::Subscribe(request) => rooms.subscribe(presence, request.payload).await?,
+            ClientMessage::SubscribeAnswer(request) => rooms.subscribe_answer(presence, request.payload).await?,
             ClientMessage::StartAudio(request) => rooms.announce(presence, request.channel_id, true)?,
             ClientMessage::StopAudio(request) => rooms.announce(presence, request.channel_id, false)?,
             ClientMessage::SetVoiceState(request) => rooms.set_voice_state(presence, &request).await?,
             ClientMessage::AudioData(audio) => rooms.frame(presence, audio)?,
-            ClientMessage::Authenticate(_) | ClientMessage::Resume(_) | ClientMessage::Heartbeat(_) => {}
+            _ => {}
         }
         self.acknowledge(request_id);
         Ok(())
+    }
+
+    /// Enters the room that is named, or else that of the connection.
+    async fn join_room(
+        &self,
+        attachment: &Attachment,
+        request: JoinRoomPayload,
+        request_id: Option<RequestId>,
+    ) -> Result<(), AppError> {
+        let channel_id = match (request.room_id, self.room) {
+            (Some(named), Some(room)) if named != room => {
+                let message = "this connection was made for another room: connect with that room's room_id";
+                return Err(AppError::new(ErrorCode::PermissionDenied, message));
+            }
+            (named, room) => named.or(room).ok_or_else(|| {
+                AppError::new(ErrorCode::InvalidInput, "join_room needs a `room_id`, here or on connecting")
+            })?,
+        };
+        let join = JoinChannel {
+            channel_id,
+            media: MediaTransport::Webrtc,
+            mode: MediaMode::Forward,
+            cipher: None,
+            sample_rate: None,
+            channels: None,
+            invite: request.invite,
+        };
+        self.gateway.rooms().join_room(&attachment.session.presence, &join, request.display, request_id).await
+    }
+
+    async fn chat(
+        &self,
+        attachment: &Attachment,
+        message: ClientMessage,
+        request_id: Option<RequestId>,
+    ) -> Result<(), AppError> {
+        let moves = matches!(message, ClientMessage::JoinText(_) | ClientMessage::LeaveText(_));
+        if moves {
+            // As with a channel's voice: who is told that they are in stays in, wherever they resume.
+            self.outbox.hold_messages();
+        }
+        let done = self.gateway.chat().handle(&attachment.session.presence, message, request_id).await;
+        if moves {
+            self.gateway.refresh_record(&attachment.session).await;
+            self.outbox.release(None);
+            self.gateway.chat().moved(attachment.session.presence.user.id);
+        }
+        done
     }
 
     /// A frame of a channel that the session is in.
@@ -157,6 +228,7 @@ impl Connection {
         match opened {
             Some(attachment) => {
                 self.attach(attachment.clone());
+                self.gateway.chat().arrived(&attachment.session.presence);
                 // Whoever is told of their session can resume it at any node.
                 self.gateway.open_record(&attachment.session).await;
                 self.send(authenticated, request_id);
@@ -216,11 +288,11 @@ impl Connection {
         let presence = Arc::clone(&resumption.attachment.session.presence);
         self.attach(resumption.attachment);
         let channels = self.gateway.rooms().resume(&presence, &self.link, &request.positions).await;
-        let channels = channels.ok_or(ResumeRefused::Unknown)?;
+        let (channels, rooms) = channels.ok_or(ResumeRefused::Unknown)?;
         if let Some(attachment) = self.attachment.get() {
             self.gateway.refresh_record(&attachment.session).await;
         }
-        Ok(resumed(&presence, resumption.token, channels, request_id))
+        Ok(resumed(&presence, resumption.token, (channels, rooms), request_id))
     }
 
     /// Goes on here with a session of another node. Where none has it, the answer is `refused`.
@@ -231,13 +303,14 @@ impl Connection {
         refused: ResumeRefused,
     ) -> Result<Shared, ResumeRefused> {
         let claimed = self.gateway.claim(request.session_id, &request.resume_token, &self.link, &self.outbox).await;
-        let Claimed { attachment, token, places } = match claimed {
+        let Claimed { attachment, token, places, texts } = match claimed {
             Ok(claimed) => claimed,
             Err(ResumeRefused::Unknown) => return Err(refused),
             Err(refused) => return Err(refused),
         };
         let session = Arc::clone(&attachment.session);
-        let adopted = self.gateway.rooms().adopt(&session.presence, &places, session.moves(), &request.positions).await;
+        let (presence, rooms) = (&session.presence, self.gateway.rooms());
+        let adopted = rooms.adopt(presence, (&places, &texts), session.moves(), &request.positions).await;
         let Ok(channels) = adopted else {
             self.gateway.give_back(&session).await;
             return Err(ResumeRefused::Unavailable);
@@ -257,8 +330,9 @@ impl Connection {
 fn resumed(
     presence: &Presence,
     resume_token: String,
-    channels: Vec<ResumedChannel>,
+    (channels, rooms): (Vec<ResumedChannel>, Vec<ResumedText>),
     request_id: Option<RequestId>,
 ) -> Shared {
-    Shared::answer(Resumed { session_id: presence.id, resume_token, user: presence.user.clone(), channels }, request_id)
+    let (session_id, user) = (presence.id, presence.user.clone());
+    Shared::answer(Resumed { session_id, resume_token, user, channels, rooms }, request_id)
 }

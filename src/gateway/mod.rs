@@ -41,6 +41,7 @@ use self::{
 };
 use crate::{
     auth::Auth,
+    chat::Chat,
     cluster::{SessionNotice, SessionRecords},
     origins::Origins,
     rooms::{RESUME_GRACE, Rooms, Shared},
@@ -105,6 +106,7 @@ struct Inner {
     config: GatewayConfig,
     auth: Auth,
     rooms: Rooms,
+    chat: Chat,
     sessions: Sessions,
     records: SessionRecords,
     connections: DashMap<u64, Arc<Outbox>>,
@@ -115,12 +117,13 @@ struct Inner {
 }
 
 impl Gateway {
-    /// A gateway to `rooms` for whom `auth` knows, of a node among those that share `records`; its notices are followed
+    /// A gateway to `rooms` and `chat` for whom `auth` knows, of a node among those that share `records`; its notices are followed
     /// in a task of their own.
     #[must_use]
     pub fn new(
         auth: Auth,
         rooms: Rooms,
+        chat: Chat,
         (records, notices): (SessionRecords, mpsc::Receiver<SessionNotice>),
         config: GatewayConfig,
     ) -> Self {
@@ -130,6 +133,7 @@ impl Gateway {
                 config,
                 auth,
                 rooms,
+                chat,
                 sessions,
                 records,
                 connections: DashMap::new(),
@@ -217,8 +221,14 @@ impl Gateway {
         &self.inner.config
     }
 
-    fn rooms(&self) -> &Rooms {
+    /// The rooms of this node.
+    #[must_use]
+    pub fn rooms(&self) -> &Rooms {
         &self.inner.rooms
+    }
+
+    fn chat(&self) -> &Chat {
+        &self.inner.chat
     }
 
     fn auth(&self) -> &Auth {
@@ -256,6 +266,7 @@ impl Gateway {
     /// Ends a session whose client said goodbye.
     async fn end_session(&self, attachment: &Attachment) {
         if self.inner.sessions.end(attachment) {
+            self.inner.chat.departed(&attachment.session.presence);
             self.inner.rooms.end(&attachment.session.presence, LeaveReason::Left).await;
             self.release_record(&attachment.session).await;
         }
@@ -270,6 +281,7 @@ impl Gateway {
         tokio::spawn(async move {
             tokio::time::sleep(gateway.config().resume_grace).await;
             if gateway.inner.sessions.expire(&attachment) {
+                gateway.inner.chat.departed(&attachment.session.presence);
                 gateway.inner.rooms.end(&attachment.session.presence, LeaveReason::Timeout).await;
                 gateway.release_record(&attachment.session).await;
             }

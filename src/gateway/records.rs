@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use antiphon_core::{
     gateway::LeaveReason,
-    ids::{SessionId, UserId},
+    ids::{ChannelId, SessionId, UserId},
 };
 use tokio::sync::mpsc;
 
@@ -28,6 +28,8 @@ pub(super) struct Claimed {
     /// The new token.
     pub(super) token: String,
     pub(super) places: Vec<Place>,
+    /// Where it reads and writes without voice.
+    pub(super) texts: Vec<ChannelId>,
 }
 
 impl Gateway {
@@ -37,6 +39,7 @@ impl Gateway {
             tokens: session.tokens(),
             // Until the rooms have all of a session that moved here, the record says it.
             places: session.arriving().unwrap_or_else(|| self.rooms().places(&session.presence)),
+            texts: session.arriving_texts().unwrap_or_else(|| session.presence.channels().0),
             moves: session.moves(),
         }
     }
@@ -98,15 +101,18 @@ impl Gateway {
             self.let_go(&stale).await;
         }
         let presence = Arc::new(Presence::new(id, record.user.clone(), link.clone()));
-        let moved = Moved { current, offered, moves: record.moves, places: record.places.clone() };
+        let (places, texts) = (record.places.clone(), record.texts.clone());
+        let moved = Moved { current, offered, moves: record.moves, places, texts };
         let attachment = self.sessions().adopt(presence, moved, Arc::clone(outbox), self.rooms().now());
         let attachment = attachment.ok_or(ResumeRefused::Unknown)?;
-        Ok(Claimed { attachment, token, places: record.places })
+        self.chat().arrived(&attachment.session.presence);
+        Ok(Claimed { attachment, token, places: record.places, texts: record.texts })
     }
 
     /// Gives a claimed session up that could not be taken up whole: its record stays as it was, for another try.
     pub(super) async fn give_back(&self, session: &Session) {
         self.sessions().take(session);
+        self.chat().departed(&session.presence);
         self.rooms().disown(&session.presence, &session.recorded()).await;
     }
 
@@ -115,6 +121,7 @@ impl Gateway {
         if let Some(outbox) = self.sessions().take(session) {
             outbox.end(End::Close(CloseCause::Replaced));
         }
+        self.chat().departed(&session.presence);
         self.rooms().disown(&session.presence, &session.recorded()).await;
     }
 
@@ -130,6 +137,7 @@ impl Gateway {
                 }
                 SessionNotice::AccountDisabled(user) => self.end_sessions_of(user).await,
                 SessionNotice::Reconnected => {
+                    self.chat().say_all_anew();
                     for session in self.sessions().all() {
                         self.refresh_record(&session).await;
                     }
@@ -172,6 +180,7 @@ impl Gateway {
             if let Some(outbox) = outbox {
                 outbox.end(End::Close(CloseCause::Banned));
             }
+            self.chat().departed(&session.presence);
             self.rooms().end(&session.presence, LeaveReason::Banned).await;
             self.release_record(&session).await;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::{
     clock::Micros,
-    ids::{SessionId, UserId},
+    ids::{ChannelId, SessionId, UserId},
 };
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -38,8 +38,8 @@ struct State {
     outbox: Option<Arc<Outbox>>,
     /// The places in its record: those that another node knows of.
     recorded: Vec<Place>,
-    /// It has moved here, and the rooms do not have all of it yet.
-    is_arriving: bool,
+    /// It has moved here, and the rooms do not have all of it yet: where it reads and writes without voice.
+    arriving: Option<Vec<ChannelId>>,
     moves: Moves,
     /// Counts connections, so that what is left of an older one changes nothing.
     connection: u64,
@@ -53,7 +53,7 @@ impl State {
             token_before: None,
             outbox: Some(outbox),
             recorded: Vec::new(),
-            is_arriving: false,
+            arriving: None,
             moves: Moves::default(),
             connection: 0,
             ended: false,
@@ -115,6 +115,8 @@ pub(super) struct Moved {
     pub(super) moves: Moves,
     /// Where it is, as its record says.
     pub(super) places: Vec<Place>,
+    /// Where it reads and writes without voice, likewise.
+    pub(super) texts: Vec<ChannelId>,
 }
 
 /// All sessions of this node.
@@ -169,8 +171,8 @@ impl Sessions {
         now: Micros,
     ) -> Option<Attachment> {
         let allowance = self.count_in(&presence, usize::MAX, now)?;
-        let Moved { current, offered, moves, places } = moved;
-        let state = State { moves, recorded: places, is_arriving: true, ..State::new(current, outbox) };
+        let Moved { current, offered, moves, places, texts } = moved;
+        let state = State { moves, recorded: places, arriving: Some(texts), ..State::new(current, outbox) };
         Some(self.insert(presence, allowance, State { token_before: Some(offered), ..state }))
     }
 
@@ -313,12 +315,17 @@ impl Session {
     /// Where it is by its record, as long as the rooms do not have all of it.
     pub(super) fn arriving(&self) -> Option<Vec<Place>> {
         let state = self.state.lock();
-        state.is_arriving.then(|| state.recorded.clone())
+        state.arriving.as_ref().map(|_| state.recorded.clone())
+    }
+
+    /// Likewise of where it reads and writes without voice.
+    pub(super) fn arriving_texts(&self) -> Option<Vec<ChannelId>> {
+        self.state.lock().arriving.clone()
     }
 
     /// The rooms have all of it.
     pub(super) fn arrived(&self) {
-        self.state.lock().is_arriving = false;
+        self.state.lock().arriving = None;
     }
 
     /// The places that were in its record when that was written last.

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use antiphon_core::gateway::{Encoding, ErrorCode, MSGPACK_SUBPROTOCOL, UserView};
+use antiphon_core::{
+    gateway::{Encoding, ErrorCode, MSGPACK_SUBPROTOCOL, UserView},
+    ids::ChannelId,
+};
 use axum::{
     Router,
     extract::{Query, Request, State},
@@ -75,6 +78,7 @@ async fn prepare(gateway: &Gateway, request: &mut Parts) -> Result<(Handshake, A
     let packed = has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, MSGPACK_SUBPROTOCOL);
     let arrival = Arrival {
         encoding: if packed { Encoding::MessagePack } else { Encoding::Json },
+        room: room_of(request)?,
         user: identify(gateway, request).await?,
         address: client_address(request)?,
         reached_host,
@@ -98,6 +102,20 @@ fn check_origin(gateway: &Gateway, headers: &HeaderMap, reached_host: &str) -> R
 #[derive(Deserialize)]
 struct Parameters {
     token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RoomParameter {
+    room_id: Option<String>,
+}
+
+/// The room that a connection is made for, if it names one.
+fn room_of(request: &Parts) -> Result<Option<ChannelId>, AppError> {
+    let named = Query::<RoomParameter>::try_from_uri(&request.uri).ok().and_then(|Query(named)| named.room_id);
+    let parse = |room: String| {
+        room.parse().map_err(|_| AppError::new(ErrorCode::InvalidInput, "room_id on connecting is no room's id"))
+    };
+    named.map(parse).transpose()
 }
 
 /// Who the token on connecting stands for, if there is one.

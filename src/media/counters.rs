@@ -8,7 +8,10 @@ use std::{
 
 use antiphon_core::{engine::EngineStats, relay::RelayStats};
 
-use super::forwarding::{FORWARDING_BUCKETS, ForwardingTimes};
+use super::{
+    forwarding::{FORWARDING_BUCKETS, ForwardingTimes},
+    webrtc::PeerStats,
+};
 
 macro_rules! socket_counters {
     ($($(#[$doc:meta])* $name:ident;)+) => {
@@ -119,6 +122,8 @@ pub struct MediaCounters {
     pub relay: RelayStats,
     /// What happened at the relays' sockets.
     pub relay_socket: SocketStats,
+    /// What the WebRTC peers counted.
+    pub peers: PeerStats,
     /// How long frames took through the node.
     pub forwarding: ForwardingTimes,
 }
@@ -129,6 +134,7 @@ impl AddAssign for MediaCounters {
         self.socket += other.socket;
         self.relay += other.relay;
         self.relay_socket += other.relay_socket;
+        self.peers += other.peers;
         self.forwarding += other.forwarding;
     }
 }
@@ -159,6 +165,7 @@ pub(super) struct Published {
     socket: Slots<{ SocketStats::COUNT }>,
     relay: Slots<{ RelayStats::COUNT }>,
     relay_socket: Slots<{ SocketStats::COUNT }>,
+    peers: Slots<{ PeerStats::COUNT }>,
     forwarding: Slots<FORWARDING_BUCKETS>,
 }
 
@@ -176,6 +183,11 @@ impl Published {
         self.relay_socket.store(&socket.numbers);
     }
 
+    /// By the worker alone.
+    pub(super) fn store_peers(&self, peers: &PeerStats) {
+        self.peers.store(peers.numbers());
+    }
+
     /// By anyone. Numbers of different counters may be a turn apart.
     pub(super) fn load(&self) -> MediaCounters {
         MediaCounters {
@@ -183,6 +195,7 @@ impl Published {
             socket: SocketStats { numbers: self.socket.load() },
             relay: RelayStats::from_numbers(self.relay.load()),
             relay_socket: SocketStats { numbers: self.relay_socket.load() },
+            peers: PeerStats::from_numbers(self.peers.load()),
             forwarding: ForwardingTimes::from_counts(self.forwarding.load()),
         }
     }

@@ -13,6 +13,7 @@ use crossbeam_queue::ArrayQueue;
 use super::{
     spread::{Load, Part},
     sys,
+    webrtc::PeerDatagram,
 };
 
 /// What other threads leave for one worker. All queues are bounded; what does not fit is the sender's to count.
@@ -23,6 +24,8 @@ pub(super) struct Inbox {
     pub(super) handovers: ArrayQueue<Handover>,
     /// Parts of long lists that other workers would have sent over.
     pub(super) parts: ArrayQueue<Part>,
+    /// For WebRTC peers, from other workers and from TCP.
+    pub(super) for_peers: ArrayQueue<PeerDatagram>,
     /// How busy the worker is.
     pub(super) load: Load,
     waker: Waker,
@@ -37,6 +40,7 @@ impl Inbox {
             frames: ArrayQueue::new(capacity),
             handovers: ArrayQueue::new(capacity),
             parts: ArrayQueue::new(PARTS_MAX),
+            for_peers: ArrayQueue::new(capacity),
             load: Load::default(),
             waker: Waker::new()?,
         })
@@ -63,12 +67,20 @@ impl Inbox {
         left
     }
 
+    /// Leaves something for WebRTC peers; false when there is no room.
+    pub(super) fn leave_for_peers(&self, left: PeerDatagram) -> bool {
+        let left = self.for_peers.push(left).is_ok();
+        self.waker.wake();
+        left
+    }
+
     pub(super) fn waker(&self) -> &Waker {
         &self.waker
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.handovers.is_empty() && self.parts.is_empty()
+        [self.frames.is_empty(), self.handovers.is_empty(), self.parts.is_empty(), self.for_peers.is_empty()]
+            == [true; 4]
     }
 }
 

@@ -22,6 +22,7 @@ mod socket;
 mod spread;
 mod sys;
 mod trains;
+pub mod webrtc;
 mod worker;
 
 use std::{
@@ -47,6 +48,7 @@ use tokio::sync::mpsc;
 use inbox::Inbox;
 use relayed::RelaySetup;
 use socket::Steering;
+use webrtc::{PeerCommand, PeerEvent, PeersSetup};
 use worker::{Order, Setup, Shared, Worker};
 
 pub use counters::{MediaCounters, SocketCounter, SocketStats};
@@ -81,6 +83,8 @@ pub struct MediaConfig {
     pub event_queue: usize,
     /// In a cluster, the way to the other nodes.
     pub relay: Option<RelayConfig>,
+    /// WebRTC connections that the node takes at once; 0 for none.
+    pub webrtc_peers: usize,
 }
 
 /// How the relay to the other nodes is set up. Keys are derived from what [`Media::set_peers`] says of this node: give it
@@ -115,6 +119,7 @@ impl Default for MediaConfig {
             frame_queue: 1_024,
             event_queue: 8_192,
             relay: None,
+            webrtc_peers: 2_000,
         }
     }
 }
@@ -126,6 +131,11 @@ struct Clock {
 }
 
 impl Clock {
+    /// The moment that a time stands for.
+    fn instant(self, now: Micros) -> Instant {
+        self.started + Duration::from_micros(now.0.saturating_sub(1))
+    }
+
     fn now(self) -> Micros {
         Micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1))
     }
@@ -141,6 +151,7 @@ struct Inner {
     local_addr: SocketAddr,
     relay_addr: Option<SocketAddr>,
     relay_events: Mutex<Option<mpsc::Receiver<RelayEvent>>>,
+    peer_events: Mutex<Option<mpsc::Receiver<PeerEvent>>>,
     clock: Clock,
     handles: Vec<Handle>,
     inboxes: Arc<[Inbox]>,
@@ -167,11 +178,12 @@ impl Media {
         if config.workers == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "there must be at least one media worker"));
         }
-        let sockets = socket::bind(&config, config.bind, Steering::Session)?;
+        let sockets = socket::bind(&config, config.bind, Steering::Client)?;
         let local_addr = sockets[0].local_addr()?;
         let (relays, relay_addr, relay_events) = bind_relays(&config)?;
         let clock = Clock { started: Instant::now() };
         let (events, received) = mpsc::channel(config.event_queue);
+        let (peer_setup, peer_events) = set_up_peers(&config, clock, local_addr)?;
         let inboxes = sockets.iter().map(|_| Inbox::new(config.frame_queue)).collect::<io::Result<Arc<[_]>>>()?;
         let mut handles = Vec::with_capacity(sockets.len());
         let mut threads = Vec::with_capacity(sockets.len());
@@ -187,6 +199,7 @@ impl Media {
                 datagram_bytes_max: config.datagram_bytes_max,
                 commands: taken,
                 relay,
+                peers: peer_setup.clone().map(|setup| PeersSetup { worker: WorkerIndex(index as u16), ..setup }),
                 events: events.clone(),
                 inboxes: Arc::clone(&inboxes),
                 shared: Arc::clone(&shared),
@@ -204,6 +217,7 @@ impl Media {
             local_addr,
             relay_addr,
             relay_events: Mutex::new(relay_events),
+            peer_events: Mutex::new(peer_events),
             clock,
             handles,
             inboxes,
@@ -230,6 +244,29 @@ impl Media {
     #[must_use]
     pub fn take_relay_events(&self) -> Option<mpsc::Receiver<RelayEvent>> {
         self.inner.relay_events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What the WebRTC peers tell, where there are any; `None` but for the first call. Whoever takes it must read it.
+    #[must_use]
+    pub fn take_peer_events(&self) -> Option<mpsc::Receiver<PeerEvent>> {
+        self.inner.peer_events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Gives the WebRTC peers of a worker a command; waits while its queue is full.
+    pub async fn send_to_peers(&self, worker: WorkerIndex, command: PeerCommand) {
+        self.order(worker, Order::Peers(command)).await;
+    }
+
+    /// Leaves a datagram that came by TCP for the peers of a worker; false when there is no room.
+    fn leave_for_peers(&self, worker: WorkerIndex, came: webrtc::PeerDatagram) -> bool {
+        self.inner.inboxes.get(usize::from(worker.0)).is_some_and(|inbox| inbox.leave_for_peers(came))
+    }
+
+    async fn order(&self, worker: WorkerIndex, order: Order) {
+        let Some(handle) = self.inner.handles.get(usize::from(worker.0)) else { return };
+        if handle.commands.send(order).await.is_ok() {
+            self.inner.inboxes[usize::from(worker.0)].waker().wake();
+        }
     }
 
     /// The cluster as the registry sees it now: this node and all others that live.
@@ -291,9 +328,7 @@ impl Media {
         if matches!(command, Command::CloseChannel { .. }) {
             handle.channel_gone();
         }
-        if handle.commands.send(Order::Engine(command)).await.is_ok() {
-            self.inner.inboxes[usize::from(worker.0)].waker().wake();
-        }
+        self.order(worker, Order::Engine(command)).await;
     }
 
     /// Gives a worker a [`Command::Frame`]; false when its queue is full: the frame is dropped and counted.
@@ -359,6 +394,34 @@ impl Media {
 
 /// How many events of the relays may wait: they are few, and only tell of changes.
 const RELAY_EVENTS: usize = 1_024;
+
+/// How many events of WebRTC peers may wait; what finds no room is told later.
+const PEER_EVENTS: usize = 4_096;
+
+/// What all workers' peers have in common, where there is WebRTC.
+fn set_up_peers(
+    config: &MediaConfig,
+    clock: Clock,
+    local_addr: SocketAddr,
+) -> io::Result<(Option<PeersSetup>, Option<mpsc::Receiver<PeerEvent>>)> {
+    if config.webrtc_peers == 0 {
+        return Ok((None, None));
+    }
+    let certificate = webrtc::certificate().ok_or_else(|| io::Error::other("no certificate for DTLS can be made"))?;
+    let (events, told) = mpsc::channel(PEER_EVENTS);
+    let peers_max = config.webrtc_peers.div_ceil(usize::from(config.workers));
+    let worker = WorkerIndex(0);
+    let setup = PeersSetup {
+        worker,
+        clock,
+        certificate,
+        events,
+        peers_max,
+        is_relayed: config.relay.is_some(),
+        is_ipv6: local_addr.is_ipv6(),
+    };
+    Ok((Some(setup), Some(told)))
+}
 
 type Relays = (Vec<Option<RelaySetup>>, Option<SocketAddr>, Option<mpsc::Receiver<RelayEvent>>);
 

@@ -46,6 +46,11 @@ impl Outbox {
         Self { sender: Sender::new(socket), events, index, inboxes, sharing: false }
     }
 
+    /// All workers', by index.
+    pub(super) fn inboxes(&self) -> &Arc<[Inbox]> {
+        &self.inboxes
+    }
+
     /// Sends a datagram over a long list: parts of it from here, the others from workers that have time. Each part
     /// goes to the same worker every time, as long as the same have time, so that listeners get datagrams in order.
     fn share_out(&mut self, datagram: &[u8], to: &[SocketAddr]) {

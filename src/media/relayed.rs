@@ -15,7 +15,13 @@ use antiphon_core::{
 };
 use tokio::sync::mpsc;
 
-use super::{counters::SocketCounter, outbox::Outbox, sender::Sender, sys};
+use super::{
+    counters::SocketCounter,
+    outbox::Outbox,
+    sender::Sender,
+    sys,
+    webrtc::{Peers, ToRelay},
+};
 
 /// One worker's relay and what it needs.
 pub(super) struct RelaySide {
@@ -68,11 +74,33 @@ impl RelaySide {
     }
 
     /// A datagram of another node came: its frames go to the engine.
-    pub(super) fn datagram(&mut self, now: Micros, datagram: &mut [u8], engine: &mut Engine, outbox: &mut Outbox) {
+    pub(super) fn datagram(
+        &mut self,
+        now: Micros,
+        datagram: &mut [u8],
+        engine: &mut Engine,
+        outbox: &mut Outbox,
+        peers: Option<&mut Peers>,
+    ) {
         let Self { relay, sender, events, .. } = self;
         sender.stats.add(SocketCounter::DatagramsReceived, 1);
         sender.stats.add(SocketCounter::BytesReceived, datagram.len() as u64);
-        relay.datagram(now, datagram, &mut Arriving { now, away: Away { sender, events }, engine, outbox });
+        relay.datagram(now, datagram, &mut Arriving { now, away: Away { sender, events }, engine, outbox, peers });
+    }
+
+    /// Something of the WebRTC peers here for the other nodes.
+    pub(super) fn of_peers(&mut self, now: Micros, given: ToRelay) {
+        let Self { relay, sender, events, .. } = self;
+        let away = &mut Away { sender, events };
+        match given {
+            ToRelay::Picture { channel, head, payload } => {
+                relay.local_record(now, channel, true, (&head, &payload), away)
+            }
+            ToRelay::Meeting { channel, bytes, length } => {
+                relay.local_record(now, channel, false, (&bytes[..length], &[]), away);
+            }
+            ToRelay::Command(command) => relay.command(now, command, away),
+        }
     }
 
     /// The turn is over: what it has to send leaves.
@@ -109,6 +137,7 @@ struct Arriving<'a> {
     away: Away<'a>,
     engine: &'a mut Engine,
     outbox: &'a mut Outbox,
+    peers: Option<&'a mut Peers>,
 }
 
 impl relay::Output for Arriving<'_> {
@@ -117,7 +146,15 @@ impl relay::Output for Arriving<'_> {
     }
 
     fn deliver(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) {
-        self.engine.remote_frame(self.now, channel, header, bytes, self.outbox);
+        let Self { now, engine, outbox, peers, .. } = self;
+        let leaving = &mut Leaving { now: *now, outbox, relay: None, peers: peers.as_deref_mut() };
+        engine.remote_frame(*now, channel, header, bytes, leaving);
+    }
+
+    fn record(&mut self, channel: ChannelId, is_picture: bool, body: &[u8]) {
+        if let Some(peers) = &mut self.peers {
+            peers.remote_record(self.now, channel, is_picture, body);
+        }
     }
 
     fn event(&mut self, event: RelayEvent) {
@@ -125,11 +162,12 @@ impl relay::Output for Arriving<'_> {
     }
 }
 
-/// The engine's output: the outbox, and the relay where there is one.
+/// The engine's output: the outbox, and the relay and WebRTC peers where there are any.
 pub(super) struct Leaving<'a> {
     pub(super) now: Micros,
     pub(super) outbox: &'a mut Outbox,
     pub(super) relay: Option<&'a mut RelaySide>,
+    pub(super) peers: Option<&'a mut Peers>,
 }
 
 impl engine::Output for Leaving<'_> {
@@ -147,6 +185,12 @@ impl engine::Output for Leaving<'_> {
 
     fn handover(&mut self, to: WorkerIndex, handover: Handover) -> bool {
         self.outbox.handover(to, handover)
+    }
+
+    fn peers(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) {
+        if let Some(peers) = &mut self.peers {
+            peers.voice(self.now, channel, header, bytes);
+        }
     }
 
     fn relay(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {

@@ -8,18 +8,22 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{MediaConfig, sys};
+use super::{MediaConfig, sys, webrtc::stun};
 
 /// Where a native datagram's id lies.
 const ID_OFFSET: u32 = 4;
 /// Where another node's datagram names the worker that it is for: the lowest byte of the id.
 pub(super) const NODE_WORKER_OFFSET: usize = ID_OFFSET as usize + 3;
 
+/// Where clients' datagrams name their workers.
+const CLIENT_OFFSETS: sys::ClientOffsets =
+    sys::ClientOffsets { native_id: ID_OFFSET, stun_fragment: stun::FIRST_VALUE_OFFSET, stun_zero: stun::ZERO };
+
 /// What of a datagram names its worker.
 #[derive(Clone, Copy)]
 pub(super) enum Steering {
-    /// A client's: the session id, `id % workers` (docs/protocol.md, 2.1).
-    Session,
+    /// A client's: the session id, `id % workers` (docs/protocol.md, 2.1), or the fragment in its STUN.
+    Client,
     /// Another node's: the lowest byte of the id (docs/protocol.md, 7).
     Node,
 }
@@ -40,11 +44,10 @@ pub(super) fn bind(config: &MediaConfig, address: SocketAddr, steering: Steering
             socket.bind(&address.into())?;
             sockets.push(socket);
         }
-        let part = match steering {
-            Steering::Session => sys::Part::U32(ID_OFFSET),
-            Steering::Node => sys::Part::U8(NODE_WORKER_OFFSET as u32),
-        };
-        sys::steer(sockets[0].as_fd(), part, config.workers)?;
+        match steering {
+            Steering::Client => sys::steer_clients(sockets[0].as_fd(), &CLIENT_OFFSETS, config.workers)?,
+            Steering::Node => sys::steer(sockets[0].as_fd(), NODE_WORKER_OFFSET as u32, config.workers)?,
+        }
     }
     warn_of_small_buffers(config, &sockets[0], address)?;
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
@@ -76,4 +79,49 @@ fn warn_of_small_buffers(config: &MediaConfig, socket: &Socket, address: SocketA
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use antiphon_core::ids::WorkerIndex;
+
+    use super::*;
+
+    /// Which of the sockets gets a datagram.
+    fn taken_by(sockets: &[UdpSocket], datagram: &[u8]) -> usize {
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        sender.send_to(datagram, sockets[0].local_addr().expect("bound")).expect("sent");
+        let mut buffer = [0; 64];
+        for _ in 0..2_000 {
+            if let Some(index) = sockets.iter().position(|socket| socket.recv(&mut buffer).is_ok()) {
+                return index;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("nobody got it");
+    }
+
+    #[test]
+    fn clients_datagrams_go_to_the_workers_that_they_name() {
+        let config = MediaConfig { workers: 3, ..MediaConfig::default() };
+        let sockets = bind(&config, config.bind, Steering::Client).expect("three sockets");
+        for worker in 0..3_u8 {
+            let mut native = vec![0xc0; 40];
+            native[4..8].copy_from_slice(&(300 + u32::from(worker)).to_be_bytes());
+            assert_eq!(taken_by(&sockets, &native), usize::from(worker));
+            let (fragment, _) = stun::credentials(WorkerIndex(worker.into()));
+            let mut message = vec![0; stun::FIRST_VALUE_OFFSET as usize];
+            message.extend(fragment.as_bytes());
+            assert_eq!(taken_by(&sockets, &message), usize::from(worker));
+        }
+        // What names no worker that there is, or none at all, goes by its addresses to any of them.
+        for nameless in [&b"\0\x01 a STUN message that was cut"[..], &[22, 1, 2, 3], &[0x80; 60], &[0], &[0xc1]] {
+            taken_by(&sockets, nameless);
+        }
+        let mut strange = vec![0; stun::FIRST_VALUE_OFFSET as usize];
+        strange.extend(stun::credentials(WorkerIndex(7)).0.as_bytes());
+        taken_by(&sockets, &strange);
+    }
 }

@@ -297,28 +297,76 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A part of a datagram, by its offset.
-#[derive(Clone, Copy)]
-pub(super) enum Part {
-    /// One byte.
-    U8(u32),
-    /// Four bytes, big-endian.
-    U32(u32),
+/// Where a client's datagram names the worker that it is for.
+pub(super) struct ClientOffsets {
+    /// A native one: four bytes, big-endian.
+    pub(super) native_id: u32,
+    /// STUN: two letters.
+    pub(super) stun_fragment: u32,
+    /// The letter that stands for zero.
+    pub(super) stun_zero: u8,
 }
 
-/// Steers the datagrams of all sockets that share `socket`'s port: the part, modulo the number of sockets, is the index
-/// of the one that gets it, in the order they were bound. One too short goes to the first.
-pub(super) fn steer(socket: BorrowedFd<'_>, part: Part, sockets: u16) -> io::Result<()> {
-    let (size, offset) = match part {
-        Part::U8(offset) => (libc::BPF_B, offset),
-        Part::U32(offset) => (libc::BPF_W, offset),
-    };
-    let instruction = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let mut program = [
-        instruction(libc::BPF_LD | size | libc::BPF_ABS, offset),
-        instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, sockets.into()),
-        instruction(libc::BPF_RET | libc::BPF_A, 0),
-    ];
+/// Native datagrams begin with a byte from here on (RFC 7983 leaves 192 to 255 free).
+const NATIVE_FROM: u32 = 192;
+/// STUN's first byte is below this.
+const STUN_BELOW: u32 = 4;
+/// No socket: the kernel chooses by the addresses, always the same.
+const BY_ADDRESS: u32 = u32::MAX;
+
+const fn instruction(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+/// Goes on after so many instructions where the comparison holds, or else after so many others.
+const fn branch(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { jt, jf, ..instruction(libc::BPF_JMP | libc::BPF_K | code, k) }
+}
+
+/// Steers the datagrams of all sockets that share `socket`'s port: the byte at an offset, modulo the number of sockets, is
+/// the index of the one that gets it, in the order they were bound. One too short goes to the first.
+pub(super) fn steer(socket: BorrowedFd<'_>, offset: u32, sockets: u16) -> io::Result<()> {
+    attach(
+        socket,
+        &mut [
+            instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, offset),
+            instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, sockets.into()),
+            instruction(libc::BPF_RET | libc::BPF_A, 0),
+        ],
+    )
+}
+
+/// Likewise by what a client's datagram is: a native one's id, or four bits of each of two letters in STUN. The rest, which
+/// names no worker, goes by its addresses.
+pub(super) fn steer_clients(socket: BorrowedFd<'_>, at: &ClientOffsets, sockets: u16) -> io::Result<()> {
+    let load = |size: u32, offset: u32| instruction(libc::BPF_LD | size | libc::BPF_ABS, offset);
+    let alu = |code: u32, k: u32| instruction(libc::BPF_ALU | code | libc::BPF_K, k);
+    let by_remainder = [alu(libc::BPF_MOD, sockets.into()), instruction(libc::BPF_RET | libc::BPF_A, 0)];
+    let zero = at.stun_zero.into();
+    attach(
+        socket,
+        &mut [
+            load(libc::BPF_B, 0),
+            branch(libc::BPF_JGE, NATIVE_FROM, 0, 3),
+            load(libc::BPF_W, at.native_id),
+            by_remainder[0],
+            by_remainder[1],
+            branch(libc::BPF_JGE, STUN_BELOW, 8, 0),
+            load(libc::BPF_B, at.stun_fragment),
+            alu(libc::BPF_SUB, zero),
+            alu(libc::BPF_LSH, 4),
+            instruction(libc::BPF_MISC | libc::BPF_TAX, 0),
+            load(libc::BPF_B, at.stun_fragment + 1),
+            alu(libc::BPF_SUB, zero),
+            instruction(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_X, 0),
+            branch(libc::BPF_JGE, sockets.into(), 0, 1),
+            instruction(libc::BPF_RET | libc::BPF_K, BY_ADDRESS),
+            instruction(libc::BPF_RET | libc::BPF_A, 0),
+        ],
+    )
+}
+
+fn attach(socket: BorrowedFd<'_>, program: &mut [libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: the program and its instructions outlive the call, which copies them.
     let result = unsafe {

@@ -27,6 +27,7 @@ use super::{
     relayed::{Leaving, RelaySetup, RelaySide},
     spread::Spread,
     sys::{self, RECEIVE_BATCH, ReceiveBatch},
+    webrtc::{PeerCommand, Peers, PeersSetup},
 };
 
 /// Full batches received in a row before what they brought is sent. More in a turn make bigger bundles when there is
@@ -50,6 +51,8 @@ pub(super) enum Order {
     Engine(Command),
     /// Of its relay alone.
     Relay(RelayCommand),
+    /// Of its WebRTC peers alone.
+    Peers(PeerCommand),
 }
 
 /// What a worker's thread starts with.
@@ -65,6 +68,8 @@ pub(super) struct Setup {
     pub(super) datagram_bytes_max: usize,
     pub(super) commands: mpsc::Receiver<Order>,
     pub(super) relay: Option<RelaySetup>,
+    /// `None` where there is no WebRTC.
+    pub(super) peers: Option<PeersSetup>,
     pub(super) events: mpsc::Sender<Event>,
     /// All workers', by index.
     pub(super) inboxes: Arc<[Inbox]>,
@@ -87,6 +92,7 @@ pub(super) struct Worker {
     outbox: Outbox,
     spread: Spread,
     relay: Option<RelaySide>,
+    peers: Option<Peers>,
     commands: mpsc::Receiver<Order>,
     /// What was there when the inbox was looked into and is not taken yet.
     left: Option<Left>,
@@ -100,7 +106,7 @@ impl Worker {
     /// To be called in the worker's thread.
     pub(super) fn new(setup: Setup) -> Self {
         let Setup { index, clock, socket, hold, spread_from_percent, datagram_bytes_max, .. } = setup;
-        let Setup { commands, relay, events, inboxes, shared, .. } = setup;
+        let Setup { commands, relay, peers, events, inboxes, shared, .. } = setup;
         let socket = Arc::new(socket);
         let worker = WorkerIndex(u16::try_from(index).unwrap_or(u16::MAX));
         Self {
@@ -111,6 +117,7 @@ impl Worker {
             socket,
             engine: Engine::new(EngineConfig { worker, hold, datagram_bytes_max, relayed: relay.is_some() }),
             relay: relay.map(RelaySide::new),
+            peers: peers.map(Peers::new),
             commands,
             left: None,
             inboxes,
@@ -151,9 +158,19 @@ impl Worker {
         let mut more = self.take_inbox(now);
         more |= self.receive(now, batch);
         more |= self.receive_relayed(now, batch);
-        let Self { engine, outbox, relay, .. } = self;
+        more |= self.serve_peers(now);
+        let Self { engine, outbox, relay, peers, .. } = self;
         engine.batch_end(now, outbox);
         engine.timeout(now, outbox);
+        if let Some(peers) = peers.as_mut().filter(|peers| !peers.is_idle()) {
+            // What they were given in this turn leaves in it.
+            more |= peers.turn(now, engine, outbox);
+            for given in peers.take_for_relay() {
+                if let Some(relay) = relay {
+                    relay.of_peers(now, given);
+                }
+            }
+        }
         outbox.sender.flush();
         if let Some(relay) = relay {
             relay.turn_end(now);
@@ -161,10 +178,24 @@ impl Worker {
         more
     }
 
+    /// Looks after the WebRTC peers; the voice that came by them goes to the engine. True when there is more.
+    fn serve_peers(&mut self, now: Micros) -> bool {
+        let Self { engine, outbox, relay, peers: Some(peers), .. } = self else { return false };
+        if peers.is_idle() {
+            return false;
+        }
+        let more = peers.turn(now, engine, outbox);
+        for frame in peers.take_arrived() {
+            let leaving = &mut Leaving { now, outbox, relay: relay.as_mut(), peers: Some(&mut *peers) };
+            engine.peer_frame(now, frame.channel, frame.header, frame.bytes(), leaving);
+        }
+        more
+    }
+
     /// Takes what other threads left, a bounded part of it in each turn. A frame never comes before the member it is of:
     /// those that are here now are taken once all commands that are here now have been, however many more come meanwhile.
     fn take_inbox(&mut self, now: Micros) -> bool {
-        let Self { engine, outbox, relay, left, commands: orders, inboxes, index, .. } = self;
+        let Self { engine, outbox, relay, peers, left, commands: orders, inboxes, index, .. } = self;
         let inbox = &inboxes[*index];
         for part in (0..inbox.parts.len()).map_while(|_| inbox.parts.pop()) {
             outbox.sender.fan_out(part.datagram(), part.to());
@@ -178,22 +209,31 @@ impl Worker {
         for _ in 0..taken {
             let Ok(order) = orders.try_recv() else { break };
             outbox.sender.stats.add(SocketCounter::Commands, 1);
-            match (order, relay.as_mut()) {
-                (Order::Engine(command), mut relay) => {
+            match (order, relay.as_mut(), peers.as_mut()) {
+                (Order::Engine(command), mut relay, mut peers) => {
                     if let Some(relay) = &mut relay {
                         relay.follow(now, &command);
                     }
-                    engine.command(now, command, &mut Leaving { now, outbox, relay });
+                    if let Some(peers) = &mut peers {
+                        peers.follow(&command);
+                    }
+                    engine.command(now, command, &mut Leaving { now, outbox, relay, peers });
                 }
-                (Order::Relay(command), Some(relay)) => relay.command(now, command),
-                (Order::Relay(_), None) => {}
+                (Order::Relay(command), Some(relay), _) => relay.command(now, command),
+                (Order::Peers(command), _, Some(peers)) => peers.command(now, command),
+                (Order::Relay(_), None, _) | (Order::Peers(_), _, None) => {}
             }
         }
         if taken < commands {
             *left = Some(Left { frames, handovers, commands: commands - taken });
             return true;
         }
-        let leaving = &mut Leaving { now, outbox, relay: relay.as_mut() };
+        if let Some(peers) = peers {
+            for left in (0..inbox.for_peers.len()).map_while(|_| inbox.for_peers.pop()) {
+                peers.handed_over(now, &left, (engine, outbox));
+            }
+        }
+        let leaving = &mut Leaving { now, outbox, relay: relay.as_mut(), peers: peers.as_mut() };
         for frame in (0..frames).map_while(|_| inbox.frames.pop()) {
             engine.command(now, frame, leaving);
         }
@@ -205,13 +245,19 @@ impl Worker {
 
     /// Receives what clients sent, within bounds. True when there may be more.
     fn receive(&mut self, now: Micros, batch: &mut ReceiveBatch) -> bool {
-        let Self { engine, outbox, relay, socket, .. } = self;
+        let Self { engine, outbox, relay, peers, socket, .. } = self;
         for _ in 0..RECEIVES_PER_TURN {
             let Some(received) = receive_batch(socket, batch, &mut outbox.sender.stats) else { return false };
             for (from, datagram) in batch.datagrams(received) {
                 outbox.sender.stats.add(SocketCounter::DatagramsReceived, 1);
                 outbox.sender.stats.add(SocketCounter::BytesReceived, datagram.len() as u64);
-                engine.datagram(now, from, datagram, &mut Leaving { now, outbox, relay: relay.as_mut() });
+                match peers.as_mut() {
+                    Some(peers) if is_of_webrtc(datagram) => peers.datagram(now, from, datagram, (engine, outbox)),
+                    peers => {
+                        let leaving = &mut Leaving { now, outbox, relay: relay.as_mut(), peers };
+                        engine.datagram(now, from, datagram, leaving);
+                    }
+                }
             }
             if received < RECEIVE_BATCH {
                 return false;
@@ -222,11 +268,11 @@ impl Worker {
 
     /// Likewise what other nodes sent.
     fn receive_relayed(&mut self, now: Micros, batch: &mut ReceiveBatch) -> bool {
-        let Self { engine, outbox, relay: Some(relay), .. } = self else { return false };
+        let Self { engine, outbox, relay: Some(relay), peers, .. } = self else { return false };
         for _ in 0..RECEIVES_PER_TURN {
             let Some(received) = receive_batch(&relay.socket, batch, &mut relay.sender.stats) else { return false };
             for (_, datagram) in batch.datagrams(received) {
-                relay.datagram(now, datagram, engine, outbox);
+                relay.datagram(now, datagram, engine, outbox, peers.as_mut());
             }
             if received < RECEIVE_BATCH {
                 return false;
@@ -238,7 +284,8 @@ impl Worker {
     /// Sleeps until there is something to do.
     fn sleep(&mut self, now: Micros) {
         let relay_due = self.relay.as_ref().and_then(|side| side.relay.poll_timeout());
-        let due_at = [self.engine.poll_timeout(), relay_due].into_iter().flatten().min();
+        let peers_due = self.peers.as_ref().and_then(|peers| peers.poll_timeout(now));
+        let due_at = [self.engine.poll_timeout(), relay_due, peers_due].into_iter().flatten().min();
         let due_in = due_at.map(|at| Duration::from_micros(at.since(now).0));
         let inbox = &self.inboxes[self.index];
         inbox.waker().announce_sleep();
@@ -259,7 +306,7 @@ impl Worker {
     }
 
     fn publish(&mut self, now: Micros) {
-        let Self { outbox, relay, shared, .. } = self;
+        let Self { outbox, relay, peers, shared, .. } = self;
         if now.since(self.kernel_drops_asked_at) >= KERNEL_DROPS_INTERVAL {
             self.kernel_drops_asked_at = now;
             note_kernel_drops(&self.socket, &mut outbox.sender.stats);
@@ -268,10 +315,18 @@ impl Worker {
             }
         }
         shared.published.store(self.engine.stats(), &outbox.sender.stats, &self.forwarding);
+        if let Some(peers) = peers {
+            shared.published.store_peers(&peers.stats);
+        }
         if let Some(side) = relay {
             shared.published.store_relay(side.relay.stats(), &side.sender.stats);
         }
     }
+}
+
+/// Whether a datagram's first byte says STUN, DTLS, RTP or RTCP (RFC 7983, 7).
+fn is_of_webrtc(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| matches!(first, 0..=3 | 20..=63 | 128..=191))
 }
 
 /// Receives a batch: how many datagrams, or `None` when there are none.

@@ -62,7 +62,7 @@ impl Rooms {
         })
     }
 
-    async fn standing(&self, channel: ChannelId, user: &UserView) -> Result<(Standing, bool), AppError> {
+    pub(super) async fn standing(&self, channel: ChannelId, user: &UserView) -> Result<(Standing, bool), AppError> {
         let store = &self.inner.store;
         // The session remembers the role that it began with: one taken away meanwhile counts at once.
         let role = match user.role {
@@ -91,7 +91,7 @@ impl Rooms {
     /// Whether this release can do what is asked for.
     pub(super) fn check_request(&self, request: &JoinChannel) -> Result<(), AppError> {
         let invalid = |message: String| Err(AppError::new(ErrorCode::InvalidInput, message));
-        if request.media == MediaTransport::Webrtc {
+        if request.media == MediaTransport::Webrtc && !self.inner.config.webrtc {
             return invalid("media `webrtc` is not offered by this server: use `udp` or `websocket`".to_owned());
         }
         if request.mode == MediaMode::Mixed {

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use antiphon_core::{
-    gateway::{LeaveReason, Position, ResumedChannel},
+    gateway::{LeaveReason, Position, ResumedChannel, ResumedText},
     ids::{ChannelId, StreamId},
 };
 
@@ -79,10 +79,10 @@ impl Rooms {
     pub async fn adopt(
         &self,
         presence: &Arc<Presence>,
-        places: &[Place],
+        (places, texts): (&[Place], &[ChannelId]),
         moves: Moves,
         positions: &HashMap<ChannelId, Position>,
-    ) -> Result<Vec<ResumedChannel>, Unavailable> {
+    ) -> Result<(Vec<ResumedChannel>, Vec<ResumedText>), Unavailable> {
         let _turn = presence.turn.lock().await;
         metrics().rooms.moves.of(Move::In).increment(1);
         let mut channels = Vec::with_capacity(places.len());
@@ -94,7 +94,7 @@ impl Rooms {
             channels.extend(self.adopt_place(presence, place, moves, positions.get(&place.channel)).await?);
         }
         channels.sort_unstable_by_key(|channel| channel.joined.channel_id);
-        Ok(channels)
+        Ok((channels, self.adopt_texts(presence, texts, positions).await?))
     }
 
     async fn adopt_place(
@@ -231,6 +231,7 @@ impl Rooms {
         for place in &unknown {
             self.leave_place(presence, place, LeaveReason::Left, None).await;
         }
+        self.unattend_all(presence).await;
         for place in &places {
             if let Some(member) = place.room.live_mut().members.get_mut(&place.stream) {
                 member.departing |= Arc::ptr_eq(&member.presence, presence);

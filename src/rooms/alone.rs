@@ -81,7 +81,7 @@ impl Rooms {
     /// Lets a room go on by itself from what it knows. False when it has no members to go on with.
     pub(super) fn go_alone(&self, room: &Room) -> bool {
         let live = &mut *room.live_mut();
-        let Some(since) = live.roster.applied().filter(|_| !live.members.is_empty()).cloned() else { return false };
+        let Some(since) = live.roster.applied().filter(|_| !live.is_empty()).cloned() else { return false };
         if live.alone.is_none() {
             let epoch = format!("local-{:016x}", u64::from_be_bytes(random::bytes()));
             let members = live.roster.members().cloned();
@@ -144,6 +144,8 @@ impl Rooms {
             rooms.refresh_settings(room.id).await;
             rooms.refresh_priorities(&room).await;
             rooms.catch_up_with_moderation(&room).await;
+            rooms.review_texts(room.id).await;
+            rooms.finish_chat(room.id).await;
             drop(permit);
             for left in (0..looks).rev() {
                 tokio::time::sleep(rooms.inner.config.settle).await;
@@ -160,7 +162,7 @@ impl Rooms {
     /// the others have had their turn.
     async fn write_back(&self, room: &Arc<Room>) -> u32 {
         let mut turn = room.turn.lock().await;
-        if *turn != Turn::Open {
+        if !turn.is_open() {
             return 0;
         }
         let since = room.shared_place();
@@ -187,12 +189,16 @@ impl Rooms {
     /// when the others have not written all of theirs back, and are still given time to.
     async fn return_to_all(&self, room: &Arc<Room>, is_last_look: bool) -> bool {
         let mut turn = room.turn.lock().await;
-        if *turn != Turn::Open || !room.is_alone() {
+        if !turn.is_open() || !room.is_alone() {
             return true;
         }
         let since = room.shared_place();
         let Ok(found) = self.inner.membership.snapshot(room.id, since.as_ref()).await else { return true };
         self.honour(room, found.and_then(|found| found.missed).unwrap_or_default()).await;
+        // Before the state is read, so that its place is behind what those here were told.
+        if let Err(error) = self.append_told_alone(room).await {
+            tracing::debug!(channel = %room.id, %error, "what was written is appended later");
+        }
         let Ok((members, position)) = self.restore(room).await else { return true };
         if !is_last_look && room.live().misses_any(&members) {
             return false;
@@ -243,7 +249,7 @@ impl Rooms {
         let (room, mut turn) = self.turn_of_new(channel).await;
         let is_settled = match *turn {
             // It has opened again meanwhile.
-            Turn::Open => self.remove_ghosts(&room).await,
+            Turn::Open | Turn::Text => self.remove_ghosts(&room).await,
             Turn::New | Turn::Closed => self.inner.membership.restore(channel, Vec::new()).await.map(|_| ()),
         };
         if is_settled.is_ok() {

@@ -116,6 +116,14 @@ impl Directory {
         Self { store, rooms, config }
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
     /// Public channels, and those private ones that `caller` is a member of; all of them for an administrator.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::{
 
 use antiphon_core::{
     engine::Command,
-    gateway::{Cipher, ErrorCode, JoinChannel, MediaTransport, MemberView, Position, RequestId},
+    gateway::{Cipher, ErrorCode, JoinChannel, JoinedRoom, MediaTransport, MemberView, Position, RequestId},
     ids::StreamId,
     quality::QualityAdvisor,
 };
@@ -26,7 +26,7 @@ use crate::{
     cluster::{JoinRefused, Joined, Member, NewMember, News, Unavailable},
     error::AppError,
     random,
-    store::Channel,
+    store::{Channel, DISPLAY_NAME_CHARS_MAX, check_printable},
     telemetry::metrics::metrics,
 };
 
@@ -42,8 +42,36 @@ impl Rooms {
         request: &JoinChannel,
         request_id: Option<RequestId>,
     ) -> Result<(), AppError> {
+        self.join_as(presence, request, Manner::Channel, request_id).await
+    }
+
+    /// Likewise by WebRTC, and told so as rooms tell it (`joined`), under a name that is shown there.
+    ///
+    /// # Errors
+    /// As [`Rooms::join`].
+    pub async fn join_room(
+        &self,
+        presence: &Arc<Presence>,
+        request: &JoinChannel,
+        display: Option<String>,
+        request_id: Option<RequestId>,
+    ) -> Result<(), AppError> {
+        if let Some(display) = &display {
+            check_printable("display", display, DISPLAY_NAME_CHARS_MAX)
+                .map_err(|message| AppError::new(ErrorCode::InvalidInput, message))?;
+        }
+        self.join_as(presence, request, Manner::Room(display), request_id).await
+    }
+
+    async fn join_as(
+        &self,
+        presence: &Arc<Presence>,
+        request: &JoinChannel,
+        manner: Manner,
+        request_id: Option<RequestId>,
+    ) -> Result<(), AppError> {
         let started = Instant::now();
-        let joined = self.try_join(presence, request, request_id).await;
+        let joined = self.try_join(presence, request, &manner, request_id).await;
         metrics().rooms.joins.of(joined.is_ok().into()).increment(1);
         metrics().rooms.join_duration.record(started.elapsed().as_secs_f64());
         joined
@@ -53,12 +81,13 @@ impl Rooms {
         &self,
         presence: &Arc<Presence>,
         request: &JoinChannel,
+        manner: &Manner,
         request_id: Option<RequestId>,
     ) -> Result<(), AppError> {
         let _turn = presence.turn.lock().await;
         self.check_request(request)?;
         if let Some(place) = presence.place(request.channel_id) {
-            return self.join_again(presence, &place, request, request_id).await;
+            return self.join_again(presence, &place, request, manner, request_id).await;
         }
         self.check_session(presence, request)?;
         loop {
@@ -67,7 +96,7 @@ impl Rooms {
             // The channel, a ban or a role may have changed while it was looked up.
             let is_current = admission.decided_at == self.inner.changes.load(Ordering::Acquire);
             let entered = match is_current {
-                true => Some(self.enter(presence, &room, &mut turn, admission, request, &request_id).await),
+                true => Some(self.enter(presence, &room, &mut turn, admission, request, (manner, &request_id)).await),
                 false => None,
             };
             self.close_if_empty(&room, &mut turn).await;
@@ -103,6 +132,10 @@ impl Rooms {
             let message = format!("this session is in {most} channels, the most allowed: leave one first");
             return Err(AppError::new(ErrorCode::LimitReached, message));
         }
+        if request.media == MediaTransport::Webrtc && state.places.values().any(|place| place.is_meeting) {
+            let message = "this session meets in another room by WebRTC: leave that first";
+            return Err(AppError::new(ErrorCode::InvalidInput, message));
+        }
         match (&state.udp, request.cipher) {
             (Some(udp), Some(cipher)) if udp.cipher != cipher && request.media == MediaTransport::Udp => {
                 Err(AppError::new(
@@ -123,7 +156,7 @@ impl Rooms {
         turn: &mut Turn,
         admission: Admission,
         request: &JoinChannel,
-        request_id: &Option<RequestId>,
+        (manner, request_id): (&Manner, &Option<RequestId>),
     ) -> Result<(), AppError> {
         let Admission { channel, priority, muted_by, .. } = admission;
         if *turn == Turn::New {
@@ -134,7 +167,7 @@ impl Rooms {
             self.mute_entering(room, presence.user.id, by).await?;
         }
         let Joined { member, members, position, news } =
-            self.take_place(presence, room, channel.max_users, request.media).await?;
+            self.take_place(presence, room, channel.max_users, (request.media, manner)).await?;
         self.open(room, turn, channel).await;
         // The others, and an older session of the same user, are told before the new member is there.
         self.take_change(room, if room.applied().is_some() { news } else { state(&members, &position) }).await;
@@ -142,9 +175,17 @@ impl Rooms {
         let entry = Entrance { media: request.media, cipher: request.cipher, channels: self.channels_of(request) };
         let udp = self.add_to_media(presence, room, member.stream, switches, &entry).await;
         let link = self.settle_in(presence, room, member.stream, switches, udp.clone(), &entry);
-        let state = self.state_for(room, members, position);
-        self.greet(room, member.stream, state, udp.as_deref(), &link, request_id.clone());
+        match manner {
+            Manner::Channel => {
+                let state = self.state_for(room, members, position);
+                self.greet(room, member.stream, state, udp.as_deref(), &link, request_id.clone());
+            }
+            Manner::Room(_) => self.greet_in_room(presence, room, request_id.clone()).await,
+        }
         room.totals.joined(SystemTime::now());
+        if room.live().told.is_none() {
+            self.finish_chat_soon(room.id);
+        }
         self.inner.ledger.joined(room.id, presence.user.id);
         Ok(())
     }
@@ -159,7 +200,7 @@ impl Rooms {
 
     /// Notes a channel's settings and, where it has no members here yet, makes its worker ready for them.
     pub(super) async fn open(&self, room: &Room, turn: &mut Turn, channel: Channel) {
-        if *turn == Turn::New {
+        if matches!(*turn, Turn::New | Turn::Text) {
             let open = Command::OpenChannel { channel: room.id, max_speakers: channel.max_speakers };
             self.inner.media.send(room.home, open).await;
             *turn = Turn::Open;
@@ -191,17 +232,27 @@ impl Rooms {
         }
     }
 
+    /// Tells somebody who meets by WebRTC.
+    async fn greet_in_room(&self, presence: &Presence, room: &Room, request_id: Option<RequestId>) {
+        let joined = JoinedRoom::from(self.joined_room(room, presence).await);
+        presence.state().link.outlet.send(&Shared::answer(joined, request_id));
+    }
+
     async fn take_place(
         &self,
         presence: &Presence,
         room: &Room,
         max_users: u32,
-        media: MediaTransport,
+        (media, manner): (MediaTransport, &Manner),
     ) -> Result<Joined, AppError> {
+        let mut user = presence.user.clone();
+        if let Manner::Room(Some(display)) = manner {
+            user.display_name.clone_from(display);
+        }
         let (membership, known) = (&self.inner.membership, room.applied());
         loop {
             let stream = new_stream_id(presence);
-            let new = NewMember { user: presence.user.clone(), session: presence.id, stream, media };
+            let new = NewMember { user: user.clone(), session: presence.id, stream, media };
             let shared = async {
                 match membership.join(room.id, max_users, new.clone(), known.as_ref()).await {
                     Err(JoinRefused::Unavailable) => Err(Unavailable),
@@ -226,17 +277,23 @@ impl Rooms {
         switches: Switches,
         entrance: &Entrance,
     ) -> Option<Arc<UdpSession>> {
-        let place = Place { room: Arc::clone(room), stream, uses_udp: entrance.media == MediaTransport::Udp };
+        let place = Place {
+            room: Arc::clone(room),
+            stream,
+            uses_udp: entrance.media == MediaTransport::Udp,
+            is_meeting: entrance.media == MediaTransport::Webrtc,
+        };
         let udp = self.take_up_place(presence, place, entrance.cipher).await;
         if let Some(udp) = &udp {
             self.enter_group(room, udp.cipher).await;
         }
-        let add = Command::AddMember {
-            channel: room.id,
-            stream,
-            udp: udp.as_ref().map(|udp| udp.as_member()),
-            flags: switches.flags(),
-            last_sequence: None,
+        let (channel, flags, last_sequence) = (room.id, switches.flags(), None);
+        let add = match entrance.media {
+            MediaTransport::Webrtc => Command::AddPeerMember { channel, stream, flags, last_sequence },
+            MediaTransport::Udp | MediaTransport::Websocket => {
+                let udp = udp.as_ref().map(|udp| udp.as_member());
+                Command::AddMember { channel, stream, udp, flags, last_sequence }
+            }
         };
         self.inner.media.send(room.home, add).await;
         if let Some(udp) = &udp {
@@ -268,8 +325,13 @@ impl Rooms {
             sounding: false,
             announced: None,
             advisor: QualityAdvisor::new(bitrate(entrance.channels)),
+            subscription: None,
         };
-        room.live_mut().members.insert(stream, local);
+        let live = &mut *room.live_mut();
+        if let Some(text) = live.texts.get_mut(&presence.id) {
+            text.is_in_voice = true;
+        }
+        live.members.insert(stream, local);
         link
     }
 
@@ -279,6 +341,7 @@ impl Rooms {
         presence: &Presence,
         place: &Place,
         request: &JoinChannel,
+        manner: &Manner,
         request_id: Option<RequestId>,
     ) -> Result<(), AppError> {
         let room = &place.room;
@@ -292,6 +355,10 @@ impl Rooms {
                 "this session is in that channel with another `media` or `cipher`: send LeaveChannel first",
             ));
         }
+        if let Manner::Room(_) = manner {
+            self.greet_in_room(presence, room, request_id).await;
+            return Ok(());
+        }
         let link = presence.state().link.clone();
         let members = room.live().roster.views();
         let (answer, next_key) = self.channel_joined(room, place.stream, udp.as_deref(), &link, members, position);
@@ -301,6 +368,14 @@ impl Rooms {
         }
         Ok(())
     }
+}
+
+/// In which family's words somebody enters.
+enum Manner {
+    /// By `JoinChannel`.
+    Channel,
+    /// By `join_room`, with the name to show there if they gave one.
+    Room(Option<String>),
 }
 
 /// How somebody enters, as their client chose.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use antiphon_core::{
     engine::Command,
-    gateway::{ChannelLeft, LeaveReason, RequestId},
+    gateway::{ChannelLeft, LeaveReason, LeftRoom, LeftRoomPayload, RequestId},
     ids::{ChannelId, SessionId, StreamId},
 };
 
@@ -41,6 +41,21 @@ impl Rooms {
         }
     }
 
+    /// Takes a session out of the room that it meets in by WebRTC, and tells it so (`left`).
+    ///
+    /// # Errors
+    /// When it is in none.
+    pub async fn leave_room(&self, presence: &Presence, request_id: Option<RequestId>) -> Result<(), AppError> {
+        let _turn = presence.turn.lock().await;
+        let place = self.meeting_place(presence)?;
+        let answer = Shared::answer(LeftRoom::from(LeftRoomPayload { room_id: place.room.id }), request_id);
+        if self.leave_place(presence, &place, LeaveReason::Left, Some(&answer)).await {
+            Ok(())
+        } else {
+            Err(not_joined())
+        }
+    }
+
     /// Ends a session: it leaves all channels, and joins none any more.
     pub async fn end(&self, presence: &Presence, reason: LeaveReason) {
         let _turn = presence.turn.lock().await;
@@ -52,6 +67,7 @@ impl Rooms {
         for place in places {
             self.leave_place(presence, &place, reason, None).await;
         }
+        self.unattend_all(presence).await;
     }
 
     /// False when the session was removed from there meanwhile.
@@ -115,7 +131,14 @@ impl Rooms {
         stream: StreamId,
         farewell: Option<&Shared>,
     ) -> Option<LocalMember> {
-        let member = room.live_mut().members.remove(&stream)?;
+        let member = {
+            let live = &mut *room.live_mut();
+            let member = live.members.remove(&stream)?;
+            if let Some(text) = live.texts.get_mut(&member.presence.id) {
+                text.is_in_voice = false;
+            }
+            member
+        };
         self.inner.ledger.went(room.id, stream, Instant::now());
         self.remove_from_media(room, stream, &member).await;
         if let Some(farewell) = farewell {
@@ -137,11 +160,11 @@ impl Rooms {
 
     /// Closes a room that has no members, within its turn.
     pub(super) async fn close_if_empty(&self, room: &Arc<Room>, turn: &mut Turn) {
-        if *turn == Turn::Closed || !room.live().members.is_empty() {
+        if *turn == Turn::Closed || !room.live().is_empty() {
             return;
         }
         match *turn {
-            Turn::New => self.inner.media.give_back(room.home),
+            Turn::New | Turn::Text => self.inner.media.give_back(room.home),
             Turn::Open => self.inner.media.send(room.home, Command::CloseChannel { channel: room.id }).await,
             Turn::Closed => {}
         }

@@ -14,12 +14,15 @@ pub mod directory;
 mod admit;
 mod adopt;
 mod alone;
+mod chat;
 mod events;
 mod join;
+mod journal;
 mod keys;
 mod leave;
 mod ledger;
 mod measure;
+mod meetings;
 mod moderation;
 mod news;
 mod notices;
@@ -33,14 +36,16 @@ mod roster;
 mod setup;
 mod speaking;
 mod stats;
+mod text;
 mod tunnel;
 mod udp;
 mod voice_state;
+mod webrtc;
 
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -54,10 +59,14 @@ use antiphon_core::{
 use dashmap::{DashMap, DashSet};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 
+pub use chat::{Sent, Stored, dm_data, event_of, message_data};
+pub use journal::{EventsSince, event_json};
 pub use measure::{ChannelFigures, RoomsFigures};
-pub use outlet::{Form, Outlet, Shared};
+pub use meetings::RoomRequest;
+pub use outlet::{Form, Outlet, Shared, Unheard};
 pub use presence::{Link, Presence};
 pub use stats::ChannelStats;
+pub use webrtc::IceConfig;
 
 use self::{
     ledger::Ledger,
@@ -66,7 +75,7 @@ use self::{
     udp::UdpSession,
 };
 use crate::{
-    cluster::{Membership, MembershipConfig, Notice},
+    cluster::{Direct, Membership, MembershipConfig, Notice},
     media::Media,
     store::Store,
 };
@@ -80,6 +89,8 @@ pub struct RoomsConfig {
     pub ping_ms: u64,
     /// The most channels a session may be in.
     pub channels_per_session: usize,
+    /// The most rooms a session may read and write in without voice.
+    pub texts_per_session: usize,
     /// Audio channels of a stream whose speaker names no count, 1 or 2.
     pub channels: u8,
     /// How long an announced talk spurt lasts when no sound follows.
@@ -92,6 +103,12 @@ pub struct RoomsConfig {
     pub settle: Duration,
     /// What is kept of each channel.
     pub membership: MembershipConfig,
+    /// Whether people may meet by WebRTC here.
+    pub webrtc: bool,
+    /// What helps them to find a way.
+    pub ice: IceConfig,
+    /// How long a room is kept after the last person left.
+    pub room_ttl: Duration,
 }
 
 /// How long a stopping node waits for what its media workers tell: they have ended by then.
@@ -112,6 +129,7 @@ impl Default for RoomsConfig {
             advertise: Vec::new(),
             ping_ms: 5_000,
             channels_per_session: 16,
+            texts_per_session: 100,
             channels: 2,
             announced_for: ANNOUNCED_FOR,
             old_udp_grace: Duration::from_secs(5),
@@ -119,6 +137,9 @@ impl Default for RoomsConfig {
             // Every node tries for what all share several times a second while it is away.
             settle: Duration::from_secs(1),
             membership: MembershipConfig::default(),
+            webrtc: true,
+            ice: IceConfig::default(),
+            room_ttl: Duration::from_secs(7_200),
         }
     }
 }
@@ -149,6 +170,8 @@ struct Inner {
     /// Channels whose rooms closed here while they were alone, so that they may still have members of this node.
     left_alone: DashSet<ChannelId>,
     reconciling: Semaphore,
+    /// Who takes what is for single people.
+    direct: OnceLock<mpsc::Sender<Direct>>,
     /// Turns true when the media workers have told all that they will.
     told: watch::Sender<bool>,
 }
@@ -179,12 +202,27 @@ impl Rooms {
                 changes: AtomicU64::new(0),
                 left_alone: DashSet::new(),
                 reconciling: Semaphore::new(RECONCILING_MAX),
+                direct: OnceLock::new(),
                 told: watch::Sender::new(false),
             }),
         };
         tokio::spawn(rooms.clone().follow(events));
         tokio::spawn(rooms.clone().hear(notices));
+        if let Some(told) = rooms.inner.media.take_peer_events() {
+            tokio::spawn(rooms.clone().follow_peers(told));
+        }
         rooms
+    }
+
+    /// Gives what other nodes have for single people to `taker`, from now on. What it has no room for is lost.
+    pub fn give_direct_to(&self, taker: mpsc::Sender<Direct>) {
+        // The first one has it.
+        let _ = self.inner.direct.set(taker);
+    }
+
+    /// Tells all other nodes something for single people. It may get lost.
+    pub async fn announce_direct(&self, direct: Direct) {
+        self.inner.membership.announce(Notice::Direct(direct)).await;
     }
 
     /// The node's clock, the same as on UDP.

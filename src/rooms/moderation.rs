@@ -52,7 +52,17 @@ impl Rooms {
     ) -> Result<bool, AppError> {
         self.note_change();
         self.inner.membership.announce(Notice::ChannelChanged { channel }).await;
-        self.remove(channel, target, LeaveReason::Banned, Some(by), reason).await
+        let removed = self.remove(channel, target, LeaveReason::Banned, Some(by), reason).await;
+        self.review_texts(channel).await;
+        removed
+    }
+
+    /// Takes a user out of a channel of their own accord, whatever session of theirs is in it. False when none is.
+    ///
+    /// # Errors
+    /// When what all nodes share cannot be reached.
+    pub async fn leave_as(&self, channel: ChannelId, user: UserId) -> Result<bool, AppError> {
+        self.remove(channel, user, LeaveReason::Left, Some(user), None).await
     }
 
     pub(super) async fn remove(
@@ -156,6 +166,7 @@ impl Rooms {
     pub async fn set_priority(&self, channel: ChannelId, user: UserId, priority: bool) {
         self.note_change();
         self.take_priority(channel, user, priority).await;
+        self.review_texts(channel).await;
         self.inner.membership.announce(Notice::StandingChanged { channel, user }).await;
     }
 
@@ -173,17 +184,18 @@ impl Rooms {
         let id = channel.id;
         self.note_change();
         self.take_settings(channel).await;
+        self.review_texts(id).await;
         self.inner.membership.announce(Notice::ChannelChanged { channel: id }).await;
     }
 
     pub(super) async fn take_settings(&self, channel: Channel) {
         let Some((room, turn)) = self.turn_of(channel.id).await else { return };
-        if *turn == Turn::New {
+        if !turn.is_open() {
             return;
         }
         let max_speakers = channel.max_speakers;
         let before = room.live_mut().channel.replace(channel);
-        if before.is_none_or(|before| before.max_speakers != max_speakers) {
+        if *turn == Turn::Open && before.is_none_or(|before| before.max_speakers != max_speakers) {
             self.inner.media.send(room.home, Command::SetMaxSpeakers { channel: room.id, max_speakers }).await;
         }
     }
@@ -212,6 +224,7 @@ impl Rooms {
                 tracing::warn!(%channel, "a member of a deleted channel could not be removed on another node yet");
             }
         }
+        self.review_texts(channel).await;
         self.inner.totals.remove(&channel);
     }
 }

@@ -20,7 +20,7 @@ use super::{
     roster::{Difference, Order},
 };
 use crate::{
-    cluster::{Entry, Member, News, Snapshot, Unavailable},
+    cluster::{About, AboutMember, Entry, Member, News, Snapshot, Unavailable},
     telemetry::metrics::metrics,
 };
 
@@ -112,6 +112,8 @@ impl Rooms {
             live.roster.take_nodes(&members);
             live.roster.difference(members)
         };
+        // What was written meanwhile is not in the state.
+        self.finish_chat_soon(room.id);
         for (member, is_there) in gone {
             self.happen(room, &gone_entry(room, member, is_there, &position)).await;
         }
@@ -128,30 +130,39 @@ impl Rooms {
 
     /// The one way in which anything happens in a room.
     async fn happen(&self, room: &Arc<Room>, entry: &Entry) {
+        let about = match &entry.about {
+            About::Member(about) => about,
+            About::Chat(about) => return self.chat_happened(room, entry, *about).await,
+        };
         match &*entry.event {
             ServerMessage::UserJoined(joined) => {
-                room.live_mut().roster.insert(came(joined, entry));
+                room.live_mut().roster.insert(came(joined, about));
                 room.broadcast(&Shared::event(&entry.event), Some(joined.stream_id));
+                self.publisher_came(room, joined.stream_id).await;
             }
-            ServerMessage::UserLeft(left) => self.left(room, left, entry).await,
+            ServerMessage::UserLeft(left) => self.left(room, left, entry, about).await,
             ServerMessage::VoiceStateChanged(changed) => self.voice_changed(room, changed, entry).await,
             _ => room.broadcast(&Shared::event(&entry.event), None),
         }
     }
 
-    async fn left(&self, room: &Arc<Room>, left: &UserLeft, entry: &Entry) {
+    async fn left(&self, room: &Arc<Room>, left: &UserLeft, entry: &Entry, about: &AboutMember) {
         room.live_mut().roster.remove(left.stream_id);
         let farewell = match left.reason {
             // They asked for it, and are answered.
             LeaveReason::Left | LeaveReason::Moved => None,
             reason => {
                 // Who was replaced did it themselves, whatever the entry says of it.
-                let by = if reason == LeaveReason::Replaced { Some(left.user_id) } else { entry.by };
-                Some(Shared::new(Removed { channel_id: room.id, reason, by, message: entry.message.clone() }))
+                let by = if reason == LeaveReason::Replaced { Some(left.user_id) } else { about.by };
+                Some(Shared::new(Removed { channel_id: room.id, reason, by, message: about.message.clone() }))
             }
         };
         let member = self.take_out(room, left.stream_id, farewell.as_ref()).await;
+        if matches!(left.reason, LeaveReason::Kicked | LeaveReason::Banned) {
+            remove_texts_of(room, left.user_id, farewell.as_ref());
+        }
         room.broadcast(&Shared::event(&entry.event), None);
+        self.publisher_went(room, left.user_id, left.stream_id).await;
         if let Some(udp) = member.and_then(|member| member.udp) {
             self.leave_group(room, udp.cipher).await;
         }
@@ -184,16 +195,27 @@ impl Rooms {
 }
 
 /// Who came, as far as the entry says.
-fn came(joined: &UserJoined, entry: &Entry) -> Member {
+fn came(joined: &UserJoined, about: &AboutMember) -> Member {
     Member {
         user: joined.user.clone(),
-        session: entry.session,
-        node: entry.node,
+        session: about.session,
+        node: about.node,
         stream: joined.stream_id,
         media: joined.media,
         muted: false,
         deafened: false,
-        server_muted: entry.server_muted,
+        server_muted: about.server_muted,
+    }
+}
+
+/// Whoever was removed from a channel does not go on to read there.
+fn remove_texts_of(room: &Room, user: UserId, farewell: Option<&Shared>) {
+    let live = &mut *room.live_mut();
+    for (_, text) in live.texts.extract_if(|_, text| text.presence.user.id == user) {
+        text.presence.forget_text(room.id);
+        if let Some(farewell) = farewell {
+            text.outlet.send(farewell);
+        }
     }
 }
 
@@ -202,11 +224,13 @@ fn entry(about: &Member, by: Option<UserId>, event: impl Into<ServerMessage>, po
     Entry {
         position: position.clone(),
         event: Arc::new(event.into()),
-        session: about.session,
-        node: about.node,
-        server_muted: about.server_muted,
-        by,
-        message: None,
+        about: About::Member(AboutMember {
+            session: about.session,
+            node: about.node,
+            server_muted: about.server_muted,
+            by,
+            message: None,
+        }),
     }
 }
 

@@ -8,12 +8,9 @@ use std::{collections::VecDeque, sync::Arc};
 use antiphon_core::ids::{ChannelId, StreamId, UserId};
 use tokio::sync::mpsc;
 
-use super::{
-    Rooms,
-    room::{Room, Turn},
-};
+use super::{Rooms, room::Room};
 use crate::{
-    cluster::{Entry, News, Notice},
+    cluster::{Direct, Entry, News, Notice},
     telemetry::metrics::metrics,
 };
 
@@ -76,17 +73,28 @@ impl Rooms {
                 Notice::Entry { channel, entry } => self.heard(channel, |inbox| inbox.put(entry)),
                 Notice::Lost { channel } => self.heard(channel, Inbox::put_unknown),
                 Notice::Reconnected => self.reconcile_all(),
+                Notice::Direct(direct) => self.pass_on(direct),
                 Notice::ChannelChanged { channel } => {
                     self.note_change();
+                    self.review_texts_soon(channel);
                     self.spawn_for(channel, |rooms, channel| async move { rooms.refresh_settings(channel).await });
                 }
                 Notice::StandingChanged { channel, user } => {
                     self.note_change();
+                    self.review_texts_soon(channel);
                     self.spawn_for(channel, move |rooms, channel| async move {
                         rooms.refresh_priority(channel, user).await;
                     });
                 }
             }
+        }
+    }
+
+    fn pass_on(&self, direct: Direct) {
+        if let Some(taker) = self.inner.direct.get()
+            && taker.try_send(direct).is_err()
+        {
+            metrics().chat.direct_dropped.increment(1);
         }
     }
 
@@ -104,7 +112,7 @@ impl Rooms {
             let mut turn = room.turn.lock().await;
             let Some(batch) = room.inbox.lock().take() else { return };
             // What came before the first member is in the state that the room begins with.
-            if *turn != Turn::Open {
+            if !turn.is_open() {
                 continue;
             }
             match batch {
@@ -172,21 +180,17 @@ impl Rooms {
 mod tests {
     use antiphon_core::{
         gateway::{HeartbeatAck, Position},
-        ids::{NodeNumber, SessionId},
+        ids::MessageId,
     };
-    use uuid::Uuid;
 
     use super::*;
+    use crate::cluster::{About, AboutChat};
 
     fn entry(offset: u64) -> Entry {
         Entry {
             position: Position { epoch: "one".to_owned(), offset },
             event: Arc::new(HeartbeatAck { server_time_us: 0 }.into()),
-            session: SessionId(Uuid::nil()),
-            node: NodeNumber(1),
-            server_muted: false,
-            by: None,
-            message: None,
+            about: About::Chat(AboutChat { number: MessageId(offset), previous: MessageId(offset - 1) }),
         }
     }
 

@@ -21,6 +21,20 @@ pub trait Outlet: Send + Sync + fmt::Debug {
     fn shape(&self) -> Shape;
 }
 
+/// Where nobody hears: a client without a connection to the gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Unheard;
+
+impl Outlet for Unheard {
+    fn send(&self, _: &Shared) {}
+
+    fn send_audio(&self, _: &Shared) {}
+
+    fn shape(&self) -> Shape {
+        Shape::Tagged
+    }
+}
+
 /// Which of the four encoded forms a connection speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Form {
@@ -68,6 +82,12 @@ impl Shared {
     #[must_use]
     pub fn event(event: &Arc<ServerMessage>) -> Self {
         Self::build(Arc::clone(event), None)
+    }
+
+    /// An entry of a channel's journal, as the answer to whoever made it.
+    #[must_use]
+    pub fn answer_event(event: &Arc<ServerMessage>, request_id: Option<RequestId>) -> Self {
+        Self::build(Arc::clone(event), request_id)
     }
 
     fn build(message: Arc<ServerMessage>, request_id: Option<RequestId>) -> Self {

@@ -27,6 +27,8 @@ pub struct Presence {
     pub id: SessionId,
     /// Whose it is.
     pub user: UserView,
+    /// Its client has no connection to the gateway: it is over when its WebRTC connection is.
+    pub(super) is_standalone: bool,
     /// Makes joining, leaving, resuming and ending of one session happen one after the other. Held across awaits, and
     /// always taken before a room's turn, never while one is held.
     pub(super) turn: tokio::sync::Mutex<()>,
@@ -38,6 +40,8 @@ pub(super) struct PresenceState {
     pub(super) link: Link,
     /// Where it is, at most one place in each channel.
     pub(super) places: HashMap<ChannelId, Place>,
+    /// Where it reads and writes without voice.
+    pub(super) texts: HashMap<ChannelId, Arc<Room>>,
     /// The UDP session of all its channels with `media: udp`; `None` while there are none.
     pub(super) udp: Option<Arc<UdpSession>>,
     /// It is over: nothing can be joined any more.
@@ -50,14 +54,22 @@ pub(super) struct Place {
     pub(super) room: Arc<Room>,
     pub(super) stream: StreamId,
     pub(super) uses_udp: bool,
+    /// By WebRTC.
+    pub(super) is_meeting: bool,
 }
 
 impl Presence {
     /// A session that is nowhere yet.
     #[must_use]
     pub fn new(id: SessionId, user: UserView, link: Link) -> Self {
-        let state = PresenceState { link, places: HashMap::new(), udp: None, ended: false };
-        Self { id, user, turn: tokio::sync::Mutex::new(()), state: Mutex::new(state) }
+        let state = PresenceState { link, places: HashMap::new(), texts: HashMap::new(), udp: None, ended: false };
+        Self { id, user, is_standalone: false, turn: tokio::sync::Mutex::new(()), state: Mutex::new(state) }
+    }
+
+    /// One whose client has no connection to the gateway: it is over when its WebRTC connection is.
+    #[must_use]
+    pub fn standalone(id: SessionId, user: UserView, link: Link) -> Self {
+        Self { is_standalone: true, ..Self::new(id, user, link) }
     }
 
     /// Whose it is.
@@ -72,8 +84,26 @@ impl Presence {
         self.state().places.contains_key(&channel)
     }
 
+    /// Gives an answer or an event to its client of now.
+    pub fn send(&self, message: &super::Shared) {
+        let outlet = Arc::clone(&self.state().link.outlet);
+        outlet.send(message);
+    }
+
+    /// The channels that it reads and writes in without voice, and those whose voice it is in.
+    #[must_use]
+    pub fn channels(&self) -> (Vec<ChannelId>, Vec<ChannelId>) {
+        let state = self.state();
+        (state.texts.keys().copied().collect(), state.places.keys().copied().collect())
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, PresenceState> {
         self.state.lock()
+    }
+
+    /// It no longer reads and writes in a channel.
+    pub(super) fn forget_text(&self, channel: ChannelId) {
+        self.state().texts.remove(&channel);
     }
 
     pub(super) fn place(&self, channel: ChannelId) -> Option<Place> {

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use antiphon_core::{
     engine::Command,
-    gateway::{Position, Recovered, RequestId, ResumedChannel, ServerMessage},
+    gateway::{Position, Recovered, RequestId, ResumedChannel, ResumedText, ServerMessage},
     ids::{ChannelId, StreamId},
 };
 
@@ -27,7 +27,7 @@ impl Rooms {
         presence: &Arc<Presence>,
         link: &Link,
         positions: &HashMap<ChannelId, Position>,
-    ) -> Option<Vec<ResumedChannel>> {
+    ) -> Option<(Vec<ResumedChannel>, Vec<ResumedText>)> {
         let _turn = presence.turn.lock().await;
         let mut places: Vec<Place> = {
             let mut state = presence.state();
@@ -47,7 +47,7 @@ impl Rooms {
         if let Some((old, new)) = replaced {
             self.retire_udp_session(old, new);
         }
-        Some(channels)
+        Some((channels, self.resume_texts(presence, link, positions).await))
     }
 
     /// Gives the session a new UDP session in the place of the one it has: the old and the new one.
@@ -173,12 +173,13 @@ impl Rooms {
         since: &Position,
         request_id: Option<RequestId>,
     ) -> Result<(), AppError> {
-        let place = presence.place(channel).ok_or_else(not_joined)?;
-        let room = &place.room;
+        let (place, text) = (presence.place(channel), presence.state().texts.get(&channel).cloned());
+        let room = &place.map(|place| place.room).or(text).ok_or_else(not_joined)?;
         let mut turn = room.turn.lock().await;
         let missed = self.missed(room, Some(since)).await;
         self.close_if_empty(room, &mut turn).await;
-        let position = room.applied().filter(|_| room.live().members.contains_key(&place.stream));
+        let is_there = self.is_attending(presence, channel);
+        let position = room.applied().filter(|_| is_there);
         let position = position.ok_or_else(not_joined)?;
         let link = presence.state().link.clone();
         let recovered = missed.is_some();
@@ -194,7 +195,7 @@ impl Rooms {
 /// Every event that somebody missed, or that this cannot be said.
 pub(super) type Missed = Option<Vec<Arc<ServerMessage>>>;
 
-fn event_values(events: &[Arc<ServerMessage>], link: &Link) -> Vec<serde_json::Value> {
+pub(super) fn event_values(events: &[Arc<ServerMessage>], link: &Link) -> Vec<serde_json::Value> {
     let shape = link.outlet.shape();
     events.iter().map(|event| event_value(event, shape)).collect()
 }

@@ -8,21 +8,24 @@ use std::{
 
 use antiphon_core::{
     engine::MemberFlags,
-    gateway::{Cipher, LeaveReason, MediaTransport, Position, ServerMessage},
-    ids::{ChannelId, NodeNumber, StreamId, UserId, WorkerIndex},
+    gateway::{Cipher, LeaveReason, MediaTransport, Position, PublishKind, ServerMessage},
+    ids::{ChannelId, MessageId, NodeNumber, SessionId, StreamId, UserId, WorkerIndex},
     quality::QualityAdvisor,
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::AbortHandle;
 
 use super::{
+    chat::Sent,
     keys::Group,
     notices::Inbox,
     outlet::{Outlet, Shared},
     presence::Presence,
     roster::Roster,
     stats::Totals,
+    text::TextMember,
     udp::UdpSession,
+    webrtc::Subscription,
 };
 use crate::{
     cluster::{ChannelState, Entry, Member},
@@ -51,8 +54,10 @@ pub(super) struct Room {
 pub(super) enum Turn {
     /// Made for a join that has not happened yet; the media worker does not know the channel.
     New,
-    /// It has, or had, members.
+    /// It has, or had, members, and the media worker knows it.
     Open,
+    /// It has, or had, people who read and write only; the media worker does not know it.
+    Text,
     /// The last member has left: whoever still waits for this room must look for another.
     Closed,
 }
@@ -65,8 +70,16 @@ pub(super) struct Live {
     pub(super) roster: Roster,
     /// Those whose session is on this node.
     pub(super) members: HashMap<StreamId, LocalMember>,
+    /// Those who read and write without voice, and those who would go on to when they leave it.
+    pub(super) texts: HashMap<SessionId, TextMember>,
+    /// The newest number of what was written that those here were told, or that was there before them.
+    pub(super) told: Option<MessageId>,
+    /// Who waits to hear of what they wrote.
+    pub(super) sent: HashMap<MessageId, Sent>,
     /// The channel as it goes on here while what all nodes share cannot be reached.
     pub(super) alone: Option<Alone>,
+    /// What members publish by WebRTC, on whatever node; those who publish nothing are not there.
+    pub(super) publishes: HashMap<StreamId, Vec<PublishKind>>,
     /// By cipher.
     pub(super) groups: [Option<Group>; Cipher::ALL.len()],
 }
@@ -96,6 +109,8 @@ pub(super) struct LocalMember {
     /// Ends an announced spurt that stays without sound.
     pub(super) announced: Option<AbortHandle>,
     pub(super) advisor: QualityAdvisor,
+    /// What they want to hear and see by WebRTC, once they have asked.
+    pub(super) subscription: Option<Subscription>,
 }
 
 /// Everything that decides what a member may send and gets.
@@ -125,6 +140,11 @@ impl LocalMember {
 }
 
 impl Live {
+    /// Whether anyone is here whom the channel's events are for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.texts.is_empty()
+    }
+
     /// Whether a user is in the channel through this node.
     pub(super) fn has_here(&self, user: UserId) -> bool {
         let local = self.roster.stream_of(user).and_then(|stream| self.members.get(&stream));
@@ -211,10 +231,14 @@ impl Room {
 
     /// Sends to all members here but `except`.
     pub(super) fn broadcast(&self, message: &Shared, except: Option<StreamId>) {
-        for (stream, member) in &self.live().members {
+        let live = self.live();
+        for (stream, member) in &live.members {
             if Some(*stream) != except {
                 member.outlet.send(message);
             }
+        }
+        for text in live.texts.values().filter(|text| !text.is_in_voice) {
+            text.outlet.send(message);
         }
     }
 }

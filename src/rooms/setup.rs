@@ -88,7 +88,7 @@ impl Rooms {
     }
 
     /// Where clients send datagrams: what is set, else the address by which this one came.
-    fn addresses(&self, link: &Link) -> Vec<String> {
+    pub(super) fn addresses(&self, link: &Link) -> Vec<String> {
         let config = &self.inner.config;
         if config.advertise.is_empty() {
             vec![format!("{}:{}", link.reached_host, self.inner.media.local_addr().port())]

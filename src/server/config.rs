@@ -1,13 +1,14 @@
 //! What each part is told of the settings.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     api::limits::LimitsConfig,
+    chat::ChatConfig,
     gateway::{GatewayConfig, Rate, Rates},
     media::{MediaConfig, RelayConfig},
     origins::Origins,
-    rooms::{RoomsConfig, directory::DirectoryConfig},
+    rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Secret, Settings},
     streaming::{Secrets, StreamsConfig},
 };
@@ -22,6 +23,7 @@ pub(super) fn media(settings: &Settings) -> MediaConfig {
         datagram_bytes_max: count(settings.audio.max_packet_size),
         receive_buffer_bytes: count(settings.media.receive_buffer_bytes),
         relay: relay(settings),
+        webrtc_peers: count(settings.limits.webrtc_peers),
         ..defaults
     }
 }
@@ -33,13 +35,36 @@ fn relay(settings: &Settings) -> Option<RelayConfig> {
     Some(RelayConfig { bind, secret: secret.expose().as_bytes().into() })
 }
 
-pub(super) fn rooms(settings: &Settings) -> RoomsConfig {
+/// `tcp_port` is where browsers come whose UDP is blocked, if anywhere.
+pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>) -> RoomsConfig {
+    let list = |urls: &Option<String>| {
+        let urls = urls.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|url| !url.is_empty());
+        urls.map(str::to_owned).collect()
+    };
     RoomsConfig {
         advertise: settings.audio.advertise.clone(),
         ping_ms: settings.media.ping_ms.into(),
         channels_per_session: count(settings.limits.channels_per_session),
+        texts_per_session: count(settings.limits.rooms_per_session),
         channels: u8::try_from(settings.audio.channels).unwrap_or(2),
+        webrtc: settings.limits.webrtc_peers > 0,
+        ice: IceConfig {
+            stun: list(&settings.rooms.stun_server),
+            turn: list(&settings.rooms.turn_server),
+            turn_secret: settings.rooms.turn_secret.clone(),
+            turn_ttl_s: settings.rooms.turn_ttl_s,
+            tcp_port,
+        },
+        room_ttl: Duration::from_secs(settings.rooms.ttl_s.into()),
         ..RoomsConfig::default()
+    }
+}
+
+pub(super) fn chat(settings: &Settings) -> ChatConfig {
+    ChatConfig {
+        message_chars: count(settings.limits.message_chars),
+        typing_per_minute: settings.limits.typing_per_minute,
+        ..ChatConfig::default()
     }
 }
 

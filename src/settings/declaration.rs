@@ -65,8 +65,12 @@ macro_rules! settings {
     };
 }
 
-/// Why a setting of another release's feature does nothing yet.
-const NO_WEBRTC: &str = "this release has no WebRTC";
+/// Whether a text is a list, with commas, of URLs of these schemes.
+fn are_urls_of(urls: &str, schemes: &[&str]) -> bool {
+    urls.split(',')
+        .map(str::trim)
+        .all(|url| schemes.iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme)))
+}
 
 settings! {
     {
@@ -148,6 +152,12 @@ settings! {
         channels_per_account: u32 [] = 20;
         /// Voice channels that one session may be in at once.
         channels_per_session: u32 [.only("from 1 to 1000", |count| (1..=1000).contains(count))] = 16;
+        /// Rooms that one session may read and write in at once without voice.
+        rooms_per_session: u32 [.only("from 1 to 1000", |count| (1..=1000).contains(count))] = 100;
+        /// The longest message in characters.
+        message_chars: u32 [.only("from 1 to 10000, so that it fits into a frame", |count| (1..=10_000).contains(count))] = 4_000;
+        /// How often a minute somebody may say that they write, in one room or to one person; 0 for any number.
+        typing_per_minute: u32 [] = 60;
         /// Invites of one channel that are not used up.
         invites_per_channel: u32 [] = 1000;
         /// Guests that are remembered at once; further ones are refused until some have gone.
@@ -174,6 +184,10 @@ settings! {
         logins_per_minute_per_address: u32 [] = 1_200;
         /// New guests per minute from one address; 0 for any number.
         guests_per_minute_per_address: u32 [] = 12_000;
+        /// WebRTC connections at once, of which a browser has two; 0 for no WebRTC.
+        webrtc_peers: u32 [.only("from 0 to 100000", |count| *count <= 100_000)] = 2_000;
+        /// TCP connections at once of browsers whose UDP is blocked.
+        webrtc_tcp_connections: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
     }
 
     /// Who may come in.
@@ -281,11 +295,21 @@ settings! {
     /// Rooms of browsers.
     rooms: Rooms {
         /// How long an empty room lasts, in seconds.
-        ttl_s: u32 [.env("ROOM_TTL_SECONDS").reserved(NO_WEBRTC)] = 7200;
+        ttl_s: u32 [.env("ROOM_TTL_SECONDS").only("from 10 to 31536000 (a year)", |s| (10..=31_536_000).contains(s))] = 7200;
         /// A STUN server for browsers, such as `stun:stun.example.org:3478`.
-        stun_server: Option<String> [.env("STUN_SERVER").reserved(NO_WEBRTC)] = None;
-        /// A TURN server for browsers.
-        turn_server: Option<String> [.env("TURN_SERVER").reserved(NO_WEBRTC)] = None;
+        stun_server: Option<String> [.env("STUN_SERVER").only("a list of stun: or stuns: URLs",
+            |urls| urls.as_deref().is_none_or(|urls| are_urls_of(urls, &["stun:", "stuns:"])))] = None;
+        /// A TURN server for browsers, such as `turn:turn.example.org:3478?transport=tcp`; several with commas between them.
+        turn_server: Option<String> [.env("TURN_SERVER").only("a list of turn: or turns: URLs",
+            |urls| urls.as_deref().is_none_or(|urls| are_urls_of(urls, &["turn:", "turns:"])))] = None;
+        /// What the TURN server knows, too (coturn's `static-auth-secret`): each user's credentials are made of it. Without
+        /// it browsers get none.
+        turn_secret: Option<Secret> [.env("TURN_SECRET")] = None;
+        /// How long, in seconds, a browser may begin to use the TURN server with the credentials that it was given.
+        turn_ttl_s: u32 [.only("from 60 to 604800 (a week)", |s| (60..=604_800).contains(s))] = 86_400;
+        /// The TCP port for browsers whose UDP is blocked; 0 for none. When not set: the same number as the UDP port of
+        /// media, where that is free.
+        tcp_port: Option<u16> [] = None;
     }
 
     /// The HTTP side.

@@ -247,6 +247,7 @@ mod tests {
                 ("ROOM_TTL_SECONDS", "10"),
                 ("STUN_SERVER", "stun:s"),
                 ("TURN_SERVER", "turn:t"),
+                ("TURN_SECRET", "s"),
                 ("AUDIO_DIR", "./audio"),
                 ("ALLOWED_ORIGINS", "https://a.example, https://b.example"),
                 ("MAX_FILE_SIZE", "1"),

@@ -9,6 +9,7 @@ mod audio;
 mod audit;
 mod bans;
 mod channels;
+mod chat;
 mod error;
 mod facts;
 mod failures;
@@ -16,14 +17,18 @@ mod identities;
 mod invites;
 mod listing;
 mod members;
+mod messages;
 mod mutes;
 mod names;
 mod pools;
 mod refresh;
+mod rooms;
 mod statistics;
 mod sweep;
 mod types;
 mod users;
+mod webhooks;
+mod words;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,15 +38,23 @@ use time::OffsetDateTime;
 pub use audio::AudioConfiguration;
 pub use audit::{AUDIT_KEPT, Audit, NewAudit};
 pub use channels::ChannelLimits;
+pub use chat::{ChatTerms, Expired, Report, UNREAD_MAX, Unread};
 pub use error::StoreError;
 pub use facts::DatabaseFacts;
 pub use failures::{Attempt, Bucket};
 pub use listing::{UserDeletion, UserOrder, UserQuery};
+pub use messages::{
+    Applied, Change, Event, Happening, Message, NewMessage, Outcome, Part, Refusal, SIGNERS_MAX, SIGNS_MAX, Scope,
+    Signs,
+};
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
 pub use refresh::{Lifetimes, Rotation};
+pub use rooms::RoomTerms;
 pub use statistics::{ChannelTotals, Counted, Increments, UserTotals};
 pub use sweep::{LOGIN_PLACE_REMEMBERED, Swept};
 pub use types::{Ban, Channel, ChannelChange, Invite, Membership, NewChannel, NewInvite, NewUser, User, rfc3339};
+pub use webhooks::{Attempted, Webhook};
+pub use words::words;
 
 use pools::{Pools, on_db};
 

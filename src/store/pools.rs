@@ -77,6 +77,19 @@ pub(super) trait Dialect: sqlx::Database {
     /// Until the transaction ends, no other one that asks for the same `lock` goes on. Within SQLite's write lock that
     /// holds anyway.
     fn lock(transaction: &mut Transaction<'static, Self>, lock: Lock) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// Draws so many numbers for messages, growing: higher than all that were drawn before this was asked.
+    fn draw(
+        transaction: &mut Transaction<'static, Self>,
+        count: i64,
+    ) -> impl Future<Output = sqlx::Result<Vec<i64>>> + Send;
+
+    /// Looks for messages with all words of `$1`, as [`Dialect::all_words`] puts them, in the channels whose ids, without
+    /// hyphens, stand in `$2` with spaces between, or between `$3` and others, before `$4`, at most `$5`.
+    const SEARCH: &'static str;
+
+    /// Normalised words, at least one, as the database's search wants them.
+    fn all_words(words: &[String]) -> String;
 }
 
 /// What only one transaction at a time may count.
@@ -88,6 +101,8 @@ pub(super) enum Lock {
     Channels = 0x616e_7402,
     /// Guests: how many there are.
     Guests = 0x616e_7403,
+    /// Messages that have had their time.
+    Retention = 0x616e_7404,
 }
 
 impl Dialect for Sqlite {
@@ -96,6 +111,24 @@ impl Dialect for Sqlite {
 
     async fn lock(_: &mut Transaction<'static, Self>, _: Lock) -> sqlx::Result<()> {
         Ok(())
+    }
+
+    async fn draw(transaction: &mut Transaction<'static, Self>, count: i64) -> sqlx::Result<Vec<i64>> {
+        let draw = "UPDATE chat_ids SET last = last + $1 RETURNING last";
+        let last: i64 = sqlx::query_scalar(draw).bind(count).fetch_one(&mut **transaction).await?;
+        Ok((last - count + 1..=last).collect())
+    }
+
+    const SEARCH: &'static str =
+        "SELECT messages.id, channel_id, low_id, high_id, from_id, username, content, mentions, reply_to, created_us,
+             edited_us, deleted_by, changed_id
+         FROM messages JOIN chat_scopes ON chat_scopes.scope_id = messages.scope_id
+         WHERE messages.id IN (SELECT rowid FROM message_words WHERE message_words MATCH $1)
+             AND (channel_id IS NOT NULL AND instr($2, lower(hex(channel_id))) > 0 OR low_id = $3 OR high_id = $3)
+             AND messages.id < $4 ORDER BY messages.id DESC LIMIT $5";
+
+    fn all_words(words: &[String]) -> String {
+        words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -106,6 +139,25 @@ impl Dialect for Postgres {
     async fn lock(transaction: &mut Transaction<'static, Self>, lock: Lock) -> sqlx::Result<()> {
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(lock as i64).execute(&mut **transaction).await?;
         Ok(())
+    }
+
+    async fn draw(transaction: &mut Transaction<'static, Self>, count: i64) -> sqlx::Result<Vec<i64>> {
+        let draw = "SELECT nextval('chat_ids') FROM generate_series(1, $1)";
+        let mut drawn: Vec<i64> = sqlx::query_scalar(draw).bind(count).fetch_all(&mut **transaction).await?;
+        drawn.sort_unstable();
+        Ok(drawn)
+    }
+
+    const SEARCH: &'static str =
+        "SELECT messages.id, channel_id, low_id, high_id, from_id, username, content, mentions, reply_to, created_us,
+             edited_us, deleted_by, changed_id
+         FROM messages JOIN chat_scopes ON chat_scopes.scope_id = messages.scope_id
+         WHERE array_to_tsvector(string_to_array(messages.words, ' ')) @@ CAST($1 AS tsquery)
+             AND (channel_id = ANY (CAST(string_to_array($2, ' ') AS uuid[])) OR low_id = $3 OR high_id = $3)
+             AND messages.id < $4 ORDER BY messages.id DESC LIMIT $5";
+
+    fn all_words(words: &[String]) -> String {
+        words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" & ")
     }
 }
 
@@ -256,9 +308,9 @@ macro_rules! migrations {
 }
 
 const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
-    3 "0003_statistics_and_audit");
+    3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks");
 const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
-    3 "0003_statistics_and_audit");
+    3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks");
 
 fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {

@@ -28,6 +28,8 @@ pub struct Swept {
     pub guests: u64,
     /// Entries of the audit log that were kept for long enough.
     pub audit: u64,
+    /// Rooms in which nobody has been for a while.
+    pub rooms: u64,
     /// Whether a batch was full: there is probably more to delete.
     pub more: bool,
 }
@@ -41,6 +43,7 @@ enum Kind {
     Bans,
     Guests,
     Audit,
+    Rooms,
 }
 
 impl Store {
@@ -90,6 +93,12 @@ impl Store {
                      (SELECT channel_id, user_id FROM bans WHERE until_us <= $1 LIMIT $2)",
             ),
             (
+                Kind::Rooms,
+                now_us,
+                "DELETE FROM channels WHERE id IN
+                     (SELECT channel_id FROM rooms WHERE expires_us <= $1 LIMIT $2)",
+            ),
+            (
                 Kind::Guests,
                 micros(now - GUEST_GRACE),
                 "DELETE FROM users WHERE id IN
@@ -111,6 +120,7 @@ impl Store {
                 Kind::Bans => &mut swept.bans,
                 Kind::Guests => &mut swept.guests,
                 Kind::Audit => &mut swept.audit,
+                Kind::Rooms => &mut swept.rooms,
             } += deleted;
             swept.more |= deleted >= BATCH.unsigned_abs();
         }

@@ -50,6 +50,7 @@ fn shown(media: &MediaMetrics, counter: Counter) -> Shown<'_> {
         Family::FramesDropped => Shown::Counter(media.frames_dropped.of(FrameDrop(counter))),
         Family::FramesLost => Shown::Counter(&media.frames_lost),
         Family::FramesSent => Shown::Counter(&media.frames_delivered),
+        Family::FramesToPeers => Shown::Counter(&media.frames_to_peers),
         Family::FramesTunnelled => Shown::Counter(&media.frames_tunnelled),
         Family::DatagramsSent => Shown::Counter(media.datagrams_sent.of(BundleSize(counter))),
         Family::Answers => Shown::Counter(&media.answers_sent),

@@ -17,7 +17,10 @@ use super::{
     catalogue::{Kind, catalogue},
     family::{Label, label},
     media::{BundleSize, DatagramDrop, DatagramType, EventFate, FrameDrop, SessionState},
-    relay::{HopIn, HopOut, PeerChange, RecordSkip, RecordsSent, RelayDatagramDrop, RelayFrameDrop, RelayRole},
+    relay::{
+        HopIn, HopOut, MeetingIn, MeetingOut, PeerChange, RecordSkip, RecordsSent, RelayDatagramDrop, RelayFrameDrop,
+        RelayRole,
+    },
 };
 
 /// Answers of the API and its database: from well under a millisecond, for a health check, to the 10 s after which a
@@ -138,6 +141,8 @@ catalogue! {
         counter frames_delivered [] = "antiphon_media_frames_delivered_total" Count;
         /// Frames given to the gateway for members without proven UDP: once for each frame, however many they are.
         counter frames_tunnelled [] = "antiphon_media_frames_tunnelled_total" Count;
+        /// Frames given to WebRTC connections: each listener of each frame counts.
+        counter frames_to_peers [] = "antiphon_media_frames_to_peers_total" Count;
         /// Datagrams with frames sent, by how many frames they carry. Copies for several listeners count each.
         counter datagrams_sent [BundleSize] = "antiphon_media_datagrams_sent_total" Count;
         /// BindAcks and Pongs sent.
@@ -190,6 +195,42 @@ catalogue! {
         gauge workers [WorkerState] = "antiphon_media_workers" Count;
     }
 
+    /// WebRTC
+    webrtc: WebRtcMetrics {
+        /// Connections now, by what clients do by them; whether they stand or not.
+        gauge peers [PeerUse] = "antiphon_webrtc_peers" Count;
+        /// Connections now that stand.
+        gauge connected [] = "antiphon_webrtc_peers_connected" Count;
+        /// Connections that came to stand: ICE and DTLS are through.
+        counter established [] = "antiphon_webrtc_connections_total" Count;
+        /// Connections that ended by themselves, by why.
+        counter ended [PeerEnd] = "antiphon_webrtc_connections_ended_total" Count;
+        /// Offers and answers made.
+        counter negotiations [] = "antiphon_webrtc_negotiations_total" Count;
+        /// Datagrams of STUN, DTLS, RTP and RTCP taken.
+        counter datagrams_received [] = "antiphon_webrtc_datagrams_received_total" Count;
+        /// Such datagrams dropped without an answer, by why.
+        counter datagrams_dropped [PeerDrop] = "antiphon_webrtc_datagrams_dropped_total" Count;
+        /// Datagrams sent, whatever they are.
+        counter datagrams_sent [] = "antiphon_webrtc_datagrams_sent_total" Count;
+        /// Datagrams handed to the media worker of their connection, and those that its queue had no room for.
+        counter handed_over [Outcome] = "antiphon_webrtc_datagrams_handed_over_total" Count;
+        /// Datagrams that a client's TCP connection had no room for.
+        counter tcp_dropped [] = "antiphon_webrtc_tcp_dropped_total" Count;
+        /// RTP packets, by what they carry and their direction. Those sent again are not counted once more.
+        counter rtp [RtpMedia, Direction] = "antiphon_webrtc_rtp_packets_total" Count;
+        /// Frames of voice that were lost on their way here and came again as redundant audio.
+        counter recovered [] = "antiphon_webrtc_audio_recovered_total" Count;
+        /// Packets not sent to a subscriber, by why.
+        counter not_sent [RtpNotSent] = "antiphon_webrtc_rtp_not_sent_total" Count;
+        /// Whole pictures that subscribers asked for, and that publishers were asked for.
+        counter keyframes [KeyframeAsk] = "antiphon_webrtc_keyframe_requests_total" Count;
+        /// Times that a subscriber went over to another layer of a picture.
+        counter layer_switches [] = "antiphon_webrtc_layer_switches_total" Count;
+        /// Times that a picture was paused because the way to a subscriber had no room even for its lowest layer.
+        counter video_pauses [] = "antiphon_webrtc_video_pauses_total" Count;
+    }
+
     /// Voice quality, as clients report it
     voice: VoiceMetrics {
         /// Reports of how one listener heard one speaker: the share of frames lost, 0 to 1.
@@ -215,6 +256,10 @@ catalogue! {
         counter frames_received [HopIn] = "antiphon_relay_frames_received_total" Count;
         /// Frames to other nodes, each node counts, by the way they went.
         counter frames_sent [HopOut] = "antiphon_relay_frames_sent_total" Count;
+        /// Packets of pictures, and words of those who meet by WebRTC, from other nodes.
+        counter records_received [MeetingIn] = "antiphon_relay_meeting_records_received_total" Count;
+        /// Likewise to other nodes, each node counts.
+        counter meeting_sent [MeetingOut] = "antiphon_relay_meeting_records_sent_total" Count;
         /// Frames not passed on to other nodes, by why.
         counter frames_dropped [RelayFrameDrop] = "antiphon_relay_frames_dropped_total" Count;
         /// Datagrams to other nodes, by how many records they carry.
@@ -301,6 +346,36 @@ catalogue! {
         gauge firing [] = "antiphon_alerts_firing" Count;
     }
 
+    /// Chat
+    chat: ChatMetrics {
+        /// Messages of the chat family carried out or refused, by what they ask for and how they ended.
+        counter requests [ChatRequest, Outcome] = "antiphon_chat_requests_total" Count;
+        /// From a change's arrival to its being stored, the wait for others of the same channel included.
+        histogram store_duration [] = "antiphon_chat_store_duration_seconds" Seconds REQUEST_SECONDS;
+        /// Changes that were stored: messages, edits, deletions and signs.
+        counter stored [] = "antiphon_chat_stored_total" Count;
+        /// Changes refused because as many waited for one channel as may.
+        counter queue_full [] = "antiphon_chat_queue_full_total" Count;
+        /// Things written that a room read from the database, because the journal did not have them.
+        counter read_again [] = "antiphon_chat_read_again_total" Count;
+        /// Rooms that had something left to tell which another node, or this one, had begun.
+        counter finished [] = "antiphon_chat_finished_total" Count;
+        /// What other nodes had for single people and this one had no room for; messages are then read from the database.
+        counter direct_dropped [] = "antiphon_chat_direct_dropped_total" Count;
+        /// Messages deleted because their channel keeps no more, or none so old.
+        counter expired [] = "antiphon_chat_expired_total" Count;
+    }
+
+    /// Webhooks
+    webhooks: WebhookMetrics {
+        /// Attempts to post to a webhook, by how they ended.
+        counter posts [Outcome] = "antiphon_webhooks_posts_total" Count;
+        /// Events that webhooks took.
+        counter events [] = "antiphon_webhooks_events_total" Count;
+        /// Webhooks that were given up after too many attempts.
+        counter given_up [] = "antiphon_webhooks_given_up_total" Count;
+    }
+
     /// Cluster
     cluster: ClusterMetrics {
         /// Nodes that this one knows of now, itself included: all live ones, and those of them that take on work.
@@ -361,12 +436,96 @@ catalogue! {
 }
 
 label!(
+    /// What a client does by a WebRTC connection.
+    pub PeerUse = "use" {
+        /// It publishes.
+        Publish = "publish",
+        /// It hears and sees.
+        Subscribe = "subscribe",
+    }
+);
+
+label!(
+    /// Why a WebRTC connection ended by itself.
+    pub PeerEnd = "reason" {
+        /// ICE or DTLS did not get through in time.
+        NeverConnected = "never_connected",
+        /// Its client closed it, or was not heard any more.
+        Lost = "lost",
+        /// Its client broke the protocol.
+        Broken = "broken",
+    }
+);
+
+label!(
+    /// Why a WebRTC datagram was dropped.
+    pub PeerDrop = "reason" {
+        /// It belongs to no connection.
+        Unknown = "unknown",
+        /// It is STUN that is not authentic.
+        NotAuthentic = "not_authentic",
+    }
+);
+
+label!(
+    /// What RTP carries.
+    pub RtpMedia = "media" {
+        /// Voice.
+        Audio = "audio",
+        /// Pictures.
+        Video = "video",
+    }
+);
+
+label!(
+    /// Why an RTP packet was not sent to a subscriber.
+    pub RtpNotSent = "reason" {
+        /// It has as many media sections as it may, or has not answered yet.
+        NoTrack = "no_track",
+        /// It does not know the coding.
+        NoCodec = "no_codec",
+    }
+);
+
+label!(
+    /// Who asked whom for a whole picture.
+    pub KeyframeAsk = "by" {
+        /// Subscribers the server.
+        Subscribers = "subscribers",
+        /// The server publishers.
+        Server = "server",
+    }
+);
+
+label!(
     /// Which media workers.
     pub WorkerState = "state" {
         /// All that were started.
         Started = "started",
         /// Those that run.
         Running = "running",
+    }
+);
+
+label!(
+    /// What a message of the chat family asks for.
+    pub ChatRequest = "request" {
+        Join = "join",
+        Leave = "leave_room",
+        Message = "message",
+        Dm = "dm",
+        RoomHistory = "room_history",
+        DmHistory = "dm_history",
+        Typing = "typing",
+        Edit = "edit",
+        Delete = "delete",
+        React = "react",
+        MarkRead = "mark_read",
+        Unread = "unread",
+        Search = "search",
+        Presence = "presence",
+        Block = "block",
+        Report = "report",
     }
 );
 
@@ -619,6 +778,8 @@ label!(
         SetServerMute = "set_server_mute",
         /// A member going on through another node.
         Adopt = "adopt",
+        /// Something written in a channel.
+        Append = "append",
         /// A node writing its own members back.
         Restore = "restore",
         Snapshot = "snapshot",
@@ -639,6 +800,8 @@ label!(
         SessionRelease = "session_release",
         /// Keeping the records of sessions alive.
         SessionKeep = "session_keep",
+        /// Who is at which node.
+        Whereabouts = "whereabouts",
         /// A message to other nodes.
         Say = "say",
     }
@@ -685,6 +848,8 @@ label!(
         ChannelChanged = "channel_changed",
         /// What somebody is in a channel is otherwise in the database.
         StandingChanged = "standing_changed",
+        /// Something for single people.
+        Direct = "direct",
         /// Another node took up a session.
         SessionClaimed = "session_claimed",
         /// An account was switched off.

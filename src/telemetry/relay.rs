@@ -5,6 +5,14 @@ use antiphon_core::relay::{Counter, Family, RelayStats};
 use super::{family::Label, family_label::family_label, media::Shown, metrics::RelayMetrics};
 
 family_label!(
+    /// What came of those who meet by WebRTC.
+    MeetingIn = "what" of RecordsReceived
+);
+family_label!(
+    /// What went of those who meet by WebRTC.
+    MeetingOut = "what" of RecordsSent
+);
+family_label!(
     /// Why a datagram of another node was dropped.
     RelayDatagramDrop = "reason" of DatagramsDropped
 );
@@ -45,6 +53,8 @@ fn shown(relay: &RelayMetrics, counter: Counter) -> Shown<'_> {
         Family::RecordsSkipped => Shown::Counter(relay.records_skipped.of(RecordSkip(counter))),
         Family::FramesReceived => Shown::Counter(relay.frames_received.of(HopIn(counter))),
         Family::FramesSent => Shown::Counter(relay.frames_sent.of(HopOut(counter))),
+        Family::RecordsReceived => Shown::Counter(relay.records_received.of(MeetingIn(counter))),
+        Family::RecordsSent => Shown::Counter(relay.meeting_sent.of(MeetingOut(counter))),
         Family::FramesDropped => Shown::Counter(relay.frames_dropped.of(RelayFrameDrop(counter))),
         Family::DatagramsSent => Shown::Counter(relay.datagrams_sent.of(RecordsSent(counter))),
         Family::BytesSent => Shown::Counter(&relay.sent_bytes),

@@ -9,13 +9,16 @@ use tokio::time::Instant;
 use super::{
     media::{SampledTable, Shown, engines},
     metrics::{
-        self, Direction, FORWARDING_SECONDS, MediaMetrics, Metrics, Outcome, RelayMetrics, Release, Sampled,
-        WorkerState, metrics,
+        self, Direction, FORWARDING_SECONDS, KeyframeAsk, MediaMetrics, Metrics, Outcome, PeerDrop, PeerEnd, PeerUse,
+        RelayMetrics, Release, RtpMedia, RtpNotSent, Sampled, WebRtcMetrics, WorkerState, metrics,
     },
     process::ProcessReading,
     relay::relays,
 };
-use crate::media::{FORWARDING_BUCKETS, ForwardingTimes, Media, MediaCounters, SocketCounter, SocketStats};
+use crate::media::{
+    FORWARDING_BUCKETS, ForwardingTimes, Media, MediaCounters, SocketCounter, SocketStats,
+    webrtc::{PeerCounter, PeerStats},
+};
 
 /// Reads the counters of other parts into the metrics.
 pub struct Sampler {
@@ -30,6 +33,7 @@ struct Last {
     relays: SampledTable,
     sockets: SampledTable,
     relay_sockets: SampledTable,
+    peers: SampledTable,
     forwarding: [Sampled; FORWARDING_BUCKETS],
 }
 
@@ -71,6 +75,7 @@ impl Last {
         self.relays.bring(relays(relay, &counters.relay));
         self.sockets.bring(sockets(media, &counters.socket).into_iter());
         self.relay_sockets.bring(relay_sockets(relay, &counters.relay_socket).into_iter());
+        self.peers.bring(peers(&metrics.webrtc, &counters.peers).into_iter());
         media.busy.set(counters.socket[SocketCounter::BusyMicros] as f64 / 1e6);
         self.bring_forwarding(media, &counters.forwarding);
     }
@@ -106,6 +111,42 @@ fn sockets<'a>(media: &'a MediaMetrics, stats: &SocketStats) -> [(Shown<'a>, u64
         (C::PartsRefused, parts.of(Outcome::Refused)),
     ];
     table.map(|(counter, metric)| (Shown::Counter(metric), stats[counter]))
+}
+
+/// What the WebRTC peers counted.
+fn peers<'a>(webrtc: &'a WebRtcMetrics, stats: &PeerStats) -> [(Shown<'a>, u64); PeerStats::COUNT] {
+    use Direction::{Receive, Send};
+    use PeerCounter as C;
+    use RtpMedia::{Audio, Video};
+    let shown = |counter: C| match counter {
+        C::Publishers => Shown::Gauge(webrtc.peers.of(PeerUse::Publish)),
+        C::Subscribers => Shown::Gauge(webrtc.peers.of(PeerUse::Subscribe)),
+        C::Connected => Shown::Gauge(&webrtc.connected),
+        C::Established => Shown::Counter(&webrtc.established),
+        C::NeverConnected => Shown::Counter(webrtc.ended.of(PeerEnd::NeverConnected)),
+        C::Lost => Shown::Counter(webrtc.ended.of(PeerEnd::Lost)),
+        C::Broken => Shown::Counter(webrtc.ended.of(PeerEnd::Broken)),
+        C::Taken => Shown::Counter(&webrtc.datagrams_received),
+        C::Unknown => Shown::Counter(webrtc.datagrams_dropped.of(PeerDrop::Unknown)),
+        C::NotAuthentic => Shown::Counter(webrtc.datagrams_dropped.of(PeerDrop::NotAuthentic)),
+        C::HandedOver => Shown::Counter(webrtc.handed_over.of(Outcome::Ok)),
+        C::HandoversDropped => Shown::Counter(webrtc.handed_over.of(Outcome::Refused)),
+        C::Sent => Shown::Counter(&webrtc.datagrams_sent),
+        C::TcpDropped => Shown::Counter(&webrtc.tcp_dropped),
+        C::AudioIn => Shown::Counter(webrtc.rtp.of((Audio, Receive))),
+        C::AudioOut => Shown::Counter(webrtc.rtp.of((Audio, Send))),
+        C::VideoIn => Shown::Counter(webrtc.rtp.of((Video, Receive))),
+        C::VideoOut => Shown::Counter(webrtc.rtp.of((Video, Send))),
+        C::AudioRecovered => Shown::Counter(&webrtc.recovered),
+        C::NoTrack => Shown::Counter(webrtc.not_sent.of(RtpNotSent::NoTrack)),
+        C::NoCodec => Shown::Counter(webrtc.not_sent.of(RtpNotSent::NoCodec)),
+        C::KeyframesAsked => Shown::Counter(webrtc.keyframes.of(KeyframeAsk::Server)),
+        C::KeyframesWanted => Shown::Counter(webrtc.keyframes.of(KeyframeAsk::Subscribers)),
+        C::LayerSwitches => Shown::Counter(&webrtc.layer_switches),
+        C::VideoPauses => Shown::Counter(&webrtc.video_pauses),
+        C::Negotiations => Shown::Counter(&webrtc.negotiations),
+    };
+    std::array::from_fn(|index| (shown(PeerCounter::ALL[index]), stats[PeerCounter::ALL[index]]))
 }
 
 /// Likewise of the relays'.

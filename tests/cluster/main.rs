@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chat;
 mod draining;
 mod faults;
 mod figures;

@@ -106,6 +106,7 @@ async fn a_node_that_slept_past_its_lease_acts_only_under_a_new_number() {
             assert!(muted.is_some(), "they are its, though under its old number still");
             node.membership.restore(CHANNEL, vec![member], None).await.expect("available");
             assert_eq!(node.members().await[0].node, after, "its members are its again");
+            let () = woken.recv().expect("the other has seen it");
             node.registry.unregister().await;
         });
     });
@@ -114,6 +115,7 @@ async fn a_node_that_slept_past_its_lease_acts_only_under_a_new_number() {
     a.sees(|view| view.nodes.iter().all(|node| node.number != before)).await;
     wake.send(()).expect("the node sleeps");
     a.sees(|view| view.nodes.len() == 2).await;
+    wake.send(()).expect("the node waits");
     tokio::task::spawn_blocking(|| sleeper.join().expect("no assertion failed")).await.expect("no panic");
 }
 

@@ -60,7 +60,8 @@ async fn a_change_brings_whoever_makes_it_up_to_date() {
     let changed = changed.expect("available").expect("a member");
     let News::Entries(entries) = changed.news else { panic!("the journal reaches back") };
     assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), [("joined", 2), ("voice", 1)]);
-    assert_eq!((entries[0].node, entries[0].session), (b.registry.number(), session(2)));
+    let about = entries[0].member().expect("about a member");
+    assert_eq!((about.node, about.session), (b.registry.number(), session(2)));
     assert!(changed.member.muted);
 
     let same = a.membership.set_voice(CHANNEL, id(1), session(1), mute, None).await.expect("available");
@@ -75,7 +76,8 @@ async fn a_change_brings_whoever_makes_it_up_to_date() {
     };
     let kicked = b.membership.leave(CHANNEL, &kick, None).await.expect("available").expect("a member");
     let News::Entries(entries) = kicked.news else { panic!("no place known") };
-    assert_eq!((entries[0].by, entries[0].message.as_deref()), (Some(id(2)), Some("Tschüß")));
+    let about = entries[0].member().expect("about a member");
+    assert_eq!((about.by, about.message.as_deref()), (Some(id(2)), Some("Tschüß")));
     assert!(b.membership.leave(CHANNEL, &kick, None).await.expect("available").is_none(), "they have left");
     assert_eq!(a.membership.occupancy(&[CHANNEL, ChannelId(Uuid::nil())]).await, Ok(vec![1, 0]));
 }

@@ -30,7 +30,13 @@ fn record(current: [u8; 32]) -> SessionRecord {
         cipher: Some(Cipher::ChaCha20Poly1305),
         channels: 2,
     };
-    SessionRecord { user: user(1), tokens: tokens(current), places: vec![place], moves: Moves::default() }
+    SessionRecord {
+        user: user(1),
+        tokens: tokens(current),
+        places: vec![place],
+        texts: vec![CHANNEL],
+        moves: Moves::default(),
+    }
 }
 
 async fn notice(node: &mut Node) -> SessionNotice {

@@ -15,6 +15,7 @@ use antiphon_loadtest::{
 use tokio::task::JoinSet;
 
 use crate::support::{
+    chatters::Chatter,
     network::TcpWay,
     nodes::http,
     people::{Person, how_to_join, make_channel},
@@ -44,6 +45,7 @@ impl Load {
         for (index, node) in nodes.iter().enumerate() {
             tasks.spawn(ask(node.url()));
             tasks.spawn(come_and_go(node.url(), index, channel));
+            tasks.spawn(write(node.url(), index));
         }
         Self { _talkers: talkers, tasks }
     }
@@ -85,6 +87,18 @@ async fn ask(node: ServerUrl) {
             http().get(node.http(path)).send().await.expect("answered");
         }
         rest.login("nobody-of-this-name", "a wrong password").await.expect_err("refused");
+    }
+}
+
+/// Somebody who writes.
+async fn write(node: ServerUrl, index: usize) {
+    let url = node.http("").to_string();
+    let mut chatter = Chatter::guest(url.trim_end_matches('/'), &format!("writer-{index}")).await;
+    chatter.join("lobby").await;
+    loop {
+        chatter.say("lobby", "hello").await;
+        chatter.passed_over.clear();
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

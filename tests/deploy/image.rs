@@ -1,8 +1,8 @@
 //! `deploy/docker/Dockerfile`: small, not root's, and its health check asks what the server understands.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use crate::{read, settings_of};
+use crate::{path, read, settings_of};
 
 /// Instructions with their arguments, continued lines put together.
 fn instructions() -> Vec<(String, String)> {
@@ -72,4 +72,21 @@ fn the_build_has_what_it_needs() {
         assert!(!ignored.iter().any(|line| line.trim_start_matches("**/") == needed), "{needed} is sent");
     }
     assert!(ignored.contains(&"**/.env"), "secrets are not");
+    // Files outside of src that are built in.
+    let mut folders = vec![path("src")];
+    let mut built_in = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("there").map(|entry| entry.expect("readable").path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+                continue;
+            }
+            let text = fs::read_to_string(&entry).unwrap_or_default();
+            for file in text.split("include_str!(\"../../").skip(1).filter_map(|rest| rest.split('"').next()) {
+                assert!(!ignored.iter().any(|line| Path::new(file).starts_with(line)), "{file} is sent");
+                built_in += 1;
+            }
+        }
+    }
+    assert!(built_in > 0, "there are such files");
 }

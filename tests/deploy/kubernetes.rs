@@ -9,7 +9,7 @@ use std::{
 use antiphon::telemetry::metrics::entries;
 use serde_json::Value;
 
-use crate::{SECRET, list, path, read, settings_of, text, yaml};
+use crate::{SECRET, documents, list, path, read, settings_of, text, yaml};
 
 const FOLDER: &str = "deploy/kubernetes/base";
 
@@ -199,7 +199,7 @@ fn kustomize_puts_them_together() {
         };
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let made = String::from_utf8(output.stdout).expect("text");
-        let made: Vec<Value> = serde_saphyr::from_multiple(&made).expect("YAML");
+        let made = documents(&made).expect("YAML");
         let has = |kind: &str| made.iter().any(|object| object["kind"] == kind);
         assert!(has("StatefulSet") && has("PodDisruptionBudget"));
         assert_eq!(has("NetworkPolicy"), folder == "base", "{folder}");

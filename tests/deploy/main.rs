@@ -18,6 +18,7 @@ use std::{
 };
 
 use antiphon::settings::{self, Settings};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 fn repository() -> &'static Path {
@@ -35,7 +36,16 @@ fn read(file: &str) -> String {
 
 /// The documents of a YAML file. A key that is there twice is an error.
 fn yaml(file: &str) -> Vec<Value> {
-    serde_saphyr::from_multiple(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    documents(&read(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn documents(text: &str) -> Result<Vec<Value>, serde_yaml_ng::Error> {
+    let document = |document| {
+        let mut value = serde_yaml_ng::Value::deserialize(document)?;
+        value.apply_merge()?;
+        serde_yaml_ng::from_value(value)
+    };
+    serde_yaml_ng::Deserializer::from_str(text).map(document).collect()
 }
 
 /// A list, or nothing.

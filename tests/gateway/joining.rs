@@ -158,7 +158,6 @@ async fn what_cannot_be_had_is_said() {
     let channel = server.channel(anna.id(), 10).await;
     let usual = join(channel, MediaTransport::Udp);
     for wrong in [
-        JoinChannel { media: MediaTransport::Webrtc, ..usual.clone() },
         JoinChannel { mode: MediaMode::Mixed, ..usual.clone() },
         JoinChannel { sample_rate: Some(44_100), ..usual.clone() },
         JoinChannel { channels: Some(3), ..usual.clone() },

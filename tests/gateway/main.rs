@@ -14,6 +14,7 @@ mod moving;
 mod nodes;
 mod outage;
 mod resuming;
+mod rooms;
 mod server;
 mod turmoil;
 mod udp;

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use antiphon::{
     auth::{Auth, AuthConfig, Tokens},
+    chat::{Chat, ChatConfig},
     client_address::ClientAddress,
     cluster::{MemoryCluster, MemoryNode},
     gateway::{Gateway, GatewayConfig, any_path_router, router},
@@ -89,8 +90,9 @@ impl Server {
         let (events, received) = pass_on(told);
         let membership = (node.membership, node.notices);
         let rooms = Rooms::start(store.clone(), media.clone(), received, membership, rooms);
+        let chat = Chat::start(store.clone(), rooms.clone(), node.records.clone(), ChatConfig::default());
         let records = (node.records, node.session_notices);
-        let gateway = Gateway::new(auth.clone(), rooms.clone(), records, config);
+        let gateway = Gateway::new(auth.clone(), rooms.clone(), chat, records, config);
         let address = serve(router(gateway.clone())).await;
         let any_path = serve(any_path_router(gateway.clone())).await;
         Self { address, any_path, gateway, rooms, store, auth, media, events, base }

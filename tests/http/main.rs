@@ -13,6 +13,7 @@ mod malformed;
 mod observed;
 mod permissions;
 mod refusals;
+mod rooms;
 mod tokens;
 
 #[path = "../support/mod.rs"]

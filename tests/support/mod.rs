@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
 
 pub mod balancer;
+pub mod chatters;
 pub mod databases;
 pub mod network;
 pub mod nodes;

@@ -33,7 +33,7 @@ pub struct Nodes {
     /// Each node's ways to the others and to Redis, and where clients find it.
     ways: Vec<Ways>,
     settings: Vec<(String, String)>,
-    database: PostgresDatabase,
+    pub database: PostgresDatabase,
 }
 
 struct Ways {

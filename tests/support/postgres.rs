@@ -40,6 +40,23 @@ pub async fn fresh_database() -> PostgresDatabase {
     PostgresDatabase { url: server.url(&name), _server: server }
 }
 
+impl PostgresDatabase {
+    /// Ends all connections to it and lets no new one in, or lets them in again: as if the server were away, for this
+    /// database alone.
+    pub async fn set_away(&self, is_away: bool) {
+        let name = self.url.split(['?']).next().and_then(|url| url.rsplit('/').next()).expect("a name");
+        let mut connection =
+            PgConnection::connect(&self._server.url("postgres")).await.expect("the server takes connections");
+        let allow = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {}", !is_away);
+        sqlx::raw_sql(AssertSqlSafe(allow)).execute(&mut connection).await.expect("set");
+        if is_away {
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+            sqlx::query(end).bind(name).execute(&mut connection).await.expect("ended");
+        }
+        connection.close().await.expect("a clean end");
+    }
+}
+
 /// A running server. Dropping it stops the server and removes its files.
 struct Server {
     dir: PathBuf,

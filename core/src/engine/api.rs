@@ -109,6 +109,18 @@ pub enum Command {
         /// The last sequence number known of the stream, where it goes on (resume).
         last_sequence: Option<u16>,
     },
+    /// Goes to the channel's worker: somebody is in its voice by WebRTC. Their frames come by [`super::Engine::peer_frame`],
+    /// what they hear goes to [`super::Output::peers`].
+    AddPeerMember {
+        /// Which channel.
+        channel: ChannelId,
+        /// Their stream.
+        stream: StreamId,
+        /// Their switches.
+        flags: MemberFlags,
+        /// As in `AddMember`.
+        last_sequence: Option<u16>,
+    },
     /// A member's switches changed.
     SetMemberFlags {
         /// Which channel.

@@ -69,6 +69,8 @@ pub(super) struct Channel {
     sides: [Side; Cipher::ALL.len()],
     /// How many hear through the gateway.
     tunnelled: u64,
+    /// How many hear by WebRTC.
+    by_peer: u64,
     selector: Selector,
     recent: Recent,
     bundle: Bundle,
@@ -89,6 +91,7 @@ impl Channel {
             remotes: Remotes::default(),
             sides: Default::default(),
             tunnelled: 0,
+            by_peer: 0,
             selector: Selector::new(max_speakers),
             recent: Recent::default(),
             bundle: Bundle::new(),
@@ -132,6 +135,7 @@ impl Channel {
         self.selector.release(stream);
         let Some(member) = self.members.remove(key) else { return };
         self.tunnelled -= u64::from(member.tunnelled);
+        self.by_peer -= u64::from(member.hears_by_peer);
         work.timers.release(timers::PER_MEMBER);
         work.stats.down(Counter::MembersPresent);
     }
@@ -193,6 +197,12 @@ impl Channel {
     /// The newest UDP session of a member.
     pub(super) fn udp_of(&self, stream: StreamId) -> Option<MemberUdp> {
         self.by_stream.get(&stream).and_then(|key| self.members.get(*key)).and_then(Member::udp)
+    }
+
+    /// The number that a member's next frame has where the server numbers their stream.
+    pub(super) fn next_sequence(&self, stream: StreamId) -> Option<u16> {
+        let member = self.by_stream.get(&stream).and_then(|key| self.members.get(*key))?;
+        Some(member.voice.next_sequence())
     }
 
     /// The header of a member's frame from the gateway.
@@ -295,6 +305,7 @@ impl Channel {
     ) {
         self.recent.heard(turn.now, header.stream);
         self.tunnel(turn, speaker, header, bytes);
+        self.give_to_peers(turn, speaker, header, bytes);
         self.bundle_frame(turn, speaker, header, bytes);
     }
 
@@ -380,10 +391,10 @@ impl Channel {
         }
     }
 
-    /// Tells what each member sent. False where that is to be told again.
+    /// Tells what each member sent, until there is no more room: false, and the rest is to be told later.
     fn tell_members<O: Output>(&mut self, turn: &mut Turn<'_, O>) -> bool {
         let channel = self.id;
-        self.members.values_mut().fold(true, |told, member| member.tell_accepted(turn, channel) && told)
+        self.members.values_mut().all(|member| member.tell_accepted(turn, channel))
     }
 
     /// Tells what a member sent who is about to leave.
@@ -494,6 +505,25 @@ impl Channel {
         }
     }
 
+    /// Gives a frame to the worker's WebRTC peers when members other than its speaker hear by them.
+    fn give_to_peers<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        speaker: Option<SlabKey>,
+        header: FrameHeader,
+        bytes: &[u8],
+    ) {
+        let own = speaker.and_then(|key| self.members.get(key)).is_some_and(|member| member.hears_by_peer);
+        let hearing = self.by_peer - u64::from(own);
+        if hearing == 0 {
+            return;
+        }
+        turn.out.peers(self.id, &header, bytes);
+        turn.work.stats.add(Counter::FramesToPeers, hearing);
+        self.traffic.frames_out += hearing;
+        self.traffic.bytes_out += hearing * bytes.len() as u64;
+    }
+
     fn bundle_frame<O: Output>(
         &mut self,
         turn: &mut Turn<'_, O>,
@@ -572,13 +602,17 @@ impl Channel {
         turn.work.speakers = speakers;
     }
 
-    /// Brings a member's place among the listeners and the tunnelled up to date.
+    /// Brings a member's place among the listeners, the tunnelled and those by WebRTC up to date.
     fn refresh_listener(&mut self, key: SlabKey) {
         let Some(member) = self.members.get_mut(key) else { return };
         let needs_tunnel = member.needs_tunnel();
         self.tunnelled -= u64::from(member.tunnelled);
         self.tunnelled += u64::from(needs_tunnel);
         member.tunnelled = needs_tunnel;
+        let needs_peer = member.needs_peer();
+        self.by_peer -= u64::from(member.hears_by_peer);
+        self.by_peer += u64::from(needs_peer);
+        member.hears_by_peer = needs_peer;
         match (member.listening, member.listens_at()) {
             (Some((side, index)), Some((cipher, address))) if side == cipher => {
                 self.sides[cipher as usize].listeners.set_address(index, address);

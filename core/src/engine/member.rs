@@ -41,6 +41,10 @@ pub(super) struct Member {
     pub(super) listening: Option<(Cipher, usize)>,
     /// They are counted among those who hear through the gateway.
     pub(super) tunnelled: bool,
+    /// They send and hear by WebRTC.
+    is_peer: bool,
+    /// They are counted among those who hear by it.
+    pub(super) hears_by_peer: bool,
     pub(super) voice: Voice,
 }
 
@@ -59,6 +63,8 @@ impl Member {
             replaced_armed: false,
             listening: None,
             tunnelled: false,
+            is_peer: false,
+            hears_by_peer: false,
             voice: Voice::new(last_sequence),
         }
     }
@@ -71,6 +77,16 @@ impl Member {
             self.voice.accepted = MemberTraffic::default();
         }
         told
+    }
+
+    /// One by WebRTC.
+    pub(super) fn of_peer(stream: StreamId, flags: MemberFlags, last_sequence: Option<u16>) -> Self {
+        Self { is_peer: true, ..Self::new(stream, None, flags, last_sequence) }
+    }
+
+    /// Whether they hear by WebRTC.
+    pub(super) fn needs_peer(&self) -> bool {
+        self.is_peer && !self.flags.deafened
     }
 
     /// Their newest UDP session.
@@ -92,7 +108,7 @@ impl Member {
     /// Whether they must hear through the gateway. Beside a replaced session they do, too: it may no longer work, and
     /// receivers drop what comes twice.
     pub(super) fn needs_tunnel(&self) -> bool {
-        !self.flags.deafened && self.reached.is_none_or(|reached| reached.address.is_none())
+        !self.is_peer && !self.flags.deafened && self.reached.is_none_or(|reached| reached.address.is_none())
     }
 
     /// One of their sessions tells where it reaches them. The replaced session that is to be dropped, as its successor

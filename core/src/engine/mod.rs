@@ -36,7 +36,7 @@ use std::net::SocketAddr;
 use crate::{
     clock::Micros,
     hash::IdMap,
-    ids::{ChannelId, MediaSessionId, WorkerIndex},
+    ids::{ChannelId, MediaSessionId, StreamId, WorkerIndex},
     slab::{Slab, SlabKey},
     wire::frame::FrameHeader,
 };
@@ -133,6 +133,24 @@ impl Engine {
                 self.forget_session(session);
             }
         }
+    }
+
+    /// A frame of a member by WebRTC; `header` is numbered as [`Self::next_sequence`] says.
+    pub fn peer_frame(
+        &mut self,
+        now: Micros,
+        channel: ChannelId,
+        header: FrameHeader,
+        bytes: &[u8],
+        out: &mut impl Output,
+    ) {
+        self.accept(now, channel, header, bytes, out);
+    }
+
+    /// The number after the newest that is known of a member's stream; `None` for one who is not here.
+    #[must_use]
+    pub fn next_sequence(&self, channel: ChannelId, stream: StreamId) -> Option<u16> {
+        self.channels.get(*self.by_channel.get(&channel)?)?.next_sequence(stream)
     }
 
     /// The relay brings a frame of a member on another node. It may bring it twice.

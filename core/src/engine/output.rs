@@ -23,6 +23,11 @@ pub trait Output {
     /// Something for another worker's engine. False when its queue is full.
     fn handover(&mut self, to: WorkerIndex, handover: Handover) -> bool;
 
+    /// A forwarded frame of a channel that has members who hear it by WebRTC, other than its speaker.
+    fn peers(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) {
+        let (_, _, _) = (channel, header, bytes);
+    }
+
     /// A member's frame, checked, for the other nodes; only where the engine is `relayed`. False when nobody is to hear
     /// it, here or there: the channel limits its speakers and others are louder.
     fn relay(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {

@@ -21,6 +21,8 @@ pub enum Family {
     FramesSent,
     /// Frames given to the control plane for members without proven UDP.
     FramesTunnelled,
+    /// Frames given to WebRTC peers: each listener of each frame counts.
+    FramesToPeers,
     /// Media datagrams sent; label: how many frames they carry.
     DatagramsSent,
     /// BindAcks and Pongs sent.
@@ -120,6 +122,8 @@ counters! {
     FramesSent: FramesSent;
     /// For members without proven UDP.
     FramesTunnelled: FramesTunnelled;
+    /// For members who hear by WebRTC.
+    FramesToPeers: FramesToPeers;
     /// Of one frame.
     DatagramsOfOne: DatagramsSent, "1";
     /// Of two.

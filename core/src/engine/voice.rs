@@ -131,6 +131,11 @@ impl Voice {
         }
     }
 
+    /// The number after the newest.
+    pub(super) fn next_sequence(&self) -> u16 {
+        self.sequence.next()
+    }
+
     /// The header of a frame from the gateway, with what it lacks: the next number, and a timestamp that follows the
     /// last frame's within a talk spurt and the clock between spurts.
     pub(super) fn number(&self, now: Micros, stream: StreamId, frame: &GatewayFrame) -> FrameHeader {

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AudioBytes, Cipher, MediaMode, MediaTransport, Position, codec::messages};
+use super::{
+    AskPresence, AskUnread, AudioBytes, Block, Cipher, DeleteMessage, DmHistory, EditMessage, JoinRoom, JoinText,
+    Leave, LeaveText, MarkRead, MediaMode, MediaTransport, Position, PostMessage, PublishOffer, React, ReportMessage,
+    RoomHistory, Search, SendDm, Subscribe, SubscribeAnswer, TrickleIce, Typing, codec::messages,
+};
 use crate::ids::{ChannelId, SessionId};
 
 messages! {
-    /// A message of the session or voice family from a client.
+    /// A message from a client.
     ClientMessage {
         /// Proves who this is, within 10 s of connecting.
         Authenticate,
@@ -30,6 +34,58 @@ messages! {
         AudioData,
         /// Asks for what was missed after a gap.
         Recover,
+        /// Enters a room.
+        JoinRoom = "join_room",
+        /// Publishes in it.
+        PublishOffer = "publish_offer",
+        /// One more way to the client.
+        TrickleIce = "trickle_ice",
+        /// Chooses whom to hear and see.
+        Subscribe = "subscribe",
+        /// Answers `subscribe_offer`.
+        SubscribeAnswer = "subscribe_answer",
+        /// Leaves the room.
+        Leave = "leave",
+        /// Enters a room's text.
+        JoinText = "join",
+        /// Leaves it.
+        LeaveText = "leave_room",
+        /// Writes in a room.
+        PostMessage = "message",
+        /// Writes to somebody.
+        SendDm = "dm",
+        /// Asks for what was written in a room.
+        RoomHistory = "room_history",
+        /// Asks for what two people wrote to each other.
+        DmHistory = "dm_history",
+        /// Says that one writes.
+        Typing = "typing",
+        /// Changes a message.
+        EditMessage = "edit",
+        /// Takes a message away.
+        DeleteMessage = "delete",
+        /// Puts a sign to a message.
+        React = "react",
+        /// Says up to where one has read.
+        MarkRead = "mark_read",
+        /// Asks how much is unread.
+        AskUnread = "unread",
+        /// Looks for words.
+        Search = "search",
+        /// Asks who is there.
+        AskPresence = "presence",
+        /// Lets nothing of somebody through.
+        Block = "block",
+        /// Tells the moderators of a message.
+        ReportMessage = "report",
+    }
+}
+
+impl ClientMessage {
+    /// Whether messages of a type are of the family of rooms, whose errors have a form of their own.
+    #[must_use]
+    pub fn is_of_rooms(name: &str) -> bool {
+        ["join_room", "publish_offer", "trickle_ice", "subscribe", "subscribe_answer", "leave"].contains(&name)
     }
 }
 

@@ -111,10 +111,15 @@ macro_rules! messages {
             }
 
             fn parse_body<B: $crate::gateway::codec::Body>(name: &str, body: B) -> Result<Self, String> {
+                // Families share the name `error`: of several with one name, it is the one that can be read.
+                let mut wrong = format!("unknown type {name}");
                 $(if name == $crate::gateway::codec::wire_name!($variant $(= $wire)?) {
-                    return body.parse::<$variant>().map(Self::$variant);
+                    match body.parse::<$variant>() {
+                        Ok(body) => return Ok(Self::$variant(body)),
+                        Err(reason) => wrong = reason,
+                    }
                 })*
-                Err(format!("unknown type {name}"))
+                Err(wrong)
             }
 
             fn write<W: $crate::gateway::codec::WriteBody>(&self, writer: W) -> Result<W::Output, W::Error> {
@@ -145,7 +150,7 @@ pub(super) trait Family: Sized {
 }
 
 /// The encoded fields of one message, in either encoding and shape.
-pub(super) trait Body {
+pub(super) trait Body: Copy {
     fn parse<T: DeserializeOwned>(self) -> Result<T, String>;
 }
 
@@ -186,6 +191,7 @@ pub fn encode_server(
     message: &ServerMessage,
     request_id: Option<&RequestId>,
 ) -> Vec<u8> {
+    let shape = if message.is_of_chat() { Shape::Tagged } else { shape };
     encode(encoding, shape, message, request_id)
 }
 
@@ -279,6 +285,7 @@ fn decode<F: Family>(encoding: Encoding, bytes: &[u8]) -> Result<(F, Option<Requ
     }
 }
 
+#[derive(Clone, Copy)]
 struct EncodedBody<'a> {
     encoding: Encoding,
     shape: Shape,

@@ -1,30 +1,35 @@
 //! The gateway's messages: what travels on the WebSocket, for server and client alike.
 //!
-//! `client` and `server` define the messages of the session and voice families (docs/protocol.md, section 3),
+//! `client` and `server` define the messages of the session and voice families (docs/protocol.md, section 3), `rooms` those of
+//! rooms, `chat` those of the chat family,
 //! `codec` their three forms: JSON with `type`, `MessagePack` with `type`, and the externally tagged form.
 
 /// `Debug` that shows the named fields only: the others are secrets, which belong in no log.
 macro_rules! debug_without_secrets {
-    ($type:ident { $($shown:ident),+ }) => {
+    ($type:ident { $($shown:ident),* }) => {
         impl std::fmt::Debug for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.debug_struct(stringify!($type))$(.field(stringify!($shown), &self.$shown))+.finish_non_exhaustive()
+                f.debug_struct(stringify!($type))$(.field(stringify!($shown), &self.$shown))*.finish_non_exhaustive()
             }
         }
     };
 }
 
 mod audio_bytes;
+mod chat;
 mod client;
 mod codec;
 mod error_code;
+mod rooms;
 mod server;
 mod views;
 
 pub use audio_bytes::AudioBytes;
+pub use chat::*;
 pub use client::*;
 pub use codec::{DecodeError, Encoding, RequestId, Shape, decode_client, decode_server, encode_client, encode_server};
 pub use error_code::ErrorCode;
+pub use rooms::*;
 pub use server::*;
 pub use views::*;
 

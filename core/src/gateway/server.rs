@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AudioBytes, ChannelView, Cipher, ErrorCode, LeaveReason, MediaTransport, MemberView, Position, UserView,
-    codec::messages,
+    AudioBytes, ChannelView, ChatError, Cipher, DmHistoryPage, DmPosted, ErrorCode, JoinAck, JoinedRoom, LeaveReason,
+    LeftRoom, MediaTransport, MemberView, MessageDeleted, MessageEdited, MessagePosted, Position, PresenceSeen,
+    PublishAnswer, PublisherJoined, PublisherLeft, ReactionsChanged, ReadMarked, RoomError, RoomHistoryPage,
+    SearchFound, SubscribeOffer, TypingSeen, UnreadCounts, UserView, codec::messages,
 };
 use crate::ids::{ChannelId, GroupId, KeyId, MediaSessionId, SessionId, StreamId, UserId};
 
 messages! {
-    /// A message of the session or voice family from a server.
+    /// A message from a server.
     ServerMessage {
         /// First of all on a connection.
         Hello,
@@ -49,6 +51,48 @@ messages! {
         QualityHint,
         /// Answers `Recover`.
         Recovered,
+        /// Answers `join_room`.
+        JoinedRoom = "joined",
+        /// Somebody can be heard or seen.
+        PublisherJoined = "publisher_joined",
+        /// Somebody has gone.
+        PublisherLeft = "publisher_left",
+        /// Answers `publish_offer`.
+        PublishAnswer = "publish_answer",
+        /// What one may hear and see has changed.
+        SubscribeOffer = "subscribe_offer",
+        /// Answers `leave`.
+        LeftRoom = "left",
+        /// A message about rooms could not be carried out.
+        RoomError = "error",
+        /// Answers `join`.
+        JoinAck = "join_ack",
+        /// Somebody wrote in a room.
+        MessagePosted = "message",
+        /// Somebody wrote to somebody.
+        DmPosted = "dm",
+        /// Answers `room_history`.
+        RoomHistoryPage = "room_history",
+        /// Answers `dm_history`.
+        DmHistoryPage = "dm_history",
+        /// Somebody writes.
+        TypingSeen = "typing",
+        /// A message says something else now.
+        MessageEdited = "message_edited",
+        /// A message was taken away.
+        MessageDeleted = "message_deleted",
+        /// Which signs a message has now.
+        ReactionsChanged = "reactions",
+        /// One has read up to here.
+        ReadMarked = "read",
+        /// Answers `unread`.
+        UnreadCounts = "unread",
+        /// Answers `search`.
+        SearchFound = "search",
+        /// Who is there.
+        PresenceSeen = "presence",
+        /// A message of the chat family could not be carried out.
+        ChatError = "error",
     }
 }
 
@@ -102,6 +146,9 @@ pub struct Resumed {
     pub user: UserView,
     /// Each channel the session is in.
     pub channels: Vec<ResumedChannel>,
+    /// Each room that it reads and writes in by `join`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooms: Vec<ResumedText>,
 }
 
 debug_without_secrets!(Resumed { session_id, user, channels });
@@ -112,6 +159,21 @@ pub struct ResumedChannel {
     /// What `ChannelJoined` says: the same stream id, new keys and addresses.
     #[serde(flatten)]
     pub joined: ChannelJoined,
+    /// Present when a position was given: whether `events` is everything missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    /// Every missed event in order, when `recovered` is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<serde_json::Value>>,
+}
+
+/// A room that the session still reads and writes in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumedText {
+    /// The channel's id.
+    pub channel_id: ChannelId,
+    /// The place in its journal from which on everything is told.
+    pub position: Position,
     /// Present when a position was given: whether `events` is everything missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,

@@ -87,6 +87,13 @@ pub enum RelayCommand {
         /// As in `Open`.
         max_speakers: u32,
     },
+    /// Whether somebody here meets by WebRTC, and may see pictures of other nodes.
+    SetPictures {
+        /// In which channel.
+        channel: ChannelId,
+        /// They may.
+        wanted: bool,
+    },
     /// The channel's last local member has left.
     Close {
         /// Which.
@@ -139,6 +146,11 @@ pub trait Output {
 
     /// A frame of another node for the channel's members here. It may come twice.
     fn deliver(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]);
+
+    /// A packet of a picture, or else a word of those who meet, of another node ([`crate::video`]). It may come twice.
+    fn record(&mut self, channel: ChannelId, is_picture: bool, body: &[u8]) {
+        let (_, _, _) = (channel, is_picture, body);
+    }
 
     /// Something to watch.
     fn event(&mut self, event: RelayEvent);

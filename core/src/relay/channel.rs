@@ -75,6 +75,14 @@ impl Channel {
         self.mark(turn.work);
     }
 
+    /// Whether somebody here may see pictures.
+    pub(super) fn set_pictures<O: Output>(&mut self, turn: &mut Turn<'_, O>, pictures: bool) {
+        let Some(edge) = self.edge.as_mut().filter(|edge| edge.pictures != pictures) else { return };
+        edge.pictures = pictures;
+        edge.ask_now();
+        self.mark(turn.work);
+    }
+
     pub(super) fn close<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
         let Some(edge) = self.edge.take() else { return };
         turn.work.stats.down(Counter::ChannelsOpen);
@@ -382,7 +390,8 @@ impl Channel {
     fn tell_interest<O: Output>(&self, turn: &mut Turn<'_, O>, to: SlabKey, max_speakers: u32, wanted: bool) {
         let follows = self.edge.as_ref().is_some_and(|edge| edge.owner == Owner::Peer(to));
         let astray = wanted && follows && self.lost_owner(turn.work).is_some();
-        let interest = Interest { claim: self.claim(turn.work), max_speakers, wanted, astray };
+        let pictures = wanted && self.edge.as_ref().is_some_and(|edge| edge.pictures);
+        let interest = Interest { claim: self.claim(turn.work), max_speakers, wanted, astray, pictures };
         turn.tell(self.about, to, Kind::Interest, &interest.write(), &[]);
     }
 

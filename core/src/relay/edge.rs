@@ -117,6 +117,8 @@ pub(super) struct Edge {
     pub(super) guide: Option<SlabKey>,
     /// Frames are sent without the owner.
     pub(super) direct: bool,
+    /// Somebody here may see pictures.
+    pub(super) pictures: bool,
 }
 
 impl Edge {
@@ -135,6 +137,7 @@ impl Edge {
             previous: None,
             guide: None,
             direct: false,
+            pictures: false,
         }
     }
 

@@ -5,7 +5,7 @@ use super::{
     channel::Channel,
     link::Hearing,
     turn::{About, Framed, Turn, Work},
-    wire::{Hop, Kind, Level, RELAYED_FRAME_BYTES_MAX, audio_head},
+    wire::{Hop, Kind, Level, RELAYED_BODY_BYTES_MAX, RELAYED_FRAME_BYTES_MAX, audio_head},
 };
 use crate::{clock::Micros, slab::SlabKey, wire::frame::FrameHeader};
 
@@ -26,12 +26,43 @@ impl Channel {
             return true;
         }
         let head = audio_head(header);
-        let frame = Framed { head: &head, bytes };
-        for link in self.owned.links() {
+        self.spread(turn, Framed::audio(&head, bytes));
+        true
+    }
+
+    /// Something of those who meet by WebRTC here. It goes a frame's way; pictures only to nodes where somebody may see them.
+    pub(super) fn local_record<O: Output>(&mut self, turn: &mut Turn<'_, O>, record: Framed<'_>) {
+        if record.head.len() + record.bytes.len() > RELAYED_BODY_BYTES_MAX {
+            return turn.work.stats.count(Counter::FrameTooLong);
+        }
+        self.spread(turn, record);
+    }
+
+    fn spread<O: Output>(&mut self, turn: &mut Turn<'_, O>, frame: Framed<'_>) {
+        for link in self.owned.links_for(frame.kind) {
             turn.frame(self.about, link, Hop::FromOwner, frame);
         }
         self.feed_owners(turn, frame);
-        true
+    }
+
+    /// Something of those who meet by WebRTC elsewhere.
+    pub(super) fn remote_record<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        from: SlabKey,
+        hop: Hop,
+        (kind, body): (Kind, &[u8]),
+    ) {
+        let record = Framed { kind, head: &[], bytes: body };
+        if hop == Hop::ToOwner {
+            for link in self.owned.links_for(kind).filter(|link| *link != from) {
+                turn.frame(self.about, link, Hop::FromOwner, record);
+            }
+        }
+        self.guide_frame(turn, from, hop, record);
+        if self.edge.is_some() {
+            turn.out.record(self.about.id, kind == Kind::Picture, body);
+        }
     }
 
     /// Sends a frame of a member here to the owner and, where it is not heard, does not answer or has just changed, to those
@@ -113,11 +144,11 @@ impl Channel {
             }
             let head = audio_head(header);
             for link in self.owned.links().filter(|link| *link != from) {
-                turn.frame(self.about, link, Hop::FromOwner, Framed { head: &head, bytes });
+                turn.frame(self.about, link, Hop::FromOwner, Framed::audio(&head, bytes));
                 passed = true;
             }
         }
-        self.guide_frame(turn, from, hop, (header, bytes));
+        self.guide_frame(turn, from, hop, Framed::audio(&audio_head(header), bytes));
         if open {
             turn.out.deliver(self.about.id, header, bytes);
         } else if !passed {
@@ -127,19 +158,12 @@ impl Channel {
 
     /// Passes a frame on between the owner that this node follows and nodes that came here because they lost it. It goes
     /// no further from there, so that it cannot come round; where speakers are limited both sides choose their own.
-    fn guide_frame<O: Output>(
-        &self,
-        turn: &mut Turn<'_, O>,
-        from: SlabKey,
-        hop: Hop,
-        (header, bytes): (&FrameHeader, &[u8]),
-    ) {
+    fn guide_frame<O: Output>(&self, turn: &mut Turn<'_, O>, from: SlabKey, hop: Hop, frame: Framed<'_>) {
         if self.owned.is_empty() {
             return;
         }
         let Some((edge, owner)) = self.edge.as_ref().and_then(|edge| Some((edge, edge.owner.peer()?))) else { return };
-        let (about, head) = (self.about, audio_head(header));
-        let frame = Framed { head: &head, bytes };
+        let about = self.about;
         match hop {
             Hop::FromOwner if from == owner => {
                 for link in self.owned.astray().filter(|link| *link != from) {

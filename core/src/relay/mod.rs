@@ -41,7 +41,7 @@ use crate::{
 use channel::Channel;
 use link::{Hearing, Leaving, Links, Outgoing, PathKey};
 use timers::{Armed, Due, Timers};
-use turn::{Turn, Work};
+use turn::{Framed, Turn, Work};
 use wire::{Heartbeat, Hop, Interest, Kind, Level, Record, Records, read_audio};
 
 pub use api::*;
@@ -120,6 +120,11 @@ impl Relay {
                     channel.set_max_speakers(&mut turn, max_speakers);
                 }
             }
+            RelayCommand::SetPictures { channel, wanted } => {
+                if let Some((channel, mut turn)) = self.known(now, channel, out) {
+                    channel.set_pictures(&mut turn, wanted);
+                }
+            }
             RelayCommand::Close { channel } => {
                 if let Some((channel, mut turn)) = self.known(now, channel, out) {
                     channel.close(&mut turn);
@@ -158,6 +163,22 @@ impl Relay {
     ) -> bool {
         let Some((channel, mut turn)) = self.known(now, channel, out) else { return true };
         channel.local_frame(&mut turn, header, bytes)
+    }
+
+    /// A packet of a picture of somebody here for the nodes where it may be seen, or else a word of those who meet here for
+    /// all nodes of the channel: its body is `head` and then `bytes`.
+    pub fn local_record(
+        &mut self,
+        now: Micros,
+        channel: ChannelId,
+        is_picture: bool,
+        (head, bytes): (&[u8], &[u8]),
+        out: &mut impl Output,
+    ) {
+        let kind = if is_picture { Kind::Picture } else { Kind::Meeting };
+        if let Some((channel, mut turn)) = self.known(now, channel, out) {
+            channel.local_record(&mut turn, Framed { kind, head, bytes });
+        }
     }
 
     /// A datagram arrived; it is opened in place.
@@ -247,6 +268,17 @@ impl Relay {
                 let level = Level::read(body).ok_or(Counter::RecordMalformed)?;
                 let Some((channel, turn)) = self.known(now, id, out) else { return Ok(()) };
                 channel.level(now, turn.work, &level);
+            }
+            Kind::Picture | Kind::Meeting => {
+                let hop = record.hop.ok_or(Counter::RecordUnknown)?;
+                self.work.stats.count(if kind == Kind::Picture {
+                    Counter::PicturesReceived
+                } else {
+                    Counter::MeetingsReceived
+                });
+                if let Some((channel, mut turn)) = self.known(now, id, out) {
+                    channel.remote_record(&mut turn, link, hop, (kind, body));
+                }
             }
             Kind::Heartbeat => {
                 let heartbeat = Heartbeat::read(body).ok_or(Counter::RecordMalformed)?;

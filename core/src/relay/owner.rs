@@ -25,6 +25,8 @@ struct Edge {
     max_speakers: u32,
     /// It does not hear the node that should own the channel.
     astray: bool,
+    /// Somebody there may see pictures.
+    pictures: bool,
 }
 
 /// The owner's side of a channel.
@@ -48,6 +50,11 @@ impl Owned {
 
     pub(super) fn links(&self) -> impl Iterator<Item = SlabKey> {
         self.edges.iter().map(|edge| edge.link)
+    }
+
+    /// Those to whom records of a kind go.
+    pub(super) fn links_for(&self, kind: Kind) -> impl Iterator<Item = SlabKey> {
+        self.edges.iter().filter(move |edge| kind != Kind::Picture || edge.pictures).map(|edge| edge.link)
     }
 
     pub(super) fn has(&self, link: SlabKey) -> bool {
@@ -78,19 +85,19 @@ impl Owned {
         from: SlabKey,
         interest: &Interest,
     ) -> bool {
-        let Interest { max_speakers, astray, .. } = *interest;
+        let Interest { max_speakers, astray, pictures, .. } = *interest;
         if !interest.wanted {
             return self.forget(turn, about, |edge| edge.link == from);
         }
         if let Some(edge) = self.edges.iter_mut().find(|edge| edge.link == from) {
             edge.heard_at = turn.now;
-            edge.astray = astray;
+            (edge.astray, edge.pictures) = (astray, pictures);
             return std::mem::replace(&mut edge.max_speakers, max_speakers) != max_speakers;
         }
         if self.edges.is_empty() {
             turn.work.stats.count(Counter::ChannelsOwned);
         }
-        self.edges.push(Edge { link: from, heard_at: turn.now, max_speakers, astray });
+        self.edges.push(Edge { link: from, heard_at: turn.now, max_speakers, astray, pictures });
         turn.serve_edge(about, from, true);
         self.change();
         true

@@ -15,6 +15,10 @@ pub enum Family {
     FramesReceived,
     /// Frames sent to other nodes, each node counts; label: hop.
     FramesSent,
+    /// Packets of pictures, and words of those who meet, received from other nodes; label: what.
+    RecordsReceived,
+    /// Likewise sent, each node counts; label: what.
+    RecordsSent,
     /// Frames not passed on; label: reason.
     FramesDropped,
     /// Datagrams sent; label: how many records they carry.
@@ -50,6 +54,14 @@ counters! {
     counters Counter of Family;
     /// Authentic.
     DatagramsReceived: DatagramsReceived;
+    /// Packets of pictures.
+    PicturesReceived: RecordsReceived, "picture";
+    /// Words of those who meet.
+    MeetingsReceived: RecordsReceived, "meeting";
+    /// Packets of pictures.
+    PicturesSent: RecordsSent, "picture";
+    /// Words of those who meet.
+    MeetingsSent: RecordsSent, "meeting";
     /// Shorter than header and tag.
     DroppedTooShort: DatagramsDropped, "too_short";
     /// Longer than 1,500 bytes.

@@ -39,11 +39,19 @@ pub(super) struct About {
     pub(super) place: ChannelPlace,
 }
 
-/// A frame as it goes into a record.
+/// A frame, or a packet that goes its way, as it goes into a record.
 #[derive(Clone, Copy)]
 pub(super) struct Framed<'a> {
-    pub(super) head: &'a [u8; AUDIO_HEADER_BYTES],
+    pub(super) kind: Kind,
+    pub(super) head: &'a [u8],
     pub(super) bytes: &'a [u8],
+}
+
+impl<'a> Framed<'a> {
+    /// A frame of audio.
+    pub(super) fn audio(head: &'a [u8; AUDIO_HEADER_BYTES], bytes: &'a [u8]) -> Self {
+        Self { kind: Kind::Audio, head, bytes }
+    }
 }
 
 impl Work {
@@ -71,11 +79,13 @@ impl<O: Output> Turn<'_, O> {
 
     /// Sends a frame to a node.
     pub(super) fn frame(&mut self, about: About, to: SlabKey, hop: Hop, frame: Framed<'_>) {
-        if self.push(about, to, (Kind::Audio, hop), frame.head, frame.bytes) {
-            self.work.stats.count(match hop {
-                Hop::ToOwner => Counter::SentToOwner,
-                Hop::FromOwner => Counter::SentFromOwner,
-                Hop::Direct => Counter::SentDirect,
+        if self.push(about, to, (frame.kind, hop), frame.head, frame.bytes) {
+            self.work.stats.count(match (frame.kind, hop) {
+                (Kind::Picture, _) => Counter::PicturesSent,
+                (Kind::Meeting, _) => Counter::MeetingsSent,
+                (_, Hop::ToOwner) => Counter::SentToOwner,
+                (_, Hop::FromOwner) => Counter::SentFromOwner,
+                (_, Hop::Direct) => Counter::SentDirect,
             });
         }
     }

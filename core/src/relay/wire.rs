@@ -8,15 +8,17 @@
 //!  record      channel (16) | kind (4 bits) hop (4 bits) | length (2) | bytes
 //!
 //!  0 Audio       stream (4) | sequence (2) | timestamp (4) | kind and flags (1) | level (1) | Opus
-//!  1 Interest    epoch (8) | owner (4) | max speakers (4) | 1: wanted, 0: no longer; +2: astray (1)
+//!  1 Interest    epoch (8) | owner (4) | max speakers (4) | 1: wanted, 0: no longer; +2: astray; +4: pictures, too (1)
 //!  2 NodeSet     epoch (8) | owner (4) | node numbers (4 each)
 //!  3 SpeakerSet  1: there is room for more, 0: there is none (1) | streams (4 each)
 //!  4 Level       stream (4) | loudness, 1/256 dB (2) | 1: priority (1)
 //!  5 Heartbeat   oldest version (1) | newest version (1) | epoch (8); its channel is 0
+//!  6 Picture     an RTP packet of a picture (`crate::video`)
+//!  7 Meeting     what somebody publishes, or that a whole picture is needed (likewise)
 //! ```
 //!
-//! `hop` says how far a frame is on its way: 0 to the owner, 1 from the owner, 2 from edge to edge without it. It is 0 in
-//! everything else. A record of an unknown kind is skipped, and bytes after those known are ignored, so that a later release
+//! `hop` says how far a frame, a picture or a word of a meeting is on its way: 0 to the owner, 1 from the owner, 2 from edge
+//! to edge without it. It is 0 in everything else. A record of an unknown kind is skipped, and bytes after those known are ignored, so that a later release
 //! may add some. A record that does not fit ends the reading.
 
 use uuid::Uuid;
@@ -43,6 +45,9 @@ pub(super) const PLAINTEXT_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - DATAGRAM_BYTE
 /// [`BUNDLE_BYTES_MAX`].
 pub const SET_MAX: usize = (BUNDLE_BYTES_MAX - RECORD_HEADER_BYTES - CLAIM_BYTES) / 4;
 
+/// The longest body of a record.
+pub const RELAYED_BODY_BYTES_MAX: usize = PLAINTEXT_BYTES_MAX - RECORD_HEADER_BYTES;
+
 /// The most bytes that a frame can have and still fit into a relay datagram.
 pub const RELAYED_FRAME_BYTES_MAX: usize = PLAINTEXT_BYTES_MAX - RECORD_HEADER_BYTES - AUDIO_HEADER_BYTES;
 
@@ -54,6 +59,7 @@ pub const INTEREST_BYTES: usize = CLAIM_BYTES + 5;
 pub const HEARTBEAT_BYTES: usize = 10;
 const WANTED: u8 = 1;
 const ASTRAY: u8 = 2;
+const PICTURES: u8 = 4;
 const ROOM: u8 = 1;
 const PRIORITY: u8 = 1;
 
@@ -73,6 +79,10 @@ pub enum Kind {
     Level = 4,
     /// A node lives.
     Heartbeat = 5,
+    /// A packet of a picture.
+    Picture = 6,
+    /// What is told of those who meet.
+    Meeting = 7,
 }
 
 impl Kind {
@@ -84,6 +94,8 @@ impl Kind {
             3 => Some(Self::SpeakerSet),
             4 => Some(Self::Level),
             5 => Some(Self::Heartbeat),
+            6 => Some(Self::Picture),
+            7 => Some(Self::Meeting),
             _ => None,
         }
     }
@@ -235,6 +247,8 @@ pub(super) struct Interest {
     pub(super) wanted: bool,
     /// The node that should own the channel is lost to the edge, and perhaps to no other.
     pub(super) astray: bool,
+    /// Somebody there may see pictures.
+    pub(super) pictures: bool,
 }
 
 impl Interest {
@@ -243,7 +257,7 @@ impl Interest {
         out[..CLAIM_BYTES].copy_from_slice(&self.claim.write());
         out[CLAIM_BYTES..CLAIM_BYTES + 4].copy_from_slice(&self.max_speakers.to_be_bytes());
         let flag = |is_set, bit| if is_set { bit } else { 0 };
-        out[CLAIM_BYTES + 4] = flag(self.wanted, WANTED) | flag(self.astray, ASTRAY);
+        out[CLAIM_BYTES + 4] = flag(self.wanted, WANTED) | flag(self.astray, ASTRAY) | flag(self.pictures, PICTURES);
         out
     }
 
@@ -251,8 +265,8 @@ impl Interest {
         let (claim, rest) = Claim::read(body)?;
         let (max_speakers, rest) = rest.split_first_chunk::<4>()?;
         let flags = rest.first()?;
-        let (wanted, astray) = (flags & WANTED != 0, flags & ASTRAY != 0);
-        Some(Self { claim, max_speakers: u32::from_be_bytes(*max_speakers), wanted, astray })
+        let (wanted, astray, pictures) = (flags & WANTED != 0, flags & ASTRAY != 0, flags & PICTURES != 0);
+        Some(Self { claim, max_speakers: u32::from_be_bytes(*max_speakers), wanted, astray, pictures })
     }
 }
 
@@ -366,7 +380,7 @@ mod tests {
     fn every_body_comes_out_as_it_went_in() {
         let claim = Claim { epoch: 1 << 40, owner: NodeNumber::MAX };
         for wanted in [false, true] {
-            let interest = Interest { claim, max_speakers: 3, wanted, astray: !wanted };
+            let interest = Interest { claim, max_speakers: 3, wanted, astray: !wanted, pictures: wanted };
             assert_eq!(Interest::read(&interest.write()), Some(interest));
             let level = Level { stream: StreamId(u32::MAX), loudness: Loudness::from_bits(32_512), priority: wanted };
             assert_eq!(Level::read(&level.write()), Some(level));

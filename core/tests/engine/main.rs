@@ -1,6 +1,7 @@
 //! The media engine as a whole, in virtual time.
 
 mod hostile;
+mod meeting;
 mod model;
 mod network;
 mod reach;

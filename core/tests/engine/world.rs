@@ -54,6 +54,8 @@ pub(crate) struct Recorder {
     pub(crate) refuse_handovers: bool,
     /// What was given to the relay.
     pub(crate) relayed: Vec<(FrameHeader, Vec<u8>)>,
+    /// What was given to those who hear by WebRTC.
+    pub(crate) given_to_peers: Vec<FrameHeader>,
     /// Whom the relay does not select.
     pub(crate) silenced: Vec<StreamId>,
 }
@@ -82,6 +84,10 @@ impl Output for Recorder {
             self.handovers.push_back((to, handover));
         }
         !self.refuse_handovers
+    }
+
+    fn peers(&mut self, _: ChannelId, header: &FrameHeader, _: &[u8]) {
+        self.given_to_peers.push(*header);
     }
 
     fn relay(&mut self, _: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {

@@ -4,6 +4,7 @@ mod failure;
 mod handover;
 mod hostile;
 mod limit;
+mod meeting;
 mod routing;
 mod versions;
 mod wire;

@@ -37,6 +37,7 @@ proptest! {
             prop_assert_eq!(record.body, &body[..]);
             let kinds = [
                 Kind::Audio, Kind::Interest, Kind::NodeSet, Kind::SpeakerSet, Kind::Level, Kind::Heartbeat,
+                Kind::Picture, Kind::Meeting,
             ];
             prop_assert_eq!(record.kind, kinds.get(usize::from(kind_hop >> 4)).copied());
             let hops = [Hop::ToOwner, Hop::FromOwner, Hop::Direct];

@@ -54,6 +54,8 @@ pub(crate) struct Heard {
 pub(crate) struct Recorder {
     sent: Vec<(SocketAddr, Vec<u8>)>,
     delivered: Vec<(ChannelId, FrameHeader, Vec<u8>)>,
+    /// Packets of pictures, and else words of those who meet.
+    pub(crate) records: Vec<(bool, Vec<u8>)>,
     pub(crate) events: Vec<RelayEvent>,
 }
 
@@ -66,6 +68,10 @@ impl Output for Recorder {
     fn deliver(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) {
         assert_eq!(bytes, frame_bytes(header), "bit by bit");
         self.delivered.push((channel, *header, bytes.to_vec()));
+    }
+
+    fn record(&mut self, _: ChannelId, is_picture: bool, body: &[u8]) {
+        self.records.push((is_picture, body.to_vec()));
     }
 
     fn event(&mut self, event: RelayEvent) {
@@ -206,6 +212,17 @@ impl World {
                 relay.batch_end(now, &mut node.out);
             }
         }
+        self.carry(index);
+    }
+
+    /// Those who meet on a node have something for the others.
+    pub(crate) fn record(&mut self, index: usize, channel: ChannelId, is_picture: bool, body: &[u8]) {
+        let node = &mut self.nodes[index];
+        let now = self.now + node.skew;
+        let worker = channel_worker(channel, node.info.workers);
+        let relay = &mut node.workers[usize::from(worker.0)];
+        relay.local_record(now, channel, is_picture, (&body[..1], &body[1..]), &mut node.out);
+        relay.batch_end(now, &mut node.out);
         self.carry(index);
     }
 

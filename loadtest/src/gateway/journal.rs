@@ -145,6 +145,11 @@ fn place(message: &ServerMessage) -> Option<(ChannelId, &Position)> {
         ServerMessage::UserJoined(event) => Some((event.channel_id, &event.position)),
         ServerMessage::UserLeft(event) => Some((event.channel_id, &event.position)),
         ServerMessage::VoiceStateChanged(event) => Some((event.channel_id, &event.position)),
+        // Those between two people have neither, and those told after a time without the journal no place.
+        ServerMessage::MessagePosted(event) => Some((event.data.channel_id, event.data.position.as_ref()?)),
+        ServerMessage::MessageEdited(event) => Some((event.data.channel_id?, event.data.position.as_ref()?)),
+        ServerMessage::MessageDeleted(event) => Some((event.data.channel_id?, event.data.position.as_ref()?)),
+        ServerMessage::ReactionsChanged(event) => Some((event.data.channel_id?, event.data.position.as_ref()?)),
         _ => None,
     }
 }

@@ -277,7 +277,7 @@ mod tests {
     fn outcome() -> Outcome {
         let mut lateness = Times::new();
         (0..1_000).for_each(|number| lateness.record_us(number * 10));
-        let mut tally = super::super::tally::Tally::new(0..2_000_000_000);
+        let mut tally = super::super::tally::Tally::new(0, 0..2_000_000_000);
         (tally.delivered, tally.to_passers, tally.datagrams) = (1_900, 100, 500);
         let client = ClientHealth {
             lateness: lateness.summary(),

@@ -88,6 +88,8 @@ pub(super) struct Listener<'a> {
 /// What was heard in the measured time.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
+    /// When the run began. What was sent before it belongs to another, whose speakers counted from 0, too.
+    begun_ns: u64,
     /// When counted frames were sent.
     pub(super) window_ns: Range<u64>,
     /// Since when silences are watched for.
@@ -108,8 +110,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(window_ns: Range<u64>) -> Self {
+    /// Of a run that began then, and counts what is sent in that time.
+    pub(super) fn new(begun_ns: u64, window_ns: Range<u64>) -> Self {
         Self {
+            begun_ns,
             series: Series::new(window_ns.clone()),
             silences_from_ns: window_ns.start,
             window_ns,
@@ -152,6 +156,9 @@ impl Tally {
             self.corrupt += 1;
             return false;
         };
+        if payload.sent_ns < self.begun_ns {
+            return false;
+        }
         let latency_us = arrived_ns.saturating_sub(payload.sent_ns) / 1_000;
         let seen = listener.seen.get_mut(speaker.local);
         let seen = seen.and_then(|seen| seen.first(payload.sequence).then_some(seen));
@@ -261,6 +268,26 @@ mod tests {
         assert_eq!(first, [true, true, true, true, false, true, true, false, true, true, true, false],);
         assert!(seen.first(2_000));
         assert!(!seen.first(71), "too old to tell");
+    }
+
+    /// A listener of one speaker, and how many frames were delivered in time.
+    fn delivered(tally: &mut Tally, frames: &[(u32, u64)]) -> u64 {
+        let speaker = Speaker { slot: 0, channel: 0, local: 0, frames: 0, counted: 0, lost_on_way: 0, listeners: 1 };
+        let (mut seen, mut ear, mut bytes) = (vec![Seen::default()], Ear::default(), vec![0; 80]);
+        for &(sequence, sent_ns) in frames {
+            Payload { speaker: 0, sequence, sent_ns }.write(&mut bytes);
+            let mut listener =
+                Listener { role: Role::Stays, channel: 0, seen: &mut seen, pairs: &mut [], ear: &mut ear };
+            tally.heard(&mut listener, std::slice::from_ref(&speaker), &bytes, 80, sent_ns + 1_000, Route::Udp);
+        }
+        ear.delivered
+    }
+
+    #[test]
+    fn a_frame_of_the_run_before_that_comes_late_hides_none_of_this_one() {
+        let mut tally = Tally::new(100, 200..2_000);
+        assert_eq!(delivered(&mut tally, &[(5_000, 90), (0, 150), (1, 210), (2, 220), (2, 220)]), 2);
+        assert_eq!((tally.duplicated, tally.corrupt), (1, 0));
     }
 
     #[test]

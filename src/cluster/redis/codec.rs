@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use antiphon_core::{
     gateway::{
-        Cipher, LeaveReason, MediaTransport, Position, ServerMessage, UserJoined, UserLeft, UserView, VoiceStateChanged,
+        Cipher, Encoding, LeaveReason, MediaTransport, Position, ServerMessage, Shape, UserJoined, UserLeft, UserView,
+        VoiceStateChanged, decode_server, encode_server,
     },
-    ids::{ChannelId, NodeNumber, SessionId, StreamId, UserId},
+    ids::{ChannelId, MessageId, NodeNumber, SessionId, StreamId, UserId},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::cluster::{
-    entry::{Entry, Leave, Member},
+    entry::{About, AboutChat, AboutMember, Direct, Entry, Leave, Member},
     sessions::Place,
 };
 
@@ -77,6 +78,7 @@ enum EntryKind {
     Joined,
     Left,
     Voice,
+    Chat,
 }
 
 /// An entry of a channel's journal. Scripts write it.
@@ -85,8 +87,12 @@ pub(super) struct EntryRecord {
     kind: EntryKind,
     epoch: String,
     offset: u64,
-    /// As the member is after it, or was when they left.
-    member: MemberRecord,
+    /// As the member is after it, or was when they left; absent where it is about something written.
+    #[serde(default)]
+    member: Option<MemberRecord>,
+    /// What was written.
+    #[serde(default)]
+    chat: Option<ChatRecord>,
     #[serde(default)]
     reason: Option<LeaveReason>,
     #[serde(default)]
@@ -95,12 +101,40 @@ pub(super) struct EntryRecord {
     message: Option<String>,
 }
 
+/// Something written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ChatRecord {
+    number: MessageId,
+    previous: MessageId,
+    /// The message to members as JSON, without a place: text that scripts hand on as it is.
+    event: String,
+}
+
+/// What members are told of something written, as the journal keeps it.
+pub(super) fn event_text(event: &ServerMessage) -> Vec<u8> {
+    encode_server(Encoding::Json, Shape::Tagged, event, None)
+}
+
+impl ChatRecord {
+    fn into_entry(self, position: Position) -> Result<Entry, Unreadable> {
+        let event = decode_server(Encoding::Json, self.event.as_bytes());
+        let (event, ..) = event.map_err(|error| Unreadable(error.to_string()))?;
+        let about = AboutChat { number: self.number, previous: self.previous };
+        Ok(Entry { event: Arc::new(event.placed(&position)), position, about: About::Chat(about) })
+    }
+}
+
 impl EntryRecord {
-    pub(super) fn into_entry(self, channel: ChannelId) -> Entry {
+    pub(super) fn into_entry(self, channel: ChannelId) -> Result<Entry, Unreadable> {
         let position = Position { epoch: self.epoch, offset: self.offset };
-        let MemberRecord { user, session, stream, media, muted, deafened, server_muted, node } = self.member;
+        if let Some(chat) = self.chat {
+            return chat.into_entry(position);
+        }
+        let member = self.member.ok_or_else(|| Unreadable("an entry about nothing".to_owned()))?;
+        let MemberRecord { user, session, stream, media, muted, deafened, server_muted, node } = member;
         let user_id = user.id;
         let event: ServerMessage = match self.kind {
+            EntryKind::Chat => return Err(Unreadable("an entry about nothing".to_owned())),
             EntryKind::Joined => {
                 UserJoined { channel_id: channel, user_id, stream_id: stream, user, media, position: position.clone() }
                     .into()
@@ -124,7 +158,8 @@ impl EntryRecord {
             }
             .into(),
         };
-        Entry { position, event: Arc::new(event), session, node, server_muted, by: self.by, message: self.message }
+        let about = AboutMember { session, node, server_muted, by: self.by, message: self.message };
+        Ok(Entry { position, event: Arc::new(event), about: About::Member(about) })
     }
 }
 
@@ -155,6 +190,9 @@ pub(super) struct NumbersRecord {
 pub(super) struct SessionBody {
     pub(super) user: UserView,
     pub(super) places: Vec<PlaceRecord>,
+    /// Where it reads and writes without voice.
+    #[serde(default)]
+    pub(super) texts: Vec<ChannelId>,
 }
 
 /// A session's place in a channel.
@@ -182,7 +220,7 @@ impl From<PlaceRecord> for Place {
 }
 
 /// What is said to one node, or to all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NodeMessage {
     /// The process that says it, by its start.
     pub(super) from: u64,
@@ -192,7 +230,7 @@ pub(super) struct NodeMessage {
 }
 
 /// What nodes say to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum Said {
     /// A session is another node's now.
@@ -216,6 +254,11 @@ pub(super) enum Said {
         channel: ChannelId,
         /// Who.
         user: UserId,
+    },
+    /// Something for single people.
+    Direct {
+        /// What.
+        direct: Direct,
     },
 }
 

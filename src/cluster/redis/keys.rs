@@ -34,6 +34,11 @@ pub(super) fn channels_of(node: NodeNumber) -> String {
     format!("antiphon:{{node-{node}}}:channels")
 }
 
+/// Who has a session at a node, and where they are: hash from user to record.
+pub(super) fn people_of(node: NodeNumber) -> String {
+    format!("antiphon:{{node-{node}}}:people")
+}
+
 /// A session's record.
 pub(super) fn session(session: SessionId) -> String {
     format!("antiphon:{{{session}}}:session")

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::{
     gateway::Position,
-    ids::{ChannelId, NodeNumber, SessionId, UserId},
+    ids::{ChannelId, MessageId, NodeNumber, SessionId, UserId},
 };
 use fred::{
     interfaces::{HashesInterface, SetsInterface},
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Handle,
-    codec::{EntryRecord, LeaveRecord, MemberRecord, NodeMessage, NumbersRecord, Said, Unreadable, encode},
+    codec::{EntryRecord, LeaveRecord, MemberRecord, NodeMessage, NumbersRecord, Said, Unreadable, encode, event_text},
     keys::{self, Topic},
     script::{self, Answer},
     shared::{Failed, Permit, Request, Shared, bytes, number, text, unreadable},
@@ -22,8 +22,8 @@ use super::{
 use crate::{
     cluster::{
         entry::{
-            Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable,
-            VoiceChange,
+            Appended, Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot,
+            Unavailable, VoiceChange, Written,
         },
         sessions::Moves,
     },
@@ -237,6 +237,32 @@ impl RedisMembership {
         Ok(snapshot.map_or_else(nobody, |snapshot| (snapshot.members, snapshot.position)))
     }
 
+    /// Appends what was written in a channel, if `previous` is the number of the newest that the journal has, or the journal
+    /// has none yet. A channel that has no journal gets one.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked.
+    pub async fn append(
+        &self,
+        channel: ChannelId,
+        previous: MessageId,
+        written: &[Written],
+        known: Option<&Position>,
+    ) -> Result<Appended, Unavailable> {
+        let shared = self.shared();
+        let permit = shared.permitted()?;
+        let mut own = vec![number(previous.0)];
+        own.extend(written.iter().flat_map(|written| [number(written.number.0), bytes(event_text(&written.event))]));
+        let appending = shared.on_channel(RedisOperation::Append, &permit, &script::APPEND, channel, known, own);
+        let (kind, mut answer) = appending.await?;
+        let mut read = || -> Result<Appended, Unreadable> {
+            let newest = MessageId(answer.number()?);
+            let (news, position) = read_news(answer.list()?, channel)?;
+            Ok(Appended { is_done: kind == "ok", newest, news, position })
+        };
+        read().map_err(|error| unreadable(&error).into())
+    }
+
     /// Everyone in the channel now, with what happened after `since`. `None` when nothing is known of the channel.
     ///
     /// # Errors
@@ -332,6 +358,7 @@ impl RedisMembership {
         let said = match notice {
             Notice::ChannelChanged { channel } => Said::ChannelChanged { channel },
             Notice::StandingChanged { channel, user } => Said::StandingChanged { channel, user },
+            Notice::Direct(direct) => Said::Direct { direct },
             Notice::Entry { .. } | Notice::Lost { .. } | Notice::Reconnected => return,
         };
         let _ = self.shared().say(&Topic::AllNodes, said).await;
@@ -473,7 +500,7 @@ fn read_news(mut answer: Answer, channel: ChannelId) -> Result<(News, Position),
 }
 
 fn entries(list: Answer, channel: ChannelId) -> Result<Vec<Entry>, Unreadable> {
-    Ok(list.records::<EntryRecord>()?.into_iter().map(|record| record.into_entry(channel)).collect())
+    list.records::<EntryRecord>()?.into_iter().map(|record| record.into_entry(channel)).collect()
 }
 
 fn read_members(list: Answer) -> Result<Vec<Member>, Unreadable> {

@@ -134,8 +134,8 @@ async fn take(shared: &Shared, probes: &Probes, message: Message) -> Result<(), 
     match Topic::parse(&message.channel) {
         Some(Topic::Channel(channel)) => {
             let record = bytes_of(message.value).and_then(|bytes| decode::<EntryRecord>(&bytes));
-            match record {
-                Ok(record) => return take_entry(shared, channel, record.into_entry(channel)).await,
+            match record.and_then(|record| record.into_entry(channel)) {
+                Ok(entry) => return take_entry(shared, channel, entry).await,
                 Err(error) => tracing::warn!(%error, %channel, "an entry of the journal is not understood"),
             }
         }
@@ -162,6 +162,7 @@ fn hear(shared: &Shared, said: Said) {
         Said::AccountDisabled { user } => shared.notify_of_session(SessionNotice::AccountDisabled(user)),
         Said::ChannelChanged { channel } => shared.notify(Notice::ChannelChanged { channel }),
         Said::StandingChanged { channel, user } => shared.notify(Notice::StandingChanged { channel, user }),
+        Said::Direct { direct } => shared.notify(Notice::Direct(direct)),
     }
 }
 

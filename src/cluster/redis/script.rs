@@ -25,6 +25,7 @@ scripts! {
     SET_VOICE = "channel", "set_voice";
     SET_SERVER_MUTE = "channel", "set_server_mute";
     ADOPT = "channel", "adopt";
+    APPEND = "channel", "append";
     RESTORE = "channel", "restore";
     SWEEP = "channel", "sweep";
     SNAPSHOT = "channel", "snapshot";

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use antiphon_core::{
-    gateway::UserView,
-    ids::{NodeNumber, SessionId, UserId},
+use antiphon_core::ids::{NodeNumber, SessionId, UserId};
+use fred::{
+    interfaces::{HashesInterface, KeysInterface},
+    types::Value,
 };
-use fred::interfaces::KeysInterface;
 
 use super::{
     Handle,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     cluster::{
         entry::Unavailable,
-        sessions::{ClaimRefused, Moves, Place, SessionNotice, SessionRecord, TokenHashes},
+        sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, TokenHashes, Whereabouts},
     },
     telemetry::metrics::RedisOperation,
 };
@@ -57,8 +57,8 @@ impl RedisRecords {
     pub async fn refresh(&self, session: SessionId, record: SessionRecord) -> Result<bool, Unavailable> {
         let shared = self.shared();
         let permit = shared.permitted()?;
-        let SessionRecord { user, tokens, places, moves } = record;
-        let body = SessionBody { user, places: places.into_iter().map(Into::into).collect() };
+        let SessionRecord { user, tokens, places, texts, moves } = record;
+        let body = SessionBody { user, places: places.into_iter().map(Into::into).collect(), texts };
         let arguments = vec![
             number(permit.number.0.into()),
             bytes(encode(&NumbersRecord { numbers: permit.former.clone() })),
@@ -111,7 +111,7 @@ impl RedisRecords {
             "wrong" => return Err(ClaimRefused::WrongToken),
             _ => {}
         }
-        let (from, moves, user, places) = read_claimed(answer).map_err(|error| {
+        let (from, moves, SessionBody { user, places, texts }) = read_claimed(answer).map_err(|error| {
             unreadable(&error);
             ClaimRefused::Unavailable
         })?;
@@ -120,7 +120,8 @@ impl RedisRecords {
             // If it gets lost, the other node learns of it when it next writes the session.
             let _ = shared.say(&Topic::Node(from), Said::SessionClaimed { session }).await;
         }
-        Ok(SessionRecord { user, tokens, places, moves })
+        let places = places.into_iter().map(Into::into).collect();
+        Ok(SessionRecord { user, tokens, places, texts, moves })
     }
 
     /// Forgets a session that is over, if it is this node's. A record that cannot be forgotten now ends by itself.
@@ -138,6 +139,61 @@ impl RedisRecords {
         let _ = self.shared().say(&Topic::AllNodes, Said::AccountDisabled { user }).await;
     }
 
+    /// Says where somebody is through this node; `None`: nowhere.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked.
+    pub async fn set_whereabouts(&self, user: UserId, whereabouts: Option<Whereabouts>) -> Result<(), Unavailable> {
+        let shared = self.shared();
+        let permit = shared.permitted()?;
+        let (key, ttl) = (keys::people_of(permit.number), whole_ms(shared.config.session_ttl));
+        let writing = async {
+            let pipeline = permit.connection.client().pipeline();
+            match whereabouts {
+                Some(whereabouts) => {
+                    let () = pipeline.hset(key.as_str(), (user.to_string(), bytes(encode(&whereabouts)))).await?;
+                }
+                None => {
+                    let () = pipeline.hdel(key.as_str(), user.to_string()).await?;
+                }
+            }
+            let () = pipeline.pexpire(key.as_str(), ttl, None).await?;
+            pipeline.all::<Vec<Value>>().await
+        };
+        shared.single(RedisOperation::Whereabouts, writing).await.map(|_| ())
+    }
+
+    /// Where each of `users` is through the other live nodes.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked.
+    pub async fn whereabouts(&self, users: &[UserId]) -> Result<Vec<Vec<Whereabouts>>, Unavailable> {
+        let shared = self.shared();
+        let permit = shared.permitted()?;
+        let others: Vec<NodeNumber> = {
+            let view = shared.view.borrow();
+            view.nodes.iter().map(|node| node.number).filter(|number| *number != permit.number).collect()
+        };
+        let mut found = vec![Vec::new(); users.len()];
+        if users.is_empty() || others.is_empty() {
+            return Ok(found);
+        }
+        let fields: Vec<String> = users.iter().map(ToString::to_string).collect();
+        let reading = async {
+            let pipeline = permit.connection.client().pipeline();
+            for node in &others {
+                let () = pipeline.hmget(keys::people_of(*node), fields.clone()).await?;
+            }
+            pipeline.all::<Vec<Vec<Option<bytes::Bytes>>>>().await
+        };
+        for records in shared.single(RedisOperation::Whereabouts, reading).await? {
+            for (of_user, record) in found.iter_mut().zip(records) {
+                of_user.extend(record.and_then(|record| decode::<Whereabouts>(&record).ok()));
+            }
+        }
+        Ok(found)
+    }
+
     fn shared(&self) -> &Shared {
         self.handle.shared()
     }
@@ -149,6 +205,9 @@ pub(super) async fn keep_alive(shared: &Shared, connection: &Connection) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        let people = keys::people_of(shared.lease.lock().number);
+        let keeping = connection.client().pexpire::<bool, _>(people, whole_ms(shared.config.session_ttl), None);
+        let _ = shared.single(RedisOperation::Whereabouts, keeping).await;
         let sessions: Vec<SessionId> = shared.sessions.iter().map(|session| *session).collect();
         for sessions in sessions.chunks(AT_ONCE) {
             let keeping = keep(connection, sessions, shared.config.session_ttl);
@@ -164,18 +223,17 @@ pub(super) async fn keep_alive(shared: &Shared, connection: &Connection) {
 /// Which of them there are still.
 async fn keep(connection: &Connection, sessions: &[SessionId], ttl: Duration) -> Result<Vec<bool>, fred::error::Error> {
     let pipeline = connection.client().pipeline();
-    let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+    let ttl = whole_ms(ttl);
     for session in sessions {
         let () = pipeline.pexpire(keys::session(*session), ttl, None).await?;
     }
     pipeline.all().await
 }
 
-fn read_claimed(mut answer: Answer) -> Result<(NodeNumber, Moves, UserView, Vec<Place>), Unreadable> {
+fn read_claimed(mut answer: Answer) -> Result<(NodeNumber, Moves, SessionBody), Unreadable> {
     let from = NodeNumber(u32::try_from(answer.number()?).unwrap_or_default());
     let moves = Moves(answer.number()?);
-    let SessionBody { user, places } = decode(&answer.bytes()?)?;
-    Ok((from, moves, user, places.into_iter().map(Into::into).collect()))
+    Ok((from, moves, decode(&answer.bytes()?)?))
 }
 
 /// Each followed by a space, so that none can be found across two.
@@ -185,6 +243,10 @@ fn hexes(tokens: &TokenHashes) -> String {
 
 fn hex(hash: &[u8; 32]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn whole_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn ms(duration: Duration) -> u64 {

@@ -54,6 +54,12 @@ const MESSAGES_AT_ONCE: usize = 64;
 /// After the last frame so long is still listened.
 const DRAIN: Duration = Duration::from_millis(1_000);
 
+/// The longest that this may take when the load client is too slow for its own sockets.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// Since the last frame was sent, the sockets are swept whole so many times.
+const SWEEPS_AT_END: usize = 1;
+
 /// After the measured time the server's CPU clock is read with so much delay, which lets it send what it holds.
 const CPU_DELAY: Duration = Duration::from_millis(20);
 
@@ -212,7 +218,7 @@ pub(super) struct Swarm {
 
 impl Swarm {
     pub(super) fn new(config: SwarmConfig, commands: mpsc::Receiver<ToSwarm>, progress: Arc<Progress>) -> Self {
-        let (tally, frame_bytes) = (Tally::new(0..0), config.frame_bytes);
+        let (tally, frame_bytes) = (Tally::new(0, 0..0), config.frame_bytes);
         Self {
             config,
             commands,
@@ -385,15 +391,25 @@ impl Swarm {
 
     fn begin(&mut self, plan: Plan, done: oneshot::Sender<Measured>) {
         let start = Instant::now() + FRAME;
-        let measured_from = realtime_ns() + ns(FRAME + plan.warm_up);
-        self.hearing.tally = Tally::new(measured_from..measured_from + ns(plan.measured));
+        let begun_ns = realtime_ns();
+        let measured_from = begun_ns + ns(FRAME + plan.warm_up);
+        self.hearing.tally = Tally::new(begun_ns, measured_from..measured_from + ns(plan.measured));
         self.seat_speakers(&plan);
         self.watch = plan.has_faults.then(|| Watch::new(measured_from, self.clients.len()));
         let schedule = Schedule::new(plan.places.clone());
         let (cpu_before, cpu) = (Vec::new(), Vec::new());
         let cycles_before = (self.config.clock.now().0 / FRAME.as_micros() as u64) as u32;
-        self.run =
-            Some(Run { start, plan, done, schedule, cycles_before, cpu_before, cpu, began: false, stopped: false });
+        self.run = Some(Run {
+            start,
+            plan,
+            done,
+            schedule,
+            cycles_before,
+            cpu_before,
+            cpu,
+            began: false,
+            stopped_in_round: None,
+        });
         self.lateness = Times::new();
         self.sweep_gap = Times::new();
         self.last_sweep = None;
@@ -454,12 +470,14 @@ impl Swarm {
             };
             run.cpu = run.plan.pids.iter().zip(&run.cpu_before).map(used).collect();
         }
-        if !run.stopped && now >= measured_to {
-            run.stopped = true;
+        if run.stopped_in_round.is_none() && now >= measured_to {
+            run.stopped_in_round = Some(self.round);
             self.stop_speaking();
             return Ok(false);
         }
-        Ok(now >= measured_to + DRAIN)
+        // What has arrived lies in the sockets until they were swept once more, from the first to the last.
+        let swept = run.stopped_in_round.is_some_and(|round| self.round > round + SWEEPS_AT_END);
+        Ok(now >= measured_to + DRAIN && (swept || now >= measured_to + DRAIN_MAX))
     }
 
     fn totals(&self) -> io::Result<Totals> {

@@ -61,7 +61,8 @@ pub(super) struct Run {
     pub(super) cpu_before: Vec<Option<CpuSample>>,
     pub(super) cpu: Vec<Option<CpuUsed>>,
     pub(super) began: bool,
-    pub(super) stopped: bool,
+    /// In which round of sweeping the speakers stopped.
+    pub(super) stopped_in_round: Option<usize>,
 }
 
 /// What a frame holds.
@@ -163,13 +164,13 @@ impl Plan {
 
 impl Run {
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let (place, _) = self.schedule.peek().filter(|_| !self.stopped)?;
+        let (place, _) = self.schedule.peek().filter(|_| self.stopped_in_round.is_none())?;
         Some(self.start + place)
     }
 
     /// The frame whose time has come.
     pub(super) fn due(&self) -> Option<(Instant, usize)> {
-        let (place, speaker) = self.schedule.peek().filter(|_| !self.stopped)?;
+        let (place, speaker) = self.schedule.peek().filter(|_| self.stopped_in_round.is_none())?;
         let due = self.start + place;
         (due <= Instant::now() && place < self.plan.warm_up + self.plan.measured).then_some((due, speaker))
     }

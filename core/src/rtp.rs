@@ -1,0 +1,176 @@
+//! Voice between frames and RTP: the same Opus packets under other numbers.
+
+use crate::{
+    clock::Micros,
+    opus_packet::USUAL_SAMPLES,
+    wire::frame::{FrameHeader, FrameKind},
+};
+
+/// Ticks of Opus's RTP clock (RFC 7587) in a millisecond.
+const TICKS_PER_MS: u64 = 48;
+/// A larger step of a stream's sequence is a jump and no loss, as in the engine: one second of 20 ms frames.
+const GAP_MAX: i16 = 50;
+/// What Opus sends while a speaker is silent (DTX) has no more bytes than this (RFC 6716, 3.1: a frame of at most one byte).
+const SILENCE_BYTES_MAX: usize = 2;
+
+/// What an RTP packet says of its Opus packet's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtpNumbers {
+    /// The sequence number without its wrap-arounds.
+    pub sequence: u64,
+    /// 48 kHz.
+    pub timestamp: u32,
+    /// The first of a talk spurt (RFC 3551, 4.1).
+    pub marker: bool,
+}
+
+/// Numbers the frames of one RTP stream as frames of a member's stream, which goes on from what was known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameNumbers {
+    first: u64,
+    base: u16,
+    begun: bool,
+}
+
+impl FrameNumbers {
+    /// A stream whose first packet has the sequence number `first` and is to be frame `next`.
+    #[must_use]
+    pub fn new(first: u64, next: u16) -> Self {
+        Self { first, base: next, begun: false }
+    }
+
+    /// The sequence number of a packet's frame; `None` for a packet from before the first.
+    #[must_use]
+    pub fn sequence(&self, rtp_sequence: u64) -> Option<u16> {
+        let ahead = rtp_sequence.checked_sub(self.first)?;
+        Some(self.base.wrapping_add(ahead as u16))
+    }
+
+    /// What kind of frame a packet's is: the first begins a talk spurt, and so does one after silence.
+    pub fn kind(&mut self, marker: bool, bytes: &[u8]) -> FrameKind {
+        if bytes.len() <= SILENCE_BYTES_MAX {
+            return FrameKind::Silence;
+        }
+        let begins = marker || !self.begun;
+        self.begun = true;
+        if begins { FrameKind::AudioStart } else { FrameKind::Audio }
+    }
+}
+
+/// The newest that was sent.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    at: Micros,
+    /// As the frame had it.
+    frame: (u16, u32),
+    sent: (u64, u32),
+}
+
+/// Numbers the frames of members' streams as packets of one RTP stream, in an order without gaps but those of real losses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PacketNumbers {
+    newest: Option<Newest>,
+    switched: bool,
+}
+
+impl PacketNumbers {
+    /// The frames that follow are another stream's.
+    pub fn switch(&mut self) {
+        self.switched = true;
+    }
+
+    /// A packet's numbers, or `None` for a frame that has nothing to send: its number is passed over.
+    pub fn next(&mut self, now: Micros, header: &FrameHeader, bytes: &[u8]) -> Option<RtpNumbers> {
+        let frame = (header.sequence, header.timestamp);
+        let Some(newest) = &mut self.newest else {
+            if bytes.is_empty() {
+                return None;
+            }
+            self.newest = Some(Newest { at: now, frame, sent: (1, header.timestamp) });
+            return Some(RtpNumbers { sequence: 1, timestamp: header.timestamp, marker: true });
+        };
+        let ahead = header.sequence.wrapping_sub(newest.frame.0) as i16;
+        if bytes.is_empty() {
+            if !self.switched && (1..=GAP_MAX).contains(&ahead) {
+                newest.frame.0 = header.sequence;
+            }
+            return None;
+        }
+        let starts = header.kind() == Some(FrameKind::AudioStart);
+        let jumps = std::mem::take(&mut self.switched) || ahead > GAP_MAX || ahead <= -GAP_MAX;
+        let timestamp = match jumps {
+            true => follow_on(newest, now),
+            false => newest.sent.1.wrapping_add(header.timestamp.wrapping_sub(newest.frame.1)),
+        };
+        let step = if jumps || (starts && ahead > 0) { 1 } else { i64::from(ahead) };
+        let sequence = newest.sent.0.checked_add_signed(step).filter(|sequence| *sequence > 0)?;
+        if step > 0 {
+            *newest = Newest { at: now, frame, sent: (sequence, timestamp) };
+        }
+        Some(RtpNumbers { sequence, timestamp, marker: starts || jumps })
+    }
+}
+
+/// A timestamp for now, where the stream's own says nothing.
+fn follow_on(newest: &Newest, now: Micros) -> u32 {
+    let passed = (now.since(newest.at).0 / 1_000 * TICKS_PER_MS) as u32;
+    newest.sent.1.wrapping_add(passed.max(USUAL_SAMPLES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::StreamId;
+
+    fn frame(sequence: u16, timestamp: u32, kind: FrameKind) -> FrameHeader {
+        FrameHeader { stream: StreamId(1), sequence, timestamp, kind_flags: 0, level: 30 }.with_kind(kind)
+    }
+
+    fn next(numbers: &mut PacketNumbers, ms: u64, sequence: u16, kind: FrameKind) -> Option<(u64, u32, bool)> {
+        let header = frame(sequence, u32::from(sequence).wrapping_mul(960), kind);
+        let bytes: &[u8] = if kind == FrameKind::AudioStop { &[] } else { &[1, 2, 3] };
+        numbers.next(Micros::from_millis(ms), &header, bytes).map(|sent| (sent.sequence, sent.timestamp, sent.marker))
+    }
+
+    #[test]
+    fn frames_of_a_member_go_on_from_the_last_known() {
+        let mut numbers = FrameNumbers::new(70_000, 65_534);
+        let sequences: Vec<_> = (70_000..70_004).map(|rtp| numbers.sequence(rtp)).collect();
+        assert_eq!(sequences, [Some(65_534), Some(65_535), Some(0), Some(1)]);
+        assert_eq!(numbers.sequence(69_999), None);
+        let kinds = [(false, 80), (false, 80), (false, 1), (true, 80), (false, 2)];
+        let kinds = kinds.map(|(marker, bytes)| numbers.kind(marker, &vec![0; bytes]));
+        use FrameKind::{Audio, AudioStart, Silence};
+        assert_eq!(kinds, [AudioStart, Audio, Silence, AudioStart, Silence]);
+    }
+
+    #[test]
+    fn losses_stay_and_late_frames_find_their_place() {
+        let mut numbers = PacketNumbers::default();
+        assert_eq!(next(&mut numbers, 0, 9, FrameKind::Audio), Some((1, 8_640, true)));
+        assert_eq!(next(&mut numbers, 20, 10, FrameKind::Audio), Some((2, 9_600, false)));
+        assert_eq!(next(&mut numbers, 60, 12, FrameKind::Audio), Some((4, 11_520, false)));
+        assert_eq!(next(&mut numbers, 61, 11, FrameKind::Audio), Some((3, 10_560, false)));
+        assert_eq!(next(&mut numbers, 80, 13, FrameKind::Audio), Some((5, 12_480, false)));
+    }
+
+    #[test]
+    fn what_was_not_sent_on_purpose_is_no_loss() {
+        let mut numbers = PacketNumbers::default();
+        next(&mut numbers, 0, 1, FrameKind::AudioStart);
+        assert_eq!(next(&mut numbers, 20, 2, FrameKind::AudioStop), None);
+        assert_eq!(next(&mut numbers, 40, 3, FrameKind::Audio), Some((2, 2_880, false)));
+        assert_eq!(next(&mut numbers, 80, 20, FrameKind::AudioStart), Some((3, 19_200, true)), "muted in between");
+    }
+
+    #[test]
+    fn a_jump_or_another_speaker_goes_on_by_the_clock() {
+        let mut numbers = PacketNumbers::default();
+        next(&mut numbers, 0, 1, FrameKind::Audio);
+        assert_eq!(next(&mut numbers, 1_000, 5_000, FrameKind::Audio), Some((2, 960 + 48_000, true)));
+        assert_eq!(next(&mut numbers, 1_020, 5_001, FrameKind::Audio), Some((3, 1_920 + 48_000, false)));
+        numbers.switch();
+        let (sequence, timestamp, marker) = next(&mut numbers, 1_120, 5_002, FrameKind::Audio).expect("sent");
+        assert_eq!((sequence, timestamp, marker), (4, 1_920 + 48_000 + 4_800, true));
+    }
+}

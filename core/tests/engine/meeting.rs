@@ -1,0 +1,71 @@
+//! Members by WebRTC: what the engine takes from them, and what it gives them.
+
+use antiphon_core::{
+    engine::{Command, Counter, Event, MemberFlags},
+    gateway::Cipher,
+    ids::StreamId,
+    wire::frame::FrameHeader,
+};
+
+use crate::world::{LEVEL, World, channel_id, ms, streams, voice_bytes};
+
+fn add(world: &mut World, stream: u32) {
+    let (channel, flags) = (channel_id(1), MemberFlags::default());
+    world.command(0, Command::AddPeerMember { channel, stream: StreamId(stream), flags, last_sequence: Some(41) });
+}
+
+fn set(world: &mut World, stream: u32, flags: MemberFlags) {
+    world.command(0, Command::SetMemberFlags { channel: channel_id(1), stream: StreamId(stream), flags });
+}
+
+/// They say a frame, numbered as the engine says.
+fn say(world: &mut World, stream: u32) {
+    let (now, channel) = (world.now, channel_id(1));
+    let sequence = world.engines[0].next_sequence(channel, StreamId(stream)).expect("a member");
+    let header = FrameHeader { stream: StreamId(stream), sequence, timestamp: 0, kind_flags: 0, level: LEVEL };
+    world.engines[0].peer_frame(now, channel, header, &voice_bytes(&header), &mut world.out[0]);
+    world.batch_end();
+}
+
+#[test]
+fn native_members_and_those_by_webrtc_hear_each_other_and_nobody_themselves() {
+    let mut world = World::new(1, ms(0));
+    let mut clients = world.room(0, channel_id(1), 2, Cipher::Aes128Gcm);
+    add(&mut world, 900);
+    add(&mut world, 901);
+    world.clear();
+    say(&mut world, 900);
+    let given: Vec<_> =
+        world.out[0].given_to_peers.drain(..).map(|header| (header.stream.0, header.sequence)).collect();
+    assert_eq!(given, [(900, 42)], "for the other one, going on from what was known");
+    let heard = world.heard();
+    assert!(clients.iter().all(|client| streams(&heard, client) == [900]), "{heard:?}");
+
+    let datagram = clients[0].voice();
+    world.send(&clients[0], datagram);
+    world.batch_end();
+    let given: Vec<_> = world.out[0].given_to_peers.drain(..).map(|header| header.stream).collect();
+    assert_eq!(given, [clients[0].stream]);
+    assert_eq!(world.count(Counter::FramesToPeers), 1 + 2, "each listener of each frame");
+    assert_eq!(world.count(Counter::FramesTunnelled), 0);
+    assert!(!world.events().iter().any(|event| matches!(event, Event::Tunnel { .. })), "no way over the gateway");
+}
+
+#[test]
+fn a_muted_one_is_not_heard_and_a_deafened_one_hears_nothing() {
+    let mut world = World::new(1, ms(0));
+    world.open_channel(0, channel_id(1), 0);
+    add(&mut world, 900);
+    add(&mut world, 901);
+    set(&mut world, 900, MemberFlags { muted: true, ..MemberFlags::default() });
+    say(&mut world, 900);
+    assert!(world.out[0].given_to_peers.is_empty());
+    set(&mut world, 900, MemberFlags { deafened: true, ..MemberFlags::default() });
+    say(&mut world, 901);
+    assert!(world.out[0].given_to_peers.is_empty(), "the only other one hears nothing");
+    say(&mut world, 900);
+    assert_eq!(world.out[0].given_to_peers.len(), 1);
+    world.command(0, Command::RemoveMember { channel: channel_id(1), stream: StreamId(901) });
+    say(&mut world, 900);
+    assert_eq!(world.out[0].given_to_peers.len(), 1, "nobody is left to hear it");
+}

@@ -1,0 +1,205 @@
+//! WebRTC without a gateway connection, as standard tools speak it: publishing by WHIP (RFC 9725), playing by WHEP.
+//!
+//! A client sends an offer with its bearer token and is a member of the channel until it deletes its session, or is not
+//! heard any more.
+
+use std::sync::Arc;
+
+use antiphon_core::{
+    gateway::{ErrorCode, IceServer, JoinChannel, LeaveReason, MediaMode, MediaTransport, PeerRole, UserView},
+    ids::{ChannelId, SessionId, UserId},
+};
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::{delete, post},
+};
+use dashmap::DashMap;
+use uuid::Uuid;
+
+use super::{
+    Api,
+    error::{ApiError, ApiResult},
+    extract::Caller,
+};
+use crate::rooms::{Link, Presence, Unheard};
+
+const SDP: &str = "application/sdp";
+const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+
+/// These routes. They speak SDP, not JSON, so they are not in the OpenAPI document.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/whip/{channel}", post(publish))
+        .route("/whep/{channel}", post(play))
+        .route("/whip/{channel}/{session}", delete(end).patch(trickle))
+        .route("/whep/{channel}/{session}", delete(end).patch(trickle))
+}
+
+/// The sessions of clients without a gateway connection.
+#[derive(Default)]
+pub struct Standalone(DashMap<Uuid, Session>);
+
+struct Session {
+    presence: Arc<Presence>,
+    channel: ChannelId,
+    role: PeerRole,
+}
+
+impl Standalone {
+    /// Forgets sessions that are over. To be called now and then.
+    pub fn sweep(&self) {
+        self.0.retain(|_, session| session.presence.is_in(session.channel));
+    }
+
+    fn of(&self, id: &str, caller: UserId) -> ApiResult<(Uuid, Arc<Presence>, ChannelId, PeerRole)> {
+        let gone = || ApiError::new(ErrorCode::NotFound, "there is no such session, or it is over");
+        let id = id.parse().map_err(|_| gone())?;
+        let session = self.0.get(&id).filter(|session| session.presence.user_id() == caller).ok_or_else(gone)?;
+        Ok((id, Arc::clone(&session.presence), session.channel, session.role))
+    }
+}
+
+async fn publish(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Path(channel): Path<String>,
+    headers: HeaderMap,
+    sdp: String,
+) -> ApiResult<Response> {
+    begin(&api, caller, &channel, &headers, &sdp, PeerRole::Publisher).await
+}
+
+async fn play(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Path(channel): Path<String>,
+    headers: HeaderMap,
+    sdp: String,
+) -> ApiResult<Response> {
+    begin(&api, caller, &channel, &headers, &sdp, PeerRole::Subscriber).await
+}
+
+async fn begin(
+    api: &Api,
+    caller: UserView,
+    channel: &str,
+    headers: &HeaderMap,
+    sdp: &str,
+    role: PeerRole,
+) -> ApiResult<Response> {
+    expect_type(headers, SDP)?;
+    let channel_id = channel_named(api, channel).await?;
+    let user = caller.id;
+    let link = Link { outlet: Arc::new(Unheard), reached_host: reached_host(api, headers) };
+    let presence = Arc::new(Presence::standalone(SessionId(Uuid::now_v7()), caller, link));
+    let join = JoinChannel {
+        channel_id,
+        media: MediaTransport::Webrtc,
+        mode: MediaMode::Forward,
+        cipher: None,
+        sample_rate: None,
+        channels: None,
+        invite: None,
+    };
+    let rooms = api.gateway.rooms();
+    rooms.join(&presence, &join, None).await?;
+    let answered = match role {
+        PeerRole::Publisher => rooms.publish_in(&presence, channel_id, sdp).await,
+        PeerRole::Subscriber => rooms.play_in(&presence, channel_id, sdp).await,
+    };
+    let answer = match answered {
+        Ok(answer) => answer,
+        Err(error) => {
+            rooms.end(&presence, LeaveReason::Left).await;
+            return Err(error.into());
+        }
+    };
+    let session = Uuid::new_v4();
+    api.standalone.0.insert(session, Session { presence, channel: channel_id, role });
+    let path = if role == PeerRole::Publisher { "whip" } else { "whep" };
+    let mut response = (StatusCode::CREATED, answer).into_response();
+    let answered = response.headers_mut();
+    answered.insert(header::CONTENT_TYPE, HeaderValue::from_static(SDP));
+    answered.insert(ACCEPT_PATCH, HeaderValue::from_static(SDP_FRAGMENT));
+    answered.insert(header::LOCATION, text(format!("/{path}/{channel_id}/{session}")));
+    answered.insert(header::ETAG, text(format!("\"{session}\"")));
+    for server in rooms.ice_servers(user) {
+        links(&server).into_iter().for_each(|link| _ = answered.append(header::LINK, text(link)));
+    }
+    Ok(response)
+}
+
+/// Ends a session: its client leaves the channel.
+async fn end(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Path((_, session)): Path<(String, String)>,
+) -> ApiResult<StatusCode> {
+    let (id, presence, ..) = api.standalone.of(&session, caller.id)?;
+    api.standalone.0.remove(&id);
+    api.gateway.rooms().end(&presence, LeaveReason::Left).await;
+    Ok(StatusCode::OK)
+}
+
+/// Takes more ways to a client. A new way for a broken connection (an ICE restart) is another session here.
+async fn trickle(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    Path((_, session)): Path<(String, String)>,
+    headers: HeaderMap,
+    fragment: String,
+) -> ApiResult<StatusCode> {
+    expect_type(&headers, SDP_FRAGMENT)?;
+    let (_, presence, channel, role) = api.standalone.of(&session, caller.id)?;
+    let candidates = fragment.lines().filter_map(|line| line.trim_end().strip_prefix("a=candidate:"));
+    for candidate in candidates {
+        api.gateway.rooms().trickle_in(&presence, channel, role, &format!("candidate:{candidate}")).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn expect_type(headers: &HeaderMap, wanted: &'static str) -> ApiResult<()> {
+    let named = headers.get(header::CONTENT_TYPE).and_then(|named| named.to_str().ok()).unwrap_or_default();
+    if named.split(';').next().is_some_and(|named| named.trim().eq_ignore_ascii_case(wanted)) {
+        return Ok(());
+    }
+    Err(ApiError::invalid_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("the body must be {wanted}")))
+}
+
+/// A channel by its id or its name.
+async fn channel_named(api: &Api, named: &str) -> ApiResult<ChannelId> {
+    if let Ok(id) = named.parse() {
+        return Ok(id);
+    }
+    let found = api.store.channel_by_name(named).await?;
+    let found =
+        found.ok_or_else(|| ApiError::new(ErrorCode::ChannelNotFound, "there is no channel with this id or name"))?;
+    Ok(found.id)
+}
+
+/// The host by which the client came, without a port.
+fn reached_host(api: &Api, headers: &HeaderMap) -> Arc<str> {
+    let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = named.and_then(|host| host.parse::<axum::http::uri::Authority>().ok());
+    let host = authority.map(|authority| authority.host().to_owned());
+    host.unwrap_or_else(|| api.addresses.udp.ip().to_string()).into()
+}
+
+/// An ICE server as links say it (RFC 9725, 4.6).
+fn links(server: &IceServer) -> Vec<String> {
+    let credentials = match (&server.username, &server.credential) {
+        (Some(username), Some(credential)) => {
+            format!("; username=\"{username}\"; credential=\"{credential}\"; credential-type=\"password\"")
+        }
+        _ => String::new(),
+    };
+    server.urls.iter().map(|url| format!("<{url}>; rel=\"ice-server\"{credentials}")).collect()
+}
+
+fn text(value: String) -> HeaderValue {
+    HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static(""))
+}

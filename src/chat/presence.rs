@@ -1,0 +1,241 @@
+//! Who is there, and in which channels, on whatever node.
+//!
+//! Each node keeps what its own people do where all nodes can read it, under its own name: what a node said that has died is
+//! read by nobody, so nobody seems to be there who is not. A change is announced, and whoever follows somebody looks; all are
+//! looked at now and then, should a word have been lost or a node have died.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use antiphon_core::{
+    gateway::{AskPresence, ChannelPresence, ErrorCode, PresenceData, PresenceSeen, RequestId, UserView},
+    ids::{ChannelId, SessionId, UserId},
+    permission::Action,
+};
+use dashmap::DashMap;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+
+use super::{Chat, require};
+use crate::{
+    cluster::{Direct, Unavailable, Whereabouts},
+    error::AppError,
+    rooms::{Presence, Shared},
+    store::{StoreError, rfc3339},
+};
+
+/// People that one session can follow.
+const FOLLOWED_MAX: usize = 200;
+
+/// What is known of who is there.
+#[derive(Default)]
+pub(super) struct Whereabout {
+    /// What all nodes were told of people here; those they could not be told of are missing.
+    said: DashMap<UserId, Whereabouts>,
+    /// Of whom something may have changed.
+    dirty: DashMap<UserId, ()>,
+    /// Wakes whoever tells of them.
+    changed: Notify,
+    followers: DashMap<SessionId, Follower>,
+    /// Everything said may be gone.
+    is_lost: AtomicBool,
+}
+
+/// A session that wants to know who is there.
+struct Follower {
+    presence: Arc<Presence>,
+    /// As it was last told.
+    seen: HashMap<UserId, PresenceData>,
+}
+
+impl Chat {
+    /// Something may have changed in where a session is, or whether it is there.
+    pub fn moved(&self, user: UserId) {
+        self.inner.whereabout.dirty.insert(user, ());
+        self.inner.whereabout.changed.notify_one();
+    }
+
+    /// What all nodes share may have been lost: everything is said anew.
+    pub fn say_all_anew(&self) {
+        self.inner.whereabout.is_lost.store(true, Ordering::Relaxed);
+        self.inner.whereabout.changed.notify_one();
+    }
+
+    /// Tells all nodes of what has changed here, for ever.
+    pub(super) async fn tell_whereabouts(self) {
+        let mut looks = tokio::time::interval(self.inner.config.look_every);
+        loop {
+            tokio::select! {
+                () = self.inner.whereabout.changed.notified() => {}
+                _ = looks.tick() => self.review().await,
+            }
+            if self.inner.whereabout.is_lost.swap(false, Ordering::Relaxed) {
+                self.inner.whereabout.said.clear();
+                self.inner.people.each(|user| {
+                    self.inner.whereabout.dirty.insert(user, ());
+                });
+            }
+            let dirty: Vec<UserId> = self.inner.whereabout.dirty.iter().map(|entry| *entry.key()).collect();
+            for user in dirty {
+                self.inner.whereabout.dirty.remove(&user);
+                self.tell_of(user).await;
+            }
+        }
+    }
+
+    /// Looks at everyone here, in case something changed that nobody said, and at everyone followed.
+    async fn review(&self) {
+        self.inner.people.each(|user| {
+            let is_as_said =
+                self.inner.whereabout.said.get(&user).is_some_and(|said| *said == self.whereabouts_here(user));
+            if !is_as_said {
+                self.inner.whereabout.dirty.insert(user, ());
+            }
+        });
+        let said: Vec<UserId> = self.inner.whereabout.said.iter().map(|entry| *entry.key()).collect();
+        for user in said.into_iter().filter(|user| !self.inner.people.is_here(*user)) {
+            self.inner.whereabout.dirty.insert(user, ());
+        }
+        self.look_for_followers(None).await;
+    }
+
+    async fn tell_of(&self, user: UserId) {
+        let (said, records) = (&self.inner.whereabout.said, &self.inner.records);
+        let here = self.inner.people.is_here(user).then(|| self.whereabouts_here(user));
+        if said.get(&user).as_deref() == here.as_ref() {
+            return;
+        }
+        if here.is_none() || !said.contains_key(&user) {
+            // An account that is gone was seen by nobody.
+            let _ = self.store().set_last_seen(user, OffsetDateTime::now_utc()).await;
+        }
+        match (records.set_whereabouts(user, here.clone()).await, here) {
+            (Ok(()), Some(here)) => drop(said.insert(user, here)),
+            (Ok(()), None) => drop(said.remove(&user)),
+            // The next look finds it.
+            (Err(Unavailable), _) => {}
+        }
+        self.look_for_followers(Some(user)).await;
+        self.rooms().announce_direct(Direct::Presence { user }).await;
+    }
+
+    fn whereabouts_here(&self, user: UserId) -> Whereabouts {
+        let mut here = Whereabouts::default();
+        for presence in self.inner.people.sessions(user) {
+            let (texts, voices) = presence.channels();
+            here.texts.extend(texts);
+            here.voices.extend(voices);
+        }
+        for channels in [&mut here.texts, &mut here.voices] {
+            channels.sort_unstable();
+            channels.dedup();
+        }
+        here
+    }
+
+    /// Tells those who follow `user`, or anybody, what has changed for them.
+    pub(super) async fn look_for_followers(&self, user: Option<UserId>) {
+        let followers: Vec<(SessionId, Arc<Presence>, Vec<UserId>)> = self
+            .inner
+            .whereabout
+            .followers
+            .iter()
+            .filter(|follower| user.is_none_or(|user| follower.seen.contains_key(&user)))
+            .map(|follower| {
+                let users = user.map_or_else(|| follower.seen.keys().copied().collect(), |user| vec![user]);
+                (*follower.key(), Arc::clone(&follower.presence), users)
+            })
+            .collect();
+        for (session, presence, users) in followers {
+            let Ok(now) = self.presence_of(&presence.user, &users).await else { continue };
+            let Some(mut follower) = self.inner.whereabout.followers.get_mut(&session) else { continue };
+            let is_new = |data: &PresenceData| follower.seen.get(&data.user_id).is_some_and(|seen| seen != data);
+            let changed: Vec<PresenceData> = now.into_iter().filter(is_new).collect();
+            if changed.is_empty() {
+                continue;
+            }
+            follower.seen.extend(changed.iter().map(|data| (data.user_id, data.clone())));
+            presence.send(&Shared::new(PresenceSeen::from(changed)));
+        }
+    }
+
+    /// Answers who of some people is there, and follows them.
+    pub(super) async fn ask_presence(
+        &self,
+        presence: &Arc<Presence>,
+        request: AskPresence,
+        request_id: Option<RequestId>,
+    ) -> Result<(), AppError> {
+        let users: HashSet<UserId> = request.users.into_iter().collect();
+        if users.len() > FOLLOWED_MAX {
+            let message = format!("users must be at most {FOLLOWED_MAX}, not {}", users.len());
+            return Err(AppError::new(ErrorCode::InvalidInput, message));
+        }
+        let users: Vec<UserId> = users.into_iter().collect();
+        let now = self.presence_of(&presence.user, &users).await?;
+        let seen = now.iter().map(|data| (data.user_id, data.clone())).collect();
+        let follower = Follower { presence: Arc::clone(presence), seen };
+        match users.is_empty() {
+            true => drop(self.inner.whereabout.followers.remove(&presence.id)),
+            false => drop(self.inner.whereabout.followers.insert(presence.id, follower)),
+        }
+        presence.send(&Shared::answer(PresenceSeen::from(now), request_id));
+        Ok(())
+    }
+
+    /// A session that is over follows nobody.
+    pub(super) fn forget_follower(&self, session: SessionId) {
+        self.inner.whereabout.followers.remove(&session);
+    }
+
+    /// Who of `users` is there, as far as `asker` may know of where.
+    async fn presence_of(&self, asker: &UserView, users: &[UserId]) -> Result<Vec<PresenceData>, AppError> {
+        // While the others cannot be asked, those here are known.
+        let elsewhere = self.inner.records.whereabouts(users).await.unwrap_or_else(|_| vec![Vec::new(); users.len()]);
+        let mut visible: HashMap<ChannelId, bool> = HashMap::new();
+        let mut found = Vec::with_capacity(users.len());
+        for (user, mut nodes) in users.iter().zip(elsewhere) {
+            if self.inner.people.is_here(*user) {
+                nodes.push(self.whereabouts_here(*user));
+            }
+            let online = !nodes.is_empty();
+            let mut channels: HashMap<ChannelId, bool> = HashMap::new();
+            for node in nodes {
+                for id in node.texts {
+                    channels.entry(id).or_default();
+                }
+                channels.extend(node.voices.into_iter().map(|id| (id, true)));
+            }
+            let mut shown = Vec::new();
+            for (id, voice) in channels {
+                if self.is_visible(asker, id, &mut visible).await {
+                    let speaking = voice && self.rooms().is_speaking(id, *user);
+                    shown.push(ChannelPresence { channel_id: id, voice, speaking });
+                }
+            }
+            shown.sort_unstable_by_key(|channel| channel.channel_id);
+            let last_seen = if online { None } else { self.store().last_seen(*user).await?.map(rfc3339) };
+            found.push(PresenceData { user_id: *user, online, channels: shown, last_seen });
+        }
+        Ok(found)
+    }
+
+    async fn is_visible(&self, asker: &UserView, channel: ChannelId, known: &mut HashMap<ChannelId, bool>) -> bool {
+        if let Some(known) = known.get(&channel) {
+            return *known;
+        }
+        let looked = async {
+            let found = self.store().channel(channel).await?.ok_or(StoreError::Missing)?;
+            let standing = self.rooms().standing_of(asker, channel).await?;
+            require(&standing, found.is_private, Action::See)
+        };
+        let is_visible = looked.await.is_ok();
+        known.insert(channel, is_visible);
+        is_visible
+    }
+}

@@ -1,0 +1,58 @@
+//! A channel's terms for what is written in it, and what was reported there.
+
+use antiphon_core::{
+    gateway::{ErrorCode, UserView},
+    ids::ChannelId,
+    permission::Action,
+};
+
+use super::{Chat, require};
+use crate::{
+    error::AppError,
+    store::{ChatTerms, Report},
+};
+
+/// The longest wait between two messages, six hours.
+pub const SLOW_MODE_MAX_S: u32 = 21_600;
+
+/// Reports that are shown at once.
+const REPORTS_MAX: u32 = 200;
+
+impl Chat {
+    /// A channel's terms.
+    ///
+    /// # Errors
+    /// `CHANNEL_NOT_FOUND`, also for a private one that `caller` does not belong to.
+    pub async fn terms(&self, caller: &UserView, channel: ChannelId) -> Result<ChatTerms, AppError> {
+        self.channel(caller, &channel.to_string()).await?;
+        Ok(self.store().chat_terms(channel).await?)
+    }
+
+    /// Sets them.
+    ///
+    /// # Errors
+    /// As [`Chat::terms`]; `PERMISSION_DENIED` for all but the owner; `INVALID_INPUT`.
+    pub async fn set_terms(&self, caller: &UserView, channel: ChannelId, terms: ChatTerms) -> Result<(), AppError> {
+        let (found, standing) = self.channel(caller, &channel.to_string()).await?;
+        require(&standing, found.is_private, Action::Edit)?;
+        let invalid = |message: String| Err(AppError::new(ErrorCode::InvalidInput, message));
+        if terms.slow_mode_s > SLOW_MODE_MAX_S {
+            return invalid(format!("slow_mode_s must be at most {SLOW_MODE_MAX_S}, not {}", terms.slow_mode_s));
+        }
+        if terms.keep_s == Some(0) {
+            return invalid("keep_s must be at least 1, or null to keep messages for good".to_owned());
+        }
+        self.store().set_chat_terms(channel, terms).await?;
+        Ok(())
+    }
+
+    /// What was reported in a channel, the newest first.
+    ///
+    /// # Errors
+    /// As [`Chat::terms`]; `PERMISSION_DENIED` for all but its owner and moderators.
+    pub async fn reports(&self, caller: &UserView, channel: ChannelId) -> Result<Vec<Report>, AppError> {
+        let (found, standing) = self.channel(caller, &channel.to_string()).await?;
+        require(&standing, found.is_private, Action::ReadReports)?;
+        Ok(self.store().reports(channel, REPORTS_MAX).await?)
+    }
+}

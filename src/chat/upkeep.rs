@@ -1,0 +1,82 @@
+//! What goes on by itself: finishing what a node began and did not live to tell, and forgetting what has had its time.
+
+use antiphon_core::ids::{ChannelId, MessageId};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Chat;
+use crate::{
+    store::{Scope, StoreError},
+    telemetry::metrics::metrics,
+};
+
+/// Scopes looked at in one round; the rest comes with the next.
+const AT_ONCE: u32 = 1_000;
+
+/// Where the look at what has changed has got to. What has changed is looked at twice, since a transaction with a lower
+/// number may be stored after one with a higher.
+#[derive(Debug)]
+struct Look {
+    /// Everything up to this number was looked at in the round before the last.
+    settled: MessageId,
+    /// In the last.
+    seen: MessageId,
+}
+
+impl Chat {
+    /// Looks now and then, for ever, what is stored and not told here: another node may have died in between, or could not
+    /// say so.
+    pub(super) async fn look(self) {
+        let mut ticks = interval(self.inner.config.look_every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = None;
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.look_once(&mut look).await {
+                tracing::debug!(%error, "what is stored was not looked at");
+            }
+            self.forget_pairs();
+            if let Some(typing) = &self.inner.typing {
+                typing.sweep();
+            }
+        }
+    }
+
+    async fn look_once(&self, look: &mut Option<Look>) -> Result<(), StoreError> {
+        let Some(look) = look else {
+            // What was there before anybody came here is history.
+            let newest = self.store().newest_of_all().await?;
+            *look = Some(Look { settled: newest, seen: newest });
+            return Ok(());
+        };
+        let changed = self.store().changed_scopes(look.settled, AT_ONCE).await?;
+        let last = changed.last().map_or(look.seen, |(_, newest)| *newest);
+        let mut rooms: Vec<(ChannelId, MessageId)> = Vec::new();
+        for (scope, newest) in changed {
+            match scope {
+                Scope::Room(channel) => rooms.push((channel, newest)),
+                Scope::Pair(..) => {
+                    let told = self.told_pair(scope).await.unwrap_or(look.settled);
+                    self.tell_pair(scope, told, newest, &[], &[]).await;
+                }
+            }
+        }
+        self.rooms().finish_chats(&rooms).await;
+        *look = Look { settled: look.seen, seen: last };
+        Ok(())
+    }
+
+    /// Deletes messages that their channel keeps no longer. To be called every minute or so; nodes take turns.
+    pub async fn sweep(&self) {
+        loop {
+            match self.store().expire_messages(time::OffsetDateTime::now_utc()).await {
+                Ok(expired) => {
+                    metrics().chat.expired.increment(expired.count);
+                    if !expired.more {
+                        return;
+                    }
+                }
+                Err(error) => return tracing::warn!(%error, "messages that had their time were not deleted"),
+            }
+        }
+    }
+}

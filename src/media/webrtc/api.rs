@@ -1,0 +1,184 @@
+//! What the control plane wants of a worker's WebRTC peers, and what they tell it.
+
+use std::net::SocketAddr;
+
+use antiphon_core::{
+    gateway::{PeerRole, PublishKind, VideoQuality},
+    ids::{ChannelId, StreamId},
+};
+use str0m::{
+    Candidate,
+    change::{SdpAnswer, SdpOffer},
+    net::Protocol,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// One of a member's two connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerKey {
+    /// In which channel; the peer lives in its worker.
+    pub channel: ChannelId,
+    /// Whose.
+    pub stream: StreamId,
+    /// Which way.
+    pub role: PeerRole,
+}
+
+/// Where clients reach the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// The media port.
+    pub udp: Vec<SocketAddr>,
+    /// The port for those whose UDP is blocked.
+    pub tcp: Vec<SocketAddr>,
+}
+
+/// What a subscriber wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Of whom.
+    pub stream: StreamId,
+    /// What.
+    pub kind: PublishKind,
+    /// How good a picture, at most.
+    pub quality: VideoQuality,
+}
+
+/// A media section of a subscriber's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferedTrack {
+    /// Which.
+    pub mid: String,
+    /// Whose it is.
+    pub stream: StreamId,
+    /// What it is.
+    pub kind: PublishKind,
+}
+
+/// Why something could not be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// The description is none that fits.
+    #[error("the SDP cannot be used: {0}")]
+    Sdp(String),
+    /// There is no such connection, or no answer is awaited.
+    #[error("{0}")]
+    OutOfTurn(&'static str),
+    /// More than there may be.
+    #[error("{0}")]
+    TooMany(&'static str),
+    /// The node is stopping.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, PeerError>>;
+
+/// To the worker that a channel lives in. Its members are made known to its engine apart.
+#[derive(Debug)]
+pub enum PeerCommand {
+    /// Somebody publishes, or changes what they publish: answered with SDP.
+    Publish {
+        /// Whose; made when it is not there.
+        key: PeerKey,
+        /// For the answer.
+        ways: Ways,
+        /// What they sent.
+        offer: SdpOffer,
+        /// What its new media sections are.
+        kind: PublishKind,
+        /// The answer.
+        reply: Reply<String>,
+    },
+    /// Somebody wants to hear and see these from now on: offers come as [`PeerEvent::Offer`].
+    Subscribe {
+        /// Whose; made when it is not there.
+        key: PeerKey,
+        /// For the offer.
+        ways: Ways,
+        /// All of it.
+        wishes: Vec<Wish>,
+        /// The way to the client has broken: a new one is to be found.
+        restart: bool,
+    },
+    /// Somebody wants to hear and see by a connection that they offer: whoever speaks, and the first picture there is.
+    Play {
+        /// Whose; made when it is not there.
+        key: PeerKey,
+        /// For the answer.
+        ways: Ways,
+        /// What they sent.
+        offer: SdpOffer,
+        /// The answer.
+        reply: Reply<String>,
+    },
+    /// The answer to an offer.
+    Answer {
+        /// Whose.
+        key: PeerKey,
+        /// What they sent.
+        answer: SdpAnswer,
+        /// Whether it was used.
+        reply: Reply<()>,
+    },
+    /// One more way to a client.
+    Candidate {
+        /// Whose.
+        key: PeerKey,
+        /// The way.
+        candidate: Candidate,
+        /// Whether it was taken.
+        reply: Reply<()>,
+    },
+    /// A client is reached by TCP from now on: what is for this address goes that way. What finds no room is dropped.
+    Reach {
+        /// Where the client is.
+        address: (Protocol, SocketAddr),
+        /// The way.
+        way: mpsc::Sender<Box<[u8]>>,
+    },
+    /// No longer.
+    Unreach {
+        /// Where the client was.
+        address: (Protocol, SocketAddr),
+    },
+    /// A connection is over; to close what is gone is no error.
+    Close {
+        /// Which.
+        key: PeerKey,
+    },
+}
+
+/// From a worker's peers. What the control plane has no room for is told again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// A subscriber is to be offered this.
+    Offer {
+        /// Which connection.
+        key: PeerKey,
+        /// The whole of it.
+        sdp: String,
+        /// Whose its media sections are.
+        tracks: Vec<OfferedTrack>,
+    },
+    /// A connection stands.
+    Connected {
+        /// Which.
+        key: PeerKey,
+    },
+    /// A connection is gone: its client closed it, or was not heard for too long.
+    Gone {
+        /// Which.
+        key: PeerKey,
+    },
+    /// What somebody publishes by WebRTC, here or on another node, has changed.
+    Publishes {
+        /// In which channel.
+        channel: ChannelId,
+        /// Whose stream.
+        stream: StreamId,
+        /// All of it.
+        kinds: Vec<PublishKind>,
+    },
+}

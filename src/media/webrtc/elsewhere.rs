@@ -1,0 +1,205 @@
+//! Those who meet on other nodes: what they publish, and their pictures, as the relay brings them; and ours for them.
+//!
+//! What somebody publishes is told at once when it changes and every second besides; it is forgotten when it is not heard
+//! of for three. So nothing needs to be asked for, and nothing of a node that died is left.
+
+use std::sync::Arc;
+
+use antiphon_core::{
+    clock::Micros,
+    gateway::PublishKind,
+    ids::{ChannelId, StreamId},
+    relay::RelayCommand,
+    video::{MEETING_BYTES_MAX, Meeting, Numbers, PICTURE_HEAD_BYTES, PictureHead},
+};
+
+use super::{
+    Peers,
+    subscribing::{PicturePacket, SourceKey},
+    video::{Origin, Video},
+};
+
+/// How long what another node told is believed.
+const LIFETIME: Micros = Micros::from_secs(3);
+/// A packet further behind than this is of a stream that began anew.
+const BEHIND_MAX: u64 = 1_000;
+
+/// Something for the relay.
+pub(in crate::media) enum ToRelay {
+    /// A packet of a picture.
+    Picture { channel: ChannelId, head: [u8; PICTURE_HEAD_BYTES], payload: Arc<[u8]> },
+    /// A word of those who meet.
+    Meeting { channel: ChannelId, bytes: [u8; MEETING_BYTES_MAX], length: usize },
+    /// An order.
+    Command(RelayCommand),
+}
+
+/// Which packets of a stream came, so that each is forwarded once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    newest: u64,
+    /// Which of the 64 up to the newest came.
+    bits: u64,
+}
+
+impl Seen {
+    /// Whether a packet comes for the first time.
+    pub(super) fn is_new(&mut self, sequence: u64) -> bool {
+        if sequence > self.newest || self.newest - sequence > BEHIND_MAX {
+            let step = sequence.checked_sub(self.newest).unwrap_or(u64::from(u64::BITS));
+            self.bits = u32::try_from(step).ok().and_then(|step| self.bits.checked_shl(step)).unwrap_or(0);
+            self.newest = sequence;
+        }
+        let bit = u32::try_from(self.newest - sequence).ok().and_then(|back| 1_u64.checked_shl(back));
+        let is_new = bit.is_some_and(|bit| self.bits & bit == 0);
+        self.bits |= bit.unwrap_or(0);
+        is_new
+    }
+}
+
+impl Peers {
+    /// What the relay is to be given.
+    pub(in crate::media) fn take_for_relay(&mut self) -> Vec<ToRelay> {
+        std::mem::take(&mut self.to_relay)
+    }
+
+    pub(super) fn tell_nodes(&mut self, channel: ChannelId, meeting: &Meeting) {
+        if self.setup.is_relayed {
+            let (bytes, length) = meeting.write();
+            self.to_relay.push(ToRelay::Meeting { channel, bytes, length });
+        }
+    }
+
+    /// Whether somebody here may see other nodes' pictures.
+    pub(super) fn tell_interest(&mut self, channel: ChannelId) {
+        if self.setup.is_relayed {
+            let wanted = self.rooms.get(&channel).is_some_and(|room| !room.subscribers.is_empty());
+            self.to_relay.push(ToRelay::Command(RelayCommand::SetPictures { channel, wanted }));
+        }
+    }
+
+    /// A packet of a picture of somebody here, for the other nodes.
+    pub(super) fn send_picture(&mut self, channel: ChannelId, source: SourceKey, packet: &PicturePacket<'_>) {
+        if !self.setup.is_relayed {
+            return;
+        }
+        let head = PictureHead {
+            stream: source.0,
+            is_screen: source.1 == PublishKind::Screen,
+            codec: packet.codec,
+            layer: packet.layer,
+            marker: packet.marker,
+            is_keyframe: packet.is_keyframe,
+            sequence: packet.numbers.sequence as u32,
+            timestamp: packet.numbers.timestamp,
+        };
+        self.to_relay.push(ToRelay::Picture { channel, head: head.write(), payload: Arc::clone(packet.payload) });
+    }
+
+    /// The relay brings something of those who meet on another node.
+    pub(in crate::media) fn remote_record(&mut self, now: Micros, channel: ChannelId, is_picture: bool, body: &[u8]) {
+        if is_picture {
+            if let Some((head, payload)) = PictureHead::read(body) {
+                self.remote_picture(now, channel, &head, payload);
+            }
+            return;
+        }
+        match Meeting::read(body) {
+            Some(Meeting::Publishes { stream, kinds }) => self.remote_publishes(now, channel, stream, kinds),
+            Some(Meeting::WantsKeyframe { stream, is_screen, layer }) => {
+                let source = (stream, kind_of(is_screen));
+                let video = self.rooms.get(&channel).and_then(|room| room.videos.get(&source));
+                if video.is_some_and(|video| matches!(video.origin, Origin::Here(_))) {
+                    self.want_keyframe(now, channel, source, layer);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn remote_publishes(&mut self, now: Micros, channel: ChannelId, stream: StreamId, kinds: Vec<PublishKind>) {
+        let room = self.rooms.entry(channel).or_default();
+        // Somebody who is here now was there before.
+        if room.publishers.contains_key(&stream) {
+            return;
+        }
+        if kinds.is_empty() {
+            room.elsewhere.remove(&stream)
+        } else {
+            room.elsewhere.insert(stream, now)
+        };
+        self.tell_publishes(channel, stream, kinds, false);
+    }
+
+    fn remote_picture(&mut self, now: Micros, channel: ChannelId, head: &PictureHead, payload: &[u8]) {
+        let source = (head.stream, kind_of(head.is_screen));
+        let Some(room) = self.rooms.get_mut(&channel).filter(|room| !room.subscribers.is_empty()) else { return };
+        if room.publishers.contains_key(&head.stream) {
+            return;
+        }
+        let is_new = !room.videos.contains_key(&source);
+        let video = room.videos.entry(source).or_insert_with(|| Video::new(Origin::There(now), head.codec));
+        (video.origin, video.codec) = (Origin::There(now), head.codec);
+        if !video.layers[head.layer].seen.is_new(head.sequence.into()) {
+            return;
+        }
+        if is_new {
+            self.pictures_changed(now, channel);
+        }
+        let packet = PicturePacket {
+            codec: head.codec,
+            layer: head.layer,
+            is_keyframe: head.is_keyframe,
+            numbers: Numbers { sequence: head.sequence.into(), timestamp: head.timestamp },
+            marker: head.marker,
+            payload: &payload.into(),
+        };
+        self.forward_picture(now, channel, source, &packet);
+    }
+
+    /// Half a second is over: what is published here is told, and what was not heard of is forgotten.
+    pub(super) fn refresh_elsewhere(&mut self, now: Micros) {
+        if !self.setup.is_relayed {
+            return;
+        }
+        let (mut told, mut forgotten) = (Vec::new(), Vec::new());
+        for (channel, room) in &mut self.rooms {
+            for stream in room.publishers.keys() {
+                told.extend(room.told.get(stream).map(|kinds| (*channel, *stream, kinds.clone())));
+            }
+            room.videos.retain(|_, video| match video.origin {
+                Origin::Here(_) => true,
+                Origin::There(at) => now.since(at) < LIFETIME,
+            });
+            room.elsewhere.retain(|stream, at| {
+                let lives = now.since(*at) < LIFETIME;
+                if !lives {
+                    forgotten.push((*channel, *stream));
+                }
+                lives
+            });
+        }
+        for (channel, stream, kinds) in told {
+            self.tell_nodes(channel, &Meeting::Publishes { stream, kinds });
+        }
+        for (channel, stream) in forgotten {
+            self.tell_publishes(channel, stream, Vec::new(), false);
+        }
+    }
+}
+
+fn kind_of(is_screen: bool) -> PublishKind {
+    if is_screen { PublishKind::Screen } else { PublishKind::Video }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_is_new_once_and_a_stream_may_begin_anew() {
+        let mut seen = Seen::default();
+        let news: Vec<_> = [5_000, 5_000, 5_002, 5_001, 5_001, 5_090, 5_002, 7, 7, 8].map(|n| seen.is_new(n)).to_vec();
+        assert_eq!(news, [true, false, true, true, false, true, false, true, false, true]);
+    }
+}

@@ -1,0 +1,214 @@
+//! Offers and answers: how connections are made, changed and ended.
+
+use antiphon_core::{
+    clock::Micros,
+    gateway::{PeerRole, PublishKind},
+};
+use str0m::{
+    IceCreds, Rtc,
+    change::{SdpAnswer, SdpOffer},
+};
+
+use super::{
+    Peers,
+    api::{PeerCommand, PeerError, PeerEvent, PeerKey, Ways, Wish},
+    counters::PeerCounter,
+    peer::{Peer, Side},
+    publishing::Publishing,
+    setup, stun,
+    subscribing::Subscribing,
+};
+
+/// What a description says of Opus, and what we say beside it: silence need not be sent (RFC 7587, 6.1).
+const FEC: &str = "useinbandfec=1";
+const FEC_AND_DTX: &str = "useinbandfec=1;usedtx=1";
+
+impl Peers {
+    /// The control plane wants something. An answer that nobody waits for any more goes nowhere.
+    pub(in crate::media) fn command(&mut self, now: Micros, command: PeerCommand) {
+        match command {
+            PeerCommand::Publish { key, ways, offer, kind, reply } => {
+                _ = reply.send(self.publish(now, key, ways, offer, kind));
+            }
+            PeerCommand::Subscribe { key, ways, wishes, restart } => self.subscribe(now, key, ways, wishes, restart),
+            PeerCommand::Play { key, ways, offer, reply } => _ = reply.send(self.play(now, key, ways, offer)),
+            PeerCommand::Answer { key, answer, reply } => _ = reply.send(self.answer(now, key, answer)),
+            PeerCommand::Candidate { key, candidate, reply } => {
+                let peer = self.peer_by_key(key).ok_or(PeerError::OutOfTurn("there is no such connection yet"));
+                _ = reply.send(peer.and_then(|peer| peer.add_candidate(candidate)));
+            }
+            PeerCommand::Reach { address, way } => _ = self.tcp.insert(address, way),
+            PeerCommand::Unreach { address } => _ = self.tcp.remove(&address),
+            PeerCommand::Close { key } => self.close(key),
+        }
+    }
+
+    fn publish(
+        &mut self,
+        now: Micros,
+        key: PeerKey,
+        ways: Ways,
+        offer: SdpOffer,
+        kind: PublishKind,
+    ) -> Result<String, PeerError> {
+        let number = self.peer_or_new(now, key, ways, |_| Side::Publishing(Publishing::new(kind)), setup::publisher)?;
+        if let Some(Side::Publishing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) {
+            side.new_kind = kind;
+        }
+        let answer = self.accept(number, offer)?;
+        self.rooms.entry(key.channel).or_default().publishers.insert(key.stream, number);
+        if let Some(peer) = self.peers.get_mut(&number)
+            && let Side::Publishing(side) = &mut peer.side
+        {
+            side.agreed(&peer.rtc, &answer);
+        }
+        self.publishes_differently(number);
+        Ok(answer.replace(FEC, FEC_AND_DTX))
+    }
+
+    fn play(&mut self, now: Micros, key: PeerKey, ways: Ways, offer: SdpOffer) -> Result<String, PeerError> {
+        let make = |deafened| Side::Subscribing(Subscribing::new(true, deafened));
+        let number = self.peer_or_new(now, key, ways, make, setup::subscriber)?;
+        let answer = self.accept(number, offer)?;
+        self.note_subscriber(key, number);
+        Ok(answer)
+    }
+
+    fn subscribe(&mut self, now: Micros, key: PeerKey, ways: Ways, wishes: Vec<Wish>, restart: bool) {
+        // A change for a connection that has just ended.
+        if ways == Ways::default() && !self.by_key.contains_key(&key) {
+            return;
+        }
+        let make = |deafened| Side::Subscribing(Subscribing::new(false, deafened));
+        let Ok(number) = self.peer_or_new(now, key, ways, make, setup::subscriber) else {
+            return self.tell(PeerEvent::Gone { key });
+        };
+        self.note_subscriber(key, number);
+        if let Some(Side::Subscribing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) {
+            side.wish(wishes);
+        }
+        self.offer(now, number, restart);
+        self.choose_layers(now, number);
+    }
+
+    fn note_subscriber(&mut self, key: PeerKey, number: u32) {
+        let room = self.rooms.entry(key.channel).or_default();
+        if !room.subscribers.contains(&number) {
+            room.subscribers.push(number);
+            self.tell_interest(key.channel);
+        }
+    }
+
+    /// Offers a subscriber what it wishes for, unless it has an offer to answer first.
+    fn offer(&mut self, _now: Micros, number: u32, restart: bool) {
+        let credentials = self.new_credentials();
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let Side::Subscribing(side) = &mut peer.side else { return };
+        if side.pending.is_some() && !restart {
+            return;
+        }
+        let Some(planned) = side.plan(&mut peer.rtc, restart) else { return };
+        let tracks = side.offered();
+        let sdp = match &planned.restart {
+            Some(drawn) => {
+                peer.restarts = Some(credentials.clone());
+                self.by_fragment.insert(credentials.ufrag.clone(), number);
+                peer.restart_as(&planned.sdp, drawn, &credentials)
+            }
+            None => planned.sdp,
+        };
+        let key = peer.key;
+        self.stats.count(PeerCounter::Negotiations);
+        self.mark(number);
+        self.tell(PeerEvent::Offer { key, sdp, tracks });
+    }
+
+    fn answer(&mut self, now: Micros, key: PeerKey, answer: SdpAnswer) -> Result<(), PeerError> {
+        let number = *self.by_key.get(&key).ok_or(PeerError::OutOfTurn("there is no offer to answer"))?;
+        let Some(peer) = self.peers.get_mut(&number) else { return Ok(()) };
+        let Side::Subscribing(side) = &mut peer.side else { return Ok(()) };
+        let pending = side.pending.take().ok_or(PeerError::OutOfTurn("there is no offer to answer"))?;
+        if let Err(error) = peer.rtc.sdp_api().accept_answer(pending, answer) {
+            side.behind = true;
+            return Err(PeerError::Sdp(error.to_string()));
+        }
+        if let Some(credentials) = peer.restarts.take() {
+            peer.rtc.direct_api().set_local_ice_credentials(credentials);
+        }
+        side.settle(&mut peer.rtc);
+        let behind = side.behind;
+        self.stats.count(PeerCounter::Negotiations);
+        self.mark(number);
+        if behind {
+            self.offer(now, number, false);
+        }
+        self.choose_layers(now, number);
+        Ok(())
+    }
+
+    /// Answers a client's offer.
+    fn accept(&mut self, number: u32, offer: SdpOffer) -> Result<String, PeerError> {
+        let ours = self.new_credentials();
+        let Some(peer) = self.peers.get_mut(&number) else { return Err(PeerError::Stopping) };
+        let before = peer.rtc.direct_api().local_ice_credentials();
+        let answer = match peer.rtc.sdp_api().accept_offer(offer) {
+            Ok(answer) => answer.to_sdp_string(),
+            Err(error) => {
+                let is_new = peer.addresses.is_empty() && !peer.connected;
+                if is_new {
+                    self.remove(number);
+                }
+                return Err(PeerError::Sdp(error.to_string()));
+            }
+        };
+        self.stats.count(PeerCounter::Negotiations);
+        let drawn = peer.rtc.direct_api().local_ice_credentials();
+        let answer = if drawn.ufrag == before.ufrag {
+            answer
+        } else {
+            let answer = peer.restart_as(&answer, &drawn, &ours);
+            self.by_fragment.insert(ours.ufrag.clone(), number);
+            peer.rtc.direct_api().set_local_ice_credentials(ours);
+            answer
+        };
+        self.mark(number);
+        Ok(answer)
+    }
+
+    fn new_credentials(&self) -> IceCreds {
+        let (ufrag, pass) = stun::credentials(self.setup.worker);
+        IceCreds { ufrag, pass }
+    }
+
+    fn peer_or_new(
+        &mut self,
+        now: Micros,
+        key: PeerKey,
+        ways: Ways,
+        side: impl FnOnce(bool) -> Side,
+        make: fn(std::time::Instant, &str0m::config::DtlsCert, IceCreds) -> Rtc,
+    ) -> Result<u32, PeerError> {
+        if let Some(number) = self.by_key.get(&key) {
+            return Ok(*number);
+        }
+        if self.peers.len() >= self.setup.peers_max {
+            return Err(PeerError::TooMany("this node has as many WebRTC connections as it may: try another"));
+        }
+        let Some(deafened) = self.deafened.get(&(key.channel, key.stream)).copied() else {
+            return Err(PeerError::OutOfTurn("this session is no longer in that channel"));
+        };
+        self.next_number = self.next_number.wrapping_add(1);
+        let (number, at, credentials) = (self.next_number, self.instant(now), self.new_credentials());
+        let fragment = credentials.ufrag.clone();
+        let rtc = make(at, &self.setup.certificate, credentials);
+        self.stats.count(match key.role {
+            PeerRole::Publisher => PeerCounter::Publishers,
+            PeerRole::Subscriber => PeerCounter::Subscribers,
+        });
+        self.by_fragment.insert(fragment.clone(), number);
+        self.by_key.insert(key, number);
+        self.peers.insert(number, Box::new(Peer::new(at, key, rtc, side(deafened), fragment, ways)));
+        self.mark(number);
+        Ok(number)
+    }
+}

@@ -1,0 +1,379 @@
+//! What a client gets by its subscribing connection: whose voice and picture each media section carries, and how it is
+//! offered.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use antiphon_core::{
+    clock::Micros,
+    gateway::{PublishKind, VideoQuality},
+    ids::StreamId,
+    rtp::PacketNumbers,
+    video::{Numbers, Rewriter, VideoCodec},
+    wire::frame::FrameHeader,
+};
+use str0m::{
+    Rtc,
+    change::SdpPendingOffer,
+    format::Codec,
+    media::{Direction, MediaKind, Mid, Pt},
+    rtp::{ExtensionValues, RtpWrite, Ssrc},
+};
+
+use super::{
+    api::{OfferedTrack, Wish},
+    video::Rate,
+};
+
+/// Media sections of one subscriber for voices, and for pictures. Whoever finds none is heard once another has gone.
+const VOICES_MAX: usize = 64;
+const PICTURES_MAX: usize = 32;
+/// A connection that its client offered has one section for all voices: it follows another speaker after so much silence.
+const SPEAKER_HELD: Micros = Micros::from_millis(300);
+
+/// Whose and what.
+pub(super) type SourceKey = (StreamId, PublishKind);
+
+/// A media section.
+pub(super) struct Track {
+    pub(super) mid: Mid,
+    media: MediaKind,
+    /// What it carries; `None` while it is nobody's.
+    pub(super) of: Option<SourceKey>,
+    /// The client knows of it, and takes what is sent.
+    sends: Option<Ssrc>,
+    negotiated: bool,
+    voice: PacketNumbers,
+    heard_at: Micros,
+    pub(super) picture: Picture,
+}
+
+/// A picture on its way to one subscriber.
+#[derive(Default)]
+pub(super) struct Picture {
+    rewriter: Rewriter,
+    /// The layer that is sent, and the one that is to be, by their place at the publisher.
+    pub(super) current: Option<usize>,
+    pub(super) target: Option<usize>,
+    pub(super) quality: VideoQuality,
+    pt: Option<(VideoCodec, Option<Pt>)>,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Sent,
+    /// And the subscriber went over to its layer by it.
+    Switched,
+    /// The layer is not the one that is sent.
+    Passed,
+    /// The subscriber does not know the coding.
+    Unknown,
+}
+
+/// The receiving side of a subscriber.
+pub(super) struct Subscribing {
+    pub(super) tracks: Vec<Track>,
+    by_source: HashMap<SourceKey, usize>,
+    wishes: Vec<Wish>,
+    pub(super) pending: Option<SdpPendingOffer>,
+    /// What is wished for is not all offered.
+    pub(super) behind: bool,
+    /// Its client offered it, and takes whoever speaks.
+    pub(super) follows_speakers: bool,
+    pub(super) deafened: bool,
+    /// When its connection came to stand.
+    pub(super) connected_at: Option<Micros>,
+    /// What its way carries, once that was measured.
+    pub(super) estimate_bps: Option<u64>,
+    pub(super) audio_rate: Rate,
+}
+
+impl Subscribing {
+    pub(super) fn new(follows_speakers: bool, deafened: bool) -> Self {
+        Self {
+            tracks: Vec::new(),
+            by_source: HashMap::new(),
+            wishes: Vec::new(),
+            pending: None,
+            behind: false,
+            follows_speakers,
+            deafened,
+            connected_at: None,
+            estimate_bps: None,
+            audio_rate: Rate::default(),
+        }
+    }
+
+    pub(super) fn wish(&mut self, wishes: Vec<Wish>) {
+        self.wishes = wishes;
+        self.behind = true;
+    }
+
+    /// A media section of a connection that the client offered.
+    pub(super) fn added(&mut self, mid: Mid, media: MediaKind) {
+        self.tracks.push(Track::new(mid, media, None));
+    }
+
+    pub(super) fn track_of(&mut self, source: SourceKey) -> Option<&mut Track> {
+        let index = *self.by_source.get(&source)?;
+        self.tracks.get_mut(index)
+    }
+
+    pub(super) fn track_by_mid(&mut self, mid: Mid) -> Option<&mut Track> {
+        self.tracks.iter_mut().find(|track| track.mid == mid)
+    }
+
+    /// Brings the media sections up to the wishes, as a change that is to be offered; `None` where nothing changes. An
+    /// offer that was not answered is taken back.
+    pub(super) fn plan(&mut self, rtc: &mut Rtc, restart: bool) -> Option<Planned> {
+        self.behind = false;
+        self.pending = None;
+        self.tracks.retain(|track| track.negotiated);
+        let freed: Vec<Mid> = self.release_unwished();
+        let wishes = self.wishes.clone();
+        let mut changes = rtc.sdp_api();
+        freed.iter().for_each(|mid| changes.set_direction(*mid, Direction::Inactive));
+        for wish in wishes {
+            let source = (wish.stream, wish.kind);
+            let media = media_of(wish.kind);
+            if let Some(track) = self.tracks.iter_mut().find(|track| track.of == Some(source)) {
+                track.picture.quality = wish.quality;
+                continue;
+            }
+            let most = if media == MediaKind::Audio { VOICES_MAX } else { PICTURES_MAX };
+            if let Some(free) = self.tracks.iter_mut().find(|track| track.of.is_none() && track.media == media) {
+                changes.set_direction(free.mid, Direction::SendOnly);
+                free.become_of(source, wish.quality);
+            } else if self.tracks.iter().filter(|track| track.media == media).count() < most {
+                let mid = changes.add_media(media, Direction::SendOnly, None, None, None);
+                let mut track = Track::new(mid, media, Some(source));
+                track.picture.quality = wish.quality;
+                self.tracks.push(track);
+            }
+        }
+        let restart = restart.then(|| changes.ice_restart(true));
+        let planned = changes.apply();
+        self.index();
+        let (offer, pending) = planned?;
+        self.pending = Some(pending);
+        Some(Planned { sdp: offer.to_sdp_string(), restart })
+    }
+
+    /// Sections whose publisher is not wished for any more.
+    fn release_unwished(&mut self) -> Vec<Mid> {
+        let Self { tracks, wishes, .. } = self;
+        let wished = |source: SourceKey| wishes.iter().any(|wish| (wish.stream, wish.kind) == source);
+        let unwished = tracks.iter_mut().filter(|track| track.of.is_some_and(|source| !wished(source)));
+        unwished
+            .map(|track| {
+                track.of = None;
+                track.mid
+            })
+            .collect()
+    }
+
+    fn index(&mut self) {
+        let indexed = self.tracks.iter().enumerate().filter_map(|(index, track)| Some((track.of?, index)));
+        self.by_source = indexed.collect();
+    }
+
+    /// The description is agreed upon: which sections the client takes, and under which numbers.
+    pub(super) fn settle(&mut self, rtc: &mut Rtc) {
+        for track in &mut self.tracks {
+            let sends = rtc.media(track.mid).is_some_and(|media| media.direction().is_sending());
+            let stream = rtc.direct_api().stream_tx_by_mid(track.mid, None).map(|stream| stream.ssrc());
+            track.negotiated = true;
+            track.sends = stream.filter(|_| sends);
+            track.picture.pt = None;
+        }
+    }
+
+    /// Whose the sections are.
+    pub(super) fn offered(&self) -> Vec<OfferedTrack> {
+        let offered = |track: &Track| {
+            let (stream, kind) = track.of?;
+            Some(OfferedTrack { mid: track.mid.to_string(), stream, kind })
+        };
+        self.tracks.iter().filter_map(offered).collect()
+    }
+
+    /// The section that a frame of voice goes to.
+    pub(super) fn voice_track(&mut self, now: Micros, stream: StreamId) -> Option<&mut Track> {
+        if !self.follows_speakers {
+            return self.track_of((stream, PublishKind::Audio));
+        }
+        let track = self.tracks.iter_mut().find(|track| track.media == MediaKind::Audio)?;
+        let source = Some((stream, PublishKind::Audio));
+        if track.of != source {
+            if track.of.is_some() && now.since(track.heard_at) < SPEAKER_HELD {
+                return None;
+            }
+            track.of = source;
+            track.voice.switch();
+        }
+        Some(track)
+    }
+
+    /// A section that takes any picture takes the first there is.
+    pub(super) fn follow_pictures(&mut self, pictures: impl Iterator<Item = SourceKey> + Clone) {
+        if !self.follows_speakers {
+            return;
+        }
+        let is_there = |source: &SourceKey| pictures.clone().any(|other| other == *source);
+        for track in self.tracks.iter_mut().filter(|track| track.media == MediaKind::Video) {
+            if track.of.is_none_or(|source| !is_there(&source)) {
+                let next = pictures.clone().max_by_key(|(stream, kind)| (*kind == PublishKind::Screen, stream.0));
+                if track.of != next {
+                    track.of = next;
+                    track.picture.stop();
+                }
+            }
+        }
+        self.index();
+    }
+}
+
+/// A change that is to be offered.
+pub(super) struct Planned {
+    pub(super) sdp: String,
+    /// The credentials that the library drew for a new way.
+    pub(super) restart: Option<str0m::IceCreds>,
+}
+
+fn media_of(kind: PublishKind) -> MediaKind {
+    if kind == PublishKind::Audio { MediaKind::Audio } else { MediaKind::Video }
+}
+
+impl Track {
+    fn new(mid: Mid, media: MediaKind, of: Option<SourceKey>) -> Self {
+        Self {
+            mid,
+            media,
+            of,
+            sends: None,
+            negotiated: false,
+            voice: PacketNumbers::default(),
+            heard_at: Micros::ZERO,
+            picture: Picture::default(),
+        }
+    }
+
+    fn become_of(&mut self, source: SourceKey, quality: VideoQuality) {
+        self.of = Some(source);
+        self.voice.switch();
+        self.picture.stop();
+        self.picture.quality = quality;
+    }
+
+    /// Whether anything can be sent in it.
+    pub(super) fn is_open(&self) -> bool {
+        self.sends.is_some()
+    }
+
+    /// Sends a frame of voice; false when there was nothing to send.
+    pub(super) fn write_voice(
+        &mut self,
+        rtc: &mut Rtc,
+        (now, at): (Micros, Instant),
+        header: &FrameHeader,
+        bytes: &Arc<[u8]>,
+    ) -> bool {
+        let Some(ssrc) = self.sends else { return false };
+        let Some(numbers) = self.voice.next(now, header, bytes) else { return false };
+        let Some(pt) = payload_type(rtc, self.mid, |codec| codec == Codec::Opus) else { return false };
+        self.heard_at = now;
+        let mut direct = rtc.direct_api();
+        let Some(stream) = direct.stream_tx(&ssrc) else { return false };
+        let level = i8::try_from(header.level.min(127)).unwrap_or(i8::MAX);
+        let extensions = ExtensionValues { audio_level: Some(-level), ..ExtensionValues::default() };
+        let packet = RtpWrite::new(pt, numbers.sequence.into(), numbers.timestamp, at, Arc::clone(bytes));
+        stream.write_rtp(packet.marker(numbers.marker).ext_vals(extensions));
+        true
+    }
+
+    /// Sends a packet of a picture where it is of the layer that is sent, or begins the one that is to be.
+    pub(super) fn write_picture(
+        &mut self,
+        rtc: &mut Rtc,
+        (now, at): (Micros, Instant),
+        packet: &PicturePacket<'_>,
+    ) -> Fate {
+        let Some(ssrc) = self.sends else { return Fate::Passed };
+        let Picture { rewriter, current, target, pt, .. } = &mut self.picture;
+        let begins = *target == Some(packet.layer) && *current != *target && packet.is_keyframe;
+        if *current != Some(packet.layer) && !begins {
+            return Fate::Passed;
+        }
+        let pt = match pt {
+            Some((codec, pt)) if *codec == packet.codec => *pt,
+            _ => {
+                let found = payload_type(rtc, self.mid, |codec| codec == as_codec(packet.codec));
+                *pt = Some((packet.codec, found));
+                found
+            }
+        };
+        let Some(pt) = pt else { return Fate::Unknown };
+        if begins {
+            rewriter.switch(now, packet.codec, packet.numbers, packet.payload);
+            *current = Some(packet.layer);
+        }
+        let mut payload = Arc::clone(packet.payload);
+        let Some(numbers) = rewriter.forward(now, packet.codec, packet.numbers, &mut payload) else {
+            return Fate::Passed;
+        };
+        let mut direct = rtc.direct_api();
+        let Some(stream) = direct.stream_tx(&ssrc) else { return Fate::Passed };
+        let write = RtpWrite::new(pt, numbers.sequence.into(), numbers.timestamp, at, payload);
+        stream.write_rtp(write.marker(packet.marker).nackable(true));
+        if begins { Fate::Switched } else { Fate::Sent }
+    }
+}
+
+impl Picture {
+    /// `target` is to be sent from its next whole picture on; what goes on until then ends at once where it is too much.
+    pub(super) fn aim_at(&mut self, target: Option<usize>, is_too_much: bool) {
+        let changes = self.current.is_some() && self.current != target;
+        if changes && (target.is_none() || is_too_much) {
+            self.stop();
+        }
+        self.target = target;
+    }
+
+    /// Nothing is sent until a whole picture begins.
+    pub(super) fn stop(&mut self) {
+        self.rewriter.pause();
+        self.current = None;
+    }
+}
+
+/// A packet of a picture on its way.
+pub(super) struct PicturePacket<'a> {
+    pub(super) codec: VideoCodec,
+    pub(super) layer: usize,
+    pub(super) is_keyframe: bool,
+    pub(super) numbers: Numbers,
+    pub(super) marker: bool,
+    pub(super) payload: &'a Arc<[u8]>,
+}
+
+/// The payload type that a client takes a codec under in a section.
+fn payload_type(rtc: &Rtc, mid: Mid, is: impl Fn(Codec) -> bool) -> Option<Pt> {
+    let media = rtc.media(mid)?;
+    let taken = rtc.codec_config().params().iter().filter(|params| media.remote_pts().contains(&params.pt()));
+    taken.filter(|params| is(params.spec().codec)).map(|params| params.pt()).next()
+}
+
+pub(super) fn as_codec(codec: VideoCodec) -> Codec {
+    match codec {
+        VideoCodec::Vp8 => Codec::Vp8,
+        VideoCodec::Vp9 => Codec::Vp9,
+        VideoCodec::H264 => Codec::H264,
+        VideoCodec::Av1 => Codec::Av1,
+    }
+}
+
+/// The codec of a payload type that a client publishes under.
+pub(super) fn codec_of(rtc: &Rtc, pt: Pt) -> Option<VideoCodec> {
+    let params = rtc.codec_config().params().iter().find(|params| params.pt() == pt)?;
+    VideoCodec::ALL.into_iter().find(|codec| as_codec(*codec) == params.spec().codec)
+}

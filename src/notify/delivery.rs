@@ -1,0 +1,175 @@
+//! Posting to webhooks.
+
+use std::time::Duration as StdDuration;
+
+use antiphon_core::{
+    gateway::Position,
+    ids::{ChannelId, WebhookId},
+};
+use aws_lc_rs::hmac;
+use serde::Serialize;
+use time::{Duration, OffsetDateTime};
+use tokio::{task::JoinSet, time::MissedTickBehavior};
+
+use super::Notify;
+use crate::{
+    rooms::event_json,
+    store::{Attempted, StoreError, Webhook},
+    telemetry::metrics::{Outcome, metrics},
+};
+
+/// How often webhooks are looked at that have nothing to be told.
+const LOOK_EVERY: StdDuration = StdDuration::from_secs(1);
+
+/// For how long a node takes a webhook on: longer than an attempt takes.
+const LEASE: Duration = Duration::seconds(30);
+
+/// How long a webhook may take to answer.
+const PATIENCE: StdDuration = StdDuration::from_secs(10);
+
+/// The longest wait between two attempts.
+const WAIT_MAX: Duration = Duration::minutes(15);
+
+/// Attempts until a webhook is given up: about four hours.
+const ATTEMPTS_MAX: u32 = 25;
+
+/// Events of one post.
+const EVENTS_MAX: usize = 100;
+
+/// What is posted.
+#[derive(Serialize)]
+struct Delivery<'a> {
+    webhook_id: WebhookId,
+    channel_id: ChannelId,
+    /// The place of the event before the first.
+    after: &'a Position,
+    /// The place of the last.
+    position: &'a Position,
+    /// Whether all that happened after `after` is here; if not, the journal did not reach back so far.
+    complete: bool,
+    events: Vec<serde_json::Value>,
+}
+
+impl Notify {
+    /// Tells webhooks what they were not told, for ever.
+    pub async fn deliver(self) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            if let Err(error) = self.deliver_due().await {
+                tracing::debug!(%error, "webhooks were not looked at");
+            }
+        }
+    }
+
+    async fn deliver_due(&self) -> Result<(), StoreError> {
+        let now = OffsetDateTime::now_utc();
+        let until = now + LEASE;
+        let due = self.store.claim_webhooks(now, until).await?;
+        let mut under_way = JoinSet::new();
+        for webhook in due {
+            let notify = self.clone();
+            under_way.spawn(async move { notify.deliver_to(webhook, until).await });
+        }
+        while under_way.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    async fn deliver_to(&self, webhook: Webhook, until: OffsetDateTime) {
+        let attempted = self.attempt(&webhook).await;
+        let now = OffsetDateTime::now_utc();
+        let (attempted, next_at) = match attempted {
+            // There may be more.
+            Ok(Some(position)) => (Attempted::Taken(position), now),
+            Ok(None) => (Attempted::Taken(webhook.position.clone()), now),
+            Err(error) => {
+                let failures = webhook.failures + 1;
+                let again_at = (failures < ATTEMPTS_MAX).then(|| now + wait(failures));
+                if again_at.is_none() {
+                    metrics().webhooks.given_up.increment(1);
+                    tracing::warn!(webhook = %webhook.id, channel = %webhook.channel, error, "a webhook was given up");
+                }
+                (Attempted::Failed { error, again_at }, now)
+            }
+        };
+        if let Err(error) = self.store.webhook_attempted(webhook.id, until, next_at, &attempted).await {
+            tracing::debug!(webhook = %webhook.id, %error, "what was posted is posted again");
+        }
+    }
+
+    /// Posts what a webhook was not told: the place up to which it was taken, `None` when there is nothing to tell.
+    async fn attempt(&self, webhook: &Webhook) -> Result<Option<Position>, String> {
+        let since = self.rooms.events_since(webhook.channel, &webhook.position).await;
+        // While it cannot be reached there is nothing to be told, which is no fault of the webhook.
+        let Ok(since) = since else { return Ok(None) };
+        let (events, complete) = match &since.events {
+            Some(events) if events.is_empty() => return Ok(None),
+            Some(events) => (&events[..events.len().min(EVENTS_MAX)], true),
+            None if since.position == webhook.position => return Ok(None),
+            None => (&[][..], false),
+        };
+        let position = events.last().map_or(&since.position, |(position, _)| position);
+        let delivery = Delivery {
+            webhook_id: webhook.id,
+            channel_id: webhook.channel,
+            after: &webhook.position,
+            position,
+            complete,
+            events: events.iter().map(|(_, event)| event_json(event)).collect(),
+        };
+        let posted = self.post(webhook, &delivery).await;
+        metrics().webhooks.posts.of(Outcome::from(posted.is_ok())).increment(1);
+        posted?;
+        metrics().webhooks.events.increment(u64::try_from(events.len()).unwrap_or(u64::MAX));
+        Ok(Some(position.clone()))
+    }
+
+    async fn post(&self, webhook: &Webhook, delivery: &Delivery<'_>) -> Result<(), String> {
+        let body = serde_json::to_vec(delivery).map_err(|error| error.to_string())?;
+        let at = OffsetDateTime::now_utc().unix_timestamp();
+        let request = self.http.post(&webhook.url).timeout(PATIENCE);
+        let request = request.header("content-type", "application/json");
+        let request =
+            request.header("antiphon-signature", format!("t={at},v1={}", signature(&webhook.secret, at, &body)));
+        let answer = request.body(body).send().await.map_err(|error| error.without_url().to_string())?;
+        let status = answer.status();
+        if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
+    }
+}
+
+/// HMAC-SHA256, keyed with the webhook's secret, over the moment of posting in Unix seconds, a dot, and the body.
+fn signature(secret: &str, at: i64, body: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let signed = [format!("{at}.").as_bytes(), body].concat();
+    hmac::sign(&key, &signed).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Twice as long each time.
+fn wait(failures: u32) -> Duration {
+    let seconds = 1_i64.checked_shl(failures.saturating_sub(1)).filter(|seconds| *seconds > 0).unwrap_or(i64::MAX);
+    Duration::seconds(seconds).min(WAIT_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_end() {
+        assert_eq!([1, 2, 3, 10].map(|failures| wait(failures).whole_seconds()), [1, 2, 4, 512]);
+        assert_eq!([11, 40, 64, 200].map(wait), [WAIT_MAX; 4]);
+        let all: i64 = (1..ATTEMPTS_MAX).map(|failures| wait(failures).whole_seconds()).sum();
+        assert!((3 * 3_600..5 * 3_600).contains(&all), "{all}");
+    }
+
+    #[test]
+    fn a_signature_covers_the_moment_and_the_body() {
+        // As of `printf '1700000000.{}' | openssl dgst -sha256 -hmac secret`.
+        assert_eq!(
+            signature("secret", 1_700_000_000, b"{}"),
+            "b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163"
+        );
+        assert_ne!(signature("secret", 1_700_000_001, b"{}"), signature("secret", 1_700_000_000, b"{}"));
+    }
+}

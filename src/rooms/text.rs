@@ -1,0 +1,270 @@
+//! Being in a channel to read and write there, without voice. It takes no place, and no other node knows of it; what
+//! happens in the channel comes all the same.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use antiphon_core::{
+    gateway::{ErrorCode, LeaveReason, Position, Removed, ResumedText, UserView},
+    ids::{ChannelId, MessageId, SessionId},
+    permission::{Action, Decision, decide},
+};
+
+use super::{
+    Rooms,
+    admit::not_found,
+    chat::not_attending,
+    outlet::{Outlet, Shared},
+    presence::{Link, Presence},
+    resume::event_values,
+    room::{Room, Turn},
+};
+use crate::{
+    cluster::{About, Unavailable},
+    error::AppError,
+    store::{Channel, Scope},
+};
+
+/// Somebody who reads and writes here.
+#[derive(Debug)]
+pub(super) struct TextMember {
+    pub(super) presence: Arc<Presence>,
+    pub(super) outlet: Arc<dyn Outlet>,
+    /// The session is also a member, and gets what happens as such.
+    pub(super) is_in_voice: bool,
+}
+
+impl Rooms {
+    /// Lets a session read and write in a channel, and yields the place from which on it gets everything. One that does so
+    /// already gets the place of now.
+    ///
+    /// # Errors
+    /// When the channel does not exist for them or bans them, the session is in too many, or what all nodes share cannot be
+    /// reached and nobody here is in the channel.
+    pub async fn attend(&self, presence: &Arc<Presence>, channel: ChannelId) -> Result<Position, AppError> {
+        let _turn = presence.turn.lock().await;
+        self.check_attending(presence, channel)?;
+        self.attend_within(presence, channel).await
+    }
+
+    fn check_attending(&self, presence: &Presence, channel: ChannelId) -> Result<(), AppError> {
+        let state = presence.state();
+        if state.ended {
+            return Err(AppError::new(ErrorCode::Unauthenticated, "this session is over: connect anew"));
+        }
+        let most = self.inner.config.texts_per_session;
+        if state.texts.len() >= most && !state.texts.contains_key(&channel) {
+            let message = format!("this session is in {most} rooms, the most allowed: leave one first");
+            return Err(AppError::new(ErrorCode::LimitReached, message));
+        }
+        Ok(())
+    }
+
+    async fn attend_within(&self, presence: &Arc<Presence>, channel: ChannelId) -> Result<Position, AppError> {
+        loop {
+            let decided_at = self.inner.changes.load(Ordering::Acquire);
+            let settings = self.readable(&presence.user, channel).await?;
+            let (room, mut turn) = self.turn_of_new(channel).await;
+            // A ban or a role may have changed while it was looked up.
+            let attended = match decided_at == self.inner.changes.load(Ordering::Acquire) {
+                true => Some(self.enter_text(presence, &room, &mut turn, settings).await),
+                false => None,
+            };
+            self.close_if_empty(&room, &mut turn).await;
+            drop(turn);
+            let Some(attended) = attended else { continue };
+            let position = attended?;
+            self.confirm_text(presence, channel).await;
+            return Ok(position);
+        }
+    }
+
+    /// Looks once more where another node may have banned the user between the look and the entry.
+    async fn confirm_text(&self, presence: &Arc<Presence>, channel: ChannelId) {
+        if self.inner.membership.is_shared() && matches!(self.why_unwelcome(&presence.user, channel).await, Ok(Some(_)))
+        {
+            self.review_texts(channel).await;
+        }
+    }
+
+    /// The channel, if `user` may read and write in it.
+    async fn readable(&self, user: &UserView, channel: ChannelId) -> Result<Channel, AppError> {
+        let Some(found) = self.inner.store.channel(channel).await? else { return Err(not_found()) };
+        let (standing, _) = self.standing(channel, user).await?;
+        match decide(&standing, found.is_private, Action::Join) {
+            Decision::Allowed => Ok(found),
+            Decision::Denied(reason) => Err(AppError::new(ErrorCode::PermissionDenied, reason)),
+            Decision::Hidden => Err(not_found()),
+        }
+    }
+
+    async fn enter_text(
+        &self,
+        presence: &Arc<Presence>,
+        room: &Arc<Room>,
+        turn: &mut Turn,
+        settings: Channel,
+    ) -> Result<Position, AppError> {
+        if *turn == Turn::New {
+            // Before the place is read, so that nothing after it goes unheard.
+            self.inner.membership.watch(room.id).await?;
+            *turn = Turn::Text;
+        }
+        if room.applied().is_none() {
+            self.begin_text(room).await?;
+        }
+        let position = room.applied().ok_or(Unavailable)?;
+        let link = presence.state().link.clone();
+        let live = &mut *room.live_mut();
+        live.channel = Some(settings);
+        let is_in_voice = live.members.values().any(|member| member.presence.id == presence.id);
+        let text = TextMember { presence: Arc::clone(presence), outlet: link.outlet, is_in_voice };
+        live.texts.insert(presence.id, text);
+        presence.state().texts.insert(room.id, Arc::clone(room));
+        Ok(position)
+    }
+
+    /// Begins a room without members here: with the state of all nodes, and what was told by then.
+    async fn begin_text(&self, room: &Arc<Room>) -> Result<(), AppError> {
+        let newest = self.inner.store.newest(Scope::Room(room.id)).await?;
+        let appended = self.inner.membership.append(room.id, newest, &[], None).await?;
+        let snapshot = self.inner.membership.snapshot(room.id, Some(&appended.position)).await?.ok_or(Unavailable)?;
+        // What was told between the two is before the state's place.
+        let between = snapshot.missed.unwrap_or_default();
+        let told = between.iter().rev().find_map(|entry| match &entry.about {
+            About::Chat(about) => Some(about.number),
+            About::Member(_) => None,
+        });
+        let live = &mut *room.live_mut();
+        live.roster.begin(snapshot.members, snapshot.position);
+        live.told = Some(told.unwrap_or(appended.newest).max(MessageId(0)));
+        if appended.newest < newest {
+            // Another node has not finished.
+            self.finish_chat_soon(room.id);
+        }
+        Ok(())
+    }
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// When the session is not there by [`Rooms::attend`].
+    pub async fn unattend(&self, presence: &Presence, channel: ChannelId) -> Result<(), AppError> {
+        let _turn = presence.turn.lock().await;
+        let room = presence.state().texts.remove(&channel).ok_or_else(not_attending)?;
+        self.take_out_text(&room, presence.id).await;
+        Ok(())
+    }
+
+    /// Ends it everywhere, for a session that is over or moves.
+    pub(super) async fn unattend_all(&self, presence: &Presence) {
+        let rooms: Vec<Arc<Room>> = presence.state().texts.drain().map(|(_, room)| room).collect();
+        for room in rooms {
+            self.take_out_text(&room, presence.id).await;
+        }
+    }
+
+    async fn take_out_text(&self, room: &Arc<Room>, session: SessionId) {
+        let mut turn = room.turn.lock().await;
+        room.live_mut().texts.remove(&session);
+        self.close_if_empty(room, &mut turn).await;
+    }
+
+    /// Whether a session gets what is written in a channel, with voice or without.
+    #[must_use]
+    pub fn is_attending(&self, presence: &Presence, channel: ChannelId) -> bool {
+        let state = presence.state();
+        state.texts.contains_key(&channel) || state.places.contains_key(&channel)
+    }
+
+    /// Removes those here who may not be in a channel any more, after something changed that decides it.
+    pub(super) async fn review_texts(&self, channel: ChannelId) {
+        let Some(room) = self.room(channel) else { return };
+        let present: Vec<Arc<Presence>> = room.live().texts.values().map(|text| Arc::clone(&text.presence)).collect();
+        for presence in present {
+            // While the database is away nobody can have changed anything.
+            if let Ok(Some(reason)) = self.why_unwelcome(&presence.user, channel).await {
+                self.remove_text(&room, &presence, reason).await;
+            }
+        }
+    }
+
+    pub(super) fn review_texts_soon(&self, channel: ChannelId) {
+        if self.room(channel).is_some_and(|room| !room.live().texts.is_empty()) {
+            let rooms = self.clone();
+            tokio::spawn(async move { rooms.review_texts(channel).await });
+        }
+    }
+
+    async fn remove_text(&self, room: &Arc<Room>, presence: &Presence, reason: LeaveReason) {
+        let mut turn = room.turn.lock().await;
+        presence.state().texts.remove(&room.id);
+        let removed = room.live_mut().texts.remove(&presence.id);
+        if let Some(text) = removed {
+            let farewell = Removed { channel_id: room.id, reason, by: None, message: None };
+            text.outlet.send(&Shared::new(farewell));
+        }
+        self.close_if_empty(room, &mut turn).await;
+    }
+
+    /// Turns the rooms of a session to another connection.
+    pub(super) async fn resume_texts(
+        &self,
+        presence: &Presence,
+        link: &Link,
+        positions: &HashMap<ChannelId, Position>,
+    ) -> Vec<ResumedText> {
+        let mut rooms: Vec<Arc<Room>> = presence.state().texts.values().cloned().collect();
+        rooms.sort_unstable_by_key(|room| room.id);
+        let mut resumed = Vec::with_capacity(rooms.len());
+        for room in rooms {
+            let mut turn = room.turn.lock().await;
+            if let Some(text) = room.live_mut().texts.get_mut(&presence.id) {
+                text.outlet = Arc::clone(&link.outlet);
+            }
+            resumed.extend(self.resumed_text(&room, presence.id, link, positions.get(&room.id)).await);
+            self.close_if_empty(&room, &mut turn).await;
+        }
+        resumed
+    }
+
+    /// What a session is told of a room on resuming, within the room's turn; `None` when it was removed meanwhile.
+    async fn resumed_text(
+        &self,
+        room: &Arc<Room>,
+        session: SessionId,
+        link: &Link,
+        since: Option<&Position>,
+    ) -> Option<ResumedText> {
+        let missed = self.missed(room, since).await;
+        let is_there = room.live().texts.contains_key(&session);
+        let position = room.applied().filter(|_| is_there)?;
+        let recovered = since.map(|_| missed.is_some());
+        let events = missed.map(|missed| event_values(&missed, link));
+        Some(ResumedText { channel_id: room.id, position, recovered, events })
+    }
+
+    /// Takes a session that was another node's into its rooms here. One that it may not be in any more is left out.
+    pub(super) async fn adopt_texts(
+        &self,
+        presence: &Arc<Presence>,
+        texts: &[ChannelId],
+        positions: &HashMap<ChannelId, Position>,
+    ) -> Result<Vec<ResumedText>, Unavailable> {
+        let mut resumed = Vec::with_capacity(texts.len());
+        for channel in texts {
+            match self.attend_within(presence, *channel).await {
+                Ok(_) => {}
+                Err(error) if error.code == ErrorCode::TemporarilyUnavailable => return Err(Unavailable),
+                Err(_) => continue,
+            }
+            let Some((room, mut turn)) = self.turn_of(*channel).await else { continue };
+            let link = presence.state().link.clone();
+            resumed.extend(self.resumed_text(&room, presence.id, &link, positions.get(channel)).await);
+            self.close_if_empty(&room, &mut turn).await;
+        }
+        Ok(resumed)
+    }
+}

@@ -1,0 +1,158 @@
+//! Publishing: a client's offers and candidates.
+
+use std::time::Duration;
+
+use antiphon_core::{
+    gateway::{
+        ErrorCode, PeerRole, PublishAnswer, PublishAnswerPayload, PublishKind, PublishOfferPayload, RequestId,
+        TrickleIcePayload,
+    },
+    ids::ChannelId,
+};
+use str0m::{Candidate, change::SdpOffer};
+use tokio::sync::oneshot;
+
+use super::super::{
+    Rooms,
+    outlet::Shared,
+    presence::{Place, Presence},
+};
+use crate::{
+    error::AppError,
+    media::webrtc::{PeerCommand, PeerError, PeerKey, Reply},
+};
+
+/// A worker answers within a turn or a few; one that does not is stopping.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// Media sections of one description: those of all that one may subscribe to, and as many that were closed.
+const SECTIONS_MAX: usize = 256;
+/// Media sections of an offer: a voice, a camera, a screen, and again as many that were closed.
+const OFFERED_SECTIONS_MAX: usize = 16;
+
+impl Rooms {
+    /// Takes an offer to publish and answers it (`publish_answer`).
+    ///
+    /// # Errors
+    /// When the session is in no room, the offer cannot be used, or as many publish as may.
+    pub async fn publish(
+        &self,
+        presence: &Presence,
+        request: PublishOfferPayload,
+        request_id: Option<RequestId>,
+    ) -> Result<(), AppError> {
+        let place = self.meeting_place(presence)?;
+        let sdp = self.publish_at(presence, &place, &request.sdp, request.kind).await?;
+        let answer = PublishAnswer::from(PublishAnswerPayload { sdp });
+        presence.state().link.outlet.send(&Shared::answer(answer, request_id));
+        Ok(())
+    }
+
+    /// Takes an offer to publish in a channel and yields the answer.
+    ///
+    /// # Errors
+    /// As [`Rooms::publish`].
+    pub async fn publish_in(&self, presence: &Presence, channel: ChannelId, sdp: &str) -> Result<String, AppError> {
+        let place = presence.place(channel).ok_or_else(super::super::admit::not_joined)?;
+        self.publish_at(presence, &place, sdp, PublishKind::Video).await
+    }
+
+    async fn publish_at(
+        &self,
+        presence: &Presence,
+        place: &Place,
+        sdp: &str,
+        kind: PublishKind,
+    ) -> Result<String, AppError> {
+        let offer = parsed_offer(sdp)?;
+        self.check_publishers(place).await?;
+        let key = key_of(place, PeerRole::Publisher);
+        let link = presence.state().link.clone();
+        let ways = self.ways(&link).await;
+        self.ask(place, |reply| PeerCommand::Publish { key, ways, offer, kind, reply }).await
+    }
+
+    /// As many publish at once as the room's maker wished, those counted who are known of here.
+    async fn check_publishers(&self, place: &Place) -> Result<(), AppError> {
+        // Where the database is away, people go on talking.
+        let terms = self.inner.store.room_terms(place.room.id).await.ok().flatten();
+        let Some(most) = terms.map(|terms| terms.max_publishers).filter(|most| *most > 0) else { return Ok(()) };
+        let live = place.room.live();
+        let others = live.publishes.keys().filter(|stream| **stream != place.stream).count();
+        if others < usize::try_from(most).unwrap_or(usize::MAX) {
+            return Ok(());
+        }
+        let message = format!("as many publish in this room as may ({most}): wait until one has stopped");
+        Err(AppError::new(ErrorCode::LimitReached, message))
+    }
+
+    /// Takes one more way to a client.
+    ///
+    /// # Errors
+    /// When the session is in no room, has no such connection, or the candidate cannot be used.
+    pub async fn trickle(&self, presence: &Presence, request: TrickleIcePayload) -> Result<(), AppError> {
+        let place = self.meeting_place(presence)?;
+        self.trickle_at(&place, request.target, &request.candidate.candidate).await
+    }
+
+    /// Likewise in a channel.
+    ///
+    /// # Errors
+    /// As [`Rooms::trickle`].
+    pub async fn trickle_in(
+        &self,
+        presence: &Presence,
+        channel: ChannelId,
+        role: PeerRole,
+        candidate: &str,
+    ) -> Result<(), AppError> {
+        let place = presence.place(channel).ok_or_else(super::super::admit::not_joined)?;
+        self.trickle_at(&place, role, candidate).await
+    }
+
+    async fn trickle_at(&self, place: &Place, role: PeerRole, candidate: &str) -> Result<(), AppError> {
+        // That there are no more, or a name that only the client's own network knows: its checks will show where it is.
+        if candidate.is_empty() || candidate.split_whitespace().nth(4).is_some_and(|host| host.ends_with(".local")) {
+            return Ok(());
+        }
+        let candidate = Candidate::from_sdp_string(candidate)
+            .map_err(|error| AppError::new(ErrorCode::InvalidInput, format!("this is no ICE candidate: {error}")))?;
+        let key = key_of(place, role);
+        self.ask(place, |reply| PeerCommand::Candidate { key, candidate, reply }).await
+    }
+
+    /// Asks the worker of a place and waits for the answer.
+    pub(super) async fn ask<T>(
+        &self,
+        place: &Place,
+        command: impl FnOnce(Reply<T>) -> PeerCommand,
+    ) -> Result<T, AppError> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.media.send_to_peers(place.room.home, command(reply)).await;
+        match tokio::time::timeout(ANSWER_PATIENCE, answer).await {
+            Ok(Ok(answer)) => Ok(answer?),
+            Ok(Err(_)) | Err(_) => Err(PeerError::Stopping.into()),
+        }
+    }
+}
+
+pub(super) fn key_of(place: &Place, role: PeerRole) -> PeerKey {
+    PeerKey { channel: place.room.id, stream: place.stream, role }
+}
+
+pub(super) fn parsed_offer(sdp: &str) -> Result<SdpOffer, AppError> {
+    check_sections(sdp, OFFERED_SECTIONS_MAX)?;
+    SdpOffer::from_sdp_string(sdp).map_err(|error| PeerError::Sdp(error.to_string()).into())
+}
+
+pub(super) fn check_answer(sdp: &str) -> Result<(), AppError> {
+    check_sections(sdp, SECTIONS_MAX)
+}
+
+fn check_sections(sdp: &str, most: usize) -> Result<(), AppError> {
+    let sections = sdp.lines().filter(|line| line.starts_with("m=")).count();
+    if (1..=most).contains(&sections) {
+        return Ok(());
+    }
+    let message = format!("the SDP has {sections} media sections: from 1 to {most} are taken");
+    Err(AppError::new(ErrorCode::InvalidInput, message))
+}

@@ -1,0 +1,195 @@
+//! Debian's Chromium without a screen, driven by the protocol that its developer tools speak.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Mutex,
+};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+
+use crate::support::process::Scratch;
+
+/// Far above what anything here takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+const PAGE: &str = include_str!("page.html");
+
+/// Fake devices, no questions, nothing but what a page asks for.
+const FLAGS: [&str; 12] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+    "--remote-debugging-port=0",
+];
+
+/// A browser; it ends with the test.
+pub(crate) struct Chromium {
+    child: Child,
+    tools: Mutex<Tools>,
+    /// Where the test page is.
+    page_url: String,
+    _profile: Scratch,
+}
+
+struct Tools {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    next_id: u64,
+}
+
+impl Chromium {
+    pub(crate) async fn start() -> Self {
+        let profile = Scratch::new();
+        let mut child = Command::new("chromium")
+            .args(FLAGS)
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("chromium is installed: scripts/setup test");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (told, address) = tokio::sync::oneshot::channel();
+        // Reads on to the end, so that the browser never waits for a reader.
+        std::thread::spawn(move || {
+            let mut told = Some(told);
+            for line in stderr.lines().map_while(Result::ok) {
+                if let Some(address) = line.strip_prefix("DevTools listening on ")
+                    && let Some(told) = told.take()
+                {
+                    let _ = told.send(address.to_owned());
+                }
+            }
+        });
+        let address = tokio::time::timeout(PATIENCE, address).await.expect("in time").expect("it says where it is");
+        let (socket, _) = connect_async(&address).await.expect("the tools answer");
+        let page_url = serve_page().await;
+        Self { child, tools: Mutex::new(Tools { socket, next_id: 0 }), page_url, _profile: profile }
+    }
+
+    /// A page of its own.
+    pub(crate) async fn page(&self) -> Page<'_> {
+        let target = self.call(None, "Target.createTarget", json!({ "url": self.page_url })).await;
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        let session =
+            self.call(None, "Target.attachToTarget", attach).await["sessionId"].as_str().expect("text").to_owned();
+        let page = Page { browser: self, session };
+        page.until("typeof enter === 'function'", |ready| ready == true).await;
+        page
+    }
+
+    /// The server's own page as a visitor sees it who was never there before.
+    pub(crate) async fn visit(&self, url: &str) -> Page<'_> {
+        let context = self.call(None, "Target.createBrowserContext", json!({})).await;
+        let target = json!({ "url": url, "browserContextId": context["browserContextId"] });
+        let target = self.call(None, "Target.createTarget", target).await;
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        let session =
+            self.call(None, "Target.attachToTarget", attach).await["sessionId"].as_str().expect("text").to_owned();
+        let page = Page { browser: self, session };
+        page.until("location.protocol !== 'about:' && document.readyState === 'complete'", |ready| ready == true).await;
+        page
+    }
+
+    async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
+        let mut tools = self.tools.lock().await;
+        tools.next_id += 1;
+        let id = tools.next_id;
+        let mut message = json!({ "id": id, "method": method, "params": params });
+        if let Some(session) = session {
+            message["sessionId"] = session.into();
+        }
+        tools.socket.send(Message::text(message.to_string())).await.expect("sent");
+        let answer = async {
+            loop {
+                let Some(Ok(Message::Text(text))) = tools.socket.next().await else { panic!("the browser has gone") };
+                let message: Value = serde_json::from_str(&text).expect("JSON");
+                if message["id"] == id {
+                    return message;
+                }
+            }
+        };
+        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("the browser answers");
+        assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
+        answer["result"].clone()
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A page in a browser.
+pub(crate) struct Page<'a> {
+    browser: &'a Chromium,
+    session: String,
+}
+
+impl Page<'_> {
+    /// What an expression comes to; a promise is waited for. What is thrown fails the test.
+    pub(crate) async fn evaluate(&self, expression: &str) -> Value {
+        self.try_evaluate(expression).await.unwrap_or_else(|thrown| panic!("{expression}: {thrown}"))
+    }
+
+    /// Likewise, or what was thrown.
+    pub(crate) async fn try_evaluate(&self, expression: &str) -> Result<Value, String> {
+        let params = json!({
+            "expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true,
+        });
+        let result = self.browser.call(Some(&self.session), "Runtime.evaluate", params).await;
+        match result.get("exceptionDetails") {
+            Some(thrown) => Err(thrown["exception"]["description"].as_str().unwrap_or("something").to_owned()),
+            None => Ok(result["result"]["value"].clone()),
+        }
+    }
+
+    /// Calls a function of the page with an argument.
+    pub(crate) async fn call(&self, function: &str, argument: Value) -> Value {
+        self.evaluate(&format!("{function}({argument})")).await
+    }
+
+    /// Waits until an expression comes to what is wanted; that.
+    pub(crate) async fn until(&self, expression: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let value = self.evaluate(expression).await;
+            if wanted(&value) {
+                return value;
+            }
+            if std::time::Instant::now() > deadline {
+                let events = "page.events.slice(-12).map((event) => [event.type, event.payload && event.payload.error, event.error])";
+                let events = self.try_evaluate(events).await;
+                let ways = self.try_evaluate("ways()").await;
+                let text = self.try_evaluate("document.body.innerText").await;
+                panic!("{expression} stays {value}; {ways:?}; last events: {events:?}; the page says {text:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Serves the page, for as long as the test runs; where.
+async fn serve_page() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let page = axum::routing::get(|| async { axum::response::Html(PAGE) });
+    let router = axum::Router::new().fallback(page);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}/")
+}

@@ -1,0 +1,16 @@
+//! Rooms in a real browser: Debian's Chromium with fake devices, against whole servers.
+
+#![allow(clippy::print_stdout, reason = "tests show the figures that they measure")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod chromium;
+mod cluster;
+mod gate;
+mod layers;
+mod meeting;
+mod standalone;
+mod tone;
+mod visitors;
+mod ways;

@@ -1,0 +1,54 @@
+//! WHIP and WHEP: a page that speaks nothing but HTTP and WebRTC.
+
+use serde_json::{Value, json};
+
+use crate::{
+    chromium::Chromium,
+    meeting::{enter, hears},
+    support::{nodes::http, people::make_channel, process::Process},
+};
+
+async fn guest(server: &Process, name: &str) -> (String, String) {
+    let body = json!({ "username": name });
+    let made = http().post(server.url().http("/api/users")).json(&body).send().await.expect("answered");
+    let made: Value = made.json().await.expect("JSON");
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    (text(&made["user"]["id"]), text(&made["access_token"]))
+}
+
+#[tokio::test]
+async fn a_channel_is_published_to_and_played_by_http_alone() {
+    let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
+    let room = make_channel(&server, "lobby", 10).await;
+    let (publisher_id, token) = guest(&server, "publisher").await;
+    let (_, player_token) = guest(&server, "player").await;
+    let (publisher, player, page) = (browser.page().await, browser.page().await, browser.page().await);
+    let whip = server.url().http("/whip/lobby");
+    let location = publisher.call("whip", json!({ "url": whip.as_str(), "token": token, "hz": 440 })).await;
+    enter(&page, &server, room, "Page").await;
+    hears(&page, &publisher_id, 440.0).await;
+    let whep = server.url().http(&format!("/whep/{room}"));
+    player.call("whep", json!({ "url": whep.as_str(), "token": player_token })).await;
+    let near = |found: &Value| found.as_f64().is_some_and(|found| (found - 440.0).abs() < 15.0);
+    player.until("played() || null", near).await;
+    player.until("pictures()", |count| count.as_u64() > Some(20)).await;
+
+    let session = server.url().http(location.as_str().expect("a path"));
+    let candidate = "a=ice-ufrag:x\r\na=candidate:1 1 udp 2130706431 192.0.2.1 9 typ host\r\n";
+    let patch = |token: &str| {
+        let patch =
+            http().patch(session.clone()).bearer_auth(token).header("content-type", "application/trickle-ice-sdpfrag");
+        patch.body(candidate).send()
+    };
+    assert_eq!(patch(&token).await.expect("answered").status(), 204);
+    assert_eq!(patch(&player_token).await.expect("answered").status(), 404, "another's session");
+    let ended = http().delete(session.clone()).bearer_auth(&token).send().await.expect("answered");
+    assert_eq!(ended.status(), 200);
+    page.until(&format!("page.events.some((event) => event.type === 'publisher_left' && event.payload.publisher_id === '{publisher_id}')"), |left| left == true).await;
+    let refused =
+        http().post(server.url().http("/whip/lobby")).header("content-type", "application/sdp").body("v=0").send();
+    assert_eq!(refused.await.expect("answered").status(), 401);
+    let refused =
+        http().post(server.url().http("/whip/lobby")).bearer_auth(&token).header("content-type", "application/sdp");
+    assert_eq!(refused.body("no SDP").send().await.expect("answered").status(), 400);
+}

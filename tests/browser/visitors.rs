@@ -1,0 +1,140 @@
+//! The server's own page, used as people use it: by its buttons and fields.
+
+use serde_json::Value;
+
+use crate::{
+    chromium::{Chromium, Page},
+    support::process::Process,
+};
+
+/// Comes in under a name.
+async fn come_in(page: &Page<'_>, name: &str) {
+    fill(page, "#guest-name", name).await;
+    click(page, "#guest-form button").await;
+    page.until("document.querySelector('#me').textContent", |me| me == name).await;
+}
+
+async fn fill(page: &Page<'_>, field: &str, text: &str) {
+    let text = Value::from(text);
+    page.evaluate(&format!("document.querySelector('{field}').value = {text}")).await;
+}
+
+async fn click(page: &Page<'_>, button: &str) {
+    page.until(&format!("Boolean(document.querySelector('{button}'))"), |there| there == true).await;
+    page.evaluate(&format!("document.querySelector('{button}').click()")).await;
+}
+
+/// Enters the channel that the list names.
+async fn enter(page: &Page<'_>, channel: &str) {
+    let find = format!(
+        "[...document.querySelectorAll('#channels button')].find((button) => button.querySelector('.name').textContent === '{channel}')"
+    );
+    page.until(&format!("Boolean({find})"), |there| there == true).await;
+    page.evaluate(&format!("{find}.click()")).await;
+}
+
+async fn sees(page: &Page<'_>, people: &[&str]) {
+    let names = "[...document.querySelectorAll('#people .name')].map((name) => name.textContent)";
+    page.until(names, |seen| *seen == serde_json::json!(people)).await;
+}
+
+/// How loud the first voice is that a page plays; 0 while it plays none.
+const LOUDNESS: &str = "(async () => {
+    const sound = document.querySelector('#sounds audio');
+    if (!sound) return 0;
+    const context = new AudioContext();
+    const analyser = context.createAnalyser();
+    context.createMediaStreamSource(sound.srcObject).connect(analyser);
+    const samples = new Float32Array(analyser.fftSize);
+    let loudest = 0;
+    for (let look = 0; look < 60; look++) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        analyser.getFloatTimeDomainData(samples);
+        loudest = Math.max(loudest, ...samples.map(Math.abs));
+    }
+    await context.close();
+    return loudest;
+})()";
+
+#[tokio::test]
+async fn two_visitors_make_a_channel_and_hear_each_other() {
+    let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
+    let home = server.url().http("/").to_string();
+    let (anna, berta) = (browser.visit(&home).await, browser.visit(&home).await);
+    come_in(&anna, "Anna").await;
+    come_in(&berta, "Berta").await;
+    fill(&anna, "#create-name", "Tea").await;
+    click(&anna, "#create-form button").await;
+    sees(&anna, &["Anna"]).await;
+    enter(&berta, "Tea").await;
+    sees(&anna, &["Anna", "Berta"]).await;
+    sees(&berta, &["Anna", "Berta"]).await;
+
+    // The fake microphone beeps.
+    for page in [&anna, &berta] {
+        page.until(LOUDNESS, |loudness| loudness.as_f64() > Some(0.01)).await;
+        page.until("document.querySelector('#connection').dataset.state", |state| state == "good").await;
+    }
+
+    // Berta mutes herself, which both see; with the button's key she is heard again.
+    click(&berta, "#mute").await;
+    let badges = "[...document.querySelectorAll('#people .badge')].map((badge) => badge.textContent).join()";
+    anna.until(badges, |badges| badges.as_str().is_some_and(|badges| badges.contains("muted"))).await;
+    berta.evaluate("document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'm', bubbles: true }))").await;
+    anna.until(badges, |badges| badges.as_str().is_some_and(|badges| !badges.contains("muted"))).await;
+
+    // What she writes, markup and all, is text at Anna's.
+    fill(&berta, "#message-text", "<b>Tea?</b> https://example.org").await;
+    click(&berta, "#message-form button.primary").await;
+    let written = "[...document.querySelectorAll('#messages .text')].map((text) => text.textContent).join()";
+    for page in [&anna, &berta] {
+        page.until(written, |text| text == "<b>Tea?</b> https://example.org").await;
+    }
+    assert_eq!(anna.evaluate("document.querySelectorAll('#messages b').length").await, 0);
+
+    // Her camera has a tile at Anna's, with pictures, and it goes with her.
+    click(&berta, "#camera").await;
+    anna.until("document.querySelector('#tiles video')?.videoWidth ?? 0", |width| width.as_u64() > Some(0)).await;
+    click(&berta, "#leave").await;
+    sees(&anna, &["Anna"]).await;
+    anna.until("document.querySelectorAll('#tiles figure').length", |tiles| *tiles == 0).await;
+}
+
+#[tokio::test]
+async fn a_link_leads_a_visitor_into_a_private_channel() {
+    let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
+    let anna = browser.visit(server.url().http("/").as_str()).await;
+    come_in(&anna, "Anna").await;
+    fill(&anna, "#create-name", "Secret").await;
+    click(&anna, "#create-private").await;
+    click(&anna, "#create-form button").await;
+    sees(&anna, &["Anna"]).await;
+    click(&anna, "#invite").await;
+    let link = anna.until("document.querySelector('#invite-link').value", |link| link != "").await;
+    let berta = browser.visit(link.as_str().expect("a link")).await;
+    come_in(&berta, "Berta").await;
+    sees(&berta, &["Anna", "Berta"]).await;
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_said_in_words() {
+    let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
+    let home = server.url().http("/").to_string();
+    let (anna, other) = (browser.visit(&home).await, browser.visit(&home).await);
+    come_in(&anna, "Anna").await;
+    fill(&other, "#guest-name", "anna").await;
+    click(&other, "#guest-form button").await;
+    let notice = "document.querySelector('#notices .error')?.textContent ?? ''";
+    other.until(notice, |said| said.as_str().is_some_and(|said| said.contains("taken"))).await;
+
+    // A microphone that is refused leaves one listening.
+    anna.evaluate(
+        "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', 'NotAllowedError'))",
+    )
+    .await;
+    fill(&anna, "#create-name", "Tea").await;
+    click(&anna, "#create-form button").await;
+    sees(&anna, &["Anna"]).await;
+    anna.until(notice, |said| said.as_str().is_some_and(|said| said.contains("microphone"))).await;
+    assert_eq!(anna.evaluate("document.querySelector('#mute').getAttribute('aria-pressed')").await, "true");
+}

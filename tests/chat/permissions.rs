@@ -1,0 +1,176 @@
+//! Who may not read a room gets nothing of it, by whatever message.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    on_both, run,
+    support::{
+        chatters::{Chatter, call, channel, register},
+        databases::TestDatabase,
+    },
+};
+
+on_both!(
+    who_may_not_read_gets_nothing,
+    a_history_is_for_whom_the_channel_says,
+    who_was_removed_hears_nothing_more,
+    those_who_keep_order_remove_mute_and_hear_reports,
+);
+
+/// Every way to ask for something of a room.
+fn ways(room: &str, id: &Value) -> Vec<Value> {
+    vec![
+        json!({"type": "join", "room": room}),
+        json!({"type": "message", "room": room, "content": "x"}),
+        json!({"type": "room_history", "room": room}),
+        json!({"type": "search", "query": "secret", "room": room}),
+        json!({"type": "typing", "room": room}),
+        json!({"type": "mark_read", "room": room, "id": 1}),
+        json!({"type": "edit", "id": id, "content": "x"}),
+        json!({"type": "delete", "id": id}),
+        json!({"type": "react", "id": id, "emoji": "x"}),
+        json!({"type": "report", "id": id, "reason": "x"}),
+    ]
+}
+
+/// What is there without naming the room has nothing of it.
+async fn sees_nothing(eve: &mut Chatter) {
+    let found = eve.ask(json!({"type": "search", "query": "secret"})).await;
+    assert_eq!(found["data"], json!({"messages": [], "dms": []}));
+    let unread = eve.ask(json!({"type": "unread"})).await["data"].clone();
+    assert!(!unread.to_string().contains("hidden"), "{unread}");
+    assert_eq!(eve.heard_meanwhile().await, Vec::<Value>::new());
+}
+
+async fn who_may_not_read_gets_nothing(url: &str) {
+    let owner_token = register(url, "owner").await;
+    let id = channel(url, &owner_token, "hidden", json!({"is_private": true})).await;
+    let mut owner = Chatter::with_token(url, &owner_token).await;
+    owner.join("hidden").await;
+    let message = owner.say("hidden", "the secret word").await["id"].clone();
+    let mut eve = Chatter::guest(url, "eve").await;
+    for room in ["hidden", &id] {
+        for way in ways(room, &message) {
+            let code = eve.refused(way.clone()).await;
+            let expected = if way.get("room").is_none() { "NOT_FOUND" } else { "CHANNEL_NOT_FOUND" };
+            assert_eq!(code, expected, "{way}");
+        }
+    }
+    sees_nothing(&mut eve).await;
+    for path in ["chat", "reports"] {
+        let (status, _) = call(Method::GET, &format!("{url}/api/channels/{id}/{path}"), &eve.token, Value::Null).await;
+        assert_eq!(status, 404, "{path}");
+    }
+    // A public one, once they are banned from it.
+    let id = channel(url, &owner_token, "open", json!({})).await;
+    owner.join("open").await;
+    let message = owner.say("open", "another secret").await["id"].clone();
+    eve.join("open").await;
+    let ban = json!({"user_id": eve.id()});
+    let (status, _) = call(Method::POST, &format!("{url}/api/channels/{id}/ban"), &owner_token, ban).await;
+    assert_eq!(status, 200);
+    let removed = eve.next("Removed").await;
+    assert_eq!((&removed["channel_id"], &removed["reason"]), (&json!(id), &json!("banned")));
+    owner.say("open", "the secret of the secret").await;
+    for way in ways("open", &message) {
+        assert_eq!(eve.refused(way.clone()).await, "PERMISSION_DENIED", "{way}");
+    }
+    sees_nothing(&mut eve).await;
+}
+
+async fn a_history_is_for_whom_the_channel_says(url: &str) {
+    let owner_token = register(url, "owner").await;
+    let id = channel(url, &owner_token, "lobby", json!({})).await;
+    let mut owner = Chatter::with_token(url, &owner_token).await;
+    owner.join("lobby").await;
+    owner.say("lobby", "the secret word").await;
+    let (mut member, mut stranger) = (Chatter::guest(url, "member").await, Chatter::guest(url, "stranger").await);
+    let path = format!("{url}/api/channels/{id}");
+    let (status, _) =
+        call(Method::PUT, &format!("{path}/members/{}", member.id()), &owner_token, json!({"role": "member"})).await;
+    assert_eq!(status, 200);
+    for (history, by_member, by_stranger) in
+        [("everyone", true, true), ("members", true, false), ("moderators", false, false)]
+    {
+        let (status, _) = call(Method::PUT, &format!("{path}/chat"), &owner_token, json!({"history": history})).await;
+        assert_eq!(status, 200);
+        for (chatter, may) in [(&mut owner, true), (&mut member, by_member), (&mut stranger, by_stranger)] {
+            let asked = json!({"type": "room_history", "room": "lobby"});
+            let answer = chatter.ask(asked).await;
+            assert_eq!(answer["type"] == "room_history", may, "{history}: {answer}");
+            let found = chatter.ask(json!({"type": "search", "query": "secret", "room": "lobby"})).await;
+            assert_eq!(found["type"] == "search", may, "{history}: {found}");
+        }
+        let found = member.ask(json!({"type": "search", "query": "secret"})).await;
+        assert_eq!(found["data"]["messages"].as_array().is_some_and(|found| !found.is_empty()), by_member, "{history}");
+        // What is written while they are there they see all the same.
+        stranger.join("lobby").await;
+        owner.say("lobby", "now").await;
+        assert_eq!(stranger.next("message").await["data"]["content"], "now");
+    }
+}
+
+async fn who_was_removed_hears_nothing_more(url: &str) {
+    let owner_token = register(url, "owner").await;
+    let id = channel(url, &owner_token, "club", json!({"is_private": true})).await;
+    let mut owner = Chatter::with_token(url, &owner_token).await;
+    let mut member = Chatter::guest(url, "member").await;
+    let membership = format!("{url}/api/channels/{id}/members/{}", member.id());
+    call(Method::PUT, &membership, &owner_token, json!({"role": "member"})).await;
+    owner.join("club").await;
+    member.join("club").await;
+    owner.say("club", "welcome").await;
+    assert_eq!(member.next("message").await["data"]["content"], "welcome");
+    let (status, _) = call(Method::DELETE, &membership, &owner_token, Value::Null).await;
+    assert_eq!(status, 200);
+    assert_eq!(member.next("Removed").await["channel_id"], json!(id));
+    owner.say("club", "gone?").await;
+    assert_eq!(member.heard_meanwhile().await, Vec::<Value>::new());
+    assert_eq!(member.refused(json!({"type": "join", "room": "club"})).await, "CHANNEL_NOT_FOUND");
+    // And of a channel that was made private while they were there.
+    let id = channel(url, &owner_token, "square", json!({})).await;
+    owner.join("square").await;
+    member.join("square").await;
+    let (status, _) =
+        call(Method::PUT, &format!("{url}/api/channels/{id}"), &owner_token, json!({"is_private": true})).await;
+    assert_eq!(status, 200);
+    assert_eq!(member.next("Removed").await["channel_id"], json!(id));
+    let (status, _) = call(Method::DELETE, &format!("{url}/api/channels/{id}"), &owner_token, Value::Null).await;
+    assert_eq!(status, 200);
+    assert_eq!(owner.next("Removed").await["channel_id"], json!(id));
+    assert_eq!(owner.refused(json!({"type": "message", "room": &id, "content": "x"})).await, "CHANNEL_NOT_FOUND");
+}
+
+async fn those_who_keep_order_remove_mute_and_hear_reports(url: &str) {
+    let owner_token = register(url, "owner").await;
+    let id = channel(url, &owner_token, "lobby", json!({})).await;
+    let path = format!("{url}/api/channels/{id}");
+    let mut owner = Chatter::with_token(url, &owner_token).await;
+    let (mut alice, mut bob) = (Chatter::guest(url, "alice").await, Chatter::guest(url, "bob").await);
+    for chatter in [&mut owner, &mut alice, &mut bob] {
+        chatter.join("lobby").await;
+    }
+    let message = alice.say("lobby", "rude").await["id"].clone();
+    bob.next("message").await;
+    assert_eq!(bob.ask(json!({"type": "report", "id": message, "reason": "rude"})).await["type"], "Ack");
+    let (status, _) = call(Method::GET, &format!("{path}/reports"), &alice.token, Value::Null).await;
+    assert_eq!(status, 403);
+    let (status, reports) = call(Method::GET, &format!("{path}/reports"), &owner_token, Value::Null).await;
+    assert_eq!(
+        (status, &reports["data"][0]["message_id"], &reports["data"][0]["reason"]),
+        (200, &message, &json!("rude"))
+    );
+    owner.ask(json!({"type": "delete", "id": message})).await;
+    assert_eq!(alice.next("message_deleted").await["data"]["by"], json!(owner.id()));
+    let (status, audit) =
+        call(Method::GET, &format!("{url}/api/advanced/admin/audit"), &owner_token, Value::Null).await;
+    assert!(status == 200 && audit.to_string().contains("message.remove"), "{audit}");
+    let own = owner.say("lobby", "rules").await["id"].clone();
+    assert_eq!(alice.refused(json!({"type": "delete", "id": own})).await, "PERMISSION_DENIED");
+    let mute = json!({"user_id": alice.id(), "muted": true});
+    let (status, _) = call(Method::POST, &format!("{path}/mute"), &owner_token, mute).await;
+    assert_eq!(status, 200);
+    let again = json!({"type": "message", "room": "lobby", "content": "rude again"});
+    assert_eq!(alice.refused(again).await, "PERMISSION_DENIED");
+}

@@ -1,0 +1,173 @@
+//! The messages of rooms: who is told what, and what is refused. How they sound and look is tested in a browser.
+
+use std::time::{Duration, Instant};
+
+use antiphon::store::RoomTerms;
+use antiphon_core::{
+    gateway::{
+        ErrorCode, IceCandidateInit, JoinRoom, JoinRoomPayload, Leave, MediaTransport, NoPayload, PeerRole,
+        PublishKind, PublishOffer, PublishOfferPayload, ServerMessage, Subscribe, SubscribeAnswer,
+        SubscribeAnswerPayload, SubscribePayload, TrickleIce, TrickleIcePayload,
+    },
+    ids::ChannelId,
+};
+use str0m::{
+    Candidate, RtcConfig,
+    media::{Direction, MediaKind},
+};
+use time::OffsetDateTime;
+
+use crate::{
+    client::{Client, of_type},
+    server::Server,
+};
+
+fn enter(room: Option<ChannelId>, display: Option<&str>) -> JoinRoom {
+    JoinRoomPayload { room_id: room, display: display.map(str::to_owned), invite: None }.into()
+}
+
+fn publish(sdp: String) -> PublishOffer {
+    PublishOfferPayload { sdp, kind: PublishKind::Audio }.into()
+}
+
+/// What a client offers that has so many media sections.
+fn offer(sections: usize) -> String {
+    let mut rtc = RtcConfig::new().build(Instant::now());
+    rtc.add_local_candidate(Candidate::host(([127, 0, 0, 1], 9).into(), "udp").expect("a candidate"));
+    let mut changes = rtc.sdp_api();
+    for _ in 0..sections {
+        changes.add_media(MediaKind::Audio, Direction::SendOnly, None, None, None);
+    }
+    changes.apply().expect("something is offered").0.to_sdp_string()
+}
+
+/// What a message of this family is refused with.
+async fn refused(
+    client: &mut Client,
+    message: impl Into<antiphon_core::gateway::ClientMessage>,
+) -> (ErrorCode, String) {
+    match client.request(message).await {
+        ServerMessage::RoomError(refused) => (refused.payload.error_code, refused.payload.error),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_room_is_a_channel_and_both_families_see_its_members() {
+    let server = Server::start().await;
+    let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
+    let channel = server.channel(anna.id(), 10).await;
+    anna.join(channel, MediaTransport::Udp).await;
+    let ServerMessage::JoinedRoom(joined) = berta.request(enter(Some(channel), Some("Berta B."))).await else {
+        panic!("not joined")
+    };
+    let joined = joined.payload;
+    assert_eq!((joined.room.room_id, joined.participant_id, joined.room.expires_at), (channel, berta.id(), None));
+    let publisher = &joined.publishers[0];
+    assert_eq!(
+        (publisher.id, &publisher.kinds[..], publisher.media),
+        (anna.id(), &[PublishKind::Audio][..], MediaTransport::Udp)
+    );
+    let came = anna.expect(of_type!(UserJoined)).await;
+    assert_eq!((came.media, came.user.display_name.as_str()), (MediaTransport::Webrtc, "Berta B."));
+
+    let mut carla = server.client("carla").await;
+    carla.request(enter(Some(channel), None)).await;
+    let told = berta.expect(of_type!(PublisherJoined)).await.payload.publisher;
+    assert_eq!((told.id, told.kinds.len()), (carla.id(), 0));
+    let answer = carla.request(publish(offer(1))).await;
+    let ServerMessage::PublishAnswer(answer) = answer else { panic!("not answered: {answer:?}") };
+    for needed in ["a=ice-lite", "a=recvonly", "usedtx=1", "a=candidate:"] {
+        assert!(answer.payload.sdp.contains(needed), "{needed}");
+    }
+    let told = berta.expect(of_type!(PublisherJoined)).await.payload.publisher;
+    assert_eq!((told.id, &told.kinds[..]), (carla.id(), &[PublishKind::Audio][..]));
+
+    berta.done(Subscribe::from(SubscribePayload::default())).await;
+    let offered = berta.expect(of_type!(SubscribeOffer)).await.payload;
+    let mut whose: Vec<_> = offered.tracks.iter().map(|track| track.publisher_id).collect();
+    whose.sort_unstable();
+    assert_eq!(whose, [anna.id(), carla.id()]);
+
+    let ServerMessage::LeftRoom(left) = carla.request(Leave { payload: NoPayload {} }).await else {
+        panic!("not left")
+    };
+    assert_eq!(left.payload.room_id, channel);
+    assert_eq!(berta.expect(of_type!(PublisherLeft)).await.payload.publisher_id, carla.id());
+}
+
+#[tokio::test]
+async fn a_connection_for_a_room_enters_no_other() {
+    let server = Server::start().await;
+    let tokens = server.guest("anna").await;
+    let (room, other) = (server.channel(tokens.user.id, 10).await, server.channel(tokens.user.id, 10).await);
+    let path = format!("/ws?room_id={room}&token={}", tokens.access_token);
+    let mut anna = Client::open(&server, &path, &[]).await.expect("connects");
+    assert_eq!(refused(&mut anna, enter(Some(other), None)).await.0, ErrorCode::PermissionDenied);
+    assert!(matches!(anna.request(enter(None, None)).await, ServerMessage::JoinedRoom(_)));
+    let wrong = Client::open(&server, "/ws?room_id=lobby", &[]).await.err().expect("refused");
+    assert_eq!(wrong.status(), 400);
+    let expired = Client::open(&server, &format!("/ws?room_id={room}&token=x"), &[]).await.err().expect("refused");
+    assert_eq!(expired.status(), 401);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_with_why_and_others_lose_nothing() {
+    let server = Server::start().await;
+    let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
+    let channel = server.channel(anna.id(), 10).await;
+    let trickle = |candidate: &str| {
+        let candidate = IceCandidateInit { candidate: candidate.to_owned(), ..IceCandidateInit::default() };
+        TrickleIce::from(TrickleIcePayload { target: PeerRole::Publisher, candidate })
+    };
+    let way = "candidate:1 1 udp 2130706431 192.0.2.1 9000 typ host";
+    assert!(refused(&mut anna, publish(offer(1))).await.1.contains("join_room"));
+    anna.request(enter(Some(channel), None)).await;
+    berta.request(enter(Some(channel), None)).await;
+    for (sdp, why) in [
+        (String::new(), "media sections"),
+        ("v=0".to_owned(), "media sections"),
+        ("m=audio".to_owned(), "SDP"),
+        (offer(17), "17 media sections"),
+        (offer(1).replace("a=fingerprint", "a=x"), "fingerprint"),
+        (offer(1).replace("a=ice-ufrag", "a=x"), "ice-ufrag"),
+    ] {
+        let (code, error) = refused(&mut anna, publish(sdp)).await;
+        assert_eq!(code, ErrorCode::InvalidInput, "{error}");
+        assert!(error.contains(why), "{error}");
+    }
+    let answer = SubscribeAnswer::from(SubscribeAnswerPayload { sdp: offer(1) });
+    assert!(refused(&mut anna, answer).await.1.contains("no offer"));
+    assert_eq!(refused(&mut anna, trickle(way)).await.0, ErrorCode::InvalidInput, "no connection yet");
+    assert!(matches!(anna.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
+    assert!(refused(&mut anna, trickle("candidate:rubbish")).await.1.contains("no ICE candidate"));
+    anna.done(trickle("")).await;
+    anna.done(trickle("candidate:1 1 udp 2130706431 abc.local 9000 typ host")).await;
+    let (mut taken, mut too_many) = (0, 0);
+    for _ in 0..100 {
+        match anna.request(trickle(way)).await {
+            ServerMessage::Ack(_) => taken += 1,
+            ServerMessage::RoomError(error) if error.payload.error_code == ErrorCode::LimitReached => too_many += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((taken, too_many), (64, 36));
+    assert!(matches!(berta.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
+}
+
+#[tokio::test]
+async fn no_more_publish_than_the_room_lets() {
+    let server = Server::start().await;
+    let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
+    let channel = server.channel(anna.id(), 10).await;
+    let terms = RoomTerms { max_publishers: 1, expires_at: OffsetDateTime::now_utc() + Duration::from_secs(60) };
+    server.store.set_room_terms(channel, terms).await.expect("stored");
+    anna.request(enter(Some(channel), None)).await;
+    berta.request(enter(Some(channel), None)).await;
+    anna.request(publish(offer(1))).await;
+    berta.expect(of_type!(PublisherJoined)).await;
+    assert_eq!(refused(&mut berta, publish(offer(1))).await.0, ErrorCode::LimitReached);
+    anna.request(Leave { payload: NoPayload {} }).await;
+    berta.expect(of_type!(PublisherLeft)).await;
+    assert!(matches!(berta.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
+}

@@ -1,0 +1,47 @@
+// What builds the page. Text from people is only ever text: nothing here parses HTML.
+
+/** The element that the page has under an id. */
+export const $ = (id) => document.getElementById(id);
+
+/** An element with properties, `on…` listeners, `data` and `aria` attributes, and children. */
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name.startsWith("aria-") || name.startsWith("data-") || name === "role") made.setAttribute(name, value);
+    else made[name] = value;
+  }
+  made.append(...children.filter((child) => child !== undefined && child !== null && child !== false));
+  return made;
+}
+
+const NOTICE_MS = 8_000;
+
+/** Tells something; errors stay until they are closed. */
+export function notice(text, { error = false } = {}) {
+  const shown = [...$("notices").children].find((other) => other.firstChild.textContent === text);
+  shown?.remove();
+  const close = () => box.remove();
+  const box = element(
+    "div",
+    { className: error ? "notice error" : "notice", role: error ? "alert" : undefined },
+    element("span", { textContent: text }),
+    element("button", { textContent: "✕", "aria-label": "Close", onclick: close }),
+  );
+  $("notices").append(box);
+  if (!error) setTimeout(close, NOTICE_MS);
+}
+
+/** Runs what a person asked for, with its control disabled meanwhile, and says what went wrong. */
+export async function attempt(control, act) {
+  if (control) control.disabled = true;
+  try {
+    return await act();
+  } catch (error) {
+    notice(error.message, { error: true });
+    return undefined;
+  } finally {
+    if (control) control.disabled = false;
+  }
+}
