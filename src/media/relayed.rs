@@ -94,7 +94,7 @@ impl RelaySide {
         let away = &mut Away { sender, events };
         match given {
             ToRelay::Picture { channel, head, payload } => {
-                relay.local_record(now, channel, true, (&head, &payload), away)
+                relay.local_record(now, channel, true, (&head, &payload), away);
             }
             ToRelay::Meeting { channel, bytes, length } => {
                 relay.local_record(now, channel, false, (&bytes[..length], &[]), away);

@@ -73,9 +73,12 @@ impl Rooms {
         false
     }
 
-    /// Reads what happened after the newest place taken in. While that cannot be reached, the room is left as it is:
-    /// everything is read anew afterwards.
+    /// Reads what happened after the newest place taken in. While that cannot be reached, or the room goes on by itself
+    /// and so under a journal of its own, the room is left as it is: everything is read anew afterwards.
     pub(super) async fn read_on(&self, room: &Arc<Room>) {
+        if room.is_alone() {
+            return;
+        }
         let applied = room.applied();
         match self.inner.membership.snapshot(room.id, applied.as_ref()).await {
             Ok(Some(snapshot)) => self.take_snapshot(room, snapshot).await,

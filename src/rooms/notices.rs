@@ -119,7 +119,6 @@ impl Rooms {
                 // They are here, so they are written back instead.
                 Batch::Entries(entries) if room.live().took_for_dead(&entries) => self.reconcile_soon(room),
                 Batch::Entries(entries) => self.take_in(room, News::Entries(entries)).await,
-                Batch::Overflowed if room.is_alone() => {}
                 Batch::Overflowed => self.read_on(room).await,
             }
             self.close_if_empty(room, &mut turn).await;

@@ -18,7 +18,7 @@ use super::{
     chat::not_attending,
     outlet::{Outlet, Shared},
     presence::{Link, Presence},
-    resume::event_values,
+    resume::{Missed, event_values},
     room::{Room, Turn},
 };
 use crate::{
@@ -46,7 +46,7 @@ impl Rooms {
     pub async fn attend(&self, presence: &Arc<Presence>, channel: ChannelId) -> Result<Position, AppError> {
         let _turn = presence.turn.lock().await;
         self.check_attending(presence, channel)?;
-        self.attend_within(presence, channel).await
+        Ok(self.attend_within(presence, channel, None).await?.position)
     }
 
     fn check_attending(&self, presence: &Presence, channel: ChannelId) -> Result<(), AppError> {
@@ -62,22 +62,28 @@ impl Rooms {
         Ok(())
     }
 
-    async fn attend_within(&self, presence: &Arc<Presence>, channel: ChannelId) -> Result<Position, AppError> {
+    /// With the `position` that a session knows which comes from another node, it gets what it missed.
+    async fn attend_within(
+        &self,
+        presence: &Arc<Presence>,
+        channel: ChannelId,
+        known: Option<&Position>,
+    ) -> Result<ResumedText, AppError> {
         loop {
             let decided_at = self.inner.changes.load(Ordering::Acquire);
             let settings = self.readable(&presence.user, channel).await?;
             let (room, mut turn) = self.turn_of_new(channel).await;
             // A ban or a role may have changed while it was looked up.
             let attended = match decided_at == self.inner.changes.load(Ordering::Acquire) {
-                true => Some(self.enter_text(presence, &room, &mut turn, settings).await),
+                true => Some(self.enter_text(presence, &room, &mut turn, (settings, known)).await),
                 false => None,
             };
             self.close_if_empty(&room, &mut turn).await;
             drop(turn);
             let Some(attended) = attended else { continue };
-            let position = attended?;
+            let attended = attended?;
             self.confirm_text(presence, channel).await;
-            return Ok(position);
+            return Ok(attended);
         }
     }
 
@@ -105,8 +111,8 @@ impl Rooms {
         presence: &Arc<Presence>,
         room: &Arc<Room>,
         turn: &mut Turn,
-        settings: Channel,
-    ) -> Result<Position, AppError> {
+        (settings, known): (Channel, Option<&Position>),
+    ) -> Result<ResumedText, AppError> {
         if *turn == Turn::New {
             // Before the place is read, so that nothing after it goes unheard.
             self.inner.membership.watch(room.id).await?;
@@ -115,15 +121,17 @@ impl Rooms {
         if room.applied().is_none() {
             self.begin_text(room).await?;
         }
+        // Before the session is told anything here: what the room reads meanwhile is among what was missed.
+        let missed = self.missed(room, known).await;
         let position = room.applied().ok_or(Unavailable)?;
         let link = presence.state().link.clone();
         let live = &mut *room.live_mut();
         live.channel = Some(settings);
         let is_in_voice = live.members.values().any(|member| member.presence.id == presence.id);
-        let text = TextMember { presence: Arc::clone(presence), outlet: link.outlet, is_in_voice };
+        let text = TextMember { presence: Arc::clone(presence), outlet: Arc::clone(&link.outlet), is_in_voice };
         live.texts.insert(presence.id, text);
         presence.state().texts.insert(room.id, Arc::clone(room));
-        Ok(position)
+        Ok(resumed_text(room.id, position, (known, missed), &link))
     }
 
     /// Begins a room without members here: with the state of all nodes, and what was told by then.
@@ -221,29 +229,17 @@ impl Rooms {
         let mut resumed = Vec::with_capacity(rooms.len());
         for room in rooms {
             let mut turn = room.turn.lock().await;
-            if let Some(text) = room.live_mut().texts.get_mut(&presence.id) {
-                text.outlet = Arc::clone(&link.outlet);
+            let known = positions.get(&room.id);
+            // Before the session is told anything by its new connection, as when it comes from another node.
+            let missed = self.missed(&room, known).await;
+            let text = room.live_mut().texts.get_mut(&presence.id).map(|text| text.outlet = Arc::clone(&link.outlet));
+            // Without one it was removed meanwhile.
+            if let (Some(()), Some(position)) = (text, room.applied()) {
+                resumed.push(resumed_text(room.id, position, (known, missed), link));
             }
-            resumed.extend(self.resumed_text(&room, presence.id, link, positions.get(&room.id)).await);
             self.close_if_empty(&room, &mut turn).await;
         }
         resumed
-    }
-
-    /// What a session is told of a room on resuming, within the room's turn; `None` when it was removed meanwhile.
-    async fn resumed_text(
-        &self,
-        room: &Arc<Room>,
-        session: SessionId,
-        link: &Link,
-        since: Option<&Position>,
-    ) -> Option<ResumedText> {
-        let missed = self.missed(room, since).await;
-        let is_there = room.live().texts.contains_key(&session);
-        let position = room.applied().filter(|_| is_there)?;
-        let recovered = since.map(|_| missed.is_some());
-        let events = missed.map(|missed| event_values(&missed, link));
-        Some(ResumedText { channel_id: room.id, position, recovered, events })
     }
 
     /// Takes a session that was another node's into its rooms here. One that it may not be in any more is left out.
@@ -255,16 +251,24 @@ impl Rooms {
     ) -> Result<Vec<ResumedText>, Unavailable> {
         let mut resumed = Vec::with_capacity(texts.len());
         for channel in texts {
-            match self.attend_within(presence, *channel).await {
-                Ok(_) => {}
+            match self.attend_within(presence, *channel, positions.get(channel)).await {
+                Ok(text) => resumed.push(text),
                 Err(error) if error.code == ErrorCode::TemporarilyUnavailable => return Err(Unavailable),
-                Err(_) => continue,
+                Err(_) => {}
             }
-            let Some((room, mut turn)) = self.turn_of(*channel).await else { continue };
-            let link = presence.state().link.clone();
-            resumed.extend(self.resumed_text(&room, presence.id, &link, positions.get(channel)).await);
-            self.close_if_empty(&room, &mut turn).await;
         }
         Ok(resumed)
     }
+}
+
+/// What a session is told of a room on resuming, given the place that it knew and what happened since.
+fn resumed_text(
+    channel_id: ChannelId,
+    position: Position,
+    (known, missed): (Option<&Position>, Missed),
+    link: &Link,
+) -> ResumedText {
+    let recovered = known.map(|_| missed.is_some());
+    let events = missed.map(|missed| event_values(&missed, link));
+    ResumedText { channel_id, position, recovered, events }
 }

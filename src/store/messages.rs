@@ -748,7 +748,9 @@ impl Store {
     /// # Errors
     /// Only the database's.
     pub async fn changed_scopes(&self, since: MessageId, limit: u32) -> Result<Vec<(Scope, MessageId)>> {
-        let rows: Vec<(Option<Uuid>, Option<Uuid>, Option<Uuid>, i64)> = on_db!(&self.readers, |db| {
+        /// Channel, the two people, the newest number.
+        type Row = (Option<Uuid>, Option<Uuid>, Option<Uuid>, i64);
+        let rows: Vec<Row> = on_db!(&self.readers, |db| {
             sqlx::query_as(
                 "SELECT channel_id, low_id, high_id, last_id FROM chat_scopes WHERE last_id > $1 ORDER BY last_id LIMIT $2",
             )

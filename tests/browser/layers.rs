@@ -44,6 +44,9 @@ async fn a_narrow_way_gets_the_low_layer_and_its_voice_goes_on() {
     hears(&subscriber, &whom, 440.0).await;
     height_becomes(&subscriber, &whom, |height| height >= 700).await;
 
+    // Four seconds of voice: the way has been measured by then.
+    let heard = format!("watched().then((found) => found['{whom} audio'].packetsReceived)");
+    subscriber.until(&heard, |count| count.as_u64() >= Some(200)).await;
     let before = voice(&subscriber, &whom).await;
     gate.limit_bps.store(300_000, Ordering::Relaxed);
     let down = height_becomes(&subscriber, &whom, |height| height < 300).await;

@@ -147,7 +147,10 @@ fn rotated(urls: &[String], by: usize) -> Vec<String> {
 
 fn check(readers: &[Got], acknowledged: &BTreeMap<u64, String>) {
     for (index, got) in readers.iter().enumerate() {
-        assert!(got.is_sorted_by(|one, next| one.0 < next.0), "reader {index}: in order, each once");
+        if let Some(at) = got.windows(2).position(|pair| pair[0].0 >= pair[1].0) {
+            let around = &got[at.saturating_sub(3)..got.len().min(at + 5)];
+            panic!("reader {index}: not in order, or not once: {around:?}");
+        }
     }
     let first: BTreeMap<u64, String> = readers[0].iter().cloned().collect();
     for (number, text) in acknowledged {

@@ -100,11 +100,23 @@ async fn redis_dies_and_comes_back_and_nothing_is_lost() {
         speaker.udp_becomes(true).await;
         listener.udp_becomes(true).await;
         let next = until_heard(&speaker, &mut [&mut listener]).await;
+        // Voice may be there before the node has heard of who came to the other.
+        let heard_of = async {
+            loop {
+                if let ClientEvent::Message(message) = speaker.events.recv().await.expect("the session lives")
+                    && matches!(*message, ServerMessage::UserJoined(_))
+                {
+                    break;
+                }
+            }
+        };
+        timeout(PATIENCE, heard_of).await.expect("told of the listener");
         cluster.redis.kill();
         // Longer than the leases last.
         hears_all(&speaker, &mut listener, next, 400).await;
         let here = Person::join(&cluster.nodes[0], "here", channel).await;
-        assert_eq!(here.joined.members.len(), 3, "whoever the node knew, and the new one");
+        let names: Vec<_> = here.joined.members.iter().map(|member| member.user.username.as_str()).collect();
+        assert_eq!(names.len(), 3, "whoever the node knew, and the new one: {names:?}");
         cluster.redis.start_again(keeps_data);
         hears_all(&speaker, &mut listener, next + 400, 100).await;
         let took = cluster.views_become(channel, 3).await;

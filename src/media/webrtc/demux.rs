@@ -22,6 +22,7 @@ const ADDRESSES_MAX: usize = 1 << 16;
 const TELL_INTERVAL: Micros = Micros::from_secs(10);
 
 /// Something for the peers of another worker.
+#[expect(clippy::large_enum_variant, reason = "datagrams travel inline so that handing over allocates nothing")]
 pub(in crate::media) enum PeerDatagram {
     /// It came to the wrong worker, or by TCP.
     Came { from: Address, length: u16, bytes: [u8; DATAGRAM_BYTES_MAX] },

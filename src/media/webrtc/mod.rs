@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A peer lives in the worker of its channel, so that what one publishes reaches all subscribers without another thread.
-//! The kernel steers STUN by the worker that our fragment names ([`stun`]); whatever else comes from an address goes where
+//! The kernel steers STUN by the worker that our fragment names (`stun`); whatever else comes from an address goes where
 //! its STUN went, and is handed over by the worker that it came to. Unknown addresses are dropped before anything is
 //! allocated. Voice becomes frames of the engine, under whose rules it is from then on; pictures are forwarded here, as
 //! the layer that each subscriber's way carries ([`antiphon_core::video`]).
