@@ -2,7 +2,7 @@
 //! `docs/configuration.md`.
 //!
 //! A setting is `key: Type [rules] = default;` below its description. Rules: `.env(NAME)` for a further environment
-//! variable, `.only(text, check)` for a range, `.reserved(why)` for what this release accepts but does not use.
+//! variable, `.only(text, check)` for a range.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
