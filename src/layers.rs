@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 11] = [
     &["client_address", "error", "http_client", "origins", "random", "rates", "settings", "tls"],
     &["store", "media"],
     &["auth", "cluster"],
-    &["rooms"],
+    &["rooms", "streaming"],
     &["chat"],
     &["notify"],
     &["gateway"],

@@ -26,6 +26,7 @@ pub mod rooms;
 pub mod server;
 pub mod settings;
 pub mod store;
+pub mod streaming;
 pub mod telemetry;
 mod tls;
 pub mod vitals;

@@ -41,8 +41,10 @@ use crate::{
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
     store::{Store, StoreError},
+    streaming::{FolderError, Streams},
     telemetry::{
         logs::{self, LogFilterError},
+        metrics::metrics,
         sampler::{Sampler, try_timers},
     },
     tls::{self, Tls, TlsError},
@@ -58,6 +60,9 @@ pub enum StartError {
     /// The data dir cannot be used.
     #[error(transparent)]
     LocalState(#[from] LocalStateError),
+    /// The folder of audio files cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The database cannot be opened.
     #[error("cannot open the database {url}: {error}")]
     Store {
@@ -202,6 +207,7 @@ impl Server {
         let settings = Arc::new(settings);
         let health = Arc::new(Health::starting());
         let local = settings.local_state()?;
+        let streams = Streams::open(config::streams(&settings, &local))?;
         let tls = Tls::of(&settings)?;
         let store = open_store(&settings).await?;
         let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
@@ -232,6 +238,7 @@ impl Server {
             notify: Notify::new(store.clone(), rooms.clone(), http_client()?),
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
             gateway: gateway.clone(),
+            streams,
             media: media.clone(),
             registry: place.registry.clone(),
             placement: Placement::default(),
@@ -309,6 +316,7 @@ impl Running {
             format!("  voice          UDP {udp}"),
             format!("  data           {} ({})", self.settings.data_dir.display(), self.settings.shown_database_url()),
         ];
+        lines.push(format!("  audio files    {}", self.settings.audio_dir().display()));
         if let Some(relay) = self.media.relay_addr() {
             lines.push(format!("  relay          UDP {relay}, for the other nodes"));
         }
@@ -413,6 +421,7 @@ async fn upkeep(api: Arc<Api>) {
     loop {
         ticks.tick().await;
         api.sampler.sample();
+        metrics().streaming.cache_bytes.set(api.streams.cached_bytes() as f64);
         api.limits.sweep();
         api.standalone.sweep();
         api.auth.sweep();

@@ -27,7 +27,7 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
             Talking itself goes over the gateway (`GET /ws`) and UDP, which `docs/protocol.md` describes. \
             Errors always have the shape of `ErrorBody`."
     ),
-    paths(super::gateway_entry::gateway),
+    paths(super::gateway_entry::gateway, super::stream_file::stream),
     components(schemas(ErrorBody, ErrorCode)),
     modifiers(&Bearer),
     security(("bearer" = [])),
@@ -36,6 +36,7 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
         (name = "channels", description = "Channels, their members and invites"),
         (name = "advanced", description = "Accounts in pages; people, channels and the server in figures; the audio configuration"),
         (name = "admin", description = "For administrators"),
+        (name = "streams", description = "Audio files behind signed links"),
         (name = "rooms", description = "Rooms, where browsers meet by WebRTC"),
         (name = "audio", description = "What clients should capture and play"),
         (name = "gateway", description = "Where talking happens"),
@@ -116,13 +117,14 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::api::{page, routes as described_routes, scrape};
+    use crate::api::{page, routes as described_routes, scrape, stream_file};
 
     /// Served, but not part of the API that the document describes.
-    const NOT_DESCRIBED: [&str; 4] = ["get /api/openapi.json", "get /docs", "get /docs/", "get /docs/{*rest}"];
+    const NOT_DESCRIBED: [&str; 5] =
+        ["get /api/openapi.json", "get /docs", "get /docs/", "get /docs/{*rest}", "get /stream/{*path}"];
 
-    /// Described here and served by the gateway.
-    const SERVED_ELSEWHERE: [&str; 1] = ["get /ws"];
+    /// Described here, and served by the gateway or under a path that no document can name.
+    const SERVED_ELSEWHERE: [&str; 2] = ["get /ws", "get /stream/{path}"];
 
     const METHODS: [&str; 4] = ["get", "post", "put", "delete"];
 
@@ -130,7 +132,7 @@ mod tests {
         let (router, document) = described_routes().merge(scrape::routes()).split_for_parts();
         let document = with_errors(document);
         let value = serde_json::to_value(&document).expect("serialises");
-        (router.merge(page::routes()).merge(routes(document)), value)
+        (router.merge(page::routes()).merge(stream_file::routes()).merge(routes(document)), value)
     }
 
     /// Every `method path` of a router. It tells them only by how it prints itself:

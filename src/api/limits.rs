@@ -18,6 +18,8 @@ pub struct LimitsConfig {
     pub address_per_minute: u32,
     /// All requests of one account.
     pub account_per_minute: u32,
+    /// Requests of one address for audio files.
+    pub stream_per_minute: u32,
     /// Sign-ups, logins and refreshes of one address.
     pub login_per_minute: u32,
 }
@@ -27,6 +29,7 @@ pub struct LimitsConfig {
 pub struct Limits {
     address: Option<Rates<IpAddr>>,
     account: Option<Rates<UserId>>,
+    stream: Option<Rates<IpAddr>>,
     login: Option<Rates<IpAddr>>,
     observation: Option<Rates<IpAddr>>,
 }
@@ -42,6 +45,7 @@ impl Limits {
         Self {
             address: Rates::new(config.address_per_minute),
             account: Rates::new(config.account_per_minute),
+            stream: Rates::new(config.stream_per_minute),
             login: Rates::new(config.login_per_minute),
             observation: Rates::new(OBSERVATIONS_PER_MINUTE),
         }
@@ -65,6 +69,16 @@ impl Limits {
         check(self.account.as_ref(), &user, RateLimit::Account, "requests of this account")
     }
 
+    /// Counts a request of `client` for an audio file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Limits::check_address`].
+    pub fn check_stream(&self, client: ClientAddress) -> Result<(), AppError> {
+        let what = "requests for audio files from this address";
+        check(self.stream.as_ref(), &client.limit_key(), RateLimit::Stream, what)
+    }
+
     /// Counts a sign-up, login or refresh of `client`.
     ///
     /// # Errors
@@ -86,7 +100,7 @@ impl Limits {
 
     /// Forgets who has not been seen for a while: to be called every few seconds.
     pub fn sweep(&self) {
-        for addresses in [&self.address, &self.login, &self.observation].into_iter().flatten() {
+        for addresses in [&self.address, &self.stream, &self.login, &self.observation].into_iter().flatten() {
             addresses.sweep();
         }
         if let Some(accounts) = &self.account {
@@ -117,7 +131,12 @@ mod tests {
 
     #[test]
     fn each_address_has_its_own_share_and_is_told_when_to_return() {
-        let limits = Limits::new(LimitsConfig { address_per_minute: 3, account_per_minute: 0, login_per_minute: 1 });
+        let limits = Limits::new(LimitsConfig {
+            address_per_minute: 3,
+            account_per_minute: 0,
+            stream_per_minute: 0,
+            login_per_minute: 1,
+        });
         for _ in 0..3 {
             limits.check_address(client(1)).expect("within the limit");
         }
@@ -132,7 +151,12 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit() {
-        let limits = Limits::new(LimitsConfig { address_per_minute: 0, account_per_minute: 0, login_per_minute: 0 });
+        let limits = Limits::new(LimitsConfig {
+            address_per_minute: 0,
+            account_per_minute: 0,
+            stream_per_minute: 0,
+            login_per_minute: 0,
+        });
         for _ in 0..10_000 {
             limits.check_account(UserId(uuid::Uuid::nil())).expect("no limit");
         }

@@ -33,6 +33,8 @@ mod peers;
 mod rooms;
 mod scrape;
 pub mod serve;
+mod stream_file;
+mod streams;
 mod webhooks;
 pub mod whip;
 
@@ -74,6 +76,7 @@ use crate::{
     rooms::directory::Directory,
     settings::Settings,
     store::{AudioConfiguration, Store},
+    streaming::Streams,
     telemetry::{
         metrics::{Area, metrics},
         sampler::Sampler,
@@ -95,6 +98,8 @@ pub struct Api {
     pub directory: Directory,
     /// The sessions that are connected.
     pub gateway: Gateway,
+    /// Audio files.
+    pub streams: Streams,
     /// The media workers.
     pub media: Media,
     /// The nodes of the cluster.
@@ -174,8 +179,11 @@ pub fn router(api: &Arc<Api>, gateway: Router) -> Router {
     let metrics_here = api.settings.metrics.listen.is_none();
     let described = if metrics_here { routes().merge(scrape::routes()) } else { routes() };
     let (router, document) = described.split_for_parts();
-    let router =
-        router.merge(whip::routes()).merge(page::routes()).merge(document::routes(document::with_errors(document)));
+    let router = router
+        .merge(whip::routes())
+        .merge(page::routes())
+        .merge(stream_file::routes())
+        .merge(document::routes(document::with_errors(document)));
     layered(api, Area::Unknown, refusing_others(router.with_state(Arc::clone(api)).merge(gateway)))
 }
 
@@ -200,6 +208,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(invites::routes())
         .merge(rooms::routes())
         .merge(audio::routes())
+        .merge(streams::routes())
         .merge(advanced::routes())
         .merge(figures::routes())
         .merge(nodes::routes())
@@ -247,8 +256,24 @@ fn cors(origins: &[String]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID])
-        .expose_headers([header::RETRY_AFTER, header::LOCATION, header::ETAG, header::LINK, REQUEST_ID])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::RANGE,
+            header::IF_RANGE,
+            header::IF_NONE_MATCH,
+            REQUEST_ID,
+        ])
+        .expose_headers([
+            header::RETRY_AFTER,
+            header::LOCATION,
+            header::LINK,
+            header::ACCEPT_RANGES,
+            header::CONTENT_RANGE,
+            header::CONTENT_LENGTH,
+            header::ETAG,
+            REQUEST_ID,
+        ])
         .max_age(CORS_MAX_AGE)
 }
 

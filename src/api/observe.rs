@@ -73,6 +73,7 @@ fn refusal(api: &Api, area: Area, route: Option<&str>, client: ClientAddress) ->
         Area::Metrics => api.limits.check_observation(client),
         Area::Health if route == Some(DETAILED_PATH) => api.limits.check_observation(client),
         Area::Health => Ok(()),
+        Area::Streams if route.is_some_and(|route| route.starts_with("/stream/")) => api.limits.check_stream(client),
         _ => api.limits.check_address(client),
     };
     checked.err()
@@ -160,6 +161,7 @@ fn area_of(route: &str) -> Area {
             Area::Channels
         }
         _ if below("/api/audio") => Area::Audio,
+        _ if below("/api/streams") || below("/stream") => Area::Streams,
         _ if below("/api/advanced") => Area::Advanced,
         _ if below("/api/metrics") => Area::Figures,
         _ if below("/health") => Area::Health,
@@ -231,6 +233,8 @@ mod tests {
             ("/api/channels", Area::Channels),
             ("/api/invites/{code}", Area::Channels),
             ("/api/audio/config", Area::Audio),
+            ("/api/streams/sign", Area::Streams),
+            ("/stream/{*path}", Area::Streams),
             ("/api/advanced/users/{id}", Area::Advanced),
             ("/api/metrics/current", Area::Figures),
             ("/health/ready", Area::Health),

@@ -9,7 +9,8 @@ use crate::{
     media::{MediaConfig, RelayConfig},
     origins::Origins,
     rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
-    settings::{LocalState, Settings},
+    settings::{LocalState, Secret, Settings},
+    streaming::{Secrets, StreamsConfig},
 };
 
 pub(super) fn media(settings: &Settings) -> MediaConfig {
@@ -99,7 +100,26 @@ pub(super) fn http_limits(settings: &Settings) -> LimitsConfig {
     LimitsConfig {
         address_per_minute: settings.limits.http_per_minute_per_address,
         account_per_minute: settings.limits.http_per_minute_per_account,
+        stream_per_minute: settings.limits.stream_requests_per_minute_per_address,
         login_per_minute: settings.limits.logins_per_minute_per_address,
+    }
+}
+
+pub(super) fn streams(settings: &Settings, local: &LocalState) -> StreamsConfig {
+    let Settings { streaming, limits, auth, .. } = settings;
+    let bytes = |secret: &Secret| secret.expose().as_bytes().to_vec();
+    let secrets = match &streaming.secret {
+        Some(secret) => Secrets::new(&bytes(secret), streaming.secret_previous.as_ref().map(bytes).as_deref()),
+        None => Secrets::derived(&bytes(&local.jwt_secret), auth.jwt_secret_previous.as_ref().map(bytes).as_deref()),
+    };
+    StreamsConfig {
+        folder: settings.audio_dir(),
+        secrets,
+        file_bytes_max: streaming.max_file_size_bytes,
+        range_bytes_max: streaming.max_range_size_bytes,
+        cache_bytes: u64::from(streaming.cache_max_size_mb) * 1_024 * 1_024,
+        streams_max: limits.streams,
+        streams_per_address: limits.streams_per_address,
     }
 }
 

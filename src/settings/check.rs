@@ -29,16 +29,25 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
         cluster_checks(settings, &mut problem);
     }
     auth_checks(settings, &mut problem);
+    if settings.streaming.secret_previous.is_some() && settings.streaming.secret.is_none() {
+        problem("streaming", "secret_previous", "needs streaming.secret, the secret in force");
+    }
     if settings.limits.max_users_per_channel > settings.limits.max_users_ceiling {
         problem("limits", "max_users_per_channel", "must not be above limits.max_users_ceiling");
     }
-    let auth = &settings.auth;
-    for (key, secret) in [("jwt_secret", &auth.jwt_secret), ("jwt_secret_previous", &auth.jwt_secret_previous)] {
+    let (auth, streaming) = (&settings.auth, &settings.streaming);
+    for (section, key, secret) in [
+        ("auth", "jwt_secret", &auth.jwt_secret),
+        ("auth", "jwt_secret_previous", &auth.jwt_secret_previous),
+        ("streaming", "secret", &streaming.secret),
+        ("streaming", "secret_previous", &streaming.secret_previous),
+    ] {
         if secret.as_ref().is_some_and(|secret| secret.expose().len() < JWT_SECRET_BYTES_MIN) {
+            let signed = if section == "auth" { "token" } else { "link" };
             let message = format!(
-                "auth.{key} is shorter than {JWT_SECRET_BYTES_MIN} bytes: whoever sees one token can guess it and make their own"
+                "{section}.{key} is shorter than {JWT_SECRET_BYTES_MIN} bytes: whoever sees one {signed} can guess it and make their own"
             );
-            let origin = reader.origin("auth", key);
+            let origin = reader.origin(section, key);
             reader.warnings.push(Problem { origin, message });
         }
     }

@@ -2,7 +2,7 @@
 //! `docs/configuration.md`.
 //!
 //! A setting is `key: Type [rules] = default;` below its description. Rules: `.env(NAME)` for a further environment
-//! variable, `.only(text, check)` for a range, `.reserved(why)` for what this release accepts but does not use.
+//! variable, `.only(text, check)` for a range.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -71,9 +71,6 @@ fn are_urls_of(urls: &str, schemes: &[&str]) -> bool {
         .map(str::trim)
         .all(|url| schemes.iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme)))
 }
-
-/// Why a setting of another release's feature does nothing yet.
-const NO_FILES: &str = "this release streams no files";
 
 settings! {
     {
@@ -177,6 +174,12 @@ settings! {
         gateway_connections: u32 [.only("at least 16", |count| *count >= 16)] = 100_000;
         /// Gateway sessions that one account may have at once.
         sessions_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 64;
+        /// Requests for audio files per minute from one address, counted apart from its others; 0 for any number.
+        stream_requests_per_minute_per_address: u32 [] = 12_000;
+        /// Audio files that the node sends at once; further ones are told to try later.
+        streams: u32 [.only("at least 1", |count| *count >= 1)] = 5_000;
+        /// Audio files that the node sends at once to one address (an IPv6 network of 64 bits).
+        streams_per_address: u32 [.only("at least 1", |count| *count >= 1)] = 64;
         /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.
         logins_per_minute_per_address: u32 [] = 1_200;
         /// New guests per minute from one address; 0 for any number.
@@ -273,16 +276,20 @@ settings! {
 
     /// Audio files behind signed links.
     streaming: Streaming {
-        /// The folder of the files.
-        audio_dir: PathBuf [.env("AUDIO_DIR").reserved(NO_FILES)] = "audio".into();
-        /// The secret that signs links.
-        secret: Option<Secret> [.env("SECRET_KEY").reserved(NO_FILES)] = None;
-        /// The longest file in bytes that is served.
-        max_file_size_bytes: u64 [.env("MAX_FILE_SIZE").reserved(NO_FILES)] = 100 * 1024 * 1024;
-        /// The longest range in bytes that one answer holds.
-        max_range_size_bytes: u64 [.env("MAX_RANGE_SIZE").reserved(NO_FILES)] = 10 * 1024 * 1024;
-        /// Memory in MiB for files that are asked for often.
-        cache_max_size_mb: u32 [.env("CACHE_MAX_SIZE_MB").reserved(NO_FILES)] = 256;
+        /// The folder of the files, with sub-folders; made when it isn't there. When not set: `audio` in the data dir. Nodes
+        /// of a cluster need the same files in it, as from a shared file system.
+        audio_dir: Option<PathBuf> [.env("AUDIO_DIR")] = None;
+        /// The secret that signs links, at least 32 random characters. When not set one is derived from `auth.jwt_secret`.
+        secret: Option<Secret> [.env("SECRET_KEY")] = None;
+        /// The secret before, still accepted while links are about that were signed with it.
+        secret_previous: Option<Secret> [] = None;
+        /// The longest file in bytes that is streamed and listed.
+        max_file_size_bytes: u64 [.env("MAX_FILE_SIZE")] = 100 * 1024 * 1024;
+        /// The longest range in bytes that one answer holds, at least 1; a longer one is answered shortened, unless it
+        /// reaches the file's end, as players' do.
+        max_range_size_bytes: u64 [.env("MAX_RANGE_SIZE").only("at least 1", |bytes| *bytes >= 1)] = 10 * 1024 * 1024;
+        /// Memory in MiB for what is read of files; 0 for none.
+        cache_max_size_mb: u32 [.env("CACHE_MAX_SIZE_MB").only("at most 1048576", |mb| *mb <= 1_048_576)] = 256;
     }
 
     /// Rooms of browsers.

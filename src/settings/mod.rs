@@ -144,6 +144,12 @@ impl Settings {
         }
     }
 
+    /// The folder of audio files: what is set, else one in the data dir.
+    #[must_use]
+    pub fn audio_dir(&self) -> PathBuf {
+        self.streaming.audio_dir.clone().unwrap_or_else(|| self.data_dir.join("audio"))
+    }
+
     /// The same for people to read: without a password.
     #[must_use]
     pub fn shown_database_url(&self) -> String {
@@ -259,10 +265,13 @@ mod tests {
         assert_eq!(auth.access_token_ttl_s, 60);
         assert_eq!(http.allowed_origins, ["https://a.example", "https://b.example"]);
         assert_eq!((streaming.cache_max_size_mb, rooms.ttl_s), (3, 10));
+        assert_eq!((streaming.max_file_size_bytes, streaming.max_range_size_bytes), (1, 2));
+        assert_eq!(streaming.secret.as_ref().expect("set").expose(), "k");
+        assert_eq!(loaded.settings.audio_dir(), Path::new("./audio"));
         assert_eq!(loaded.settings.data_dir, Path::new("/var/lib/antiphon"));
         assert!(
-            loaded.warnings.iter().any(|warning| warning.to_string().contains("streams no files")),
-            "what has no effect yet is said: {:?}",
+            loaded.warnings.iter().any(|warning| warning.to_string().contains("streaming.secret is shorter")),
+            "what can be guessed is said: {:?}",
             loaded.warnings
         );
     }

@@ -70,8 +70,6 @@ pub struct Entry {
     pub allowed: Option<String>,
     /// Environment variables that set it beside its own.
     pub aliases: Vec<&'static str>,
-    /// Why it has no effect in this release, if so.
-    pub reserved: Option<&'static str>,
     /// Its default as TOML; `None` when it is not set by default.
     pub default: Option<String>,
     /// What is in force, as TOML with secrets hidden.
@@ -116,12 +114,11 @@ struct Check<T> {
 pub(super) struct Rule<T> {
     aliases: Vec<(&'static str, Part)>,
     check: Option<Check<T>>,
-    reserved: Option<&'static str>,
 }
 
 impl<T> Rule<T> {
     pub(super) fn new() -> Self {
-        Self { aliases: Vec::new(), check: None, reserved: None }
+        Self { aliases: Vec::new(), check: None }
     }
 
     /// Also set by this environment variable.
@@ -138,12 +135,6 @@ impl<T> Rule<T> {
     /// Only what `allows` accepts, which `allowed` names.
     pub(super) fn only(mut self, allowed: impl Into<String>, allows: fn(&T) -> bool) -> Self {
         self.check = Some(Check { allowed: allowed.into(), allows });
-        self
-    }
-
-    /// Accepted and checked, yet without effect in this release.
-    pub(super) fn reserved(mut self, why: &'static str) -> Self {
-        self.reserved = Some(why);
         self
     }
 }
@@ -219,7 +210,6 @@ impl<'a> Reader<'a> {
             kind: T::KIND,
             allowed: rule.check.as_ref().map(|check| check.allowed.clone()),
             aliases: rule.aliases.iter().map(|(name, _)| *name).collect(),
-            reserved: rule.reserved,
             default: default.to_toml(),
             value: None,
             origin: Origin::Default,
@@ -237,10 +227,6 @@ impl<'a> Reader<'a> {
                 });
                 match wrong {
                     Ok(value) => {
-                        if let Some(why) = rule.reserved {
-                            let message = format!("{} has no effect: {why}", entry.name());
-                            self.warnings.push(Problem { origin: origin.clone(), message });
-                        }
                         entry.origin = origin;
                         value
                     }

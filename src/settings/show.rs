@@ -93,9 +93,6 @@ fn write_table<'a>(out: &mut String, entries: impl Iterator<Item = &'a Entry>) {
             let names: Vec<_> = entry.aliases.iter().map(|name| format!("`{name}`")).collect();
             let _ = write!(about, " Also: {}.", names.join(", "));
         }
-        if let Some(why) = entry.reserved {
-            let _ = write!(about, " *Without effect: {why}.*");
-        }
         let _ = writeln!(out, "| `{}` | {default} | {} |", entry.key, about.replace('|', "\\|"));
     }
 }

@@ -95,6 +95,22 @@ catalogue! {
         histogram hash_duration [] = "antiphon_auth_password_hash_duration_seconds" Seconds HASH_SECONDS;
     }
 
+    /// Audio files
+    streaming: StreamingMetrics {
+        /// Files being sent now.
+        gauge streams [] = "antiphon_streaming_streams" Count;
+        /// Bytes of files that were sent.
+        counter sent_bytes [] = "antiphon_streaming_sent_bytes_total" Bytes;
+        /// Requests for files that were refused, by why.
+        counter refused [StreamRefusal] = "antiphon_streaming_refused_total" Count;
+        /// Answers that broke off because their file could not be read on.
+        counter read_failures [] = "antiphon_streaming_read_failures_total" Count;
+        /// Blocks of files that were needed, by whether they were in memory.
+        counter cache_blocks [CacheOutcome] = "antiphon_streaming_cache_blocks_total" Count;
+        /// Memory that blocks of files take.
+        gauge cache_bytes [] = "antiphon_streaming_cache_bytes" Bytes;
+    }
+
     /// Database
     store: StoreMetrics {
         /// Operations that failed because the database could not be reached or answered with an error.
@@ -539,11 +555,37 @@ impl Label for Release {
 }
 
 label!(
+    /// Why a request for a file was refused.
+    pub StreamRefusal = "reason" {
+        /// The link's signature is missing or wrong.
+        BadSignature = "bad_signature",
+        /// The link has run out.
+        Expired = "expired",
+        /// There is no such file within the folder.
+        NotFound = "not_found",
+        /// The node sends as many files as it may.
+        Busy = "busy",
+        /// The address is sent as many files as it may.
+        AddressBusy = "address_busy",
+    }
+);
+
+label!(
+    /// Whether a block was in memory.
+    pub CacheOutcome = "outcome" {
+        Hit = "hit",
+        Miss = "miss",
+    }
+);
+
+label!(
     /// A part of the API.
     pub Area = "area" {
         Accounts = "accounts",
         Channels = "channels",
         Audio = "audio",
+        /// The library of audio files, and the files.
+        Streams = "streams",
         Health = "health",
         Metrics = "metrics",
         /// Everything below `/api/advanced`.
@@ -586,6 +628,8 @@ label!(
         Address = "address",
         /// All requests of one account.
         Account = "account",
+        /// Requests of one address for audio files.
+        Stream = "stream",
         /// Sign-ups, logins and refreshes of one address.
         Login = "login",
         /// Requests of one address for figures.
@@ -939,7 +983,7 @@ mod tests {
             assert_eq!(buckets.is_empty(), kind != Kind::Histogram, "{name}: histograms and only they have buckets");
             assert!(buckets.is_sorted(), "{name}");
             let combinations: usize = labels.iter().map(|(_, values)| values.len()).product();
-            assert!(combinations <= 256, "{name} has {combinations} combinations of labels");
+            assert!(combinations <= 384, "{name} has {combinations} combinations of labels");
         }
     }
 

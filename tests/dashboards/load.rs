@@ -83,7 +83,7 @@ async fn ask(node: ServerUrl) {
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
     loop {
         ticks.tick().await;
-        for path in ["/api/channels", "/nothing"] {
+        for path in ["/api/channels", "/nothing", "/stream/none.mp3"] {
             http().get(node.http(path)).send().await.expect("answered");
         }
         rest.login("nobody-of-this-name", "a wrong password").await.expect_err("refused");

@@ -1,0 +1,143 @@
+//! The library of audio files, and links to them.
+
+#![expect(unused_qualifications, reason = "the macro that describes parameters writes them")]
+
+use std::sync::Arc;
+
+use antiphon_core::gateway::ErrorCode;
+use axum::{Json, extract::State};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Api,
+    answer::Answer,
+    error::{ApiError, ApiResult, ErrorBody},
+    extract::{Body, Caller, QueryOf},
+    paging::{PageQuery, Paged},
+    stream_file::{check_quality, now_s},
+};
+use crate::{
+    store::rfc3339,
+    streaming::{Entry, FilePath, Link, TTL_MAX_S},
+};
+
+/// These routes.
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(list_streams)).routes(routes!(sign_stream))
+}
+
+/// Which file for how long.
+#[derive(Deserialize, ToSchema)]
+struct SignBody {
+    /// The file's path, as the list has it.
+    #[schema(example = "subfolder/track3.mp3")]
+    path: String,
+    /// How long the link is to be good, in seconds: up to 7 days.
+    #[schema(example = 3_600, minimum = 1, maximum = 604_800)]
+    ttl_s: u64,
+    /// `original`, as when absent.
+    quality: Option<String>,
+}
+
+/// A signed link.
+#[derive(Serialize, ToSchema)]
+struct LinkView {
+    /// Relative to the server's address.
+    #[schema(example = "/stream/subfolder/track3.mp3?expires=1700003600&sig=…")]
+    url: String,
+    /// When it runs out, in Unix seconds.
+    #[schema(example = 1_700_003_600)]
+    expires: u64,
+}
+
+/// Makes a link to a file, good for whoever has it.
+#[utoipa::path(post, path = "/api/streams/sign", tag = "streams", request_body = SignBody,
+    responses((status = OK, description = "The link", body = Answer<LinkView>),
+        (status = NOT_FOUND, description = "`NOT_FOUND`: there is no such audio file", body = ErrorBody)))]
+async fn sign_stream(
+    State(api): State<Arc<Api>>,
+    Caller(_caller): Caller,
+    Body(SignBody { path, ttl_s, quality }): Body<SignBody>,
+) -> ApiResult<Answer<LinkView>> {
+    if !(1..=TTL_MAX_S).contains(&ttl_s) {
+        return Err(ApiError::invalid(format!("ttl_s must be from 1 to {TTL_MAX_S}, not {ttl_s}")));
+    }
+    let quality = quality.unwrap_or_default();
+    check_quality(&quality)?;
+    let none = || ApiError::new(ErrorCode::NotFound, "there is no such audio file");
+    let path = FilePath::new(&path).ok_or_else(none)?;
+    api.streams.file(&path).await?;
+    let expires = now_s() + ttl_s;
+    let sig = api.streams.secrets().sign(Link { path: &path, expires: &expires.to_string(), quality: &quality });
+    let quality = if quality.is_empty() { quality } else { format!("&quality={quality}") };
+    Ok(Answer::of(LinkView { url: format!("/stream/{}?expires={expires}&sig={sig}{quality}", path.to_url()), expires }))
+}
+
+/// What to look for.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct SearchQuery {
+    /// Words that the path must hold, whatever their case.
+    #[param(example = "track")]
+    search: Option<String>,
+}
+
+/// A file of the library.
+#[derive(Serialize, ToSchema)]
+struct FileView {
+    /// Its path: for `/api/streams/sign`.
+    #[schema(example = "subfolder/track3.mp3")]
+    path: String,
+    /// Its length in bytes.
+    #[schema(example = 5_242_880)]
+    size_bytes: u64,
+    /// What it holds.
+    #[schema(example = "audio/mpeg")]
+    media_type: &'static str,
+    /// When it was changed, RFC 3339 UTC.
+    modified_at: String,
+}
+
+impl From<&Entry> for FileView {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            path: entry.path.to_string(),
+            size_bytes: entry.length,
+            media_type: entry.path.media_type(),
+            modified_at: rfc3339(OffsetDateTime::from(entry.modified)),
+        }
+    }
+}
+
+/// A page of the library.
+#[derive(Serialize, ToSchema)]
+struct FilesAnswer {
+    /// Always true.
+    #[schema(example = true)]
+    success: bool,
+    /// The files, and where they are among all.
+    #[serde(flatten)]
+    page: Paged<FileView>,
+}
+
+/// The audio files, by path.
+#[utoipa::path(get, path = "/api/streams", tag = "streams", params(PageQuery, SearchQuery),
+    responses((status = OK, description = "A page of them", body = FilesAnswer)))]
+async fn list_streams(
+    State(api): State<Arc<Api>>,
+    Caller(_caller): Caller,
+    QueryOf(page): QueryOf<PageQuery>,
+    QueryOf(SearchQuery { search }): QueryOf<SearchQuery>,
+) -> ApiResult<Json<FilesAnswer>> {
+    let page = page.checked()?;
+    let search = search.unwrap_or_default().to_lowercase();
+    let entries = api.streams.library().await?;
+    let found: Vec<&Entry> = entries.iter().filter(|entry| entry.has_all(search.split_whitespace())).collect();
+    let from = usize::try_from(page.offset()).unwrap_or(usize::MAX);
+    let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
+    let views = found.iter().skip(from).take(limit).map(|entry| FileView::from(*entry)).collect();
+    Ok(Json(FilesAnswer { success: true, page: page.of(views, found.len() as u64) }))
+}

@@ -1,0 +1,225 @@
+//! Files of the folder, opened so that none is ever outside it.
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use quick_cache::sync::Cache;
+use rustix::fs::{Mode, OFlags, open, openat};
+
+use super::FilePath;
+
+/// So many files are kept open.
+const OPEN_MAX: usize = 512;
+
+/// How long it is believed that an open file is still the one of its name.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+/// The folder of files cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the folder of audio files {} (streaming.audio_dir): {error}", path.display())]
+pub struct FolderError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// A file that is open for reading.
+#[derive(Debug)]
+pub struct OpenFile {
+    pub(super) file: File,
+    /// Its own, for as long as the server runs; a changed file gets another.
+    pub(super) number: u64,
+    /// In bytes.
+    pub length: u64,
+    /// When it was changed.
+    pub modified: SystemTime,
+    /// Its strong entity tag, in quotes: the same on all nodes that see the same length and time of change.
+    pub etag: String,
+    identity: Identity,
+    /// When it was last found under its name, in milliseconds of `Files::began`.
+    found_ms: AtomicU64,
+}
+
+/// What tells a file from the one that had its name before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+}
+
+/// The folder, and those of its files that are open.
+pub(super) struct Files {
+    folder: Arc<OwnedFd>,
+    bytes_max: u64,
+    began: Instant,
+    numbers: AtomicU64,
+    open: Cache<FilePath, Arc<OpenFile>>,
+}
+
+impl Files {
+    /// Opens the folder, made when it isn't there. The folder itself may be a symbolic link; nothing in it may.
+    pub(super) fn open(path: &Path, bytes_max: u64) -> Result<Self, FolderError> {
+        let fail = |error| FolderError { path: path.to_owned(), error };
+        std::fs::create_dir_all(path).map_err(fail)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = open(path, flags, Mode::empty()).map_err(|error| fail(error.into()))?;
+        Ok(Self {
+            folder: Arc::new(folder),
+            bytes_max,
+            began: Instant::now(),
+            numbers: AtomicU64::new(0),
+            open: Cache::new(OPEN_MAX),
+        })
+    }
+
+    /// The file of a path.
+    ///
+    /// # Errors
+    /// `NotFound` and its like where there is none, `FileTooLarge`.
+    pub(super) async fn get(&self, path: &FilePath) -> io::Result<Arc<OpenFile>> {
+        let known = self.open.get(path);
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if let Some(file) = &known {
+            let age_ms = now_ms.saturating_sub(file.found_ms.load(Ordering::Relaxed));
+            if u128::from(age_ms) < BELIEVED.as_millis() {
+                return Ok(Arc::clone(file));
+            }
+        }
+        let (folder, names) = (Arc::clone(&self.folder), path.clone());
+        let opened = tokio::task::spawn_blocking(move || walk(&folder, &names)).await.map_err(io::Error::other)?;
+        let (file, identity) = match opened {
+            Ok((file, identity)) if identity.length <= self.bytes_max => (file, identity),
+            other => {
+                self.open.remove(path);
+                return Err(other.err().unwrap_or_else(|| io::ErrorKind::FileTooLarge.into()));
+            }
+        };
+        if let Some(known) = known.filter(|known| known.identity == identity) {
+            known.found_ms.store(now_ms, Ordering::Relaxed);
+            return Ok(known);
+        }
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let opened = Arc::new(OpenFile::new(file, identity, number, now_ms)?);
+        self.open.insert(path.clone(), Arc::clone(&opened));
+        Ok(opened)
+    }
+}
+
+impl OpenFile {
+    fn new(file: File, identity: Identity, number: u64, now_ms: u64) -> io::Result<Self> {
+        let modified = file.metadata()?.modified()?;
+        let (seconds, nanos) = identity.modified;
+        let etag = format!("\"{:x}-{seconds:x}-{nanos:x}\"", identity.length);
+        let found_ms = AtomicU64::new(now_ms);
+        Ok(Self { file, number, length: identity.length, modified, etag, identity, found_ms })
+    }
+}
+
+/// Opens a file name by name, following no symbolic link: there is no way up, out or around, whatever is renamed
+/// meanwhile. What is no regular file (a pipe, a device) is not waited for and not taken.
+fn walk(folder: &OwnedFd, path: &FilePath) -> io::Result<(File, Identity)> {
+    let mut names = path.names().peekable();
+    let mut below: Option<OwnedFd> = None;
+    while let Some(name) = names.next() {
+        let kind = if names.peek().is_some() { OFlags::DIRECTORY } else { OFlags::NONBLOCK };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | kind;
+        below = Some(openat(below.as_ref().unwrap_or(folder), name, flags, Mode::empty())?);
+    }
+    let file = File::from(below.ok_or(io::ErrorKind::NotFound)?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let identity = Identity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        length: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+    };
+    Ok((file, identity))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("antiphon-files-{}", uuid::Uuid::now_v7()));
+            fs::create_dir_all(path.join("audio/sub")).expect("can be made");
+            Self(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn path(text: &str) -> FilePath {
+        FilePath::new(text).expect("a path")
+    }
+
+    #[tokio::test]
+    async fn only_regular_files_within_the_folder_are_opened() {
+        let folder = Folder::new();
+        let audio = folder.0.join("audio");
+        fs::write(folder.0.join("secret.mp3"), "secret").expect("writes");
+        fs::write(audio.join("sub/a.mp3"), "sound").expect("writes");
+        fs::create_dir(audio.join("dir.mp3")).expect("can be made");
+        symlink(folder.0.join("secret.mp3"), audio.join("link.mp3")).expect("links");
+        symlink("../..", audio.join("sub/up")).expect("links");
+        symlink("sub", audio.join("inside")).expect("links");
+        let pipe = audio.join("pipe.mp3");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::from(0o600), 0).expect("a pipe");
+        let files = Files::open(&audio, 100).expect("opens");
+        assert_eq!(files.get(&path("sub/a.mp3")).await.expect("there").length, 5);
+        for outside in
+            ["link.mp3", "sub/up/secret.mp3", "inside/a.mp3", "dir.mp3", "pipe.mp3", "sub/a.mp3/b.mp3", "no.mp3"]
+        {
+            assert!(files.get(&path(outside)).await.is_err(), "{outside}");
+        }
+        fs::write(audio.join("long.mp3"), [0; 101]).expect("writes");
+        let long = files.get(&path("long.mp3")).await.expect_err("too long");
+        assert_eq!(long.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_replaced_is_another_and_one_that_is_not_is_the_same() {
+        let folder = Folder::new();
+        let audio = folder.0.join("audio");
+        let files = Files::open(&audio, 100).expect("opens");
+        fs::write(audio.join("a.mp3"), "one").expect("writes");
+        let first = files.get(&path("a.mp3")).await.expect("there");
+        // As if a while ago.
+        let forget = |file: &OpenFile| file.found_ms.store(0, Ordering::Relaxed);
+        let late = Files { began: Instant::now() - BELIEVED * 2, ..files };
+        forget(&first);
+        let again = late.get(&path("a.mp3")).await.expect("there");
+        assert_eq!((again.number, &again.etag), (first.number, &first.etag));
+        fs::write(audio.join("b.mp3"), "another").expect("writes");
+        fs::rename(audio.join("b.mp3"), audio.join("a.mp3")).expect("renames");
+        forget(&again);
+        let other = late.get(&path("a.mp3")).await.expect("there");
+        assert_eq!(other.length, 7);
+        assert!(other.number != first.number && other.etag != first.etag);
+        fs::remove_file(audio.join("a.mp3")).expect("removes");
+        forget(&other);
+        assert!(late.get(&path("a.mp3")).await.is_err());
+    }
+}

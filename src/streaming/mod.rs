@@ -1,0 +1,149 @@
+//! Audio files behind signed links: who may read them, which bytes they get, and where those come from.
+//!
+//! ```text
+//! path (what a name may be) > link (who may) > files (open, never outside the folder) > precondition > range > body
+//! ```
+
+mod body;
+mod cache;
+mod files;
+mod library;
+mod link;
+mod media_type;
+mod path;
+mod places;
+mod precondition;
+mod range;
+
+use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
+
+use antiphon_core::gateway::ErrorCode;
+
+pub use self::{
+    body::{FileBody, Part},
+    files::{FolderError, OpenFile},
+    library::Entry,
+    link::{Link, Secrets, TTL_MAX_S},
+    path::FilePath,
+    places::Place,
+    precondition::{Verdict, judge},
+    range::{Wanted, wanted},
+};
+use self::{cache::Blocks, files::Files, library::Library, places::Places};
+use crate::error::AppError;
+
+/// What the operator has set.
+#[derive(Clone, Debug)]
+pub struct StreamsConfig {
+    /// The folder of the files; made when it isn't there.
+    pub folder: PathBuf,
+    /// What signs links.
+    pub secrets: Secrets,
+    /// Longer files do not exist for clients.
+    pub file_bytes_max: u64,
+    /// The longest range of one answer; see [`wanted`].
+    pub range_bytes_max: u64,
+    /// Memory for what is asked for often.
+    pub cache_bytes: u64,
+    /// Files being sent at once.
+    pub streams_max: u32,
+    /// The same to one address.
+    pub streams_per_address: u32,
+}
+
+/// The files and who reads them. Clones are the same.
+#[derive(Clone)]
+pub struct Streams {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    secrets: Secrets,
+    range_bytes_max: u64,
+    files: Files,
+    blocks: Arc<Blocks>,
+    places: Arc<Places>,
+    library: Library,
+}
+
+impl Streams {
+    /// Opens the folder, which is made when it isn't there.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened.
+    pub fn open(config: StreamsConfig) -> Result<Self, FolderError> {
+        let files = Files::open(&config.folder, config.file_bytes_max)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                secrets: config.secrets,
+                range_bytes_max: config.range_bytes_max,
+                files,
+                blocks: Arc::new(Blocks::new(config.cache_bytes)),
+                places: Arc::new(Places::new(config.streams_max, config.streams_per_address)),
+                library: Library::new(config.folder, config.file_bytes_max),
+            }),
+        })
+    }
+
+    /// What signs links.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.inner.secrets
+    }
+
+    /// The longest range of one answer, in bytes.
+    #[must_use]
+    pub fn range_bytes_max(&self) -> u64 {
+        self.inner.range_bytes_max
+    }
+
+    /// Memory that the blocks of files take now, in bytes.
+    #[must_use]
+    pub fn cached_bytes(&self) -> u64 {
+        self.inner.blocks.bytes()
+    }
+
+    /// The file, open for reading.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` where there is no such audio file within the folder, or one that is too long.
+    pub async fn file(&self, path: &FilePath) -> Result<Arc<OpenFile>, AppError> {
+        self.inner.files.get(path).await.map_err(|error| refusal_of(&error))
+    }
+
+    /// A place among those who are being sent files, until it is dropped.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` where the address has its share, `TEMPORARILY_UNAVAILABLE` where the node has.
+    pub fn place(&self, address: IpAddr) -> Result<Place, AppError> {
+        Places::take(&self.inner.places, address)
+    }
+
+    /// `parts` of a file as a body that holds its place until it has been sent.
+    #[must_use]
+    pub fn body(&self, file: Arc<OpenFile>, parts: Vec<Part>, place: Place) -> FileBody {
+        FileBody::new(Arc::clone(&self.inner.blocks), file, parts, place)
+    }
+
+    /// All files of the library, by path; a few seconds old at most.
+    ///
+    /// # Errors
+    /// `INTERNAL_ERROR` where the folder cannot be read.
+    pub async fn library(&self) -> Result<Arc<Vec<Entry>>, AppError> {
+        self.inner.library.entries().await.map_err(|error| {
+            tracing::warn!(%error, "the folder of audio files cannot be read");
+            AppError::new(ErrorCode::InternalError, "the folder of audio files cannot be read")
+        })
+    }
+}
+
+/// What a client is told of a file that cannot be opened: whether it is missing, hidden or outside makes no difference.
+fn refusal_of(error: &io::Error) -> AppError {
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => AppError::new(
+            ErrorCode::NotFound,
+            "the file is longer than this server streams (streaming.max_file_size_bytes)",
+        ),
+        _ => AppError::new(ErrorCode::NotFound, "there is no such audio file"),
+    }
+}

@@ -1,0 +1,79 @@
+//! Audio files behind signed links, over real sockets: links, ranges, conditions, limits, and players.
+
+mod links;
+mod listing;
+mod players;
+mod ranges;
+mod serving;
+
+#[path = "../http/client.rs"]
+#[allow(dead_code, reason = "shared with the tests of the HTTP API")]
+mod client;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{fs, path::PathBuf};
+
+use antiphon::settings::Settings;
+use serde_json::json;
+
+use self::{client::Client, support::server::TestServer};
+
+/// A server with a folder of audio files, and an account on it.
+pub(crate) struct Streaming {
+    pub(crate) server: TestServer,
+    /// As nobody.
+    pub(crate) nobody: Client,
+    /// As an account.
+    pub(crate) anna: Client,
+    folder: PathBuf,
+}
+
+impl Streaming {
+    pub(crate) async fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        let folder = std::env::temp_dir().join(format!("antiphon-streaming-{}", uuid::Uuid::new_v4()));
+        fs::create_dir_all(&folder).expect("can be made");
+        let audio_dir = folder.join("audio");
+        let server = TestServer::start(|settings| {
+            settings.streaming.audio_dir = Some(audio_dir);
+            change(settings);
+        })
+        .await;
+        let nobody = Client::new(server.url());
+        let anna = nobody.guest("anna").await;
+        Self { server, nobody, anna, folder }
+    }
+
+    /// The folder of the files; what lies beside it must not be reached.
+    pub(crate) fn audio_dir(&self) -> PathBuf {
+        self.folder.join("audio")
+    }
+
+    /// Writes a file into the folder.
+    pub(crate) fn put(&self, path: &str, content: &[u8]) {
+        let path = self.audio_dir().join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("can be made");
+        fs::write(path, content).expect("can be written");
+    }
+
+    /// A link to a file, relative to the server.
+    pub(crate) async fn link(&self, path: &str) -> String {
+        let answer = self.anna.post("/api/streams/sign", json!({"path": path, "ttl_s": 600})).await;
+        answer.expect(200)["data"]["url"].as_str().expect("a link").to_owned()
+    }
+
+    /// The whole link.
+    pub(crate) async fn url(&self, path: &str) -> String {
+        format!("{}{}", self.server.url(), self.link(path).await)
+    }
+
+    pub(crate) async fn stop(self) {
+        self.server.stop().await;
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Bytes that tell where they are from.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251) as u8 ^ (at / 251) as u8).collect()
+}
