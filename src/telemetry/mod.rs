@@ -5,6 +5,7 @@ pub mod family;
 mod family_label;
 pub mod logs;
 mod media;
+mod mix;
 pub mod metrics;
 pub mod process;
 mod relay;
