@@ -48,8 +48,7 @@ fn cpu_us() -> u64 {
 
 /// A minute of somebody's packets: syllables of a voice-like buzz, each speaker at another pitch.
 fn speech(speaker: u32) -> Vec<Vec<u8>> {
-    let mut encoder =
-        opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).expect("an encoder");
+    let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).expect("an encoder");
     encoder.set_bitrate(opus::Bitrate::Bits(32_000)).expect("a bitrate");
     let pitch_hz = 90.0 + 17.0 * speaker as f32;
     let frame = |number: u32| -> Vec<i16> {

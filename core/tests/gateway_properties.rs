@@ -162,12 +162,9 @@ fn udp_setup() -> impl Strategy<Value = UdpSetup> {
 }
 
 fn joined() -> impl Strategy<Value = ChannelJoined> {
-    let voice = (any::<u32>(), option::of(any::<u32>()), option::of(udp_setup()))
-        .prop_map(|(stream, mix, udp)| VoiceSetup {
-            stream_id: StreamId(stream),
-            mix_stream_id: mix.map(StreamId),
-            udp,
-        });
+    let voice = (any::<u32>(), option::of(any::<u32>()), option::of(udp_setup())).prop_map(|(stream, mix, udp)| {
+        VoiceSetup { stream_id: StreamId(stream), mix_stream_id: mix.map(StreamId), udp }
+    });
     (channel(), vec(member(), 0..3), position(), voice).prop_map(|(channel, members, position, voice)| ChannelJoined {
         channel_id: channel.id,
         channel,

@@ -167,7 +167,10 @@ mod tests {
         let left = (0..FRAMES_MAX + 5).filter(|_| inlets.leave(Micros(9), channel, &header(), &[1, 2])).count();
         assert_eq!((left, inlets.waiting(thread), inlets.dropped()), (FRAMES_MAX, FRAMES_MAX, 5));
         let taken = inlets.take(thread).expect("a frame");
-        assert_eq!((taken.at, taken.channel, taken.header, taken.bytes.as_slice()), (Micros(9), channel, header(), &[1, 2][..]));
+        assert_eq!(
+            (taken.at, taken.channel, taken.header, taken.bytes.as_slice()),
+            (Micros(9), channel, header(), &[1, 2][..])
+        );
         for other in (0..3).filter(|other| *other != thread) {
             assert!(inlets.take(other).is_none());
         }

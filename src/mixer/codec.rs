@@ -67,13 +67,13 @@ impl Decoder for OpusDecoder {
     fn conceal(&mut self, out: &mut [i16]) {
         // An empty packet is a lost one. What libopus does not fill, as when it was never given any, is silence.
         let made_up = self.0.decode(&[], out, false).unwrap_or(0);
-        out[made_up.min(out.len())..].fill(0);
+        out.iter_mut().skip(made_up).for_each(|sample| *sample = 0);
     }
 
     fn recover(&mut self, next: &[u8], out: &mut [i16]) {
         // Where the packet holds no copy libopus makes something up, as above.
         let recovered = self.0.decode(next, out, true).unwrap_or(0);
-        out[recovered.min(out.len())..].fill(0);
+        out.iter_mut().skip(recovered).for_each(|sample| *sample = 0);
     }
 }
 
@@ -133,8 +133,7 @@ mod tests {
 
     #[test]
     fn a_lost_packet_is_taken_from_the_one_behind_it() {
-        let mut encoder =
-            opus::Encoder::new(SAMPLE_RATE_HZ, Channels::Mono, Application::Voip).expect("an encoder");
+        let mut encoder = opus::Encoder::new(SAMPLE_RATE_HZ, Channels::Mono, Application::Voip).expect("an encoder");
         encoder.set_bitrate(Bitrate::Bits(24_000)).expect("a bitrate");
         encoder.set_inband_fec(true).expect("redundancy");
         encoder.set_packet_loss_perc(20).expect("a loss");
@@ -142,14 +141,20 @@ mod tests {
         // A tone that begins in the packet that is lost: what came before it says nothing of it.
         let silence = [0; FRAME_SAMPLES];
         let packets: Vec<Vec<u8>> = (0..20)
-            .map(|frame| encoder.encode_vec(if frame < 10 { &silence } else { &tone(frame)[..] }, 400).expect("encodes"))
+            .map(|frame| {
+                encoder.encode_vec(if frame < 10 { &silence } else { &tone(frame)[..] }, 400).expect("encodes")
+            })
             .collect();
         let lost = |recovers: bool| {
             let mut decoder = OpusCodec::new(24_000).decoder().expect("a decoder");
             let mut heard = [0; 5_760];
             (0..10).for_each(|frame| drop(decoder.decode(&packets[frame], &mut heard)));
             let out = &mut heard[..FRAME_SAMPLES];
-            if recovers { decoder.recover(&packets[11], out) } else { decoder.conceal(out) }
+            if recovers {
+                decoder.recover(&packets[11], out)
+            } else {
+                decoder.conceal(out)
+            }
             energy(out)
         };
         let (recovered, made_up) = (lost(true), lost(false));

@@ -177,15 +177,8 @@ impl Mixer {
             commands.push(sender);
             shown.push(shows);
         }
-        let inner = Inner {
-            config,
-            inlets,
-            commands,
-            shown,
-            listeners: Arc::default(),
-            stop,
-            threads: Mutex::new(threads),
-        };
+        let inner =
+            Inner { config, inlets, commands, shown, listeners: Arc::default(), stop, threads: Mutex::new(threads) };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -102,7 +102,9 @@ async fn a_thread_that_cannot_keep_up_takes_nobody() {
     mixer.inner.shown[thread].set(Shed::Refusing);
     let refused = mixer.take_seat(channel()).expect_err("busy");
     assert_eq!(refused.code, ErrorCode::TemporarilyUnavailable);
-    let other = (0..).map(|n| ChannelId(Uuid::from_u128(n << 64 | n))).find(|other| mixer.inner.inlets.thread_of(*other) != thread);
+    let other = (0..)
+        .map(|n| ChannelId(Uuid::from_u128(n << 64 | n)))
+        .find(|other| mixer.inner.inlets.thread_of(*other) != thread);
     mixer.take_seat(other.expect("one of the other thread")).expect("the other thread has time");
     mixer.inner.shown[thread].set(Shed::Least);
     mixer.take_seat(channel()).expect("it encodes with less effort, and goes on");

@@ -215,7 +215,12 @@ impl MixThread {
         if shed == self.shed {
             return;
         }
-        tracing::warn!(thread = self.setup.index, ?shed, load = self.shedder.load(), "what the mixer gives up has changed");
+        tracing::warn!(
+            thread = self.setup.index,
+            ?shed,
+            load = self.shedder.load(),
+            "what the mixer gives up has changed"
+        );
         let threads = &metrics().mixer.threads;
         threads.of(self.shed.into()).decrement(1.0);
         threads.of(shed.into()).increment(1.0);

@@ -174,8 +174,7 @@ impl Rooms {
         self.take_change(room, if room.applied().is_some() { news } else { state(&members, &position) }).await;
         let switches = Switches { server_muted: member.server_muted, priority, ..Switches::default() };
         let mix = seat.map(|seat| self.mix_place(presence, room, seat));
-        let entry =
-            Entrance { media: request.media, cipher: request.cipher, channels: self.channels_of(request), mix };
+        let entry = Entrance { media: request.media, cipher: request.cipher, channels: self.channels_of(request), mix };
         let udp = self.add_to_media(presence, room, member.stream, switches, &entry).await;
         let link = self.settle_in(presence, room, member.stream, switches, udp.clone(), entry);
         match manner {
@@ -357,7 +356,8 @@ impl Rooms {
     ) -> Result<(), AppError> {
         let room = &place.room;
         let _turn = room.turn.lock().await;
-        let current = room.live().members.get(&place.stream).map(|member| (member.media, member.mode(), member.udp.clone()));
+        let current =
+            room.live().members.get(&place.stream).map(|member| (member.media, member.mode(), member.udp.clone()));
         let (Some(position), Some((media, mode, udp))) = (room.applied(), current) else { return Err(not_joined()) };
         let same_cipher = udp.as_ref().zip(request.cipher).is_none_or(|(udp, cipher)| udp.cipher == cipher);
         if media != request.media || mode != request.mode || !same_cipher {

@@ -52,9 +52,9 @@ impl Rooms {
                 "mode `mixed` goes with media `udp` or `websocket`: by `webrtc` each speaker is a track of their own",
             ));
         }
-        let mixer = self.mixer().ok_or_else(|| {
-            invalid("mode `mixed` is not offered by this server (mixer.threads is 0): use `forward`")
-        })?;
+        let mixer = self
+            .mixer()
+            .ok_or_else(|| invalid("mode `mixed` is not offered by this server (mixer.threads is 0): use `forward`"))?;
         mixer.take_seat(request.channel_id).map(Some)
     }
 
@@ -143,13 +143,7 @@ impl Rooms {
     }
 
     /// Sends a frame of a member's mix over the gateway.
-    pub(super) fn tunnelled_mix(
-        &self,
-        channel: ChannelId,
-        member: StreamId,
-        header: &FrameHeader,
-        bytes: &FrameBytes,
-    ) {
+    pub(super) fn tunnelled_mix(&self, channel: ChannelId, member: StreamId, header: &FrameHeader, bytes: &FrameBytes) {
         let Some(room) = self.room(channel) else { return };
         let live = room.live();
         let Some(listener) = live.members.get(&member).filter(|member| member.is_tunnelled()) else { return };

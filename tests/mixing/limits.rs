@@ -56,7 +56,8 @@ async fn what_is_mixed_shows_in_metrics_and_in_the_channels_figures() {
     listener.hears(&[430.0], &[]).await;
     let numbers = metrics(&server).await;
     let number = |name: &str| {
-        let line = numbers.lines().find(|line| line.starts_with(name) && line.as_bytes().get(name.len()) == Some(&b' '));
+        let line =
+            numbers.lines().find(|line| line.starts_with(name) && line.as_bytes().get(name.len()) == Some(&b' '));
         let line = line.unwrap_or_else(|| panic!("{name} in {numbers}"));
         line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")
     };

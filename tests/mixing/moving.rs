@@ -3,7 +3,10 @@
 use antiphon_core::gateway::{MediaMode, MediaTransport};
 
 use crate::{
-    support::{nodes::Nodes, people::{PATIENCE, make_channel}},
+    support::{
+        nodes::Nodes,
+        people::{PATIENCE, make_channel},
+    },
     voices::{Voice, how},
 };
 

@@ -31,7 +31,8 @@ async fn everybody_hears_the_others_and_nobody_themselves() {
         speakers.push(Voice::join(server.url(), &name, Some(TONES_HZ[index]), how(channel, mode, media)).await);
     }
     let silent = Voice::join(server.url(), "silent-udp", None, how(channel, MediaMode::Mixed, udp)).await;
-    let tunnelled = Voice::join(server.url(), "silent-websocket", None, how(channel, MediaMode::Mixed, websocket)).await;
+    let tunnelled =
+        Voice::join(server.url(), "silent-websocket", None, how(channel, MediaMode::Mixed, websocket)).await;
     for voice in speakers.iter().filter(|voice| voice.joined.voice.udp.is_some()).chain([&silent]) {
         voice.until_udp_works().await;
     }

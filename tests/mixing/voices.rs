@@ -135,7 +135,8 @@ impl Voice {
         };
         let name = self.client.user().username.clone();
         let in_time = tokio::time::timeout(PATIENCE, wait).await.is_ok();
-        let shown = |amplitudes: &[f64]| amplitudes.iter().map(|one| format!("{:.1} dB", decibels(*one))).collect::<Vec<_>>();
+        let shown =
+            |amplitudes: &[f64]| amplitudes.iter().map(|one| format!("{:.1} dB", decibels(*one))).collect::<Vec<_>>();
         let (present, absent) = (shown(&last.0), shown(&last.1));
         assert!(in_time, "{name}: {present_hz:?} Hz at {present:?}, {absent_hz:?} Hz at {absent:?}");
         println!("{name} hears {present_hz:?} Hz at {present:?} of what was said, and {absent_hz:?} Hz at {absent:?}");
@@ -231,8 +232,7 @@ async fn listen(mut events: mpsc::Receiver<ClientEvent>, heard: Arc<Mutex<Heard>
 }
 
 async fn speak(client: Arc<Client>, channel: ChannelId, tone_hz: f64, speaks: Arc<AtomicBool>) {
-    let mut encoder =
-        opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Audio).expect("an encoder");
+    let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Audio).expect("an encoder");
     encoder.set_bitrate(opus::Bitrate::Bits(64_000)).expect("a bitrate");
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     for frame in 0_u32.. {

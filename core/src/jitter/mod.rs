@@ -372,9 +372,10 @@ impl JitterBuffer {
         }
         let Some(delay) = self.delays.delay_of(now, timestamp) else { return false };
         let target = self.delays.target();
-        self.recovering = self.config.recover_from.is_some_and(|from| {
-            delay > target + if self.recovering { EXCESS_RECOVERED } else { from }
-        });
+        self.recovering = self
+            .config
+            .recover_from
+            .is_some_and(|from| delay > target + if self.recovering { EXCESS_RECOVERED } else { from });
         if self.recovering {
             return self.played_since_skip > 0;
         }

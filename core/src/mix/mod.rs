@@ -72,8 +72,7 @@ pub struct MixTo {
 
 impl MixTo {
     /// Nobody: fills the rest of a list.
-    pub const NOBODY: Self =
-        Self { member: StreamId(0), mix: StreamId(0), sequence: 0, kind: FrameKind::Silence };
+    pub const NOBODY: Self = Self { member: StreamId(0), mix: StreamId(0), sequence: 0, kind: FrameKind::Silence };
 
     /// The frame's header.
     #[must_use]
@@ -204,13 +203,7 @@ impl<C: Codec> ChannelMix<C> {
     }
 
     /// The speaker of a frame, made where there is room for one; `None` when others are louder.
-    fn speaker_for(
-        &mut self,
-        now: Micros,
-        header: &FrameHeader,
-        codec: &mut C,
-        stats: &mut MixStats,
-    ) -> Option<usize> {
+    fn speaker_for(&mut self, now: Micros, header: &FrameHeader, codec: &mut C, stats: &mut MixStats) -> Option<usize> {
         let known = self.speakers.iter().position(|speaker| speaker.stream == header.stream);
         let kind = header.kind()?;
         let is_sound = match kind {
@@ -272,14 +265,7 @@ impl<C: Codec> ChannelMix<C> {
     }
 
     /// 20 ms have passed: gives everybody what they hear in them.
-    pub fn tick(
-        &mut self,
-        now: Micros,
-        complexity: u8,
-        codec: &mut C,
-        out: &mut impl MixOutput,
-        stats: &mut MixStats,
-    ) {
+    pub fn tick(&mut self, now: Micros, complexity: u8, codec: &mut C, out: &mut impl MixOutput, stats: &mut MixStats) {
         self.timestamp = self.timestamp.wrapping_add(FRAME_SAMPLES as u32);
         self.advance_speakers(now, codec, stats);
         // Whoever is still within a pause, in case there is only one: who hears nobody else is not sent anything.
@@ -354,7 +340,9 @@ impl<C: Codec> ChannelMix<C> {
         let Self { speakers, listeners, .. } = self;
         let listener = &mut listeners[index];
         let is_heard = |stream: StreamId| {
-            speakers.iter().any(|speaker| speaker.stream == stream && (speaker.frame().is_some() || speaker.speaks(now)))
+            speakers
+                .iter()
+                .any(|speaker| speaker.stream == stream && (speaker.frame().is_some() || speaker.speaks(now)))
         };
         let has_levels = listener.levels.iter().any(|(speaker, _)| is_heard(*speaker));
         let speaks = is_heard(listener.member);
@@ -362,14 +350,7 @@ impl<C: Codec> ChannelMix<C> {
     }
 
     /// The sum without a listener's own voice and with their own levels, encoded for them alone.
-    fn mix_own(
-        &mut self,
-        index: usize,
-        complexity: u8,
-        codec: &mut C,
-        out: &mut impl MixOutput,
-        stats: &mut MixStats,
-    ) {
+    fn mix_own(&mut self, index: usize, complexity: u8, codec: &mut C, out: &mut impl MixOutput, stats: &mut MixStats) {
         let Self { speakers, listeners, sum, own_sum, timestamp, .. } = self;
         let listener = &mut listeners[index];
         own_sum.copy_from_slice(&**sum);

@@ -55,7 +55,10 @@ fn the_mixer_gets_what_somebody_with_a_mix_is_to_hear_and_nobody_hears_both() {
     speak(&mut world, &mut clients[0]);
     let heard = world.heard();
     assert_eq!((streams(&heard, &clients[1]), streams(&heard, &mixed)), (vec![clients[0].stream.0], vec![]));
-    assert_eq!(world.out[0].given_to_mixer.drain(..).map(|header| header.stream).collect::<Vec<_>>(), [clients[0].stream]);
+    assert_eq!(
+        world.out[0].given_to_mixer.drain(..).map(|header| header.stream).collect::<Vec<_>>(),
+        [clients[0].stream]
+    );
     // Alone with a mix, they are not in it; the others hear them as ever.
     speak(&mut world, &mut mixed);
     assert!(world.out[0].given_to_mixer.is_empty());
@@ -103,7 +106,11 @@ fn each_gets_their_mix_under_their_own_key_and_no_counter_twice() {
                 assert_eq!(bytes[..], [9; 70]);
                 counters.push(counter);
             }
-            assert!(clients[0].open_mix(&sent.iter().find(|(to, _)| *to == clients[1].address).expect("theirs").1).is_none());
+            assert!(
+                clients[0]
+                    .open_mix(&sent.iter().find(|(to, _)| *to == clients[1].address).expect("theirs").1)
+                    .is_none()
+            );
             for client in &mut clients {
                 let ping = client.ping(world.now);
                 world.send(client, ping);
@@ -151,6 +158,8 @@ fn who_left_is_deafened_or_hears_streams_gets_no_mix() {
     mix(&mut world, &[mixed.stream], 0, &[9]);
     world.command(0, Command::CloseChannel { channel: channel() });
     mix(&mut world, &[mixed.stream], 0, &[9]);
-    assert!(world.take_sent().is_empty() && world.events().iter().all(|event| !matches!(event, Event::TunnelMix { .. })));
+    assert!(
+        world.take_sent().is_empty() && world.events().iter().all(|event| !matches!(event, Event::TunnelMix { .. }))
+    );
     assert_eq!(world.count(Counter::FramesMixed), 0);
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use antiphon_core::{
     gateway::{
-        Cipher, Encoding, LeaveReason, MediaMode, MediaTransport, Position, ServerMessage, Shape, UserJoined, UserLeft, UserView,
-        VoiceStateChanged, decode_server, encode_server,
+        Cipher, Encoding, LeaveReason, MediaMode, MediaTransport, Position, ServerMessage, Shape, UserJoined, UserLeft,
+        UserView, VoiceStateChanged, decode_server, encode_server,
     },
     ids::{ChannelId, MessageId, NodeNumber, SessionId, StreamId, UserId},
 };
