@@ -36,7 +36,8 @@ use crate::{
     cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
     http_client::{ClientError, http_client, node_client},
-    media::{Media, webrtc::IceTcp},
+    media::{Media, MixInlets, webrtc::IceTcp},
+    mixer::Mixer,
     notify::Notify,
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
@@ -93,6 +94,9 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// The mixing threads do not start.
+    #[error("cannot start the mixing threads (mixer.threads): {0}")]
+    Mixer(io::Error),
     /// The system does not say where a port is.
     #[error("cannot tell which port was taken: {0}")]
     LocalAddress(io::Error),
@@ -188,6 +192,7 @@ pub struct Running {
     registry: Registry,
     rooms: Rooms,
     media: Media,
+    mixer: Option<Mixer>,
     store: Store,
     tls: Option<Tls>,
     /// Turns true when listeners are to stop.
@@ -212,7 +217,7 @@ impl Server {
         let store = open_store(&settings).await?;
         let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
         let listeners = Listeners::bind(&settings, tls.clone()).await?;
-        let (media, events) = start_media(&settings)?;
+        let (media, mixer, events) = start_media(&settings)?;
         let addresses = listeners.addresses(media.local_addr())?;
         let ice_tcp = bind_ice_tcp(&settings, media.local_addr()).await?;
         let tcp_port = ice_tcp.as_ref().and_then(|tcp| tcp.port().ok());
@@ -222,7 +227,7 @@ impl Server {
             media.clone(),
             events,
             (place.membership, place.notices),
-            config::rooms(&settings, tcp_port),
+            config::rooms(&settings, tcp_port, mixer.clone()),
         );
         let chat = Chat::start(store.clone(), rooms.clone(), place.records.clone(), config::chat(&settings));
         let records = (place.records, place.session_notices);
@@ -263,7 +268,20 @@ impl Server {
         api.health.check_store(&store).await;
         health.set_started();
         let registry = place.registry;
-        Ok(Running { settings, addresses, drain, registry, rooms, media, store, tls, stop, listeners, background })
+        Ok(Running {
+            settings,
+            addresses,
+            drain,
+            registry,
+            rooms,
+            media,
+            mixer,
+            store,
+            tls,
+            stop,
+            listeners,
+            background,
+        })
     }
 }
 
@@ -297,6 +315,9 @@ impl Running {
         while self.listeners.join_next().await.is_some() {}
         self.registry.unregister().await;
         self.background.shutdown().await;
+        if let Some(mixer) = &self.mixer {
+            mixer.stop().await;
+        }
         self.media.stop().await;
         // What was counted last is on its way from the media workers.
         self.rooms.until_told().await;
@@ -358,14 +379,19 @@ async fn open_store(settings: &Settings) -> Result<Store, StartError> {
     }
 }
 
-fn start_media(settings: &Settings) -> Result<(Media, mpsc::Receiver<Event>), StartError> {
-    let config = config::media(settings);
+/// The media workers, and beside them the mixing threads where there are to be any.
+fn start_media(settings: &Settings) -> Result<(Media, Option<Mixer>, mpsc::Receiver<Event>), StartError> {
+    let inlets = (settings.mixer.threads > 0).then(|| MixInlets::new(settings.mixer.threads));
+    let config = config::media(settings, inlets.clone());
     let address = config.bind;
-    Media::start(config).map_err(|error| StartError::Listen {
+    let (media, events) = Media::start(config).map_err(|error| StartError::Listen {
         address,
         settings: "UDP; server.host and audio.udp_port",
         error,
-    })
+    })?;
+    let start = |inlets| Mixer::start(config::mixer(settings), inlets, &media);
+    let mixer = inlets.map(start).transpose().map_err(StartError::Mixer)?;
+    Ok((media, mixer, events))
 }
 
 /// What goes on beside requests, until this is dropped.

@@ -6,14 +6,15 @@ use crate::{
     api::limits::LimitsConfig,
     chat::ChatConfig,
     gateway::{GatewayConfig, Rate, Rates},
-    media::{MediaConfig, RelayConfig},
+    media::{MediaConfig, MixInlets, RelayConfig},
+    mixer::{Mixer, MixerConfig},
     origins::Origins,
     rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Secret, Settings},
     streaming::{Secrets, StreamsConfig},
 };
 
-pub(super) fn media(settings: &Settings) -> MediaConfig {
+pub(super) fn media(settings: &Settings, mix: Option<MixInlets>) -> MediaConfig {
     let defaults = MediaConfig::default();
     MediaConfig {
         bind: SocketAddr::new(settings.server.host, settings.audio.udp_port),
@@ -24,7 +25,20 @@ pub(super) fn media(settings: &Settings) -> MediaConfig {
         receive_buffer_bytes: count(settings.media.receive_buffer_bytes),
         relay: relay(settings),
         webrtc_peers: count(settings.limits.webrtc_peers),
+        mix,
         ..defaults
+    }
+}
+
+pub(super) fn mixer(settings: &Settings) -> MixerConfig {
+    let mixer = &settings.mixer;
+    MixerConfig {
+        listeners_max: count(mixer.listeners_max),
+        speakers_max: mixer.speakers_max,
+        complexity: u8::try_from(mixer.complexity).unwrap_or(10),
+        bitrate: mixer.bitrate,
+        delay_max: Duration::from_millis(mixer.delay_max_ms.into()),
+        niceness: mixer.niceness.into(),
     }
 }
 
@@ -36,7 +50,7 @@ fn relay(settings: &Settings) -> Option<RelayConfig> {
 }
 
 /// `tcp_port` is where browsers come whose UDP is blocked, if anywhere.
-pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>) -> RoomsConfig {
+pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>, mixer: Option<Mixer>) -> RoomsConfig {
     let list = |urls: &Option<String>| {
         let urls = urls.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|url| !url.is_empty());
         urls.map(str::to_owned).collect()
@@ -56,6 +70,7 @@ pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>) -> RoomsConfig {
             tcp_port,
         },
         room_ttl: Duration::from_secs(settings.rooms.ttl_s.into()),
+        mixer,
         ..RoomsConfig::default()
     }
 }

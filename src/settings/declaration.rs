@@ -139,6 +139,25 @@ settings! {
         receive_buffer_bytes: u32 [.only("at least 65536", |bytes| *bytes >= 65_536)] = 4 * 1024 * 1024;
     }
 
+    /// Mixing, for members who join with `mode: mixed`: they get one stream instead of each speaker's.
+    mixer: Mixer {
+        /// Threads that mix, beside the media workers and with a lower priority; 0 for no mixing: `mode: mixed` is refused.
+        threads: u16 [.only("from 0 to 64", |count| *count <= 64)] = 1;
+        /// Members who hear a mix at once on this node; further ones are refused (`LIMIT_REACHED`).
+        listeners_max: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
+        /// Speakers of a channel who are mixed at once: the loudest so many.
+        speakers_max: u32 [.only("from 1 to 64", |count| (1..=64).contains(count))] = 16;
+        /// Opus's complexity while there is time. The higher, the better mixes sound and the more time they take; a thread
+        /// that cannot keep up goes below it by itself.
+        complexity: u16 [.only("from 0 to 10", |level| *level <= 10)] = 5;
+        /// Bits per second of a mix.
+        bitrate: u32 [.only("from 12000 to 128000", |bits| (12_000..=128_000).contains(bits))] = 32_000;
+        /// The longest time in milliseconds that a speaker's frames are waited for. How long within that, the network says.
+        delay_max_ms: u32 [.only("from 20 to 1000", |ms| (20..=1_000).contains(ms))] = 400;
+        /// How much lower than the media workers' the threads' priority is, in steps of `nice`.
+        niceness: u16 [.only("from 0 to 19", |steps| *steps <= 19)] = 5;
+    }
+
     /// What a single user, address or channel may use up. Rates refill continuously; a full minute's worth may come at
     /// once.
     limits: Limits {

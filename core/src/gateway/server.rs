@@ -228,6 +228,9 @@ pub struct ChannelJoined {
 pub struct VoiceSetup {
     /// One's own stream.
     pub stream_id: StreamId,
+    /// The stream of one's mix, only with `mode: mixed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix_stream_id: Option<StreamId>,
     /// Only for `udp`.
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
     pub udp: Option<UdpSetup>,
