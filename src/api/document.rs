@@ -36,6 +36,7 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
         (name = "channels", description = "Channels, their members and invites"),
         (name = "advanced", description = "Accounts in pages; people, channels and the server in figures; the audio configuration"),
         (name = "admin", description = "For administrators"),
+        (name = "notifications", description = "What one is told of, and how"),
         (name = "rooms", description = "Rooms, where browsers meet by WebRTC"),
         (name = "audio", description = "What clients should capture and play"),
         (name = "gateway", description = "Where talking happens"),
