@@ -1,5 +1,5 @@
 //! Who is told of something besides those who read where it was written, and telling them here: whom a message names, whom it
-//! answers, whom it is to. Ways outside are [`crate::notify`]'s.
+//! answers, whom it is to. Ways outside are the work of `notify`, which is above this.
 
 use std::collections::HashMap;
 
