@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::{
     browser::Browser,
     path,
-    receiver::{Post, Receiver},
+    receiver::{HANGS, Post, Receiver},
     support::{
         chatters::{Chatter, PATIENCE, call, channel, register},
         nodes::Nodes,
@@ -127,4 +127,35 @@ async fn a_node_that_is_killed_leaves_nothing_unsent() {
     let came = came.lock().expect("not poisoned").clone();
     println!("{} came, {} of them more than once", came.len(), came.values().filter(|times| **times > 1).count());
     assert_eq!(came.len(), count, "each under its own id");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_was_sending_when_it_was_killed_comes_again_under_its_id() {
+    let mut nodes = Nodes::start_with(2, &SETTINGS).await;
+    let url = nodes.nodes[0].url().http("/").to_string();
+    let url = url.trim_end_matches('/');
+    let token = register(url, "ada").await;
+    channel(url, &token, "lobby", json!({})).await;
+    let (service, mut posts) = Receiver::start().await;
+    let browser = subscribe(url, &token, &service).await;
+    let mut bob = Chatter::guest(url, "bob").await;
+    bob.join("lobby").await;
+    // The one node that is left sends it, hears no answer, and dies.
+    nodes.nodes[1].kill();
+    service.status.store(HANGS, Ordering::Relaxed);
+    bob.say("lobby", "@ada").await;
+    let first = tokio::time::timeout(PATIENCE, posts.recv()).await.expect("in time").expect("posted");
+    nodes.nodes[0].kill();
+    service.status.store(201, Ordering::Relaxed);
+    nodes.restart(1).await;
+    // When the dead node's lease is over the other goes on.
+    let second = tokio::time::timeout(PATIENCE * 3, posts.recv()).await.expect("in time").expect("posted");
+    let [first, second] = [first, second].map(|post| {
+        let shown = browser.open(&service.url(), &post.headers, &post.body).expect("authentic");
+        (shown["id"].clone(), post.header("topic").to_owned())
+    });
+    assert_eq!(first, second);
+    let url = nodes.nodes[1].url().http("/").to_string();
+    crate::newest(url.trim_end_matches('/'), &token, |found| crate::is_delivery(found, "push", "sent")).await;
+    assert!(posts.try_recv().is_err());
 }

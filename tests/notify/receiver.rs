@@ -37,6 +37,9 @@ pub(crate) struct Receiver {
     serving: JoinHandle<()>,
 }
 
+/// As its status: it takes what is posted, and never answers.
+pub(crate) const HANGS: u16 = 0;
+
 /// So that nothing is left of a receiver that is killed.
 const CLOSE: [(&str, &str); 1] = [("connection", "close")];
 
@@ -75,14 +78,21 @@ impl Drop for Receiver {
     }
 }
 
-/// Tells of what it takes with a success alone.
+/// Tells of what it takes: with a success, or without an answer.
 fn serve(listener: TcpListener, status: Arc<AtomicU16>, tell: mpsc::UnboundedSender<Post>) -> JoinHandle<()> {
     let take = move |headers: HeaderMap, body: Bytes| {
-        let status = StatusCode::from_u16(status.load(Ordering::Relaxed)).expect("a status");
-        if status.is_success() {
-            let _ = tell.send(Post { headers, body });
+        let (status, tell) = (status.load(Ordering::Relaxed), tell.clone());
+        async move {
+            if status == HANGS {
+                let _ = tell.send(Post { headers, body });
+                return std::future::pending().await;
+            }
+            let status = StatusCode::from_u16(status).expect("a status");
+            if status.is_success() {
+                let _ = tell.send(Post { headers, body });
+            }
+            (status, CLOSE)
         }
-        async move { (status, CLOSE) }
     };
     let router = Router::new().fallback(take);
     tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") })
