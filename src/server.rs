@@ -38,7 +38,7 @@ use crate::{
     http_client::{ClientError, http_client, node_client},
     media::{Media, MixInlets, webrtc::IceTcp},
     mixer::Mixer,
-    notify::Notify,
+    notify::{Notify, Outbox, OutboxError},
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
     store::{Store, StoreError},
@@ -84,6 +84,9 @@ pub enum StartError {
     /// The certificate cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Notifications cannot be sent as it is set.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({settings}): {error}")]
     Listen {
@@ -230,6 +233,7 @@ impl Server {
             config::rooms(&settings, tcp_port, mixer.clone()),
         );
         let chat = Chat::start(store.clone(), rooms.clone(), place.records.clone(), config::chat(&settings));
+        let outbox = Outbox::start(store.clone(), chat.clone(), http_client()?, config::outbox(&settings)).await?;
         let records = (place.records, place.session_notices);
         let gateway =
             Gateway::new(auth.clone(), rooms.clone(), chat.clone(), records, config::gateway(&settings, &local));
@@ -241,6 +245,7 @@ impl Server {
             auth,
             chat,
             notify: Notify::new(store.clone(), rooms.clone(), http_client()?),
+            outbox,
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
             gateway: gateway.clone(),
             streams,
@@ -409,6 +414,8 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(sweep(api.store.clone(), rooms.clone(), api.chat.clone(), gateway.clone()));
     background.spawn(keep_rooms(rooms.clone(), api.settings.rooms.ttl_s));
     background.spawn(api.notify.clone().deliver());
+    background.spawn(api.outbox.clone().route());
+    background.spawn(api.outbox.clone().deliver());
     if let Some(tls) = tls {
         background.spawn(tls::keep_current(tls));
     }

@@ -8,9 +8,11 @@ use crate::{
     gateway::{GatewayConfig, Rate, Rates},
     media::{MediaConfig, MixInlets, RelayConfig},
     mixer::{Mixer, MixerConfig},
+    notify::OutboxConfig,
     origins::Origins,
     rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Secret, Settings},
+    store::OutboxLimits,
     streaming::{Secrets, StreamsConfig},
 };
 
@@ -80,6 +82,24 @@ pub(super) fn chat(settings: &Settings) -> ChatConfig {
         message_chars: count(settings.limits.message_chars),
         typing_per_minute: settings.limits.typing_per_minute,
         ..ChatConfig::default()
+    }
+}
+
+pub(super) fn outbox(settings: &Settings) -> OutboxConfig {
+    let notify = &settings.notify;
+    let of_sender = || notify.smtp_from.as_deref().and_then(|from| from.rsplit(['<', ' ']).next());
+    let contact = notify.push_contact.clone();
+    OutboxConfig {
+        public_url: notify.public_url.clone(),
+        smtp: notify.smtp_url.clone().zip(notify.smtp_from.clone()),
+        sms: notify.sms_url.clone().zip(notify.sms_secret.clone()),
+        push: notify.push,
+        push_key: notify.push_key.clone(),
+        push_contact: contact.or_else(|| of_sender().map(|from| format!("mailto:{}", from.trim_end_matches('>')))),
+        push_allow_private: notify.push_allow_private,
+        wait: time::Duration::seconds(notify.wait_s.into()),
+        attempts_max: notify.attempts_max,
+        limits: OutboxLimits { per_hour: notify.per_hour, waiting: notify.waiting_max },
     }
 }
 

@@ -37,6 +37,9 @@ const LATENESS_SECONDS: [f64; 8] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.
 /// Operations of Redis: from a script on a quiet server to the 0.8 s after which they are given up.
 const REDIS_SECONDS: [f64; 9] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.2, 0.8];
 
+/// Handing something to a mail server, a provider or a push service: from next door to the 20 s after which it is given up.
+const SENDING_SECONDS: [f64; 9] = [0.005, 0.01, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 20.0];
+
 /// Forwarding: the bounds by which the media workers count, which `FORWARDING_US` explains.
 pub(super) const FORWARDING_SECONDS: [f64; FORWARDING_US.len()] = {
     let mut seconds = [0.0; FORWARDING_US.len()];
@@ -419,6 +422,22 @@ catalogue! {
         counter given_up [] = "antiphon_webhooks_given_up_total" Count;
     }
 
+    /// Notifications
+    notifications: NotificationMetrics {
+        /// Notifications written here: mentions, replies, direct messages and invitations.
+        counter written [] = "antiphon_notifications_written_total" Count;
+        /// Deliveries outside that this node took on, by way and how that ended.
+        counter deliveries [NotificationWay, DeliveryOutcome] = "antiphon_notifications_deliveries_total" Count;
+        /// How long an attempt to send one took.
+        histogram attempt_duration [NotificationWay] = "antiphon_notifications_attempt_duration_seconds" Seconds SENDING_SECONDS;
+        /// What was not sent, or not kept, because a bound was reached.
+        counter dropped [NotificationDrop] = "antiphon_notifications_dropped_total" Count;
+        /// What waits in the database, the same on all nodes: deliveries, and notifications that no node has taken on.
+        gauge waiting [] = "antiphon_notifications_waiting" Count;
+        /// For how long the oldest of those has been due without an attempt, the same on all nodes.
+        gauge overdue [] = "antiphon_notifications_overdue_seconds" Seconds;
+    }
+
     /// Cluster
     cluster: ClusterMetrics {
         /// Nodes that this one knows of now, itself included: all live ones, and those of them that take on work.
@@ -593,6 +612,43 @@ label!(
         Presence = "presence",
         Block = "block",
         Report = "report",
+    }
+);
+
+label!(
+    /// A way outside of a notification.
+    pub NotificationWay = "way" {
+        Email = "email",
+        Sms = "sms",
+        Push = "push",
+    }
+);
+
+label!(
+    /// What became of a delivery.
+    pub DeliveryOutcome = "outcome" {
+        /// It was taken.
+        Sent = "sent",
+        /// There was no reason to send it any more.
+        Skipped = "skipped",
+        /// It waits until quiet hours end.
+        Postponed = "postponed",
+        /// It is tried again.
+        Failed = "failed",
+        /// It is not.
+        GivenUp = "given_up",
+    }
+);
+
+label!(
+    /// Which bound a notification met.
+    pub NotificationDrop = "reason" {
+        /// The person had as many by this way within the hour as they may.
+        Rate = "rate",
+        /// As many wait as may.
+        Waiting = "waiting",
+        /// The person has as many as are kept: an older one went.
+        Kept = "kept",
     }
 );
 

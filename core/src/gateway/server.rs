@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AudioBytes, ChannelView, ChatError, Cipher, DmHistoryPage, DmPosted, ErrorCode, JoinAck, JoinedRoom, LeaveReason,
-    LeftRoom, MediaTransport, MemberView, MessageDeleted, MessageEdited, MessagePosted, Position, PresenceSeen,
-    PublishAnswer, PublisherJoined, PublisherLeft, ReactionsChanged, ReadMarked, RoomError, RoomHistoryPage,
-    SearchFound, SubscribeOffer, TypingSeen, UnreadCounts, UserView, codec::messages,
+    LeftRoom, MediaTransport, MemberView, MessageDeleted, MessageEdited, MessagePosted, NotificationsRead, Notified,
+    Position, PresenceSeen, PublishAnswer, PublisherJoined, PublisherLeft, ReactionsChanged, ReadMarked, RoomError,
+    RoomHistoryPage, SearchFound, SubscribeOffer, TypingSeen, UnreadCounts, UserView, codec::messages,
 };
 use crate::ids::{ChannelId, GroupId, KeyId, MediaSessionId, SessionId, StreamId, UserId};
 
@@ -91,6 +91,10 @@ messages! {
         SearchFound = "search",
         /// Who is there.
         PresenceSeen = "presence",
+        /// Something is for oneself.
+        Notified = "notification",
+        /// One has read what was for oneself.
+        NotificationsRead = "notifications_read",
         /// A message of the chat family could not be carried out.
         ChatError = "error",
     }
