@@ -141,9 +141,7 @@ mod tests {
         // A tone that begins in the packet that is lost: what came before it says nothing of it.
         let silence = [0; FRAME_SAMPLES];
         let packets: Vec<Vec<u8>> = (0..20)
-            .map(|frame| {
-                encoder.encode_vec(&if frame < 10 { silence } else { tone(frame) }, 400).expect("encodes")
-            })
+            .map(|frame| encoder.encode_vec(&if frame < 10 { silence } else { tone(frame) }, 400).expect("encodes"))
             .collect();
         let lost = |recovers: bool| {
             let mut decoder = OpusCodec::new(24_000).decoder().expect("a decoder");
@@ -153,9 +151,9 @@ mod tests {
             }
             let out = &mut heard[..FRAME_SAMPLES];
             if recovers {
-                decoder.recover(&packets[11], out)
+                decoder.recover(&packets[11], out);
             } else {
-                decoder.conceal(out)
+                decoder.conceal(out);
             }
             energy(out)
         };
