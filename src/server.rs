@@ -187,6 +187,7 @@ pub struct Running {
     drain: Arc<Drain>,
     registry: Registry,
     rooms: Rooms,
+    streams: Streams,
     media: Media,
     store: Store,
     tls: Option<Tls>,
@@ -238,7 +239,7 @@ impl Server {
             notify: Notify::new(store.clone(), rooms.clone(), http_client()?),
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
             gateway: gateway.clone(),
-            streams,
+            streams: streams.clone(),
             media: media.clone(),
             registry: place.registry.clone(),
             placement: Placement::default(),
@@ -263,7 +264,20 @@ impl Server {
         api.health.check_store(&store).await;
         health.set_started();
         let registry = place.registry;
-        Ok(Running { settings, addresses, drain, registry, rooms, media, store, tls, stop, listeners, background })
+        Ok(Running {
+            settings,
+            addresses,
+            drain,
+            registry,
+            rooms,
+            streams,
+            media,
+            store,
+            tls,
+            stop,
+            listeners,
+            background,
+        })
     }
 }
 
@@ -295,6 +309,7 @@ impl Running {
         // Nobody may be left to hear it.
         let _ = self.stop.send(true);
         while self.listeners.join_next().await.is_some() {}
+        self.streams.stop_making();
         self.registry.unregister().await;
         self.background.shutdown().await;
         self.media.stop().await;
@@ -383,6 +398,7 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(sweep(api.store.clone(), rooms.clone(), api.chat.clone(), gateway.clone()));
     background.spawn(keep_rooms(rooms.clone(), api.settings.rooms.ttl_s));
     background.spawn(api.notify.clone().deliver());
+    background.spawn(resume_making(api.streams.clone()));
     if let Some(tls) = tls {
         background.spawn(tls::keep_current(tls));
     }
@@ -405,6 +421,11 @@ async fn bind_ice_tcp(settings: &Settings, udp: SocketAddr) -> Result<Option<Ice
     }
 }
 
+/// Goes on with what was being made of audio files when the last process ended.
+async fn resume_making(streams: Streams) {
+    streams.resume().await;
+}
+
 /// Keeps rooms that somebody here is in from ending, for ever.
 async fn keep_rooms(rooms: Rooms, ttl_s: u32) {
     let often = Duration::from_secs((ttl_s / 4).clamp(1, 60).into());
@@ -422,6 +443,7 @@ async fn upkeep(api: Arc<Api>) {
         ticks.tick().await;
         api.sampler.sample();
         metrics().streaming.cache_bytes.set(api.streams.cached_bytes() as f64);
+        metrics().streaming.made_bytes.set(api.streams.made_bytes() as f64);
         api.limits.sweep();
         api.standalone.sweep();
         api.auth.sweep();

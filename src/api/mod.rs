@@ -34,6 +34,7 @@ mod rooms;
 mod scrape;
 pub mod serve;
 mod stream_file;
+mod stream_parts;
 mod streams;
 mod webhooks;
 pub mod whip;
@@ -183,6 +184,7 @@ pub fn router(api: &Arc<Api>, gateway: Router) -> Router {
         .merge(whip::routes())
         .merge(page::routes())
         .merge(stream_file::routes())
+        .merge(stream_parts::routes())
         .merge(document::routes(document::with_errors(document)));
     layered(api, Area::Unknown, refusing_others(router.with_state(Arc::clone(api)).merge(gateway)))
 }

@@ -17,11 +17,11 @@ use super::{
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Body, Caller, QueryOf},
     paging::{PageQuery, Paged},
-    stream_file::{check_quality, now_s},
+    stream_file::{now_s, quality_of},
 };
 use crate::{
     store::rfc3339,
-    streaming::{Entry, FilePath, Link, TTL_MAX_S},
+    streaming::{Entry, FilePath, Link, NotMade, Product, TTL_MAX_S},
 };
 
 /// These routes.
@@ -38,7 +38,8 @@ struct SignBody {
     /// How long the link is to be good, in seconds: up to 7 days.
     #[schema(example = 3_600, minimum = 1, maximum = 604_800)]
     ttl_s: u64,
-    /// `original`, as when absent.
+    /// `low`, `medium`, `high` (Ogg Opus), or `original`, as when absent. One that is not made yet begins to be.
+    #[schema(example = "medium")]
     quality: Option<String>,
 }
 
@@ -56,7 +57,8 @@ struct LinkView {
 /// Makes a link to a file, good for whoever has it.
 #[utoipa::path(post, path = "/api/streams/sign", tag = "streams", request_body = SignBody,
     responses((status = OK, description = "The link", body = Answer<LinkView>),
-        (status = NOT_FOUND, description = "`NOT_FOUND`: there is no such audio file", body = ErrorBody)))]
+        (status = NOT_FOUND, description = "`NOT_FOUND`: there is no such audio file", body = ErrorBody),
+        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: this quality cannot be made of the file", body = ErrorBody)))]
 async fn sign_stream(
     State(api): State<Arc<Api>>,
     Caller(_caller): Caller,
@@ -66,10 +68,16 @@ async fn sign_stream(
         return Err(ApiError::invalid(format!("ttl_s must be from 1 to {TTL_MAX_S}, not {ttl_s}")));
     }
     let quality = quality.unwrap_or_default();
-    check_quality(&quality)?;
+    let wanted = quality_of(&quality)?;
     let none = || ApiError::new(ErrorCode::NotFound, "there is no such audio file");
     let path = FilePath::new(&path).ok_or_else(none)?;
-    api.streams.file(&path).await?;
+    let file = api.streams.file(&path).await?;
+    if let Some(wanted) = wanted
+        && let Err(refused @ NotMade::Refused(_)) = api.streams.order(&path, &file, Product::Quality(wanted)).await
+    {
+        // What cannot be ordered now is when it is played.
+        return Err(refused.into());
+    }
     let expires = now_s() + ttl_s;
     let sig = api.streams.secrets().sign(Link { path: &path, expires: &expires.to_string(), quality: &quality });
     let quality = if quality.is_empty() { quality } else { format!("&quality={quality}") };

@@ -10,7 +10,8 @@ use crate::{
     origins::Origins,
     rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Secret, Settings},
-    streaming::{Secrets, StreamsConfig},
+    streaming::{MakingConfig, Secrets, StreamsConfig},
+    transcode::Bounds,
 };
 
 pub(super) fn media(settings: &Settings) -> MediaConfig {
@@ -120,6 +121,22 @@ pub(super) fn streams(settings: &Settings, local: &LocalState) -> StreamsConfig 
         cache_bytes: u64::from(streaming.cache_max_size_mb) * 1_024 * 1_024,
         streams_max: limits.streams,
         streams_per_address: limits.streams_per_address,
+        making: making(settings),
+    }
+}
+
+fn making(settings: &Settings) -> MakingConfig {
+    let streaming = &settings.streaming;
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    MakingConfig {
+        folder: settings.made_dir(),
+        bytes_max: u64::from(streaming.made_max_size_mb) * 1_024 * 1_024,
+        threads: streaming.transcode_threads,
+        queue_max: count(settings.limits.transcodes_queued),
+        wait: seconds(streaming.transcode_wait_s),
+        patience: seconds(streaming.transcode_timeout_s),
+        bounds: Bounds { sound: seconds(streaming.transcode_sound_max_s) },
+        ffmpeg: streaming.ffmpeg.clone(),
     }
 }
 

@@ -23,12 +23,21 @@ const OPEN_MAX: usize = 512;
 /// How long it is believed that an open file is still the one of its name.
 const BELIEVED: Duration = Duration::from_secs(1);
 
-/// The folder of files cannot be used.
+/// A folder of files cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use the folder of audio files {} (streaming.audio_dir): {error}", path.display())]
+#[error("cannot use the folder {} ({setting}): {error}", path.display())]
 pub struct FolderError {
     path: PathBuf,
+    /// Which setting names it.
+    setting: &'static str,
     error: io::Error,
+}
+
+impl FolderError {
+    /// What is wrong with the folder that `setting` names.
+    pub(super) fn of(path: &Path, setting: &'static str, error: io::Error) -> Self {
+        Self { path: path.to_owned(), setting, error }
+    }
 }
 
 /// A file that is open for reading.
@@ -68,11 +77,10 @@ pub(super) struct Files {
 
 impl Files {
     /// Opens the folder, made when it isn't there. The folder itself may be a symbolic link; nothing in it may.
-    pub(super) fn open(path: &Path, bytes_max: u64) -> Result<Self, FolderError> {
-        let fail = |error| FolderError { path: path.to_owned(), error };
-        std::fs::create_dir_all(path).map_err(fail)?;
+    pub(super) fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = open(path, flags, Mode::empty()).map_err(|error| fail(error.into()))?;
+        let folder = open(path, flags, Mode::empty())?;
         Ok(Self {
             folder: Arc::new(folder),
             bytes_max,

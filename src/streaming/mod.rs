@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! path (what a name may be) > link (who may) > files (open, never outside the folder) > precondition > range > body
+//! making (what is made of the files: qualities, waveforms)                             ┘
 //! ```
 
 mod body;
@@ -9,11 +10,13 @@ mod cache;
 mod files;
 mod library;
 mod link;
+mod making;
 mod media_type;
 mod path;
 mod places;
 mod precondition;
 mod range;
+pub mod waveform;
 
 use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -24,13 +27,14 @@ pub use self::{
     files::{FolderError, OpenFile},
     library::Entry,
     link::{Link, Secrets, TTL_MAX_S},
+    making::{Facts, Made, MakingConfig, NotMade, Product, State},
     path::FilePath,
     places::Place,
     precondition::{Verdict, judge},
     range::{Wanted, wanted},
 };
-use self::{cache::Blocks, files::Files, library::Library, places::Places};
-use crate::error::AppError;
+use self::{cache::Blocks, files::Files, library::Library, making::Making, places::Places};
+use crate::{error::AppError, transcode::Peaks};
 
 /// What the operator has set.
 #[derive(Clone, Debug)]
@@ -49,6 +53,8 @@ pub struct StreamsConfig {
     pub streams_max: u32,
     /// The same to one address.
     pub streams_per_address: u32,
+    /// What is made of the files.
+    pub making: MakingConfig,
 }
 
 /// The files and who reads them. Clones are the same.
@@ -64,6 +70,7 @@ struct Inner {
     blocks: Arc<Blocks>,
     places: Arc<Places>,
     library: Library,
+    making: Making,
 }
 
 impl Streams {
@@ -72,7 +79,9 @@ impl Streams {
     /// # Errors
     /// When it cannot be made or opened.
     pub fn open(config: StreamsConfig) -> Result<Self, FolderError> {
-        let files = Files::open(&config.folder, config.file_bytes_max)?;
+        let fail = |error| FolderError::of(&config.folder, "streaming.audio_dir", error);
+        let files = Files::open(&config.folder, config.file_bytes_max).map_err(fail)?;
+        let making = Making::start(config.making)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 secrets: config.secrets,
@@ -81,6 +90,7 @@ impl Streams {
                 blocks: Arc::new(Blocks::new(config.cache_bytes)),
                 places: Arc::new(Places::new(config.streams_max, config.streams_per_address)),
                 library: Library::new(config.folder, config.file_bytes_max),
+                making,
             }),
         })
     }
@@ -109,6 +119,61 @@ impl Streams {
     /// `NOT_FOUND` where there is no such audio file within the folder, or one that is too long.
     pub async fn file(&self, path: &FilePath) -> Result<Arc<OpenFile>, AppError> {
         self.inner.files.get(path).await.map_err(|error| refusal_of(&error))
+    }
+
+    /// Goes on with what was being made when the last process ended.
+    pub async fn resume(&self) {
+        self.inner.making.resume(&self.inner.files).await;
+    }
+
+    /// Ends what is being made; the next process makes it again.
+    pub fn stop_making(&self) {
+        self.inner.making.stop();
+    }
+
+    /// Bytes of all that was made of the files.
+    #[must_use]
+    pub fn made_bytes(&self) -> u64 {
+        self.inner.making.bytes()
+    }
+
+    /// A file in one of its qualities, which is made if need be: the request waits for it for a while.
+    ///
+    /// # Errors
+    /// When it cannot be made, or is not made yet.
+    pub async fn made(
+        &self,
+        path: &FilePath,
+        source: &Arc<OpenFile>,
+        product: Product,
+    ) -> Result<Arc<OpenFile>, NotMade> {
+        self.inner.making.get(path, source, product).await
+    }
+
+    /// Has something made of a file, if it is not there yet, without waiting for it.
+    ///
+    /// # Errors
+    /// When it cannot be made, or too much waits already.
+    pub async fn order(&self, path: &FilePath, source: &Arc<OpenFile>, product: Product) -> Result<(), NotMade> {
+        self.inner.making.order(path, source, product).await
+    }
+
+    /// How something that is made of a file is.
+    pub async fn look(&self, path: &FilePath, source: &Arc<OpenFile>, product: Product) -> Made {
+        self.inner.making.look(path, source, product).await
+    }
+
+    /// What was found out about a file, once anything was made of it.
+    pub async fn facts(&self, path: &FilePath, source: &Arc<OpenFile>) -> Option<Facts> {
+        self.inner.making.facts(path, source).await
+    }
+
+    /// A file's waveform and what else is known of it, found out if need be: the request waits for it for a while.
+    ///
+    /// # Errors
+    /// When the file cannot be decoded, or is not yet.
+    pub async fn peaks(&self, path: &FilePath, source: &Arc<OpenFile>) -> Result<(Facts, Peaks), NotMade> {
+        self.inner.making.peaks(path, source).await
     }
 
     /// A place among those who are being sent files, until it is dropped.

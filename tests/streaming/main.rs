@@ -3,8 +3,10 @@
 mod links;
 mod listing;
 mod players;
+mod qualities;
 mod ranges;
 mod serving;
+mod waveforms;
 
 #[path = "../http/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the HTTP API")]
