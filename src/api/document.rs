@@ -35,7 +35,11 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
         super::stream_parts::order_quality,
         super::stream_parts::get_waveform,
         super::stream_parts::get_waveform_png,
-        super::stream_parts::get_waveform_svg
+        super::stream_parts::get_waveform_svg,
+        super::stream_uploads::upload_stream,
+        super::stream_uploads::replace_stream,
+        super::stream_uploads::delete_stream,
+        super::stream_uploads::set_stream_tags
     ),
     components(schemas(ErrorBody, ErrorCode)),
     modifiers(&Bearer),
@@ -129,7 +133,7 @@ mod tests {
     use crate::api::{page, routes as described_routes, scrape, stream_file, stream_parts};
 
     /// Served, but not part of the API that the document describes.
-    const NOT_DESCRIBED: [&str; 7] = [
+    const NOT_DESCRIBED: [&str; 9] = [
         "get /api/openapi.json",
         "get /docs",
         "get /docs/",
@@ -137,13 +141,19 @@ mod tests {
         "get /stream/{*path}",
         "get /api/streams/{*path}",
         "post /api/streams/{*path}",
+        "put /api/streams/{*path}",
+        "delete /api/streams/{*path}",
     ];
 
     /// Described here, and served by the gateway or under a path that no document can name.
-    const SERVED_ELSEWHERE: [&str; 8] = [
+    const SERVED_ELSEWHERE: [&str; 12] = [
         "get /ws",
         "get /stream/{path}",
         "get /api/streams/{path}",
+        "post /api/streams/{path}",
+        "put /api/streams/{path}",
+        "delete /api/streams/{path}",
+        "put /api/streams/{path}/tags",
         "get /api/streams/{path}/qualities",
         "post /api/streams/{path}/qualities",
         "get /api/streams/{path}/waveform",

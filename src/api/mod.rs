@@ -35,6 +35,8 @@ mod scrape;
 pub mod serve;
 mod stream_file;
 mod stream_parts;
+mod stream_stats;
+mod stream_uploads;
 mod streams;
 mod webhooks;
 pub mod whip;
@@ -77,7 +79,7 @@ use crate::{
     rooms::directory::Directory,
     settings::Settings,
     store::{AudioConfiguration, Store},
-    streaming::Streams,
+    streaming::{Catalogue, Streams},
     telemetry::{
         metrics::{Area, metrics},
         sampler::Sampler,
@@ -101,6 +103,8 @@ pub struct Api {
     pub gateway: Gateway,
     /// Audio files.
     pub streams: Streams,
+    /// The same as the database knows them.
+    pub catalogue: Catalogue,
     /// The media workers.
     pub media: Media,
     /// The nodes of the cluster.
@@ -211,6 +215,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(rooms::routes())
         .merge(audio::routes())
         .merge(streams::routes())
+        .merge(stream_stats::routes())
         .merge(advanced::routes())
         .merge(figures::routes())
         .merge(nodes::routes())

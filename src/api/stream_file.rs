@@ -1,6 +1,10 @@
 //! `GET /stream/{path}`: an audio file, or ranges of it, for whoever has a signed link.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use antiphon_core::gateway::ErrorCode;
 use axum::{
@@ -107,7 +111,8 @@ pub(super) async fn stream(
         Verdict::Go { ranges } => {
             let range = headers.get(header::RANGE).filter(|_| ranges && method == Method::GET);
             let range = range.and_then(|value| value.to_str().ok());
-            answer(&api, client, &method, (media_type, file), range)
+            let program = headers.get(header::USER_AGENT).and_then(|program| program.to_str().ok()).unwrap_or_default();
+            answer(&api, (client, program), &method, (&path, quality), (media_type, file), range)
         }
     }
 }
@@ -153,8 +158,9 @@ fn count_refusal(code: ErrorCode) {
 /// The file, of a media type, or what is wanted of it.
 fn answer(
     api: &Api,
-    client: ClientAddress,
+    (client, program): (ClientAddress, &str),
     method: &Method,
+    (path, quality): (&FilePath, Option<Quality>),
     (name, file): (&'static str, Arc<OpenFile>),
     range: Option<&str>,
 ) -> ApiResult<Response> {
@@ -181,7 +187,9 @@ fn answer(
         Body::empty()
     } else {
         let place = api.streams.place(client.limit_key())?;
-        Body::from_stream(api.streams.body(Arc::clone(&file), parts, place))
+        let now = (Instant::now(), SystemTime::now());
+        let heard = api.streams.listening().begin((path, quality, length), (client.0, program), now);
+        Body::from_stream(api.streams.body(Arc::clone(&file), parts, (place, heard)))
     };
     let mut response = (status, body).into_response();
     describe(&mut response, &file);

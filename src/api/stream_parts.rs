@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use antiphon_core::gateway::ErrorCode;
+use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use axum::{
     Router,
     extract::{FromRequest, FromRequestParts, OriginalUri, Query, Request, State},
@@ -20,6 +20,7 @@ use super::{
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Body, Caller, QueryOf},
     stream_file::{check_link, quality_of},
+    stream_uploads::{delete_stream, replace_stream, set_stream_tags, upload_stream},
 };
 use crate::{
     streaming::{
@@ -28,6 +29,9 @@ use crate::{
     },
     transcode::{Loudness, Peaks, Quality},
 };
+
+/// All of this.
+pub(super) const ROUTE: &str = "/api/streams/{*path}";
 
 /// Where files of the library are.
 const PREFIX: &str = "/api/streams/";
@@ -39,7 +43,7 @@ const COLOR: [u8; 3] = [0x3b, 0x82, 0xf6];
 
 /// The one route of all this, described by its handlers.
 pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/api/streams/{*path}", get(get_part).post(post_part))
+    Router::new().route(ROUTE, get(get_part).post(post_part).put(put_part).delete(delete_part))
 }
 
 /// A part of a file, by the end of its path.
@@ -47,6 +51,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 enum Part {
     Itself,
     Qualities,
+    Tags,
     Waveform,
     WaveformPng,
     WaveformSvg,
@@ -62,6 +67,7 @@ impl Part {
         let (path, end) = rest.rsplit_once('/')?;
         let part = match end {
             "qualities" => Self::Qualities,
+            "tags" => Self::Tags,
             "waveform" => Self::Waveform,
             "waveform.png" => Self::WaveformPng,
             "waveform.svg" => Self::WaveformSvg,
@@ -86,7 +92,7 @@ impl Named {
 
 fn no_such_part() -> ApiError {
     let message =
-        "there is no such audio file, or no such part of one: qualities, waveform, waveform.png, waveform.svg";
+        "there is no such audio file, or no such part of one: qualities, tags, waveform, waveform.png, waveform.svg";
     ApiError::new(ErrorCode::NotFound, message)
 }
 
@@ -102,7 +108,8 @@ async fn get_part(State(api): State<Arc<Api>>, OriginalUri(uri): OriginalUri, re
     }
     let named = Named::find(&api, path).await?;
     match part {
-        Part::Itself => Ok(show_stream(&api, named).await.into_response()),
+        Part::Itself => Ok(show_stream(&api, named).await?.into_response()),
+        Part::Tags => Err(takes_no("GET")),
         Part::Qualities => Ok(list_qualities(&api, named).await.into_response()),
         Part::Waveform => {
             let query = query_of(&mut parts, &api).await?;
@@ -122,18 +129,58 @@ async fn get_part(State(api): State<Arc<Api>>, OriginalUri(uri): OriginalUri, re
 async fn post_part(
     State(api): State<Arc<Api>>,
     OriginalUri(uri): OriginalUri,
-    Caller(_caller): Caller,
+    Caller(caller): Caller,
     request: Request,
 ) -> ApiResult<Response> {
     match Part::of(uri.path()) {
+        Some((path, Part::Itself)) => {
+            let (parts, body) = request.into_parts();
+            Ok(upload_stream(&api, path, &caller, (&parts.headers, body)).await?.into_response())
+        }
         Some((path, Part::Qualities)) => {
             let Body(body) = Body::from_request(request, &api).await?;
             let named = Named::find(&api, path).await?;
             Ok(order_quality(&api, named, body).await?.into_response())
         }
-        Some(_) => Err(ApiError::new(ErrorCode::MethodNotAllowed, "this path does not take POST")),
+        Some(_) => Err(takes_no("POST")),
         None => Err(no_such_part()),
     }
+}
+
+async fn put_part(
+    State(api): State<Arc<Api>>,
+    OriginalUri(uri): OriginalUri,
+    Caller(caller): Caller,
+    request: Request,
+) -> ApiResult<Response> {
+    match Part::of(uri.path()) {
+        Some((path, Part::Itself)) => {
+            let (parts, body) = request.into_parts();
+            Ok(replace_stream(&api, path, &caller, (&parts.headers, body)).await?.into_response())
+        }
+        Some((path, Part::Tags)) => {
+            let Body(body) = Body::from_request(request, &api).await?;
+            Ok(set_stream_tags(&api, path, &caller, body).await?.into_response())
+        }
+        Some(_) => Err(takes_no("PUT")),
+        None => Err(no_such_part()),
+    }
+}
+
+async fn delete_part(
+    State(api): State<Arc<Api>>,
+    OriginalUri(uri): OriginalUri,
+    Caller(caller): Caller,
+) -> ApiResult<Response> {
+    match Part::of(uri.path()) {
+        Some((path, Part::Itself)) => Ok(delete_stream(&api, path, &caller).await?.into_response()),
+        Some(_) => Err(takes_no("DELETE")),
+        None => Err(no_such_part()),
+    }
+}
+
+fn takes_no(method: &str) -> ApiError {
+    ApiError::new(ErrorCode::MethodNotAllowed, format!("this path does not take {method}"))
 }
 
 async fn query_of<T: serde::de::DeserializeOwned + Send>(parts: &mut Parts, api: &Arc<Api>) -> ApiResult<T> {
@@ -254,6 +301,12 @@ pub(super) struct StreamView {
     /// What it holds.
     #[schema(example = "audio/mpeg")]
     media_type: &'static str,
+    /// Its tags.
+    #[schema(example = json!(["jazz"]))]
+    tags: Vec<String>,
+    /// Who uploaded it; absent for what was put there otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner_id: Option<UserId>,
     /// What was found out about it, once a quality or its waveform has been made.
     #[serde(skip_serializing_if = "Option::is_none")]
     facts: Option<FactsView>,
@@ -265,16 +318,20 @@ pub(super) struct StreamView {
 #[utoipa::path(get, path = "/api/streams/{path}", tag = "streams",
     params(("path" = String, Path, description = "The file's path in the folder, with its sub-folders")),
     responses((status = OK, description = "The file", body = Answer<StreamView>)))]
-pub(super) async fn show_stream(api: &Api, named: Named) -> Answer<StreamView> {
+pub(super) async fn show_stream(api: &Api, named: Named) -> ApiResult<Answer<StreamView>> {
+    let known = api.catalogue.file(&named.path).await?;
+    let (owner_id, tags) = known.map_or((None, Vec::new()), |known| (known.owner, known.tags));
     let qualities = qualities_of(api, &named).await;
     let facts = api.streams.facts(&named.path, &named.file).await.map(FactsView::from);
-    Answer::of(StreamView {
+    Ok(Answer::of(StreamView {
+        tags,
+        owner_id,
         path: named.path.to_string(),
         size_bytes: named.file.length,
         media_type: named.path.media_type(),
         facts,
         qualities,
-    })
+    }))
 }
 
 /// A file's qualities: which are ready, and how far others are.
@@ -453,6 +510,7 @@ mod tests {
         let file = |part| Some(("sub/a b.mp3".to_owned(), part));
         assert_eq!(of("/api/streams/sub/a%20b.mp3"), file(Part::Itself));
         assert_eq!(of("/api/streams/sub/a%20b.mp3/qualities"), file(Part::Qualities));
+        assert_eq!(of("/api/streams/sub/a%20b.mp3/tags"), file(Part::Tags));
         assert_eq!(of("/api/streams/sub/a%20b.mp3/waveform"), file(Part::Waveform));
         assert_eq!(of("/api/streams/sub/a%20b.mp3/waveform.png"), file(Part::WaveformPng));
         assert_eq!(of("/api/streams/sub/a%20b.mp3/waveform.svg"), file(Part::WaveformSvg));

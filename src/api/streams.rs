@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 
-use antiphon_core::gateway::ErrorCode;
+use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -20,8 +19,8 @@ use super::{
     stream_file::{now_s, quality_of},
 };
 use crate::{
-    store::rfc3339,
-    streaming::{Entry, FilePath, Link, NotMade, Product, TTL_MAX_S},
+    store::{LibraryFile, LibraryQuery, SEARCH_WORDS_MAX, rfc3339},
+    streaming::{FilePath, Link, NotMade, Product, TTL_MAX_S},
 };
 
 /// These routes.
@@ -88,9 +87,14 @@ async fn sign_stream(
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct SearchQuery {
-    /// Words that the path must hold, whatever their case.
+    /// Up to six words, each of which the path or a tag must hold, whatever their case.
     #[param(example = "track")]
     search: Option<String>,
+    /// A tag that they must have.
+    #[param(example = "jazz")]
+    tag: Option<String>,
+    /// Whether only those that you uploaded are wanted.
+    mine: Option<bool>,
 }
 
 /// A file of the library.
@@ -107,15 +111,24 @@ struct FileView {
     media_type: &'static str,
     /// When it was changed, RFC 3339 UTC.
     modified_at: String,
+    /// Its tags.
+    #[schema(example = json!(["jazz"]))]
+    tags: Vec<String>,
+    /// Who uploaded it; absent for what was put there otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner_id: Option<UserId>,
 }
 
-impl From<&Entry> for FileView {
-    fn from(entry: &Entry) -> Self {
+impl From<LibraryFile> for FileView {
+    fn from(file: LibraryFile) -> Self {
+        let LibraryFile { seen, owner, tags } = file;
         Self {
-            path: entry.path.to_string(),
-            size_bytes: entry.length,
-            media_type: entry.path.media_type(),
-            modified_at: rfc3339(OffsetDateTime::from(entry.modified)),
+            media_type: FilePath::new(&seen.path).map_or("application/octet-stream", |path| path.media_type()),
+            path: seen.path,
+            size_bytes: seen.size_bytes,
+            modified_at: rfc3339(seen.modified),
+            tags,
+            owner_id: owner,
         }
     }
 }
@@ -136,16 +149,18 @@ struct FilesAnswer {
     responses((status = OK, description = "A page of them", body = FilesAnswer)))]
 async fn list_streams(
     State(api): State<Arc<Api>>,
-    Caller(_caller): Caller,
+    Caller(caller): Caller,
     QueryOf(page): QueryOf<PageQuery>,
-    QueryOf(SearchQuery { search }): QueryOf<SearchQuery>,
+    QueryOf(SearchQuery { search, tag, mine }): QueryOf<SearchQuery>,
 ) -> ApiResult<Json<FilesAnswer>> {
     let page = page.checked()?;
-    let search = search.unwrap_or_default().to_lowercase();
-    let entries = api.streams.library().await?;
-    let found: Vec<&Entry> = entries.iter().filter(|entry| entry.has_all(search.split_whitespace())).collect();
-    let from = usize::try_from(page.offset()).unwrap_or(usize::MAX);
-    let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
-    let views = found.iter().skip(from).take(limit).map(|entry| FileView::from(*entry)).collect();
-    Ok(Json(FilesAnswer { success: true, page: page.of(views, found.len() as u64) }))
+    let words: Vec<String> = search.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    if words.len() > SEARCH_WORDS_MAX {
+        return Err(ApiError::invalid(format!("search takes up to {SEARCH_WORDS_MAX} words, not {}", words.len())));
+    }
+    let owner = mine.unwrap_or_default().then_some(caller.id);
+    let query = LibraryQuery { words, tag: tag.map(|tag| tag.to_lowercase()), owner };
+    let (files, total) = api.catalogue.page(&query, page.limit, page.offset()).await?;
+    let views = files.into_iter().map(FileView::from).collect();
+    Ok(Json(FilesAnswer { success: true, page: page.of(views, total) }))
 }

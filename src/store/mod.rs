@@ -15,6 +15,8 @@ mod facts;
 mod failures;
 mod identities;
 mod invites;
+mod library;
+mod listens;
 mod listing;
 mod members;
 mod messages;
@@ -42,6 +44,8 @@ pub use chat::{ChatTerms, Expired, Report, UNREAD_MAX, Unread};
 pub use error::StoreError;
 pub use facts::DatabaseFacts;
 pub use failures::{Attempt, Bucket};
+pub use library::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, SEARCH_WORDS_MAX};
+pub use listens::{Listen, ListenTotals};
 pub use listing::{UserDeletion, UserOrder, UserQuery};
 pub use messages::{
     Applied, Change, Event, Happening, Message, NewMessage, Outcome, Part, Refusal, SIGNERS_MAX, SIGNS_MAX, Scope,

@@ -13,9 +13,12 @@ use std::{
 };
 
 use quick_cache::sync::Cache;
-use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, mkdirat, open, openat, unlinkat},
+    io::Errno,
+};
 
-use super::FilePath;
+use super::{FilePath, making::part::Part};
 
 /// So many files are kept open.
 const OPEN_MAX: usize = 512;
@@ -120,6 +123,43 @@ impl Files {
         let opened = Arc::new(OpenFile::new(file, identity, number, now_ms)?);
         self.open.insert(path.clone(), Arc::clone(&opened));
         Ok(opened)
+    }
+}
+
+impl Files {
+    /// Puts a whole file into its place; sub-folders are made. Blocks.
+    pub(super) fn put(&self, part: Part, path: &FilePath) -> io::Result<()> {
+        let (folder, name) = self.folder_of(path, true)?;
+        part.finish_in(folder.as_ref().unwrap_or(&self.folder), name)?;
+        self.open.remove(path);
+        Ok(())
+    }
+
+    /// Removes a file. Blocks.
+    pub(super) fn remove(&self, path: &FilePath) -> io::Result<()> {
+        let (folder, name) = self.folder_of(path, false)?;
+        unlinkat(folder.as_ref().unwrap_or(&self.folder), name, AtFlags::empty())?;
+        self.open.remove(path);
+        Ok(())
+    }
+
+    /// The folder of a file, `None` for the one of all, and the file's name in it. Like [`walk`], it follows nothing.
+    fn folder_of<'a>(&self, path: &'a FilePath, make: bool) -> io::Result<(Option<OwnedFd>, &'a str)> {
+        let mut names = path.names();
+        let name = names.next_back().ok_or(io::ErrorKind::NotFound)?;
+        let mut below: Option<OwnedFd> = None;
+        for name in names {
+            let above = below.as_ref().unwrap_or(&self.folder);
+            if make {
+                match mkdirat(above, name, Mode::from(0o755)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECTORY;
+            below = Some(openat(above, name, flags, Mode::empty())?);
+        }
+        Ok((below, name))
     }
 }
 

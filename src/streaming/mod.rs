@@ -7,15 +7,18 @@
 
 mod body;
 mod cache;
+mod catalogue;
 mod files;
 mod library;
 mod link;
+mod listening;
 mod making;
 mod media_type;
 mod path;
 mod places;
 mod precondition;
 mod range;
+mod uploads;
 pub mod waveform;
 
 use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
@@ -24,17 +27,23 @@ use antiphon_core::gateway::ErrorCode;
 
 pub use self::{
     body::{FileBody, Part},
+    catalogue::{Catalogue, UploadQuotas},
     files::{FolderError, OpenFile},
     library::Entry,
     link::{Link, Secrets, TTL_MAX_S},
+    listening::{Heard, Listening},
     making::{Facts, Made, MakingConfig, NotMade, Product, State},
     path::FilePath,
     places::Place,
     precondition::{Verdict, judge},
     range::{Wanted, wanted},
+    uploads::Upload,
 };
-use self::{cache::Blocks, files::Files, library::Library, making::Making, places::Places};
-use crate::{error::AppError, transcode::Peaks};
+use self::{cache::Blocks, files::Files, library::Library, making::Making, places::Places, uploads::Uploads};
+use crate::{
+    error::AppError,
+    transcode::{Peaks, TranscodeError},
+};
 
 /// What the operator has set.
 #[derive(Clone, Debug)]
@@ -43,6 +52,8 @@ pub struct StreamsConfig {
     pub folder: PathBuf,
     /// What signs links.
     pub secrets: Secrets,
+    /// Tells listeners' networks apart.
+    pub listening: Arc<Listening>,
     /// Longer files do not exist for clients.
     pub file_bytes_max: u64,
     /// The longest range of one answer; see [`wanted`].
@@ -55,6 +66,8 @@ pub struct StreamsConfig {
     pub streams_per_address: u32,
     /// What is made of the files.
     pub making: MakingConfig,
+    /// Files being uploaded at once.
+    pub uploads_max: u32,
 }
 
 /// The files and who reads them. Clones are the same.
@@ -71,6 +84,8 @@ struct Inner {
     places: Arc<Places>,
     library: Library,
     making: Making,
+    uploads: Uploads,
+    listening: Arc<Listening>,
 }
 
 impl Streams {
@@ -81,6 +96,9 @@ impl Streams {
     pub fn open(config: StreamsConfig) -> Result<Self, FolderError> {
         let fail = |error| FolderError::of(&config.folder, "streaming.audio_dir", error);
         let files = Files::open(&config.folder, config.file_bytes_max).map_err(fail)?;
+        let (bounds, ffmpeg) = (config.making.bounds, config.making.ffmpeg.clone());
+        let uploads = Uploads::open(&config.folder, config.file_bytes_max, config.uploads_max, bounds, ffmpeg);
+        let uploads = uploads.map_err(fail)?;
         let making = Making::start(config.making)?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -91,6 +109,8 @@ impl Streams {
                 places: Arc::new(Places::new(config.streams_max, config.streams_per_address)),
                 library: Library::new(config.folder, config.file_bytes_max),
                 making,
+                uploads,
+                listening: config.listening,
             }),
         })
     }
@@ -176,6 +196,47 @@ impl Streams {
         self.inner.making.peaks(path, source).await
     }
 
+    /// Begins an upload of so many bytes, where that is known.
+    ///
+    /// # Errors
+    /// `LIMIT_REACHED` where they are too many, `TEMPORARILY_UNAVAILABLE` where too many upload at once.
+    pub fn begin_upload(&self, announced: Option<u64>) -> Result<Upload, AppError> {
+        self.inner.uploads.begin(announced)
+    }
+
+    /// Whether an upload that is whole holds what its path's ending says, and can be decoded.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn check_upload(&self, upload: &Upload, path: &FilePath) -> Result<(), TranscodeError> {
+        self.inner.uploads.check(upload, path).await
+    }
+
+    /// Gives an upload its name in the folder.
+    async fn place_upload(&self, upload: Upload, path: &FilePath) -> io::Result<()> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let placing = tokio::task::spawn_blocking(move || {
+            let part = upload.into_part().ok_or(io::ErrorKind::ResourceBusy)?;
+            inner.files.put(part, &path)
+        });
+        placing.await.map_err(io::Error::other)??;
+        self.inner.library.forget().await;
+        Ok(())
+    }
+
+    /// Removes a file from the folder.
+    async fn remove_file(&self, path: &FilePath) -> io::Result<()> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        tokio::task::spawn_blocking(move || inner.files.remove(&path)).await.map_err(io::Error::other)??;
+        self.inner.library.forget().await;
+        Ok(())
+    }
+
+    /// Removes what was made of a file.
+    async fn forget_made(&self, path: &FilePath, source: &Arc<OpenFile>) {
+        self.inner.making.forget(path, source).await;
+    }
+
     /// A place among those who are being sent files, until it is dropped.
     ///
     /// # Errors
@@ -184,10 +245,16 @@ impl Streams {
         Places::take(&self.inner.places, address)
     }
 
-    /// `parts` of a file as a body that holds its place until it has been sent.
+    /// Who listens to what.
     #[must_use]
-    pub fn body(&self, file: Arc<OpenFile>, parts: Vec<Part>, place: Place) -> FileBody {
-        FileBody::new(Arc::clone(&self.inner.blocks), file, parts, place)
+    pub fn listening(&self) -> &Arc<Listening> {
+        &self.inner.listening
+    }
+
+    /// `parts` of a file as a body that holds its place until it has been sent, and tells what was.
+    #[must_use]
+    pub fn body(&self, file: Arc<OpenFile>, parts: Vec<Part>, (place, heard): (Place, Heard)) -> FileBody {
+        FileBody::new(Arc::clone(&self.inner.blocks), file, parts, (place, heard))
     }
 
     /// All files of the library, by path; a few seconds old at most.

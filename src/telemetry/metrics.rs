@@ -112,6 +112,16 @@ catalogue! {
         counter cache_blocks [CacheOutcome] = "antiphon_streaming_cache_blocks_total" Count;
         /// Memory that blocks of files take.
         gauge cache_bytes [] = "antiphon_streaming_cache_bytes" Bytes;
+        /// Listening sessions going on: listeners that are being sent something, or were within the last minute.
+        gauge listeners [] = "antiphon_streaming_listeners" Count;
+        /// Listening sessions that were stored.
+        counter listens [] = "antiphon_streaming_listens_total" Count;
+        /// Listening sessions that were not followed or stored: too many at once, or the database was away for too long.
+        counter listens_lost [] = "antiphon_streaming_listens_lost_total" Count;
+        /// Uploads of files, by how they ended.
+        counter uploads [UploadOutcome] = "antiphon_streaming_uploads_total" Count;
+        /// Bytes of uploads that were kept.
+        counter uploaded_bytes [] = "antiphon_streaming_uploaded_bytes_total" Bytes;
         /// Qualities and waveforms that wait to be made.
         gauge transcodes_queued [] = "antiphon_streaming_transcodes_queued" Count;
         /// Qualities and waveforms being made now.
@@ -594,6 +604,26 @@ label!(
     pub CacheOutcome = "outcome" {
         Hit = "hit",
         Miss = "miss",
+    }
+);
+
+label!(
+    /// How an upload ended.
+    pub UploadOutcome = "outcome" {
+        /// The file is in the folder.
+        Kept = "kept",
+        /// It is longer than a file may be.
+        TooLong = "too_long",
+        /// It is not what its ending says, or cannot be decoded.
+        NoSound = "no_sound",
+        /// The account's quota, or that of all, is used up.
+        Quota = "quota",
+        /// As many upload as may.
+        Busy = "busy",
+        /// The client went away.
+        BrokenOff = "broken_off",
+        /// Its path is taken, or the disk or the database failed.
+        Failed = "failed",
     }
 );
 

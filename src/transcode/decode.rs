@@ -14,7 +14,7 @@ use symphonia::core::{
     formats::{
         FormatId, FormatOptions, FormatReader, TrackType,
         probe::Hint,
-        well_known::{FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_WAVE},
+        well_known::{FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_MP3, FORMAT_ID_OGG, FORMAT_ID_WAVE},
     },
     io::{MediaSource, MediaSourceStream, MediaSourceStreamOptions},
     meta::MetadataOptions,
@@ -22,6 +22,16 @@ use symphonia::core::{
 };
 
 use super::{Bounds, SAMPLE_RATE_HZ, TranscodeError, Watch, bounds::CHANNELS_MAX, mix::Layout};
+
+/// What formats' files are called.
+const ENDINGS: [(FormatId, &[&str]); 6] = [
+    (FORMAT_ID_MP3, &["mp3"]),
+    (FORMAT_ID_OGG, &["ogg", "oga", "opus"]),
+    (FORMAT_ID_FLAC, &["flac"]),
+    (FORMAT_ID_WAVE, &["wav"]),
+    (FORMAT_ID_ISOMP4, &["m4a", "mp4"]),
+    (FORMAT_ID_ADTS, &["aac"]),
+];
 
 /// The longest Opus packet, in samples: 120 ms (RFC 6716 section 2.1.4).
 const OPUS_FRAMES_MAX: usize = 5_760;
@@ -116,6 +126,17 @@ impl<'a> Decoded<'a> {
             return Err(TranscodeError::Undecodable("it holds no sound".to_owned()));
         }
         Ok(opened)
+    }
+
+    /// Whether its format is the one that an ending stands for: what is sent as `audio/mpeg` must be it.
+    pub(super) fn check_ending(&self, ending: &str) -> Result<(), TranscodeError> {
+        let info = self.format.format_info();
+        let endings = ENDINGS.iter().find(|(format, _)| *format == info.format).map_or(&[][..], |(_, endings)| endings);
+        if endings.iter().any(|known| known.eq_ignore_ascii_case(ending)) {
+            return Ok(());
+        }
+        let message = format!("it is called .{ending} and is {}", info.long_name);
+        Err(TranscodeError::Undecodable(message))
     }
 
     pub(super) fn rate_hz(&self) -> u32 {

@@ -85,6 +85,23 @@ pub fn transcode(
     catch_unwind(work).unwrap_or_else(|_| Err(TranscodeError::Undecodable("its decoder gave up".to_owned())))
 }
 
+/// Looks whether a file is what its ending says and begins with something that can be decoded.
+///
+/// # Errors
+/// When it is not.
+pub fn check(input: &Input<'_>, bounds: &Bounds, watch: &Watch) -> Result<(), TranscodeError> {
+    let work = AssertUnwindSafe(|| {
+        let mut sound = Sound::open(input, bounds, watch)?;
+        if let Sound::Decoded(decoded) = &sound {
+            decoded.check_ending(input.ending)?;
+        }
+        let mut samples = Vec::new();
+        let begins = sound.next(&mut samples)?;
+        begins.then_some(()).ok_or_else(|| TranscodeError::Undecodable("it holds no sound".to_owned()))
+    });
+    catch_unwind(work).unwrap_or_else(|_| Err(TranscodeError::Undecodable("its decoder gave up".to_owned())))
+}
+
 fn run(
     input: &Input<'_>,
     output: Option<(&mut dyn Write, Quality)>,

@@ -241,7 +241,7 @@ fn write_hostile(folder: &Path) -> Vec<(&'static str, &'static str)> {
         ("noise.mp3", ""),
         ("noise.ogg", ""),
         ("text.m4a", ""),
-        ("channels.wav", "10000 channels"),
+        ("channels.wav", "invalid channel count"),
         ("rate.wav", "4000000000 Hz"),
         ("lying.wav", "cut short"),
         ("boxes.m4a", ""),
@@ -366,8 +366,9 @@ async fn a_server_that_is_killed_leaves_nothing_half_made_and_goes_on() {
     let running = low().await;
     assert!(["queued", "running", "ready"].contains(&running["state"].as_str().expect("a state")), "{running}");
     until(low, |view| view["state"] == "ready").await;
-    assert!(parts().is_empty(), "the half is gone: {:?}", parts());
-    assert!(files_below(&made.join(".marks")).is_empty(), "nothing is wanted any more");
+    // The half of the first is gone, and so is the mark that said what is wanted, as soon as all is written.
+    let left = async || [parts(), files_below(&made.join(".marks"))].concat();
+    until(left, Vec::is_empty).await;
     let whole = files_below(&made).into_iter().find(|path| path.extension().is_some_and(|end| end == "opus"));
     let seconds: f64 = probe(whole.expect("made").to_str().expect("text"), "format=duration").parse().expect("seconds");
     assert!((seconds - 1_200.0).abs() < 0.05, "{seconds} s");

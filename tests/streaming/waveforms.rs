@@ -23,7 +23,7 @@ async fn a_waveform_shows_where_the_sound_is_at_every_zoom() {
     for (zoom, per_second) in [(480, 100.0), (1_920, 25.0), (7_680, 6.25)] {
         let waveform = get(&format!("?samples_per_pixel={zoom}")).await.expect(200)["data"].clone();
         let data: Vec<i64> = waveform["data"].as_array().expect("numbers").iter().filter_map(|n| n.as_i64()).collect();
-        let points = (5.0 * per_second as f64).ceil() as usize;
+        let points = (5.0_f64 * per_second).ceil() as usize;
         assert_eq!((waveform["length"].as_u64(), data.len()), (Some(points as u64), 2 * points), "{zoom}");
         let at = |second: f64| {
             let point = (second * per_second) as usize * 2;

@@ -10,7 +10,7 @@
 mod facts;
 mod marks;
 mod order;
-mod part;
+pub(super) mod part;
 mod shelf;
 mod version;
 mod workshop;

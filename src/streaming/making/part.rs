@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
-    os::unix::fs::MetadataExt,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -12,17 +12,17 @@ const BUFFER_BYTES: usize = 64 * 1_024;
 
 /// A file without its name yet. It is locked while it is written: one that nobody holds was left by a process that ended,
 /// and is removed. Dropped unfinished, it is removed at once.
-pub(super) struct Part {
+pub(in crate::streaming) struct Part {
     path: PathBuf,
     writer: Option<BufWriter<File>>,
 }
 
 impl Part {
     /// In the folder of parts.
-    pub(super) fn create(folder: &Path) -> io::Result<Self> {
+    pub(in crate::streaming) fn create(folder: &Path) -> io::Result<Self> {
         loop {
             let path = folder.join(uuid::Uuid::now_v7().to_string());
-            let file = File::options().write(true).create_new(true).open(&path)?;
+            let file = File::options().read(true).write(true).create_new(true).open(&path)?;
             file.lock()?;
             // Another process may have taken it for one left behind before it was locked.
             if file.metadata()?.nlink() > 0 {
@@ -44,8 +44,21 @@ impl Part {
         Ok(length)
     }
 
+    /// Gives it its name in an open folder, once all of it is on the disk.
+    pub(in crate::streaming) fn finish_in(mut self, folder: &OwnedFd, name: &str) -> io::Result<()> {
+        let Some(writer) = self.writer.take() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        Ok(rustix::fs::renameat(rustix::fs::CWD, &self.path, folder, name)?)
+    }
+
+    /// The same file, for reading what was written and flushed.
+    pub(in crate::streaming) fn reopen(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+
     /// Removes what processes that ended have left in the folder of parts.
-    pub(super) fn sweep(folder: &Path) -> io::Result<usize> {
+    pub(in crate::streaming) fn sweep(folder: &Path) -> io::Result<usize> {
         let mut removed = 0;
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();

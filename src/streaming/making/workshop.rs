@@ -202,16 +202,15 @@ impl Shared {
         let watch = job.begin(self.config.patience);
         let ending = Path::new(job.path.as_str()).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         let input = Input { file: &job.source.file, ending, ffmpeg: self.config.ffmpeg.as_deref() };
-        let found = match job.key.product {
-            Product::Analysis => transcode(&input, None, &self.config.bounds, watch)?,
-            Product::Quality(quality) => {
-                let mut part = self.shelf.part()?;
-                let found = transcode(&input, Some((&mut part, quality)), &self.config.bounds, watch)?;
-                self.shelf.put(&job.key.version, job.key.product, part)?;
-                found
-            }
+        let Product::Quality(quality) = job.key.product else {
+            let found = transcode(&input, None, &self.config.bounds, watch)?;
+            return Ok(self.keep(job, &found)?);
         };
-        Ok(self.keep(job, &found)?)
+        let mut part = self.shelf.part()?;
+        let found = transcode(&input, Some((&mut part, quality)), &self.config.bounds, watch)?;
+        // Where a quality is, what was found out is.
+        self.keep(job, &found)?;
+        Ok(self.shelf.put(&job.key.version, job.key.product, part)?)
     }
 
     fn keep(&self, job: &Job, found: &Findings) -> io::Result<()> {
