@@ -57,7 +57,8 @@ pub(crate) fn own_client() -> Result<Client, ClientError> {
     Ok(builder().tls_danger_accept_invalid_certs(true).build()?)
 }
 
-fn builder() -> ClientBuilder {
+/// What all of these have in common.
+pub(crate) fn builder() -> ClientBuilder {
     // The process may have installed one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     Client::builder()

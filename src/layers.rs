@@ -10,7 +10,7 @@ use std::{
 const LAYERS: [&[&str]; 11] = [
     &["client_address", "error", "http_client", "origins", "random", "rates", "settings", "tls", "transcode"],
     &["store", "media"],
-    &["auth", "cluster"],
+    &["auth", "cluster", "mixer"],
     &["rooms", "streaming"],
     &["chat"],
     &["notify"],

@@ -19,6 +19,7 @@ mod http_client;
 #[cfg(test)]
 mod layers;
 pub mod media;
+pub mod mixer;
 pub mod notify;
 pub mod origins;
 mod random;

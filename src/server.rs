@@ -36,8 +36,9 @@ use crate::{
     cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
     http_client::{ClientError, http_client, node_client},
-    media::{Media, webrtc::IceTcp},
-    notify::Notify,
+    media::{Media, MixInlets, webrtc::IceTcp},
+    mixer::Mixer,
+    notify::{Notify, Outbox, OutboxError},
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
     store::{Store, StoreError},
@@ -83,6 +84,9 @@ pub enum StartError {
     /// The certificate cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Notifications cannot be sent as it is set.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({settings}): {error}")]
     Listen {
@@ -93,6 +97,9 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// The mixing threads do not start.
+    #[error("cannot start the mixing threads (mixer.threads): {0}")]
+    Mixer(io::Error),
     /// The system does not say where a port is.
     #[error("cannot tell which port was taken: {0}")]
     LocalAddress(io::Error),
@@ -189,6 +196,7 @@ pub struct Running {
     rooms: Rooms,
     streams: Streams,
     media: Media,
+    mixer: Option<Mixer>,
     store: Store,
     tls: Option<Tls>,
     /// Turns true when listeners are to stop.
@@ -213,7 +221,7 @@ impl Server {
         let store = open_store(&settings).await?;
         let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
         let listeners = Listeners::bind(&settings, tls.clone()).await?;
-        let (media, events) = start_media(&settings)?;
+        let (media, mixer, events) = start_media(&settings)?;
         let addresses = listeners.addresses(media.local_addr())?;
         let ice_tcp = bind_ice_tcp(&settings, media.local_addr()).await?;
         let tcp_port = ice_tcp.as_ref().and_then(|tcp| tcp.port().ok());
@@ -223,9 +231,10 @@ impl Server {
             media.clone(),
             events,
             (place.membership, place.notices),
-            config::rooms(&settings, tcp_port),
+            config::rooms(&settings, tcp_port, mixer.clone()),
         );
         let chat = Chat::start(store.clone(), rooms.clone(), place.records.clone(), config::chat(&settings));
+        let outbox = Outbox::start(store.clone(), chat.clone(), http_client()?, config::outbox(&settings)).await?;
         let records = (place.records, place.session_notices);
         let gateway =
             Gateway::new(auth.clone(), rooms.clone(), chat.clone(), records, config::gateway(&settings, &local));
@@ -237,6 +246,7 @@ impl Server {
             auth,
             chat,
             notify: Notify::new(store.clone(), rooms.clone(), http_client()?),
+            outbox,
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
             gateway: gateway.clone(),
             catalogue: Catalogue::new(store.clone(), streams.clone(), config::upload_quotas(&settings)),
@@ -273,6 +283,7 @@ impl Server {
             rooms,
             streams,
             media,
+            mixer,
             store,
             tls,
             stop,
@@ -314,6 +325,9 @@ impl Running {
         store_listens(&self.store, &self.streams, self.settings.streaming.listens_kept_days, true).await;
         self.registry.unregister().await;
         self.background.shutdown().await;
+        if let Some(mixer) = &self.mixer {
+            mixer.stop().await;
+        }
         self.media.stop().await;
         // What was counted last is on its way from the media workers.
         self.rooms.until_told().await;
@@ -375,14 +389,19 @@ async fn open_store(settings: &Settings) -> Result<Store, StartError> {
     }
 }
 
-fn start_media(settings: &Settings) -> Result<(Media, mpsc::Receiver<Event>), StartError> {
-    let config = config::media(settings);
+/// The media workers, and beside them the mixing threads where there are to be any.
+fn start_media(settings: &Settings) -> Result<(Media, Option<Mixer>, mpsc::Receiver<Event>), StartError> {
+    let inlets = (settings.mixer.threads > 0).then(|| MixInlets::new(settings.mixer.threads));
+    let config = config::media(settings, inlets.clone());
     let address = config.bind;
-    Media::start(config).map_err(|error| StartError::Listen {
+    let (media, events) = Media::start(config).map_err(|error| StartError::Listen {
         address,
         settings: "UDP; server.host and audio.udp_port",
         error,
-    })
+    })?;
+    let start = |inlets| Mixer::start(config::mixer(settings), inlets, &media);
+    let mixer = inlets.map(start).transpose().map_err(StartError::Mixer)?;
+    Ok((media, mixer, events))
 }
 
 /// What goes on beside requests, until this is dropped.
@@ -402,6 +421,8 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(api.notify.clone().deliver());
     background.spawn(resume_making(api.streams.clone()));
     background.spawn(keep_listens(api.store.clone(), api.streams.clone(), api.settings.streaming.listens_kept_days));
+    background.spawn(api.outbox.clone().route());
+    background.spawn(api.outbox.clone().deliver());
     if let Some(tls) = tls {
         background.spawn(tls::keep_current(tls));
     }

@@ -747,7 +747,20 @@ async fn the_sweep_deletes_what_has_had_its_time(Context { store, .. }: Context)
     }
 
     let swept = store.sweep(now).await.expect("works");
-    assert_eq!(swept, Swept { refresh: 4, logins: 2, invites: 2, bans: 1, guests: 1, rooms: 0, audit: 0, more: false });
+    assert_eq!(
+        swept,
+        Swept {
+            refresh: 4,
+            logins: 2,
+            invites: 2,
+            bans: 1,
+            guests: 1,
+            rooms: 0,
+            audit: 0,
+            notifications: 0,
+            more: false
+        }
+    );
     assert_eq!(store.sweep(now).await, Ok(Swept::default()), "nothing is left to sweep");
     for (user, stays) in [(&anna, true), (&berta, true), (&gone, false), (&owning, true), (&staying, true)] {
         assert_eq!(store.user(user.id).await.expect("works").is_some(), stays, "{}", user.username);

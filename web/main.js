@@ -1,9 +1,11 @@
 // The page: signing in, the list of channels, and the controls of the one that one is in.
 
 import { Account } from "./api.js";
+import { Bell } from "./bell.js";
 import { Devices } from "./capture.js";
 import { Chat } from "./chat.js";
 import { $, attempt, element, notice } from "./dom.js";
+import { Preferences } from "./preferences.js";
 import { Room } from "./room.js";
 import { Session } from "./session.js";
 
@@ -12,6 +14,8 @@ const LIST_MS = 8_000;
 
 const account = new Account();
 const devices = new Devices();
+const bell = new Bell(account, enterById);
+const preferences = new Preferences(account);
 let session = null;
 let room = null;
 let chat = null;
@@ -30,6 +34,8 @@ async function enter() {
   $("app").hidden = false;
   $("me").textContent = account.user.display_name;
   await openSession();
+  attempt(null, () => bell.refresh());
+  preferences.renew().catch(() => {});
   await useLink();
   await listChannels();
   clearInterval(listing);
@@ -42,6 +48,7 @@ async function openSession() {
   session.addEventListener("message", ({ detail }) => {
     room?.follow(detail);
     chat.follow(detail);
+    bell.follow(detail);
   });
   session.addEventListener("state", ({ detail }) => stateChanged(detail));
   await session.open();
@@ -54,6 +61,7 @@ async function stateChanged({ state, more }) {
     $("connection").dataset.state = "bad";
     $("connection").textContent = banner;
   }
+  if (state === "resumed" || state === "renewed") bell.refresh().catch(() => {});
   if (state === "over") {
     notice(`${more} Load the page again to come back.`, { error: true });
   } else if (room && state === "resumed") {
@@ -68,6 +76,7 @@ async function signOut() {
   await room?.leave();
   session?.close();
   clearInterval(listing);
+  await preferences.forgetBrowser().catch(() => {});
   await account.signOut();
   showWelcome();
 }
@@ -176,6 +185,18 @@ $("sidebar-close").addEventListener("click", () => $("sidebar").classList.remove
 
 // Invites.
 
+/** Enters a channel that is known by its id alone. */
+async function enterById(id) {
+  const { data } = await account.request("GET", `/api/channels/${encodeURIComponent(id)}`);
+  await join(data);
+}
+
+// What was pressed in the browser's own notification, while the page was open.
+navigator.serviceWorker?.addEventListener("message", ({ data }) => {
+  const id = data?.type === "open" && new URLSearchParams(data.hash.slice(1)).get("channel");
+  if (id && account.user) attempt(null, () => enterById(id));
+});
+
 /** A link that was followed: `#invite=CODE` or `#channel=ID`. */
 async function useLink() {
   const link = new URLSearchParams(location.hash.slice(1));
@@ -185,8 +206,7 @@ async function useLink() {
       const { data } = await account.request("POST", `/api/invites/${encodeURIComponent(link.get("invite"))}`);
       await join(data);
     } else if (link.has("channel")) {
-      const { data } = await account.request("GET", `/api/channels/${encodeURIComponent(link.get("channel"))}`);
-      await join(data);
+      await enterById(link.get("channel"));
     }
   });
 }

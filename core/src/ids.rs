@@ -74,6 +74,21 @@ uuid_id!(
     WebhookId
 );
 
+uuid_id!(
+    /// Something that one person is told of. What tells repetitions of it.
+    NotificationId
+);
+
+uuid_id!(
+    /// One way outside that a notification takes: the same in each attempt.
+    DeliveryId
+);
+
+uuid_id!(
+    /// A browser that a push service knows.
+    PushId
+);
+
 /// An unsigned number that travels as a number.
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {

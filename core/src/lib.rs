@@ -17,6 +17,7 @@ pub mod ids;
 pub mod interarrival;
 pub mod jitter;
 pub mod journal;
+pub mod mix;
 pub mod netsim;
 pub mod opus_packet;
 pub mod permission;

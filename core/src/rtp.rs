@@ -111,7 +111,7 @@ impl PacketNumbers {
     }
 }
 
-/// A timestamp for now, where the stream's own says nothing.
+/// A timestamp by the clock, where the stream's own says nothing.
 fn follow_on(newest: &Newest, now: Micros) -> u32 {
     let passed = (now.since(newest.at).0 / 1_000 * TICKS_PER_MS) as u32;
     newest.sent.1.wrapping_add(passed.max(USUAL_SAMPLES))

@@ -88,6 +88,9 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
         (channel_id(), state)
             .prop_map(|(channel_id, (muted, deafened))| SetVoiceState { channel_id, muted, deafened }.into()),
         client_audio(),
+        (channel_id(), user_id(), any::<u16>()).prop_map(|(channel_id, user_id, gain_percent)| {
+            SetMixGain { channel_id, user_id, gain_percent }.into()
+        }),
         (channel_id(), position()).prop_map(|(channel_id, position)| Recover { channel_id, position }.into()),
         (text(), text(), option::of(text()), option::of(any::<u64>())).prop_map(|(room, content, nonce, reply_to)| {
             PostMessage { room, content, nonce, reply_to: reply_to.map(MessageId) }.into()
@@ -159,8 +162,9 @@ fn udp_setup() -> impl Strategy<Value = UdpSetup> {
 }
 
 fn joined() -> impl Strategy<Value = ChannelJoined> {
-    let voice = (any::<u32>(), option::of(udp_setup()))
-        .prop_map(|(stream, udp)| VoiceSetup { stream_id: StreamId(stream), udp });
+    let voice = (any::<u32>(), option::of(any::<u32>()), option::of(udp_setup())).prop_map(|(stream, mix, udp)| {
+        VoiceSetup { stream_id: StreamId(stream), mix_stream_id: mix.map(StreamId), udp }
+    });
     (channel(), vec(member(), 0..3), position(), voice).prop_map(|(channel, members, position, voice)| ChannelJoined {
         channel_id: channel.id,
         channel,

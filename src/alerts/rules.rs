@@ -89,7 +89,7 @@ impl Component {
             "antiphon-media" | "antiphon-voice" => Self::Audio,
             "antiphon-cluster" => Self::Network,
             "antiphon-process" => Self::Performance,
-            "antiphon-signalling" => Self::Signalling,
+            "antiphon-signalling" | "antiphon-notifications" => Self::Signalling,
             "antiphon-nodes" => Self::Nodes,
             _ => return None,
         })

@@ -45,6 +45,8 @@ pub(super) struct ChannelOnNode {
     members: u32,
     /// Of those, in a talk spurt.
     speaking: u32,
+    /// Of those, who hear a mix.
+    mixed: u32,
     /// Streams of which listeners here have reported.
     streams: u32,
     /// Their round trips, each stream's median, added up.
@@ -70,6 +72,7 @@ impl std::ops::AddAssign<ChannelOnNode> for ChannelOnNodes {
         self.figures += ChannelFigures {
             members: more.members,
             speaking: more.speaking,
+            mixed: more.mixed,
             voice: VoiceSums {
                 streams: more.streams,
                 round_trip_ms: more.round_trip_ms,
@@ -96,10 +99,11 @@ pub(super) fn here(api: &Api, channel: ChannelId) -> ChannelOnNode {
     let own = nodes.iter().find(|node| node.number == me);
     let members = own.map_or(figures.members, |own| own.load.members.max(figures.members));
     let share = f64::from(figures.members) / f64::from(members.max(1));
-    let ChannelFigures { members, speaking, voice, cpu_percent } = figures;
+    let ChannelFigures { members, speaking, mixed, voice, cpu_percent } = figures;
     ChannelOnNode {
         members,
         speaking,
+        mixed,
         streams: voice.streams,
         round_trip_ms: voice.round_trip_ms,
         reported_loss: voice.reported_loss,

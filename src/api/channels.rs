@@ -148,6 +148,8 @@ struct ChannelStatsView {
     current_users: u32,
     /// How many are in a talk spurt now.
     speaking_users: u32,
+    /// How many hear one mix instead of each speaker's stream (`mode: mixed`).
+    mixed_users: u32,
     /// How often somebody joined.
     total_connections: u64,
     /// Since when this is counted, RFC 3339 UTC; null when nobody has joined yet.
@@ -190,6 +192,7 @@ fn stats_view(wide: &ChannelWide) -> ChannelStatsView {
         channel_id: wide.channel.id,
         current_users: wide.current_users,
         speaking_users: figures.speaking,
+        mixed_users: figures.mixed,
         total_connections: totals.joins,
         since: wide.counted.map(|counted| rfc3339(counted.since)),
         packets_received: totals.frames_in,

@@ -25,6 +25,7 @@ pub mod limits;
 mod lingering;
 mod members;
 mod nodes;
+mod notifications;
 mod observe;
 mod page;
 mod paging;
@@ -74,7 +75,7 @@ use crate::{
     cluster::{Placement, Registry},
     gateway::Gateway,
     media::Media,
-    notify::Notify,
+    notify::{Notify, Outbox},
     origins::Origins,
     rooms::directory::Directory,
     settings::Settings,
@@ -97,6 +98,8 @@ pub struct Api {
     pub chat: Chat,
     /// Places outside that are told what happens.
     pub notify: Notify,
+    /// What single people are told of.
+    pub outbox: Outbox,
     /// Channels.
     pub directory: Directory,
     /// The sessions that are connected.
@@ -210,6 +213,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(channels::routes())
         .merge(chat::routes())
         .merge(webhooks::routes())
+        .merge(notifications::routes())
         .merge(members::routes())
         .merge(invites::routes())
         .merge(rooms::routes())

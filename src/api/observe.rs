@@ -165,7 +165,7 @@ fn client_of(request: &Request, api: &Api) -> Option<ClientAddress> {
 fn area_of(route: &str) -> Area {
     let below = |prefix: &str| route.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     match route {
-        _ if below("/api/auth") || below("/api/users") => Area::Accounts,
+        _ if below("/api/auth") || below("/api/users") || below("/api/v1/users") => Area::Accounts,
         _ if below("/api/channels")
             || below("/api/invites")
             || below("/api/v1/rooms")
@@ -244,6 +244,7 @@ mod tests {
         for (route, area) in [
             ("/api/users/{id}", Area::Accounts),
             ("/api/auth/login", Area::Accounts),
+            ("/api/v1/users/me/notifications", Area::Accounts),
             ("/api/channels", Area::Channels),
             ("/api/invites/{code}", Area::Channels),
             ("/api/audio/config", Area::Audio),

@@ -34,15 +34,18 @@ const FILES: &[File] = files![
     "/icon.svg": "icon.svg" "image/svg+xml",
     "/main.js": "main.js" SCRIPT,
     "/api.js": "api.js" SCRIPT,
+    "/bell.js": "bell.js" SCRIPT,
     "/capture.js": "capture.js" SCRIPT,
     "/chat.js": "chat.js" SCRIPT,
     "/dom.js": "dom.js" SCRIPT,
     "/peers.js": "peers.js" SCRIPT,
     "/people.js": "people.js" SCRIPT,
+    "/preferences.js": "preferences.js" SCRIPT,
     "/quality.js": "quality.js" SCRIPT,
     "/room.js": "room.js" SCRIPT,
     "/session.js": "session.js" SCRIPT,
     "/stage.js": "stage.js" SCRIPT,
+    "/sw.js": "sw.js" SCRIPT,
 ];
 
 /// Scripts, styles and connections of this server alone, nothing inline, and no other page around it.

@@ -6,7 +6,7 @@ use antiphon_core::{
     gateway::{Ack, DmPosted, ServerMessage},
     gateway::{
         Block, ClientMessage, DeleteMessage, EditMessage, ErrorCode, JoinAck, JoinAckData, JoinText, LeaveText,
-        MessagePosted, PostMessage, React, ReportMessage, RequestId, SendDm, Typing, is_of_chat,
+        MessagePosted, NotificationKind, PostMessage, React, ReportMessage, RequestId, SendDm, Typing, is_of_chat,
     },
     ids::{ChannelId, MessageId, UserId},
     permission::{Action, ChannelRole},
@@ -17,7 +17,7 @@ use crate::{
     cluster::Direct,
     error::AppError,
     rooms::{Presence, Shared, dm_data, message_data},
-    store::{Change, Channel, Message, NewAudit, NewMessage, Outcome, Refusal, Scope},
+    store::{Change, Channel, Message, NewAudit, NewMessage, Outcome, Refusal, Scope, User},
     telemetry::metrics::{ChatRequest, metrics},
 };
 
@@ -116,10 +116,12 @@ impl Chat {
             return Err(AppError::new(ErrorCode::PermissionDenied, "a moderator has muted you in this channel"));
         }
         let role = self.store().membership(channel.id, presence.user.id).await?.map(|membership| membership.role);
+        let named = self.mentions(&content).await?;
         let new = NewMessage {
             from: presence.user.id,
             username: presence.user.username.clone(),
-            mentions: self.mentions(&content).await?,
+            notify: self.to_notify(&channel, presence.user.id, &named, reply_to).await?,
+            mentions: named.iter().map(|user| user.id).collect(),
             content,
             nonce,
             reply_to,
@@ -136,11 +138,11 @@ impl Chat {
     }
 
     /// The accounts that a text names.
-    async fn mentions(&self, content: &str) -> Result<Vec<UserId>, AppError> {
-        let mut mentions = Vec::new();
+    async fn mentions(&self, content: &str) -> Result<Vec<User>, AppError> {
+        let mut mentions: Vec<User> = Vec::new();
         for name in check::mentioned(content) {
             let user = self.store().user_by_name(name).await?;
-            mentions.extend(user.map(|user| user.id).filter(|id| !mentions.contains(id)));
+            mentions.extend(user.filter(|user| mentions.iter().all(|known| known.id != user.id)));
         }
         Ok(mentions)
     }
@@ -159,6 +161,7 @@ impl Chat {
             nonce,
             reply_to,
             is_slowed: false,
+            notify: if to.id == from.id { Vec::new() } else { vec![(to.id, NotificationKind::DirectMessage)] },
         };
         let outcome = self.change(asker, Scope::pair(from.id, to.id), "", Change::Post(new)).await?;
         if let Some(message) = outcome {
@@ -214,7 +217,8 @@ impl Chat {
             let other = if low == asker.presence.user.id { high } else { low };
             self.require_open(asker.presence.user.id, other).await?;
         }
-        let (by, mentions) = (asker.presence.user.id, self.mentions(&content).await?);
+        let mentions = self.mentions(&content).await?.iter().map(|user| user.id).collect();
+        let by = asker.presence.user.id;
         let change = Change::Edit { id, by, content, mentions };
         self.change_or_acknowledge(asker, message.scope, &name, change).await
     }

@@ -117,6 +117,9 @@ impl Chat {
         };
         let id = self.store().mark_read(user, scope, request.id).await?;
         let id = id.ok_or_else(|| AppError::new(ErrorCode::NotFound, "nothing was written there yet"))?;
+        if self.store().read_notifications_in(user, scope, id).await? > 0 {
+            self.tell_notifications_read(user).await;
+        }
         let data = ReadData { id, room, channel_id, with };
         let others = Shared::new(ReadMarked::from(data.clone()));
         for other in self.inner.people.sessions(user).iter().filter(|other| other.id != presence.id) {

@@ -2,12 +2,13 @@
 //!
 //! `handle` carries out what a client asks for, `check` says what may be written, `writer` stores what waits for one scope
 //! in one step, `people` reaches somebody's sessions on this node, `direct` what is for single people, `presence` says who is there, `history` what was
-//! written before, `terms` what a channel's owner says of it, `upkeep` what goes on by itself. Telling a channel is [`crate::rooms`]' work.
+//! written before, `terms` what a channel's owner says of it, `notices` who is told of something besides, `upkeep` what goes on by itself. Telling a channel is [`crate::rooms`]' work.
 
 mod check;
 mod direct;
 mod handle;
 mod history;
+mod notices;
 mod people;
 mod presence;
 mod terms;
@@ -25,6 +26,7 @@ use dashmap::DashMap;
 use tokio::sync::mpsc;
 
 pub use handle::is_chat;
+pub use notices::notification_data;
 pub use terms::SLOW_MODE_MAX_S;
 
 use self::{direct::Pairs, people::People, presence::Whereabout, writer::Writers};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::{
     gateway::{LeaveReason, MediaTransport, Position, ServerMessage, UserView},
-    ids::{ChannelId, MessageId, NodeNumber, SessionId, StreamId, UserId},
+    ids::{ChannelId, MessageId, NodeNumber, NotificationId, SessionId, StreamId, UserId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -294,6 +294,18 @@ pub enum Direct {
     },
     /// Whether or where somebody is there has changed.
     Presence {
+        /// Who.
+        user: UserId,
+    },
+    /// Somebody is to be told of something.
+    Notified {
+        /// Who.
+        user: UserId,
+        /// Of what.
+        id: NotificationId,
+    },
+    /// Somebody has read some of what they were told of.
+    NotificationsRead {
         /// Who.
         user: UserId,
     },

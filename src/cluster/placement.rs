@@ -67,26 +67,13 @@ impl Placement {
 
 #[cfg(test)]
 mod tests {
-    use antiphon_core::ids::NodeId;
 
     use super::*;
-    use crate::cluster::{Load, NodeStatistics, SharedState};
+    use crate::cluster::{Load, SharedState};
 
     fn node(number: u32, sessions: u32, capacity: u32, state: NodeState) -> NodeRecord {
-        NodeRecord {
-            node_id: NodeId(format!("node-{number}")),
-            number: NodeNumber(number),
-            started_at_us: 1,
-            http_url: format!("http://node-{number}"),
-            relay: ([127, 0, 0, 1], 3003).into(),
-            workers: 1,
-            relay_versions: (1, 1),
-            capacity,
-            state,
-            load: Load { sessions, members: 0, busy: 0.0 },
-            release: "1".to_owned(),
-            statistics: NodeStatistics::default(),
-        }
+        let load = Load { sessions, members: 0, busy: 0.0 };
+        NodeRecord { capacity, state, load, ..NodeRecord::idle(&format!("node-{number}"), number) }
     }
 
     fn view(nodes: Vec<NodeRecord>) -> ClusterView {

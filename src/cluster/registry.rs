@@ -73,6 +73,27 @@ pub struct NodeRecord {
     pub statistics: NodeStatistics,
 }
 
+#[cfg(test)]
+impl NodeRecord {
+    /// A node that serves and has nothing to do.
+    pub(crate) fn idle(name: &str, number: u32) -> Self {
+        Self {
+            node_id: NodeId(name.to_owned()),
+            number: NodeNumber(number),
+            started_at_us: 1,
+            http_url: format!("http://{name}"),
+            relay: ([127, 0, 0, 1], 3003).into(),
+            workers: 1,
+            relay_versions: (1, 1),
+            capacity: 1,
+            state: NodeState::Serving,
+            load: Load::default(),
+            release: "1".to_owned(),
+            statistics: NodeStatistics::default(),
+        }
+    }
+}
+
 pub(super) const fn no_number() -> NodeNumber {
     NodeNumber(0)
 }
@@ -223,20 +244,7 @@ mod tests {
 
     #[test]
     fn a_node_on_its_own_sees_itself() {
-        let registry = Registry::alone(NodeRecord {
-            node_id: NodeId("one".into()),
-            number: no_number(),
-            started_at_us: 1,
-            http_url: "http://localhost:3000".to_owned(),
-            relay: ([127, 0, 0, 1], 3003).into(),
-            workers: 2,
-            relay_versions: (1, 1),
-            capacity: 200,
-            state: NodeState::Serving,
-            load: Load::default(),
-            release: "1".to_owned(),
-            statistics: NodeStatistics::default(),
-        });
+        let registry = Registry::alone(NodeRecord::idle("one", 0));
         let view = registry.view();
         assert_eq!((registry.number(), view.borrow().epoch, view.borrow().nodes.len()), (NodeNumber(1), 1, 1));
         registry.report_load(Load { sessions: 3, members: 2, busy: 0.5 });

@@ -1,7 +1,7 @@
 //! Which node has a gateway session, and what another needs to go on with it.
 
 use antiphon_core::{
-    gateway::{Cipher, MediaTransport, UserView},
+    gateway::{Cipher, MediaMode, MediaTransport, UserView},
     ids::{ChannelId, SessionId, StreamId, UserId},
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -48,6 +48,8 @@ pub struct Place {
     pub cipher: Option<Cipher>,
     /// Audio channels of the stream, 1 or 2.
     pub channels: u8,
+    /// Whether it hears streams or a mix.
+    pub mode: MediaMode,
 }
 
 /// How often a session has moved: of several that take it up shortly after each other, the last one has it.

@@ -6,6 +6,7 @@
 mod addresses;
 mod files;
 mod machine;
+mod notify;
 mod own;
 mod ports;
 mod report;
@@ -39,6 +40,7 @@ pub async fn examine(loaded: Result<&Loaded, &Problems>) -> Report {
     ports::examine(settings, &mut report).await;
     addresses::examine(settings, &mut report).await;
     shared::examine(settings, &mut report).await;
+    notify::examine(settings, &mut report).await;
     report
 }
 

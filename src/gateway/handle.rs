@@ -102,6 +102,7 @@ impl Connection {
             ClientMessage::StartAudio(request) => rooms.announce(presence, request.channel_id, true)?,
             ClientMessage::StopAudio(request) => rooms.announce(presence, request.channel_id, false)?,
             ClientMessage::SetVoiceState(request) => rooms.set_voice_state(presence, &request).await?,
+            ClientMessage::SetMixGain(request) => rooms.set_mix_gain(presence, &request).await?,
             ClientMessage::AudioData(audio) => rooms.frame(presence, audio)?,
             _ => {}
         }

@@ -11,6 +11,7 @@ use antiphon_core::engine::{Command, Handover};
 use crossbeam_queue::ArrayQueue;
 
 use super::{
+    mixing::MixedPacket,
     spread::{Load, Part},
     sys,
     webrtc::PeerDatagram,
@@ -26,6 +27,8 @@ pub(super) struct Inbox {
     pub(super) parts: ArrayQueue<Part>,
     /// For WebRTC peers, from other workers and from TCP.
     pub(super) for_peers: ArrayQueue<PeerDatagram>,
+    /// From the mixer.
+    pub(super) mixed: ArrayQueue<MixedPacket>,
     /// How busy the worker is.
     pub(super) load: Load,
     waker: Waker,
@@ -34,6 +37,9 @@ pub(super) struct Inbox {
 /// Parts that may wait for a worker: 10 ms of sending, half of what a frame lasts.
 const PARTS_MAX: usize = 64;
 
+/// Packets of mixes that may wait for a worker: what some hundred channels are given in one tick.
+const MIXED_MAX: usize = 512;
+
 impl Inbox {
     pub(super) fn new(capacity: usize) -> io::Result<Self> {
         Ok(Self {
@@ -41,6 +47,7 @@ impl Inbox {
             handovers: ArrayQueue::new(capacity),
             parts: ArrayQueue::new(PARTS_MAX),
             for_peers: ArrayQueue::new(capacity),
+            mixed: ArrayQueue::new(MIXED_MAX),
             load: Load::default(),
             waker: Waker::new()?,
         })
@@ -74,13 +81,23 @@ impl Inbox {
         left
     }
 
+    /// Leaves a packet of a mix; false when there is no room.
+    pub(super) fn leave_mixed(&self, packet: MixedPacket) -> bool {
+        let left = self.mixed.push(packet).is_ok();
+        self.waker.wake();
+        left
+    }
+
     pub(super) fn waker(&self) -> &Waker {
         &self.waker
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        [self.frames.is_empty(), self.handovers.is_empty(), self.parts.is_empty(), self.for_peers.is_empty()]
-            == [true; 4]
+        self.frames.is_empty()
+            && self.handovers.is_empty()
+            && self.parts.is_empty()
+            && self.for_peers.is_empty()
+            && self.mixed.is_empty()
     }
 }
 

@@ -15,6 +15,7 @@
 mod counters;
 mod forwarding;
 mod inbox;
+mod mixing;
 mod outbox;
 mod relayed;
 mod sender;
@@ -53,6 +54,7 @@ use worker::{Order, Setup, Shared, Worker};
 
 pub use counters::{MediaCounters, SocketCounter, SocketStats};
 pub use forwarding::{FORWARDING_BUCKETS, FORWARDING_US, ForwardingTimes};
+pub use mixing::{FrameForMix, MixInlets, MixedPacket};
 
 /// How long a probe waits before it looks again.
 const PROBE_PAUSE: Duration = Duration::from_millis(1);
@@ -85,6 +87,8 @@ pub struct MediaConfig {
     pub relay: Option<RelayConfig>,
     /// WebRTC connections that the node takes at once; 0 for none.
     pub webrtc_peers: usize,
+    /// Where frames for mixes go, if anywhere.
+    pub mix: Option<MixInlets>,
 }
 
 /// How the relay to the other nodes is set up. Keys are derived from what [`Media::set_peers`] says of this node: give it
@@ -120,6 +124,7 @@ impl Default for MediaConfig {
             event_queue: 8_192,
             relay: None,
             webrtc_peers: 2_000,
+            mix: None,
         }
     }
 }
@@ -199,6 +204,7 @@ impl Media {
                 datagram_bytes_max: config.datagram_bytes_max,
                 commands: taken,
                 relay,
+                mix: config.mix.clone(),
                 peers: peer_setup.clone().map(|setup| PeersSetup { worker: WorkerIndex(index as u16), ..setup }),
                 events: events.clone(),
                 inboxes: Arc::clone(&inboxes),

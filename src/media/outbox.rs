@@ -6,14 +6,17 @@ use std::{
 };
 
 use antiphon_core::{
+    clock::Micros,
     engine::{Event, Handover, Output},
-    ids::WorkerIndex,
+    ids::{ChannelId, WorkerIndex},
+    wire::frame::FrameHeader,
 };
 use tokio::sync::mpsc;
 
 use super::{
     counters::SocketCounter,
     inbox::Inbox,
+    mixing::MixInlets,
     sender::Sender,
     spread::{LISTENERS_MIN, PART_LISTENERS, Part},
 };
@@ -34,6 +37,8 @@ pub(super) struct Outbox {
     inboxes: Arc<[Inbox]>,
     /// Whether long lists are shared with other workers just now.
     pub(super) sharing: bool,
+    /// Where frames for mixes go.
+    mix: Option<MixInlets>,
 }
 
 impl Outbox {
@@ -42,8 +47,9 @@ impl Outbox {
         events: mpsc::Sender<Event>,
         index: usize,
         inboxes: Arc<[Inbox]>,
+        mix: Option<MixInlets>,
     ) -> Self {
-        Self { sender: Sender::new(socket), events, index, inboxes, sharing: false }
+        Self { sender: Sender::new(socket), events, index, inboxes, sharing: false, mix }
     }
 
     /// All workers', by index.
@@ -90,7 +96,7 @@ impl Output for Outbox {
     }
 
     fn event(&mut self, event: Event) -> bool {
-        let audio = matches!(event, Event::Tunnel { .. });
+        let audio = matches!(event, Event::Tunnel { .. } | Event::TunnelMix { .. });
         if audio && self.events.capacity() <= self.events.max_capacity() / EVENTS_RESERVED {
             return false;
         }
@@ -104,6 +110,10 @@ impl Output for Outbox {
         }
         left
     }
+
+    fn mix(&mut self, now: Micros, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
+        self.mix.as_ref().is_some_and(|inlets| inlets.leave(now, channel, header, bytes))
+    }
 }
 
 #[cfg(test)]
@@ -111,8 +121,7 @@ mod tests {
     use super::*;
     use antiphon_core::{
         engine::FrameBytes,
-        ids::{ChannelId, MediaSessionId, StreamId},
-        wire::frame::FrameHeader,
+        ids::{MediaSessionId, StreamId},
     };
     use std::time::Duration;
     use uuid::Uuid;
@@ -121,7 +130,7 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let (events, received) = mpsc::channel(event_queue);
         let inboxes = Arc::new([(); 2].map(|()| Inbox::new(2).expect("an inbox")));
-        (Outbox::new(Arc::new(socket), events, 0, inboxes), received)
+        (Outbox::new(Arc::new(socket), events, 0, inboxes, None), received)
     }
 
     fn listener() -> (UdpSocket, SocketAddr) {

@@ -23,6 +23,7 @@ use super::{
     counters::{Published, SocketCounter, SocketStats},
     forwarding::ForwardingTimes,
     inbox::Inbox,
+    mixing::MixInlets,
     outbox::Outbox,
     relayed::{Leaving, RelaySetup, RelaySide},
     spread::Spread,
@@ -68,6 +69,8 @@ pub(super) struct Setup {
     pub(super) datagram_bytes_max: usize,
     pub(super) commands: mpsc::Receiver<Order>,
     pub(super) relay: Option<RelaySetup>,
+    /// Where frames for mixes go.
+    pub(super) mix: Option<MixInlets>,
     /// `None` where there is no WebRTC.
     pub(super) peers: Option<PeersSetup>,
     pub(super) events: mpsc::Sender<Event>,
@@ -106,13 +109,13 @@ impl Worker {
     /// To be called in the worker's thread.
     pub(super) fn new(setup: Setup) -> Self {
         let Setup { index, clock, socket, hold, spread_from_percent, datagram_bytes_max, .. } = setup;
-        let Setup { commands, relay, peers, events, inboxes, shared, .. } = setup;
+        let Setup { commands, relay, mix, peers, events, inboxes, shared, .. } = setup;
         let socket = Arc::new(socket);
         let worker = WorkerIndex(u16::try_from(index).unwrap_or(u16::MAX));
         Self {
             index,
             clock,
-            outbox: Outbox::new(Arc::clone(&socket), events, index, Arc::clone(&inboxes)),
+            outbox: Outbox::new(Arc::clone(&socket), events, index, Arc::clone(&inboxes), mix),
             spread: Spread::new(clock.now(), spread_from_percent),
             socket,
             engine: Engine::new(EngineConfig { worker, hold, datagram_bytes_max, relayed: relay.is_some() }),
@@ -236,6 +239,9 @@ impl Worker {
         let leaving = &mut Leaving { now, outbox, relay: relay.as_mut(), peers: peers.as_mut() };
         for frame in (0..frames).map_while(|_| inbox.frames.pop()) {
             engine.command(now, frame, leaving);
+        }
+        for packet in (0..inbox.mixed.len()).map_while(|_| inbox.mixed.pop()) {
+            engine.mixed(now, &packet.frame(), leaving);
         }
         for handover in (0..handovers).map_while(|_| inbox.handovers.pop()) {
             engine.handover(now, handover, leaving);

@@ -139,7 +139,7 @@ impl Notify {
 }
 
 /// HMAC-SHA256, keyed with the webhook's secret, over the moment of posting in Unix seconds, a dot, and the body.
-fn signature(secret: &str, at: i64, body: &[u8]) -> String {
+pub(super) fn signature(secret: &str, at: i64, body: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let signed = [format!("{at}.").as_bytes(), body].concat();
     hmac::sign(&key, &signed).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()

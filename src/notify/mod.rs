@@ -1,11 +1,25 @@
-//! Telling places outside what happens in channels: webhooks.
+//! Telling people, and places outside, what happens: notifications and webhooks.
+//!
+//! `outbox` takes what single people are told of to their sessions and outside, `attempt` by attempt: by mail (`email`), short
+//! message (`sms`) or to browsers (`push`); `contacts` is how they can be told, `preferences` what they want, `wording` what is
+//! said, `failure` when it is said again, `endpoint` whom the server calls for people. `delivery` is the webhooks':
 //!
 //! Each webhook remembers the place in the channel's journal up to which it was told everything. One node at a time takes it
 //! on, posts what came after that, in order, signed, and moves the place once it was taken: so everything comes at least once
 //! and in the journal's order, and each event has its place to be known by if it comes twice. Where the journal does not
 //! reach back so far, that is said instead, never passed over.
 
+mod attempt;
+mod contacts;
 mod delivery;
+mod email;
+mod endpoint;
+mod failure;
+mod outbox;
+mod preferences;
+mod push;
+mod sms;
+mod wording;
 
 use antiphon_core::{
     gateway::{ErrorCode, Position, Role, UserView},
@@ -17,6 +31,14 @@ use crate::{
     random,
     rooms::{EventsSince, Rooms},
     store::{Store, Webhook},
+};
+
+pub use self::{
+    contacts::Listed,
+    email::{EmailError, ask_mail_server},
+    outbox::{Outbox, OutboxConfig, OutboxError},
+    preferences::{Preferences, QuietHours, Ways},
+    push::VapidError,
 };
 
 /// The longest URL of a webhook, in bytes.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use antiphon_core::{
-    gateway::{ErrorCode, JoinChannel, LeaveReason, MediaMode, MediaTransport, Role, UserView},
+    gateway::{ErrorCode, JoinChannel, LeaveReason, MediaTransport, Role, UserView},
     ids::{ChannelId, UserId},
     permission::{Action, Decision, Standing, decide},
 };
@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use super::Rooms;
 use crate::{
     error::AppError,
+    mixer::MixSeat,
     store::{Channel, Store, StoreError},
 };
 
@@ -25,6 +26,8 @@ pub(super) struct Admission {
     pub(super) priority: bool,
     /// Who muted them here for everyone, if somebody did.
     pub(super) muted_by: Option<UserId>,
+    /// Their seat with the mixer where they ask for a mix.
+    pub(super) seat: Option<MixSeat>,
     /// The count of changes when this was decided; with another count it must be decided anew.
     pub(super) decided_at: u64,
 }
@@ -37,12 +40,13 @@ impl Rooms {
         let Some(channel) = self.inner.store.channel(id).await? else { return Err(not_found()) };
         let (standing, priority) = self.standing(id, user).await?;
         let muted_by = self.inner.store.server_muted_by(id, user.id).await?;
+        let seat = self.seat_for(request)?;
         match decide(&standing, channel.is_private, Action::Join) {
-            Decision::Allowed => Ok(Admission { channel, priority, muted_by, decided_at }),
+            Decision::Allowed => Ok(Admission { channel, priority, muted_by, seat, decided_at }),
             Decision::Denied(reason) => Err(AppError::new(ErrorCode::PermissionDenied, reason)),
             Decision::Hidden => {
                 self.redeem(&standing, &channel, request.invite.as_deref()).await?;
-                Ok(Admission { channel, priority, muted_by, decided_at })
+                Ok(Admission { channel, priority, muted_by, seat, decided_at })
             }
         }
     }
@@ -93,9 +97,6 @@ impl Rooms {
         let invalid = |message: String| Err(AppError::new(ErrorCode::InvalidInput, message));
         if request.media == MediaTransport::Webrtc && !self.inner.config.webrtc {
             return invalid("media `webrtc` is not offered by this server: use `udp` or `websocket`".to_owned());
-        }
-        if request.mode == MediaMode::Mixed {
-            return invalid("mode `mixed` is not offered by this server: use `forward`".to_owned());
         }
         if let Some(rate) = request.sample_rate.filter(|rate| !SAMPLE_RATES_HZ.contains(rate)) {
             return invalid(format!("sample_rate {rate} is none of Opus's: 8000, 12000, 16000, 24000 or 48000"));

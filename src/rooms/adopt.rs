@@ -64,6 +64,7 @@ impl Rooms {
                 media: member.media,
                 cipher: member.udp.as_ref().map(|udp| udp.cipher),
                 channels: member.channels,
+                mode: member.mode(),
             })
         };
         places.into_iter().filter_map(place).collect()
@@ -210,9 +211,10 @@ impl Rooms {
         self.open(room, turn, settings).await;
         let (muted, deafened, server_muted) = member.switches();
         let switches = Switches { muted, deafened, server_muted, priority };
-        let entrance = Entrance { media: place.media, cipher: place.cipher, channels: place.channels };
+        let mix = self.seat_to_take_over(place.mode).map(|seat| self.mix_place(presence, room, seat));
+        let entrance = Entrance { media: place.media, cipher: place.cipher, channels: place.channels, mix };
         let udp = self.add_to_media(presence, room, place.stream, switches, &entrance).await;
-        self.settle_in(presence, room, place.stream, switches, udp, &entrance);
+        self.settle_in(presence, room, place.stream, switches, udp, entrance);
     }
 
     /// Lets go of a session that another node has taken up: at once of what it may do, and of its voice when its client

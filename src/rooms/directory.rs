@@ -17,8 +17,8 @@ use super::{ChannelFigures, Rooms, admit::standing};
 use crate::{
     error::AppError,
     store::{
-        Ban, Channel, ChannelChange, ChannelLimits, Invite, Membership, NewChannel, NewInvite, Store, StoreError, User,
-        check_name,
+        Ban, Channel, ChannelChange, ChannelLimits, Invite, Inviter, Membership, NewChannel, NewInvite, Store,
+        StoreError, User, check_name,
     },
 };
 
@@ -328,7 +328,8 @@ impl Directory {
         scene.require(Action::SetRole { target: &standing, role })?;
         let priority = change.priority.unwrap_or(before.is_some_and(|membership| membership.priority));
         let membership = Membership { role, priority };
-        self.store.set_membership(id, user, membership).await?;
+        let by = Some(Inviter { user: caller.id, username: &caller.username });
+        self.store.set_membership_by(id, user, membership, by).await?;
         self.rooms.set_priority(id, user, priority).await;
         if role == ChannelRole::Owner
             && before.is_none_or(|membership| membership.role != ChannelRole::Owner)

@@ -17,6 +17,9 @@ impl Rooms {
     fn happened(&self, event: &Event) {
         match event {
             Event::Tunnel { channel, header, bytes } => self.tunnelled(*channel, header, bytes),
+            Event::TunnelMix { channel, member, header, bytes } => {
+                self.tunnelled_mix(*channel, *member, header, bytes);
+            }
             Event::Speaking { channel, stream, speaking } => {
                 if let Some(room) = self.room(*channel) {
                     self.sounds(&room, *stream, *speaking);

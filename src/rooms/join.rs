@@ -15,6 +15,7 @@ use antiphon_core::{
 use super::{
     Rooms,
     admit::{Admission, channel_full, not_joined},
+    mixing::MixPlace,
     outlet::Shared,
     presence::{Link, Place, Presence},
     quality::{bitrate, quality_hint},
@@ -158,7 +159,7 @@ impl Rooms {
         request: &JoinChannel,
         (manner, request_id): (&Manner, &Option<RequestId>),
     ) -> Result<(), AppError> {
-        let Admission { channel, priority, muted_by, .. } = admission;
+        let Admission { channel, priority, muted_by, seat, .. } = admission;
         if *turn == Turn::New {
             // Before the join, so that nothing after it goes unheard.
             self.inner.membership.watch(room.id).await?;
@@ -172,9 +173,10 @@ impl Rooms {
         // The others, and an older session of the same user, are told before the new member is there.
         self.take_change(room, if room.applied().is_some() { news } else { state(&members, &position) }).await;
         let switches = Switches { server_muted: member.server_muted, priority, ..Switches::default() };
-        let entry = Entrance { media: request.media, cipher: request.cipher, channels: self.channels_of(request) };
+        let mix = seat.map(|seat| self.mix_place(presence, room, seat));
+        let entry = Entrance { media: request.media, cipher: request.cipher, channels: self.channels_of(request), mix };
         let udp = self.add_to_media(presence, room, member.stream, switches, &entry).await;
-        let link = self.settle_in(presence, room, member.stream, switches, udp.clone(), &entry);
+        let link = self.settle_in(presence, room, member.stream, switches, udp.clone(), entry);
         match manner {
             Manner::Channel => {
                 let state = self.state_for(room, members, position);
@@ -282,6 +284,7 @@ impl Rooms {
             stream,
             uses_udp: entrance.media == MediaTransport::Udp,
             is_meeting: entrance.media == MediaTransport::Webrtc,
+            mix: entrance.mix.as_ref().map(|mix| mix.stream),
         };
         let udp = self.take_up_place(presence, place, entrance.cipher).await;
         if let Some(udp) = &udp {
@@ -292,12 +295,18 @@ impl Rooms {
             MediaTransport::Webrtc => Command::AddPeerMember { channel, stream, flags, last_sequence },
             MediaTransport::Udp | MediaTransport::Websocket => {
                 let udp = udp.as_ref().map(|udp| udp.as_member());
-                Command::AddMember { channel, stream, udp, flags, last_sequence }
+                match &entrance.mix {
+                    None => Command::AddMember { channel, stream, udp, flags, last_sequence },
+                    Some(_) => Command::AddMixedMember { channel, stream, udp, flags, last_sequence },
+                }
             }
         };
         self.inner.media.send(room.home, add).await;
         if let Some(udp) = &udp {
             self.attach_stream(udp, room, stream).await;
+        }
+        if let Some(mix) = &entrance.mix {
+            self.begin_mix(room, stream, mix, switches).await;
         }
         udp
     }
@@ -310,7 +319,7 @@ impl Rooms {
         stream: StreamId,
         switches: Switches,
         udp: Option<Arc<UdpSession>>,
-        entrance: &Entrance,
+        entrance: Entrance,
     ) -> Link {
         self.inner.ledger.came(room.id, stream, presence.user.id, Instant::now());
         let link = presence.state().link.clone();
@@ -326,6 +335,7 @@ impl Rooms {
             announced: None,
             advisor: QualityAdvisor::new(bitrate(entrance.channels)),
             subscription: None,
+            mix: entrance.mix,
         };
         let live = &mut *room.live_mut();
         if let Some(text) = live.texts.get_mut(&presence.id) {
@@ -346,13 +356,14 @@ impl Rooms {
     ) -> Result<(), AppError> {
         let room = &place.room;
         let _turn = room.turn.lock().await;
-        let current = room.live().members.get(&place.stream).map(|member| (member.media, member.udp.clone()));
-        let (Some(position), Some((media, udp))) = (room.applied(), current) else { return Err(not_joined()) };
+        let current =
+            room.live().members.get(&place.stream).map(|member| (member.media, member.mode(), member.udp.clone()));
+        let (Some(position), Some((media, mode, udp))) = (room.applied(), current) else { return Err(not_joined()) };
         let same_cipher = udp.as_ref().zip(request.cipher).is_none_or(|(udp, cipher)| udp.cipher == cipher);
-        if media != request.media || !same_cipher {
+        if media != request.media || mode != request.mode || !same_cipher {
             return Err(AppError::new(
                 ErrorCode::InvalidInput,
-                "this session is in that channel with another `media` or `cipher`: send LeaveChannel first",
+                "this session is in that channel with another `media`, `mode` or `cipher`: send LeaveChannel first",
             ));
         }
         if let Manner::Room(_) = manner {
@@ -379,12 +390,14 @@ enum Manner {
 }
 
 /// How somebody enters, as their client chose.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Entrance {
     pub(super) media: MediaTransport,
     pub(super) cipher: Option<Cipher>,
     /// Audio channels of their stream.
     pub(super) channels: u8,
+    /// The mix that they hear instead of streams.
+    pub(super) mix: Option<MixPlace>,
 }
 
 fn state(members: &[Member], position: &Position) -> News {
@@ -393,10 +406,10 @@ fn state(members: &[Member], position: &Position) -> News {
 
 /// A stream id that is none of the session's own: frames name only the stream, not the channel. Never zero, so that
 /// clients may use that for none.
-fn new_stream_id(presence: &Presence) -> StreamId {
+pub(super) fn new_stream_id(presence: &Presence) -> StreamId {
     loop {
         let stream = StreamId(random::number());
-        if stream.0 != 0 && presence.state().places.values().all(|place| place.stream != stream) {
+        if stream.0 != 0 && presence.state().places.values().all(|place| !place.has(stream)) {
             return stream;
         }
     }

@@ -150,6 +150,9 @@ impl Rooms {
     async fn remove_from_media(&self, room: &Room, stream: StreamId, member: &LocalMember) {
         let media = &self.inner.media;
         media.send(room.home, Command::RemoveMember { channel: room.id, stream }).await;
+        if member.mix.is_some() {
+            self.end_mix(room, stream).await;
+        }
         let unused = member.presence.give_up(room.id, stream);
         if let Some(udp) = unused {
             self.remove_udp_session(&udp).await;

@@ -30,6 +30,8 @@ pub struct ChannelFigures {
     pub members: u32,
     /// Of those, in a talk spurt.
     pub speaking: u32,
+    /// Of those, who hear a mix instead of streams.
+    pub mixed: u32,
     /// What is measured of their voice.
     pub voice: VoiceSums,
     /// The share of one processor that the channel's frames take, in percent.
@@ -129,7 +131,8 @@ fn figures_of(room: &Room) -> ChannelFigures {
     let here = live.members.values().filter(|member| !member.departing);
     ChannelFigures {
         members: count(here.clone().count()),
-        speaking: count(here.filter(|member| member.sounding).count()),
+        speaking: count(here.clone().filter(|member| member.sounding).count()),
+        mixed: count(here.filter(|member| member.mix.is_some()).count()),
         voice: room.totals.voice(),
         cpu_percent: room.totals.cpu_percent(),
     }
@@ -139,6 +142,7 @@ impl std::ops::AddAssign for ChannelFigures {
     fn add_assign(&mut self, more: Self) {
         self.members += more.members;
         self.speaking += more.speaking;
+        self.mixed += more.mixed;
         self.voice += more.voice;
         self.cpu_percent += more.cpu_percent;
     }

@@ -23,6 +23,7 @@ mod leave;
 mod ledger;
 mod measure;
 mod meetings;
+mod mixing;
 mod moderation;
 mod news;
 mod notices;
@@ -77,6 +78,7 @@ use self::{
 use crate::{
     cluster::{Direct, Membership, MembershipConfig, Notice},
     media::Media,
+    mixer::Mixer,
     store::Store,
 };
 
@@ -109,6 +111,8 @@ pub struct RoomsConfig {
     pub ice: IceConfig,
     /// How long a room is kept after the last person left.
     pub room_ttl: Duration,
+    /// What mixes for members with `mode: mixed`; `None` where there are none.
+    pub mixer: Option<Mixer>,
 }
 
 /// How long a stopping node waits for what its media workers tell: they have ended by then.
@@ -140,6 +144,7 @@ impl Default for RoomsConfig {
             webrtc: true,
             ice: IceConfig::default(),
             room_ttl: Duration::from_secs(7_200),
+            mixer: None,
         }
     }
 }

@@ -142,6 +142,7 @@ impl Rooms {
                 room.live_mut().roster.insert(came(joined, about));
                 room.broadcast(&Shared::event(&entry.event), Some(joined.stream_id));
                 self.publisher_came(room, joined.stream_id).await;
+                self.apply_gains_to(room, joined.user_id, joined.stream_id).await;
             }
             ServerMessage::UserLeft(left) => self.left(room, left, entry, about).await,
             ServerMessage::VoiceStateChanged(changed) => self.voice_changed(room, changed, entry).await,

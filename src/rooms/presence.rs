@@ -56,6 +56,15 @@ pub(super) struct Place {
     pub(super) uses_udp: bool,
     /// By WebRTC.
     pub(super) is_meeting: bool,
+    /// The stream of the mix that it hears there.
+    pub(super) mix: Option<StreamId>,
+}
+
+impl Place {
+    /// Whether a stream is its own there, to send or to hear.
+    pub(super) fn has(&self, stream: StreamId) -> bool {
+        self.stream == stream || self.mix == Some(stream)
+    }
 }
 
 impl Presence {

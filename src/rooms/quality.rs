@@ -53,6 +53,12 @@ impl Rooms {
     pub(super) fn reported(&self, session: MediaSessionId, block: &ReportBlock) {
         let owner = self.inner.udp_sessions.get(&session).and_then(|udp| udp.owner.upgrade());
         let Some(owner) = owner else { return };
+        let mixed = owner.state().places.values().find(|place| place.mix == Some(block.stream)).cloned();
+        if let Some(place) = mixed {
+            // It tells of the way, but of no speaker's encoder.
+            place.room.totals.reported(self.inner.media.now(), session, block);
+            return show(block);
+        }
         let rooms: Vec<_> = owner.state().places.values().map(|place| place.room.clone()).collect();
         let heard_in = rooms.into_iter().find(|room| room.live().roster.get(block.stream).is_some());
         let Some(room) = heard_in else { return };

@@ -1,7 +1,8 @@
 //! What listeners report of the streams that they hear, taken together so that no single one of them decides.
 //!
 //! Of each stream the median of its listeners' reports counts, and of a channel the mean of its streams: whoever reports
-//! nonsense changes nothing as long as most listeners of a stream are honest.
+//! nonsense changes nothing as long as most of the listeners who are asked are honest. Not all need be asked: of a stream
+//! that hundreds hear, some tens say as much, and taking in a report stays cheap however many hear however many.
 
 use std::collections::HashMap;
 
@@ -12,27 +13,34 @@ use antiphon_core::{
 };
 
 /// How much older than the newest report one may be that still counts. Where nobody reports any more, the last ones
-/// stay.
+/// stay. Whoever has said nothing for so long gives up their place.
 const WINDOW: Micros = Micros::from_secs(30);
 
 /// How much a listener's new report of a stream counts against their earlier ones: about the last four decide.
 const WEIGHT: f32 = 0.25;
 
-/// Reports kept of one channel, each listener's of each stream; further ones take the place of the oldest.
-const REPORTS_MAX: usize = 4_096;
+/// Listeners of one stream whose reports are kept, the first who say something.
+const LISTENERS_MAX: usize = 32;
+
+/// Streams of a channel of which reports are kept, the first of which something is said.
+const STREAMS_MAX: usize = 128;
 
 /// What one listener says of one stream.
 #[derive(Clone, Copy, Debug)]
 struct Report {
+    listener: MediaSessionId,
     at: Micros,
     round_trip_ms: f32,
     loss: f32,
 }
 
+/// What its listeners say of one stream, [`LISTENERS_MAX`] at most and one at least.
+type Said = Vec<Report>;
+
 /// The reports of one channel.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reports {
-    kept: HashMap<(StreamId, MediaSessionId), Report>,
+    streams: HashMap<StreamId, Said>,
 }
 
 /// What they come to.
@@ -46,44 +54,54 @@ pub(super) struct Reported {
 }
 
 impl Reports {
-    /// Takes in what one listener says of one speaker. A report about no frames at all says nothing.
+    /// Takes in what one listener says of one speaker, unless enough others do already. A report about no frames at all
+    /// says nothing.
     pub(super) fn take(&mut self, now: Micros, listener: MediaSessionId, block: &ReportBlock) {
         if block.received == 0 && block.lost_fraction == 0 {
             return;
         }
         let (round_trip_ms, loss) = (f32::from(block.round_trip_ms), f32::from(block.lost_fraction) / 65_536.0);
-        let key = (block.stream, listener);
-        if let Some(report) = self.kept.get_mut(&key) {
+        let Some(said) = self.of(now, block.stream) else { return };
+        if let Some(report) = said.iter_mut().find(|report| report.listener == listener) {
             report.at = now;
             report.round_trip_ms += (round_trip_ms - report.round_trip_ms) * WEIGHT;
             report.loss += (loss - report.loss) * WEIGHT;
             return;
         }
-        // Whoever is new pays for the order, at most once in joining.
-        self.kept.retain(|_, report| now.since(report.at) < WINDOW);
-        if self.kept.len() >= REPORTS_MAX
-            && let Some(oldest) = self.kept.iter().min_by_key(|(_, report)| report.at).map(|(key, _)| *key)
-        {
-            self.kept.remove(&oldest);
+        if said.len() >= LISTENERS_MAX {
+            said.retain(|report| now.since(report.at) < WINDOW);
         }
-        self.kept.insert(key, Report { at: now, round_trip_ms, loss });
+        if said.len() < LISTENERS_MAX {
+            said.push(Report { listener, at: now, round_trip_ms, loss });
+        }
+    }
+
+    /// What is said of a stream; `None` where enough others are kept.
+    fn of(&mut self, now: Micros, stream: StreamId) -> Option<&mut Said> {
+        if self.streams.len() >= STREAMS_MAX && !self.streams.contains_key(&stream) {
+            self.streams.retain(|_, said| said.iter().any(|report| now.since(report.at) < WINDOW));
+            if self.streams.len() >= STREAMS_MAX {
+                return None;
+            }
+        }
+        Some(self.streams.entry(stream).or_default())
     }
 
     /// What they come to; `None` before the first.
     pub(super) fn summary(&self) -> Option<Reported> {
-        let newest = self.kept.values().map(|report| report.at).max()?;
-        let mut by_stream: HashMap<StreamId, Vec<Report>> = HashMap::new();
-        for ((stream, _), report) in &self.kept {
-            if newest.since(report.at) < WINDOW {
-                by_stream.entry(*stream).or_default().push(*report);
-            }
-        }
-        let count = by_stream.len() as f32;
-        let mean = |of: fn(&Report) -> f32| by_stream.values().map(|reports| median(reports, of)).sum::<f32>() / count;
+        let newest = self.streams.values().flatten().map(|report| report.at).max()?;
+        let streams: Vec<Said> = self
+            .streams
+            .values()
+            .map(|said| said.iter().filter(|report| newest.since(report.at) < WINDOW).copied().collect())
+            .filter(|said: &Said| !said.is_empty())
+            .collect();
+        let count = streams.len() as f32;
+        let mean = |of: fn(&Report) -> f32| streams.iter().map(|said| median(said, of)).sum::<f32>() / count;
         Some(Reported {
             round_trip_ms: mean(|report| report.round_trip_ms),
             loss: mean(|report| report.loss),
-            streams: u32::try_from(by_stream.len()).unwrap_or(u32::MAX),
+            streams: u32::try_from(streams.len()).unwrap_or(u32::MAX),
         })
     }
 }
@@ -167,16 +185,34 @@ mod tests {
         assert_eq!(round_trip_ms(&reports), 500.0, "the last that is known");
         reports.take(Micros::from_secs(31), MediaSessionId(2), &block(2, 30, 0, 100));
         assert_eq!(round_trip_ms(&reports), 30.0);
-        assert_eq!(reports.kept.len(), 1);
     }
 
     #[test]
-    fn no_more_are_kept_than_the_limit() {
+    fn some_tens_of_listeners_say_enough_until_they_fall_silent() {
         let mut reports = Reports::default();
-        for listener in 0..=u32::try_from(REPORTS_MAX).expect("small") {
-            reports.take(Micros(u64::from(listener)), MediaSessionId(listener), &block(1, 20, 0, 100));
+        let most = u32::try_from(LISTENERS_MAX).expect("small");
+        for listener in 0..most {
+            reports.take(Micros::ZERO, MediaSessionId(listener), &block(1, 20, 0, 100));
         }
-        assert_eq!(reports.kept.len(), REPORTS_MAX);
-        assert!(!reports.kept.contains_key(&(StreamId(1), MediaSessionId(0))), "the oldest went");
+        reports.take(Micros::from_secs(29), MediaSessionId(most), &block(1, 900, 0, 100));
+        assert_eq!(round_trip_ms(&reports), 20.0, "enough others say something");
+        for listener in most..most + 20 {
+            reports.take(Micros::from_secs(30), MediaSessionId(listener), &block(1, 60, 0, 100));
+        }
+        assert_eq!(round_trip_ms(&reports), 60.0, "the first have said nothing for long");
+        assert_eq!(reports.streams[&StreamId(1)].len(), 20);
+    }
+
+    #[test]
+    fn no_more_streams_are_kept_than_the_limit_until_some_fall_silent() {
+        let mut reports = Reports::default();
+        let most = u32::try_from(STREAMS_MAX).expect("small");
+        for stream in 0..=most {
+            reports.take(Micros::ZERO, MediaSessionId(1), &block(stream, 20, 0, 100));
+        }
+        assert_eq!(reports.summary().expect("known").streams, most);
+        assert!(!reports.streams.contains_key(&StreamId(most)), "it came last");
+        reports.take(Micros::from_secs(30), MediaSessionId(1), &block(most, 20, 0, 100));
+        assert_eq!(reports.streams.len(), 1);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use antiphon_core::{
     engine::MemberFlags,
-    gateway::{Cipher, LeaveReason, MediaTransport, Position, PublishKind, ServerMessage},
+    gateway::{Cipher, LeaveReason, MediaMode, MediaTransport, Position, PublishKind, ServerMessage},
     ids::{ChannelId, MessageId, NodeNumber, SessionId, StreamId, UserId, WorkerIndex},
     quality::QualityAdvisor,
 };
@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use super::{
     chat::Sent,
     keys::Group,
+    mixing::MixPlace,
     notices::Inbox,
     outlet::{Outlet, Shared},
     presence::Presence,
@@ -111,6 +112,8 @@ pub(super) struct LocalMember {
     pub(super) advisor: QualityAdvisor,
     /// What they want to hear and see by WebRTC, once they have asked.
     pub(super) subscription: Option<Subscription>,
+    /// The mix that they hear instead of streams.
+    pub(super) mix: Option<MixPlace>,
 }
 
 /// Everything that decides what a member may send and gets.
@@ -130,6 +133,11 @@ impl Switches {
 }
 
 impl LocalMember {
+    /// What they hear.
+    pub(super) fn mode(&self) -> MediaMode {
+        if self.mix.is_some() { MediaMode::Mixed } else { MediaMode::Forward }
+    }
+
     /// Whether their audio goes over the gateway.
     pub(super) fn is_tunnelled(&self) -> bool {
         match &self.udp {

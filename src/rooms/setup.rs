@@ -60,12 +60,14 @@ impl Rooms {
     ) -> (ChannelJoined, Option<KeyRotated>) {
         let (udp, next_key) = udp.and_then(|udp| self.udp_setup(room, udp, link)).unzip();
         let channel = self.channel_view(room, members.len());
+        let mix_stream_id =
+            room.live().members.get(&stream).and_then(|member| member.mix.as_ref()).map(|mix| mix.stream);
         let answer = ChannelJoined {
             channel_id: room.id,
             channel,
             members,
             position,
-            voice: VoiceSetup { stream_id: stream, udp },
+            voice: VoiceSetup { stream_id: stream, mix_stream_id, udp },
         };
         (answer, next_key.flatten())
     }

@@ -36,7 +36,8 @@ impl Rooms {
         let Some(speaker) = live.roster.get(header.stream) else { return };
         let mut frame = None;
         for (stream, listener) in &live.members {
-            if *stream == header.stream || listener.switches.deafened || !listener.is_tunnelled() {
+            let hears_streams = listener.mix.is_none() && !listener.switches.deafened;
+            if *stream == header.stream || !hears_streams || !listener.is_tunnelled() {
                 continue;
             }
             let frame = frame.get_or_insert_with(|| {

@@ -40,5 +40,6 @@ impl Rooms {
             member.switches.flags()
         };
         self.inner.media.send(room.home, Command::SetMemberFlags { channel: room.id, stream, flags }).await;
+        self.follow_deafened(room, stream, flags.deafened).await;
     }
 }

@@ -48,7 +48,7 @@ impl Place {
         media: &Media,
     ) -> Result<Self, StartError> {
         let node = record(settings, local, addresses, media);
-        let membership = config::rooms(settings, None).membership;
+        let membership = config::rooms(settings, None, None).membership;
         let Some(url) = &settings.redis.url else {
             let alone = MemoryCluster::single(membership);
             return Ok(Self {
@@ -244,23 +244,6 @@ mod tests {
     use super::*;
     use crate::cluster::SharedState;
 
-    fn node(id: &str, number: u32) -> NodeRecord {
-        NodeRecord {
-            node_id: NodeId(id.to_owned()),
-            number: NodeNumber(number),
-            started_at_us: 1,
-            http_url: String::new(),
-            relay: ([127, 0, 0, 1], 3003).into(),
-            workers: 1,
-            relay_versions: (1, 1),
-            capacity: 1,
-            state: NodeState::Serving,
-            load: Load::default(),
-            release: String::new(),
-            statistics: NodeStatistics::default(),
-        }
-    }
-
     #[test]
     fn who_is_no_longer_listed_is_kept_a_while_unless_it_started_anew() {
         let mut peers = Peers::default();
@@ -272,9 +255,16 @@ mod tests {
             numbers
         };
         let at = Duration::from_secs;
-        assert_eq!(listed(vec![node("me", 1), node("a", 2), node("b", 3)], at(0)), [2, 3]);
-        assert_eq!(listed(vec![node("me", 1)], at(1)), [2, 3]);
-        assert_eq!(listed(vec![node("me", 1), node("a", 4)], at(2)), [3, 4], "another process of that name");
-        assert_eq!(listed(vec![node("me", 1), node("a", 4)], at(41)), [4]);
+        assert_eq!(
+            listed(vec![NodeRecord::idle("me", 1), NodeRecord::idle("a", 2), NodeRecord::idle("b", 3)], at(0)),
+            [2, 3]
+        );
+        assert_eq!(listed(vec![NodeRecord::idle("me", 1)], at(1)), [2, 3]);
+        assert_eq!(
+            listed(vec![NodeRecord::idle("me", 1), NodeRecord::idle("a", 4)], at(2)),
+            [3, 4],
+            "another process of that name"
+        );
+        assert_eq!(listed(vec![NodeRecord::idle("me", 1), NodeRecord::idle("a", 4)], at(41)), [4]);
     }
 }

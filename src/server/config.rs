@@ -6,15 +6,18 @@ use crate::{
     api::limits::LimitsConfig,
     chat::ChatConfig,
     gateway::{GatewayConfig, Rate, Rates},
-    media::{MediaConfig, RelayConfig},
+    media::{MediaConfig, MixInlets, RelayConfig},
+    mixer::{Mixer, MixerConfig},
+    notify::OutboxConfig,
     origins::Origins,
     rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Secret, Settings},
+    store::OutboxLimits,
     streaming::{Listening, MakingConfig, Secrets, StreamsConfig, UploadQuotas},
     transcode::Bounds,
 };
 
-pub(super) fn media(settings: &Settings) -> MediaConfig {
+pub(super) fn media(settings: &Settings, mix: Option<MixInlets>) -> MediaConfig {
     let defaults = MediaConfig::default();
     MediaConfig {
         bind: SocketAddr::new(settings.server.host, settings.audio.udp_port),
@@ -25,7 +28,20 @@ pub(super) fn media(settings: &Settings) -> MediaConfig {
         receive_buffer_bytes: count(settings.media.receive_buffer_bytes),
         relay: relay(settings),
         webrtc_peers: count(settings.limits.webrtc_peers),
+        mix,
         ..defaults
+    }
+}
+
+pub(super) fn mixer(settings: &Settings) -> MixerConfig {
+    let mixer = &settings.mixer;
+    MixerConfig {
+        listeners_max: count(mixer.listeners_max),
+        speakers_max: mixer.speakers_max,
+        complexity: u8::try_from(mixer.complexity).unwrap_or(10),
+        bitrate: mixer.bitrate,
+        delay_max: Duration::from_millis(mixer.delay_max_ms.into()),
+        niceness: mixer.niceness.into(),
     }
 }
 
@@ -37,7 +53,7 @@ fn relay(settings: &Settings) -> Option<RelayConfig> {
 }
 
 /// `tcp_port` is where browsers come whose UDP is blocked, if anywhere.
-pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>) -> RoomsConfig {
+pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>, mixer: Option<Mixer>) -> RoomsConfig {
     let list = |urls: &Option<String>| {
         let urls = urls.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|url| !url.is_empty());
         urls.map(str::to_owned).collect()
@@ -57,6 +73,7 @@ pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>) -> RoomsConfig {
             tcp_port,
         },
         room_ttl: Duration::from_secs(settings.rooms.ttl_s.into()),
+        mixer,
         ..RoomsConfig::default()
     }
 }
@@ -66,6 +83,24 @@ pub(super) fn chat(settings: &Settings) -> ChatConfig {
         message_chars: count(settings.limits.message_chars),
         typing_per_minute: settings.limits.typing_per_minute,
         ..ChatConfig::default()
+    }
+}
+
+pub(super) fn outbox(settings: &Settings) -> OutboxConfig {
+    let notify = &settings.notify;
+    let of_sender = || notify.smtp_from.as_deref().and_then(|from| from.rsplit(['<', ' ']).next());
+    let contact = notify.push_contact.clone();
+    OutboxConfig {
+        public_url: notify.public_url.clone(),
+        smtp: notify.smtp_url.clone().zip(notify.smtp_from.clone()),
+        sms: notify.sms_url.clone().zip(notify.sms_secret.clone()),
+        push: notify.push,
+        push_key: notify.push_key.clone(),
+        push_contact: contact.or_else(|| of_sender().map(|from| format!("mailto:{}", from.trim_end_matches('>')))),
+        push_allow_private: notify.push_allow_private,
+        wait: time::Duration::seconds(notify.wait_s.into()),
+        attempts_max: notify.attempts_max,
+        limits: OutboxLimits { per_hour: notify.per_hour, waiting: notify.waiting_max },
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
             "must be below http.request_timeout_s, after which a request is given up",
         );
     }
+    notify_checks(settings, &mut problem);
     if settings.limits.max_users_per_channel > settings.limits.max_users_ceiling {
         problem("limits", "max_users_per_channel", "must not be above limits.max_users_ceiling");
     }
@@ -78,6 +79,38 @@ fn auth_checks(settings: &Settings, problem: &mut impl FnMut(&str, &str, &str)) 
     if auth.jwt_secret_previous.is_some() && auth.jwt_secret.is_none() {
         problem("auth", "jwt_secret_previous", "needs auth.jwt_secret, the secret in force");
     }
+}
+
+/// What is sent outside, and by whom.
+fn notify_checks(settings: &Settings, problem: &mut impl FnMut(&str, &str, &str)) {
+    let notify = &settings.notify;
+    match (&notify.smtp_url, &notify.smtp_from) {
+        (Some(_), None) => problem("notify", "smtp_url", "needs notify.smtp_from (SMTP_FROM), the sender's address"),
+        (None, Some(_)) => problem("notify", "smtp_from", "needs notify.smtp_url (SMTP_URL), the mail server"),
+        (Some(url), Some(_)) if !is_safe_smtp(url.expose()) => {
+            let message =
+                "must be smtps: or have ?tls=required: only a server on this machine is spoken to without TLS";
+            problem("notify", "smtp_url", message);
+        }
+        _ => {}
+    }
+    match (&notify.sms_url, &notify.sms_secret) {
+        (Some(_), None) => problem("notify", "sms_url", "needs notify.sms_secret, which signs what is posted there"),
+        (None, Some(_)) => problem("notify", "sms_secret", "needs notify.sms_url, where short messages are posted"),
+        _ => {}
+    }
+}
+
+/// Mail without TLS could be read, and its password taken, on the way.
+fn is_safe_smtp(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("smtp://") else { return url.starts_with("smtps://") };
+    let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let host = authority.split('/').next().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let host = host
+        .strip_prefix('[')
+        .map_or_else(|| host.split(':').next().unwrap_or_default(), |rest| rest.split(']').next().unwrap_or_default());
+    query.split('&').any(|pair| pair == "tls=required") || matches!(host, "localhost" | "127.0.0.1" | "::1")
 }
 
 /// What a node of a cluster needs, since the others must have the same.
@@ -122,5 +155,32 @@ fn warn_of_disagreement(reader: &mut Reader<'_>) {
     for (winner, other) in reader.overridden() {
         let message = format!("is not used, because {winner} is set too and says otherwise");
         reader.warnings.push(Problem { origin: Origin::Environment(other), message });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_goes_in_clear_within_this_machine_alone() {
+        for safe in [
+            "smtps://mail.example.org",
+            "smtp://user:pa%40ss@mail.example.org:587?tls=required",
+            "smtp://127.0.0.1:2525",
+            "smtp://localhost",
+            "smtp://[::1]:25/name",
+        ] {
+            assert!(is_safe_smtp(safe), "{safe}");
+        }
+        for other in [
+            "smtp://mail.example.org",
+            "smtp://127.0.0.1@mail.example.org",
+            "smtp://mail.example.org?tls=opportunistic",
+            "smtp://mail.example.org/localhost",
+            "smtp:mail.example.org",
+        ] {
+            assert!(!is_safe_smtp(other), "{other}");
+        }
     }
 }

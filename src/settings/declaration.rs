@@ -139,6 +139,25 @@ settings! {
         receive_buffer_bytes: u32 [.only("at least 65536", |bytes| *bytes >= 65_536)] = 4 * 1024 * 1024;
     }
 
+    /// Mixing, for members who join with `mode: mixed`: they get one stream instead of each speaker's.
+    mixer: Mixer {
+        /// Threads that mix, beside the media workers and with a lower priority; 0 for no mixing: `mode: mixed` is refused.
+        threads: u16 [.only("from 0 to 64", |count| *count <= 64)] = 1;
+        /// Members who hear a mix at once on this node; further ones are refused (`LIMIT_REACHED`).
+        listeners_max: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
+        /// Speakers of a channel who are mixed at once: the loudest so many.
+        speakers_max: u32 [.only("from 1 to 64", |count| (1..=64).contains(count))] = 16;
+        /// Opus's complexity while there is time. The higher, the better mixes sound and the more time they take; a thread
+        /// that cannot keep up goes below it by itself.
+        complexity: u16 [.only("from 0 to 10", |level| *level <= 10)] = 5;
+        /// Bits per second of a mix.
+        bitrate: u32 [.only("from 12000 to 128000", |bits| (12_000..=128_000).contains(bits))] = 32_000;
+        /// The longest time in milliseconds that a speaker's frames are waited for. How long within that, the network says.
+        delay_max_ms: u32 [.only("from 20 to 1000", |ms| (20..=1_000).contains(ms))] = 400;
+        /// How much lower than the media workers' the threads' priority is, in steps of `nice`.
+        niceness: u16 [.only("from 0 to 19", |steps| *steps <= 19)] = 5;
+    }
+
     /// What a single user, address or channel may use up. Rates refill continuously; a full minute's worth may come at
     /// once.
     limits: Limits {
@@ -339,6 +358,43 @@ settings! {
         /// The TCP port for browsers whose UDP is blocked; 0 for none. When not set: the same number as the UDP port of
         /// media, where that is free.
         tcp_port: Option<u16> [] = None;
+    }
+
+    /// What people are told of outside of open sessions: by mail, short message, and push to browsers.
+    notify: Notify {
+        /// The URL by which people reach the page, for links in what they are told. When not set there are no links.
+        public_url: Option<String> [.env("PUBLIC_URL").only("an http or https URL", |url| url.as_deref().is_none_or(is_http_url))] = None;
+        /// How long, in seconds, something may be read before it goes outside; longer than a lost session lasts (30 s), so that
+        /// a short loss of the network tells nobody twice.
+        wait_s: u32 [.only("from 0 to 86400", |s| *s <= 86_400)] = 45;
+        /// Attempts to send one notification one way; each waits twice as long as the one before, at most an hour. 16 take
+        /// some four hours.
+        attempts_max: u32 [.only("from 1 to 100", |count| (1..=100).contains(count))] = 16;
+        /// Notifications that one person is sent one way in an hour; further ones are in the list alone.
+        per_hour: u32 [.only("from 1 to 10000", |count| (1..=10_000).contains(count))] = 60;
+        /// What may wait to be sent at once, whosever it is; what comes when so much does is in the list alone.
+        waiting_max: u32 [.only("from 1 to 10000000", |count| (1..=10_000_000).contains(count))] = 100_000;
+        /// The mail server: `smtps://USER:PASSWORD@HOST`, or `smtp://USER:PASSWORD@HOST:587?tls=required`; without TLS only
+        /// on this machine. When not set no mail is sent.
+        smtp_url: Option<ConnectionUrl> [.env("SMTP_URL").only("an smtp: or smtps: URL",
+            |url| url.as_ref().is_none_or(|url| ["smtp", "smtps"].contains(&url.scheme())))] = None;
+        /// The sender of mail, such as `Antiphon <voice@example.org>`.
+        smtp_from: Option<String> [.env("SMTP_FROM")] = None;
+        /// Where each short message is posted as JSON (`id`, `to`, `text`). When not set none is sent.
+        sms_url: Option<String> [.only("an http or https URL", |url| url.as_deref().is_none_or(is_http_url))] = None;
+        /// The secret that signs those posts, as webhooks are signed.
+        sms_secret: Option<Secret> [] = None;
+        /// Whether browsers can subscribe to be told by their push services.
+        push: bool [] = true;
+        /// The private key that push services know this server by: PKCS #8 of P-256, in base64url. When not set one is made and
+        /// kept in the database. Another one ends all subscriptions.
+        push_key: Option<Secret> [] = None;
+        /// Whom push services may tell of trouble: a `mailto:` or `https:` URL. When not set: `notify.smtp_from`.
+        push_contact: Option<String> [.only("a mailto: or https: URL",
+            |url| url.as_deref().is_none_or(|url| are_urls_of(url, &["mailto:", "https:"])))] = None;
+        /// Whether a push service may have a private address, or speak plain HTTP. Whoever has an account can then make the
+        /// server post to any address that it reaches.
+        push_allow_private: bool [] = false;
     }
 
     /// The HTTP side.

@@ -2,16 +2,29 @@
 
 use std::collections::HashSet;
 
-use antiphon_core::ids::{ChannelId, UserId};
+use antiphon_core::{
+    gateway::NotificationKind,
+    ids::{ChannelId, UserId},
+};
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     ChannelRole, Membership, Result, Store, StoreError, User, micros,
+    notifications::notify,
     pools::{on_db, transaction},
     users::UserRow,
 };
+
+/// Who makes somebody a member.
+#[derive(Clone, Copy, Debug)]
+pub struct Inviter<'a> {
+    /// Who.
+    pub user: UserId,
+    /// What they are called.
+    pub username: &'a str,
+}
 
 /// The columns of `memberships` that say what a member may do.
 #[derive(FromRow)]
@@ -121,8 +134,28 @@ impl Store {
     /// # Errors
     /// `OwnerStays` when the owner would lose their role, `Missing` when the channel or the user does not exist.
     pub async fn set_membership(&self, channel: ChannelId, user: UserId, membership: Membership) -> Result<()> {
+        self.set_membership_by(channel, user, membership, None).await
+    }
+
+    /// Likewise; somebody who was no member before is told by whom they became one.
+    ///
+    /// # Errors
+    /// As [`Store::set_membership`].
+    pub async fn set_membership_by(
+        &self,
+        channel: ChannelId,
+        user: UserId,
+        membership: Membership,
+        by: Option<Inviter<'_>>,
+    ) -> Result<()> {
         let now_us = micros(OffsetDateTime::now_utc());
-        transaction!(self, |tx| {
+        let told: u64 = transaction!(self, |tx| {
+            let known: i64 =
+                sqlx::query_scalar("SELECT COUNT(*) FROM memberships WHERE channel_id = $1 AND user_id = $2")
+                    .bind(channel.0)
+                    .bind(user.0)
+                    .fetch_one(&mut *tx)
+                    .await?;
             if membership.role == ChannelRole::Owner {
                 // The channel's row first: of two hand-overs at once the second waits here, and then sees the first
                 // one's owner.
@@ -152,9 +185,18 @@ impl Store {
             if membership.role == ChannelRole::Member {
                 end_invites!(tx, channel, user);
             }
+            let told = match by.filter(|by| known == 0 && by.user != user) {
+                Some(by) => {
+                    let kind = NotificationKind::Invitation.as_str();
+                    notify!(tx, user.0, kind, by.user.0, by.username, Some(channel.0), None::<i64>, now_us)
+                }
+                None => 0,
+            };
             tx.commit().await?;
-            Ok(())
-        })
+            Ok(told)
+        })?;
+        self.note_written(told);
+        Ok(())
     }
 
     /// Ends a membership; false when there was none.

@@ -7,7 +7,10 @@
 //! The numbers are drawn behind the lock, so that within one scope whoever reads sees them appear in their order: a reader
 //! who has everything up to one number never misses a lower one. A change of a message draws a number like a message.
 
-use antiphon_core::ids::{ChannelId, MessageId, UserId};
+use antiphon_core::{
+    gateway::NotificationKind,
+    ids::{ChannelId, MessageId, UserId},
+};
 use aws_lc_rs::digest::{SHA256, digest};
 use sqlx::FromRow;
 use time::OffsetDateTime;
@@ -15,6 +18,7 @@ use uuid::Uuid;
 
 use super::{
     Result, Store, StoreError, micros, moment,
+    notifications::notify,
     pools::{Dialect, on_db, transaction},
     words::words,
 };
@@ -114,6 +118,8 @@ pub struct NewMessage {
     pub reply_to: Option<MessageId>,
     /// Whether the scope's slow mode holds for the sender.
     pub is_slowed: bool,
+    /// Who is told of it besides those who read there, and why. Nobody twice.
+    pub notify: Vec<(UserId, NotificationKind)>,
 }
 
 /// What is to be done in a scope.
@@ -334,7 +340,7 @@ macro_rules! message_in {
 
 /// Writes `$new` as `$id`, in the transaction `$tx`.
 macro_rules! post {
-    ($tx:ident, $scope:ident, $id:ident, $new:ident, $now:ident, $slow_mode_s:ident) => {{
+    ($tx:ident, $scope:ident, $id:ident, $new:ident, $now:ident, $slow_mode_s:ident, $told:ident) => {{
         'done: {
             if let Some(nonce) = &$new.nonce {
                 let before: Option<MessageRow> = sqlx::query_as(select_messages!(
@@ -387,6 +393,11 @@ macro_rules! post {
             .bind(micros($now))
             .execute(&mut *$tx)
             .await?;
+            for (user, kind) in &$new.notify {
+                let (channel, ..) = $scope.columns();
+                $told +=
+                    notify!($tx, user.0, kind.as_str(), $new.from.0, &$new.username, channel, Some($id), micros($now));
+            }
             let message = Message {
                 id: message_id($id)?,
                 scope: $scope,
@@ -575,7 +586,7 @@ impl Store {
         let now = OffsetDateTime::now_utc();
         let (channel, low, high) = scope.columns();
         let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);
-        transaction!(self, |tx| {
+        let applied = transaction!(self, |tx| {
             let (previous, slow_mode_s): (i64, i64) = sqlx::query_as(
                 "INSERT INTO chat_scopes (scope_id, channel_id, low_id, high_id, last_id) VALUES ($1, $2, $3, $4, 0)
                  ON CONFLICT (scope_id) DO UPDATE SET last_id = chat_scopes.last_id RETURNING last_id, slow_mode_s",
@@ -587,10 +598,10 @@ impl Store {
             .fetch_one(&mut *tx)
             .await?;
             let numbers = Dialect::draw(&mut tx, count).await?;
-            let mut outcomes = Vec::with_capacity(changes.len());
+            let (mut outcomes, mut told) = (Vec::with_capacity(changes.len()), 0);
             for (change, number) in changes.iter().zip(numbers) {
                 outcomes.push(match change {
-                    Change::Post(new) => post!(tx, scope, number, new, now, slow_mode_s),
+                    Change::Post(new) => post!(tx, scope, number, new, now, slow_mode_s, told),
                     Change::Edit { id, by, content, mentions } => {
                         edit!(tx, scope, number, id, by, content, mentions, now)
                     }
@@ -610,8 +621,11 @@ impl Store {
                     .await?;
             }
             tx.commit().await?;
-            Ok(Applied { previous: message_id(previous)?, outcomes })
-        })
+            Ok((Applied { previous: message_id(previous)?, outcomes }, told))
+        });
+        let (applied, told) = applied?;
+        self.note_written(told);
+        Ok(applied)
     }
 
     /// The message with this id, also one that was taken away.

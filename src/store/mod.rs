@@ -5,11 +5,13 @@
 //! compare exactly. Migrations lie in `migrations/sqlite` and `migrations/postgres` and are applied by [`Store::open`];
 //! each must leave the database usable by the release before.
 
+mod addresses;
 mod audio;
 mod audit;
 mod bans;
 mod channels;
 mod chat;
+mod deliveries;
 mod error;
 mod facts;
 mod failures;
@@ -22,6 +24,7 @@ mod members;
 mod messages;
 mod mutes;
 mod names;
+mod notifications;
 mod pools;
 mod refresh;
 mod rooms;
@@ -32,26 +35,33 @@ mod users;
 mod webhooks;
 mod words;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 pub use antiphon_core::permission::ChannelRole;
 use time::OffsetDateTime;
 
+pub use addresses::{Address, CODE_LASTS, CodeGiven, CodeWish, PUSH_PER_USER, PushSubscription};
 pub use audio::AudioConfiguration;
 pub use audit::{AUDIT_KEPT, Audit, NewAudit};
 pub use channels::ChannelLimits;
 pub use chat::{ChatTerms, Expired, Report, UNREAD_MAX, Unread};
+pub use deliveries::{Delivery, DeliveryState, OutboxFacts, Tried, Way};
 pub use error::StoreError;
 pub use facts::DatabaseFacts;
 pub use failures::{Attempt, Bucket};
 pub use library::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, SEARCH_WORDS_MAX};
 pub use listens::{Listen, ListenTotals};
 pub use listing::{UserDeletion, UserOrder, UserQuery};
+pub use members::Inviter;
 pub use messages::{
     Applied, Change, Event, Happening, Message, NewMessage, Outcome, Part, Refusal, SIGNERS_MAX, SIGNS_MAX, Scope,
     Signs,
 };
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
+pub use notifications::{NOTIFICATIONS_KEPT, NOTIFICATIONS_PER_USER, NewDelivery, Notification, OutboxLimits, Routed};
 pub use refresh::{Lifetimes, Rotation};
 pub use rooms::RoomTerms;
 pub use statistics::{ChannelTotals, Counted, Increments, UserTotals};
@@ -72,6 +82,8 @@ pub struct Store {
     /// PostgreSQL both are the same pool.
     writers: Pools,
     readers: Pools,
+    /// Told when a notification was written, so that it need not wait for the next look.
+    outbox: Arc<tokio::sync::Notify>,
 }
 
 /// Connections of [`Store::open`].
@@ -93,7 +105,7 @@ impl Store {
     /// As [`Store::open`].
     pub async fn open_with(url: &str, connections: u32) -> Result<Self> {
         let (writers, readers) = pools::open(url, connections).await?;
-        Ok(Self { writers, readers })
+        Ok(Self { writers, readers, outbox: Arc::default() })
     }
 
     /// Asks the database for a sign of life.

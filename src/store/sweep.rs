@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{AUDIT_KEPT, Result, Store, micros, pools::transaction};
+use super::{AUDIT_KEPT, NOTIFICATIONS_KEPT, Result, Store, micros, pools::transaction};
 
 /// Rows of one kind that one sweep deletes at most, so that it never holds the database for long.
 const BATCH: i64 = 500;
@@ -30,6 +30,8 @@ pub struct Swept {
     pub audit: u64,
     /// Rooms in which nobody has been for a while.
     pub rooms: u64,
+    /// Notifications that were kept for long enough.
+    pub notifications: u64,
     /// Whether a batch was full: there is probably more to delete.
     pub more: bool,
 }
@@ -44,6 +46,7 @@ enum Kind {
     Guests,
     Audit,
     Rooms,
+    Notifications,
 }
 
 impl Store {
@@ -111,6 +114,11 @@ impl Store {
                 micros(now - AUDIT_KEPT),
                 "DELETE FROM audit_log WHERE id IN (SELECT id FROM audit_log WHERE at_us <= $1 LIMIT $2)",
             ),
+            (
+                Kind::Notifications,
+                micros(now - NOTIFICATIONS_KEPT),
+                "DELETE FROM notifications WHERE id IN (SELECT id FROM notifications WHERE created_us <= $1 LIMIT $2)",
+            ),
         ] {
             let deleted = self.delete(statement, before_us).await?;
             *match kind {
@@ -121,6 +129,7 @@ impl Store {
                 Kind::Guests => &mut swept.guests,
                 Kind::Audit => &mut swept.audit,
                 Kind::Rooms => &mut swept.rooms,
+                Kind::Notifications => &mut swept.notifications,
             } += deleted;
             swept.more |= deleted >= BATCH.unsigned_abs();
         }

@@ -51,6 +51,8 @@ fn shown(media: &MediaMetrics, counter: Counter) -> Shown<'_> {
         Family::FramesLost => Shown::Counter(&media.frames_lost),
         Family::FramesSent => Shown::Counter(&media.frames_delivered),
         Family::FramesToPeers => Shown::Counter(&media.frames_to_peers),
+        Family::FramesToMixer => Shown::Counter(&media.frames_to_mixer),
+        Family::FramesMixed => Shown::Counter(&media.frames_mixed),
         Family::FramesTunnelled => Shown::Counter(&media.frames_tunnelled),
         Family::DatagramsSent => Shown::Counter(media.datagrams_sent.of(BundleSize(counter))),
         Family::Answers => Shown::Counter(&media.answers_sent),

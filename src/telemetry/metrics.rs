@@ -17,6 +17,7 @@ use super::{
     catalogue::{Kind, catalogue},
     family::{Label, label},
     media::{BundleSize, DatagramDrop, DatagramType, EventFate, FrameDrop, SessionState},
+    mix::{MixFrameDrop, MixPacket, MixScope},
     relay::{
         HopIn, HopOut, MeetingIn, MeetingOut, PeerChange, RecordSkip, RecordsSent, RelayDatagramDrop, RelayFrameDrop,
         RelayRole,
@@ -39,6 +40,9 @@ const LATENESS_SECONDS: [f64; 8] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.
 /// Operations of Redis: from a script on a quiet server to the 0.8 s after which they are given up.
 const REDIS_SECONDS: [f64; 9] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.2, 0.8];
 
+/// Handing something to a mail server, a provider or a push service: from next door to the 20 s after which it is given up.
+const SENDING_SECONDS: [f64; 9] = [0.005, 0.01, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 20.0];
+
 /// Forwarding: the bounds by which the media workers count, which `FORWARDING_US` explains.
 pub(super) const FORWARDING_SECONDS: [f64; FORWARDING_US.len()] = {
     let mut seconds = [0.0; FORWARDING_US.len()];
@@ -55,6 +59,12 @@ const LOSS_RATIO: [f64; 8] = [0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 
 /// Jitter, which a receiver hides by waiting twice that long: from a wired network's to a bad radio link's.
 const JITTER_SECONDS: [f64; 8] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.2];
+
+/// A mixing thread's tick: up to the 20 ms that it has.
+const TICK_SECONDS: [f64; 9] = [0.000_5, 0.001, 0.002, 0.004, 0.007, 0.01, 0.014, 0.02, 0.04];
+
+/// What waits in a jitter buffer: a frame or two on a good network, a second after a stall.
+const DEPTH_SECONDS: [f64; 9] = [0.02, 0.04, 0.06, 0.08, 0.12, 0.2, 0.4, 0.8, 1.6];
 
 /// Round trips between client and node: a city, a continent, an ocean; above 0.3 s people interrupt each other.
 const ROUND_TRIP_SECONDS: [f64; 9] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 1.0];
@@ -172,6 +182,10 @@ catalogue! {
         counter frames_tunnelled [] = "antiphon_media_frames_tunnelled_total" Count;
         /// Frames given to WebRTC connections: each listener of each frame counts.
         counter frames_to_peers [] = "antiphon_media_frames_to_peers_total" Count;
+        /// Frames given to the mixer for members who hear a mix: once for each frame, however many they are.
+        counter frames_to_mixer [] = "antiphon_media_frames_to_mixer_total" Count;
+        /// Frames of mixes sent to their listeners, over UDP or given to the gateway: each listener counts.
+        counter frames_mixed [] = "antiphon_media_frames_mixed_total" Count;
         /// Datagrams with frames sent, by how many frames they carry. Copies for several listeners count each.
         counter datagrams_sent [BundleSize] = "antiphon_media_datagrams_sent_total" Count;
         /// BindAcks and Pongs sent.
@@ -222,6 +236,38 @@ catalogue! {
         histogram forwarding [] = "antiphon_media_forwarding_duration_seconds" Seconds FORWARDING_SECONDS;
         /// Media workers: those that were started, and those that run. Fewer run once one has failed.
         gauge workers [WorkerState] = "antiphon_media_workers" Count;
+    }
+
+    /// Mixer
+    mixer: MixerMetrics {
+        /// Members who hear a mix now.
+        gauge listeners [] = "antiphon_mixer_listeners" Count;
+        /// Channels that are mixed now: those with such members on this node.
+        gauge channels [] = "antiphon_mixer_channels" Count;
+        /// Mixing threads now, by what they give up for lack of time: nothing, half or all but the least of the effort of
+        /// encoding, and beyond that further listeners.
+        gauge threads [ShedLevel] = "antiphon_mixer_threads" Count;
+        /// Members who asked for a mix and were refused one, by why.
+        counter refused [MixRefusal] = "antiphon_mixer_refused_total" Count;
+        /// From a tick's beginning to its end: taking frames, decoding, mixing, encoding. A tick is 20 ms.
+        histogram tick_duration [] = "antiphon_mixer_tick_duration_seconds" Seconds TICK_SECONDS;
+        /// Ticks left out because their thread was behind by more than three.
+        counter ticks_skipped [] = "antiphon_mixer_ticks_skipped_total" Count;
+        /// How much waits in speakers' jitter buffers, of each that has anything, looked at five times a second.
+        histogram buffer_depth [] = "antiphon_mixer_buffer_depth_seconds" Seconds DEPTH_SECONDS;
+        /// Speakers' frames that did not get into a mix, by why. Those that found the mixer's queue full are among the media
+        /// workers' dropped frames.
+        counter frames_dropped [MixFrameDrop] = "antiphon_mixer_frames_dropped_total" Count;
+        /// Speakers' packets in their time: decoded, made up because they were missing, or no packets of Opus.
+        counter packets [MixPacket] = "antiphon_mixer_packets_total" Count;
+        /// Packets encoded: one for all who are silent in a channel, and one for each who speaks or has levels of their own.
+        counter encodes [MixScope] = "antiphon_mixer_encodes_total" Count;
+        /// Frames of mixes made: each listener of each packet counts.
+        counter frames [] = "antiphon_mixer_frames_total" Count;
+        /// Packets of mixes dropped because the media worker's queue was full.
+        counter packets_refused [] = "antiphon_mixer_packets_refused_total" Count;
+        /// Times that a decoder or encoder could not be made, or refused its work.
+        counter codec_failures [] = "antiphon_mixer_codec_failures_total" Count;
     }
 
     /// WebRTC
@@ -405,6 +451,22 @@ catalogue! {
         counter given_up [] = "antiphon_webhooks_given_up_total" Count;
     }
 
+    /// Notifications
+    notifications: NotificationMetrics {
+        /// Notifications written here: mentions, replies, direct messages and invitations.
+        counter written [] = "antiphon_notifications_written_total" Count;
+        /// Deliveries outside that this node took on, by way and how that ended.
+        counter deliveries [NotificationWay, DeliveryOutcome] = "antiphon_notifications_deliveries_total" Count;
+        /// How long an attempt to send one took.
+        histogram attempt_duration [NotificationWay] = "antiphon_notifications_attempt_duration_seconds" Seconds SENDING_SECONDS;
+        /// What was not sent, or not kept, because a bound was reached.
+        counter dropped [NotificationDrop] = "antiphon_notifications_dropped_total" Count;
+        /// What waits in the database, the same on all nodes: deliveries, and notifications that no node has taken on.
+        gauge waiting [] = "antiphon_notifications_waiting" Count;
+        /// For how long the oldest of those has been due without an attempt, the same on all nodes.
+        gauge overdue [] = "antiphon_notifications_overdue_seconds" Seconds;
+    }
+
     /// Cluster
     cluster: ClusterMetrics {
         /// Nodes that this one knows of now, itself included: all live ones, and those of them that take on work.
@@ -527,6 +589,30 @@ label!(
 );
 
 label!(
+    /// What a mixing thread gives up.
+    pub ShedLevel = "shed" {
+        /// Nothing.
+        Nothing = "nothing",
+        /// Half of the effort of encoding.
+        Half = "half",
+        /// All but the least of it.
+        Least = "least",
+        /// Likewise, and further listeners.
+        Refusing = "refusing",
+    }
+);
+
+label!(
+    /// Why a member was refused a mix.
+    pub MixRefusal = "reason" {
+        /// The thread that mixes the channel cannot keep up.
+        Busy = "busy",
+        /// The node mixes for as many as it may.
+        Full = "full",
+    }
+);
+
+label!(
     /// Which media workers.
     pub WorkerState = "state" {
         /// All that were started.
@@ -555,6 +641,43 @@ label!(
         Presence = "presence",
         Block = "block",
         Report = "report",
+    }
+);
+
+label!(
+    /// A way outside of a notification.
+    pub NotificationWay = "way" {
+        Email = "email",
+        Sms = "sms",
+        Push = "push",
+    }
+);
+
+label!(
+    /// What became of a delivery.
+    pub DeliveryOutcome = "outcome" {
+        /// It was taken.
+        Sent = "sent",
+        /// There was no reason to send it any more.
+        Skipped = "skipped",
+        /// It waits until quiet hours end.
+        Postponed = "postponed",
+        /// It is tried again.
+        Failed = "failed",
+        /// It is not.
+        GivenUp = "given_up",
+    }
+);
+
+label!(
+    /// Which bound a notification met.
+    pub NotificationDrop = "reason" {
+        /// The person had as many by this way within the hour as they may.
+        Rate = "rate",
+        /// As many wait as may.
+        Waiting = "waiting",
+        /// The person has as many as are kept: an older one went.
+        Kept = "kept",
     }
 );
 

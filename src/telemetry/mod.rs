@@ -6,6 +6,7 @@ mod family_label;
 pub mod logs;
 mod media;
 pub mod metrics;
+mod mix;
 pub mod process;
 mod relay;
 pub mod sampler;

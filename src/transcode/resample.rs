@@ -39,7 +39,7 @@ impl To48k {
         let resampler = (rate_hz != SAMPLE_RATE_HZ).then(|| {
             let (from, to) = (rate_hz as usize, SAMPLE_RATE_HZ as usize);
             let window = WindowFunction::BlackmanHarris2;
-            Fft::new_custom(from, to, BLOCK_FRAMES, 1, channels, window, FixedSync::Input)
+            Fft::new_custom(from, to, block_frames(from, to), 1, channels, window, FixedSync::Input)
         });
         let resampler = resampler.transpose().map_err(|error| TranscodeError::Unsupported(error.to_string()))?;
         let skip = resampler.as_ref().map_or(0, Resampler::output_delay);
@@ -100,6 +100,17 @@ impl To48k {
         out.extend_from_slice(&self.block[skipped * self.channels..frames * self.channels]);
         Ok(())
     }
+}
+
+/// Frames of a block: a whole and even number of the ratio's own steps, so that half of it, the filter's delay, is no
+/// fraction of a sample.
+fn block_frames(from: usize, to: usize) -> usize {
+    let (mut one, mut other) = (from, to);
+    while other != 0 {
+        (one, other) = (other, one % other);
+    }
+    let step = from / one;
+    step * BLOCK_FRAMES.div_ceil(step).next_multiple_of(2)
 }
 
 #[cfg(test)]

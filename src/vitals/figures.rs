@@ -90,29 +90,15 @@ const fn weight(severity: Severity) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use antiphon_core::ids::{NodeId, NodeNumber};
-
     use super::*;
     use crate::{
         alerts::Component,
-        cluster::{Load, NodeState, NodeStatistics},
+        cluster::{Load, NodeStatistics},
     };
 
     fn node(workers: u16, busy: f32, statistics: NodeStatistics) -> NodeRecord {
-        NodeRecord {
-            node_id: NodeId("one".to_owned()),
-            number: NodeNumber(1),
-            started_at_us: 1,
-            http_url: String::new(),
-            relay: ([127, 0, 0, 1], 3003).into(),
-            workers,
-            relay_versions: (1, 1),
-            capacity: 1,
-            state: NodeState::Serving,
-            load: Load { sessions: 2, members: 1, busy },
-            release: String::new(),
-            statistics,
-        }
+        let load = Load { sessions: 2, members: 1, busy };
+        NodeRecord { workers, load, statistics, ..NodeRecord::idle("one", 1) }
     }
 
     #[test]

@@ -63,23 +63,11 @@ mod tests {
     use antiphon_core::ids::NodeNumber;
 
     use super::*;
-    use crate::cluster::{Load, NodeRecord, NodeStatistics, SharedState};
+    use crate::cluster::{NodeRecord, NodeStatistics, SharedState};
 
     fn node(id: &str, number: u32, state: NodeState) -> NodeRecord {
-        NodeRecord {
-            node_id: NodeId(id.to_owned()),
-            number: NodeNumber(number),
-            started_at_us: 1,
-            http_url: String::new(),
-            relay: ([127, 0, 0, 1], 3003).into(),
-            workers: 1,
-            relay_versions: (1, 1),
-            capacity: 1,
-            state,
-            load: Load::default(),
-            release: String::new(),
-            statistics: NodeStatistics { nodes_live: 3, ..NodeStatistics::default() },
-        }
+        let statistics = NodeStatistics { nodes_live: 3, ..NodeStatistics::default() };
+        NodeRecord { state, statistics, ..NodeRecord::idle(id, number) }
     }
 
     #[test]

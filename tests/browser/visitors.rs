@@ -138,3 +138,55 @@ async fn what_goes_wrong_is_said_in_words() {
     anna.until(notice, |said| said.as_str().is_some_and(|said| said.contains("microphone"))).await;
     assert_eq!(anna.evaluate("document.querySelector('#mute').getAttribute('aria-pressed')").await, "true");
 }
+
+#[tokio::test]
+async fn a_bell_tells_of_a_mention_and_leads_to_it() {
+    let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
+    let home = server.url().http("/").to_string();
+    let (anna, berta) = (browser.visit(&home).await, browser.visit(&home).await);
+    come_in(&anna, "Anna").await;
+    come_in(&berta, "Berta").await;
+    fill(&anna, "#create-name", "Tea").await;
+    click(&anna, "#create-form button").await;
+    sees(&anna, &["Anna"]).await;
+    let count = "document.querySelector('#bell-count').hidden ? '' : document.querySelector('#bell-count').textContent";
+    assert_eq!(berta.evaluate(count).await, "");
+    anna.until("document.querySelector('#chat').hidden", |hidden| hidden == false).await;
+    fill(&anna, "#message-text", "@Berta, <b>tea?</b>").await;
+    click(&anna, "#message-form button.primary").await;
+    berta.until(count, |count| count == "1").await;
+    let label = "document.querySelector('#bell').getAttribute('aria-label')";
+    assert_eq!(berta.evaluate(label).await, "Notifications, 1 unread");
+    click(&berta, "#bell").await;
+    berta.until("document.querySelector('#bell-list .text')?.textContent", |text| text == "@Berta, <b>tea?</b>").await;
+    assert_eq!(berta.evaluate("document.querySelectorAll('#bell-list b').length").await, 0);
+
+    // It leads into the channel, and is read.
+    click(&berta, "#bell-list button").await;
+    sees(&berta, &["Anna", "Berta"]).await;
+    berta.until(count, |count| count == "").await;
+
+    // What she wants is kept.
+    click(&berta, "#bell").await;
+    click(&berta, "#preferences-open").await;
+    let push = "document.querySelector('#way-mention-push')?.checked";
+    berta.until(push, |checked| checked == true).await;
+    click(&berta, "#way-mention-push").await;
+    click(&berta, "#quiet").await;
+    fill(&berta, "#quiet-zone", "Mars/Olympus").await;
+    click(&berta, "#preferences-form button.primary").await;
+    let notice = "document.querySelector('#notices .error')?.textContent ?? ''";
+    berta.until(notice, |said| said.as_str().is_some_and(|said| said.contains("time_zone"))).await;
+    fill(&berta, "#quiet-zone", "Europe/Paris").await;
+    click(&berta, "#preferences-form button.primary").await;
+    berta.until("document.querySelector('#preferences').open", |open| open == false).await;
+    click(&berta, "#preferences-open").await;
+    berta.until(push, |checked| checked == false).await;
+    assert_eq!(berta.evaluate("document.querySelector('#quiet-zone').value").await, "Europe/Paris");
+
+    // The service worker is allowed by the page's policy, and shows what a push service brings.
+    let registered = "navigator.serviceWorker.register('/sw.js').then(() => navigator.serviceWorker.ready)
+        .then((registration) => registration.active.scriptURL)";
+    let script = berta.evaluate(registered).await;
+    assert!(script.as_str().is_some_and(|url| url.ends_with("/sw.js")), "{script}");
+}

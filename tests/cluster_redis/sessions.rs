@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use antiphon::cluster::{ClaimRefused, Moves, Place, RedisConfig, SessionNotice, SessionRecord, TokenHashes};
 use antiphon_core::{
-    gateway::{Cipher, MediaTransport},
+    gateway::{Cipher, MediaMode, MediaTransport},
     ids::StreamId,
 };
 use tokio::time::timeout;
@@ -29,6 +29,7 @@ fn record(current: [u8; 32]) -> SessionRecord {
         media: MediaTransport::Udp,
         cipher: Some(Cipher::ChaCha20Poly1305),
         channels: 2,
+        mode: MediaMode::Mixed,
     };
     SessionRecord {
         user: user(1),

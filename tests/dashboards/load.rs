@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use antiphon_core::{
-    gateway::{Encoding, JoinChannel, MediaTransport},
+    gateway::{Encoding, JoinChannel, MediaMode, MediaTransport},
     ids::ChannelId,
 };
 use antiphon_loadtest::{
@@ -26,6 +26,8 @@ use crate::support::{
 /// It goes on until it is dropped.
 pub(crate) struct Load {
     _talkers: Vec<Talker>,
+    /// Somebody who hears a mix.
+    _listener: Client,
     tasks: JoinSet<()>,
 }
 
@@ -41,13 +43,14 @@ impl Load {
         }
         talkers.push(without_udp(nodes[0], channel).await);
         talkers.push(come_back(nodes[0], channel).await);
+        let listener = with_a_mix(nodes[0], channel).await;
         let mut tasks = JoinSet::new();
         for (index, node) in nodes.iter().enumerate() {
             tasks.spawn(ask(node.url()));
             tasks.spawn(come_and_go(node.url(), index, channel));
             tasks.spawn(write(node.url(), index));
         }
-        Self { _talkers: talkers, tasks }
+        Self { _talkers: talkers, _listener: listener, tasks }
     }
 
     /// Ends it. All of it has gone on until now.
@@ -65,6 +68,15 @@ async fn without_udp(node: &Process, channel: ChannelId) -> Talker {
     let join = JoinChannel { media: MediaTransport::Websocket, cipher: None, ..how_to_join(channel) };
     let joined = client.join(join).await.expect("joined");
     Talker::begin(Person { client, events, joined })
+}
+
+/// Somebody who hears a mix of all the others.
+async fn with_a_mix(node: &Process, channel: ChannelId) -> Client {
+    let identity = Identity::Guest("with-a-mix".to_owned());
+    let config = GatewayConfig { server: node.url(), others: Vec::new(), encoding: Encoding::MessagePack, identity };
+    let (client, _) = Client::connect(config).await.expect("connected");
+    client.join(JoinChannel { mode: MediaMode::Mixed, ..how_to_join(channel) }).await.expect("joined");
+    client
 }
 
 /// Somebody who joins, loses the connection and resumes.

@@ -12,6 +12,7 @@ use crate::support::{
     network::ReservedPort,
     process::{Process, Scratch},
     redis::RedisServer,
+    smtp::MailServer,
 };
 use serde_json::Value;
 
@@ -261,4 +262,16 @@ async fn health_asks_the_node_that_runs() {
     // The doctor beside it.
     place.finds("ports", "ok", "(server.port) is taken, and a node answers here");
     place.finds("ports", "ok", "(audio.udp_port) is taken, and a node answers here");
+}
+
+#[tokio::test]
+async fn a_mail_server_is_asked() {
+    let mut place = Place::new();
+    let mut mail = MailServer::start().await;
+    place.set("SMTP_URL", &mail.url());
+    place.set("SMTP_FROM", "voice@example.org");
+    place.finds("mail", "ok", "takes connections");
+    place.finds("mail", "warn", "no link");
+    mail.kill();
+    place.finds("mail", "fail", "onnection");
 }

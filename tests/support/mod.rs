@@ -12,4 +12,5 @@ pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod server;
+pub mod smtp;
 pub mod talkers;

@@ -5,7 +5,10 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use super::process::{Process, Scratch, tool};
+use super::{
+    process::{Process, Scratch, tool},
+    support::nodes::http,
+};
 
 /// Everything that can happen beside talking, in two phases of two seconds.
 const SCENARIO: &str = r#"
@@ -36,6 +39,19 @@ impairment = { loss = 0.2, delay = "10ms", jitter = "5ms", duplicate = 0.05, reo
 fn load(arguments: &[&str]) -> Output {
     Command::new(tool("antiphon-loadtest")).args(arguments).output().expect("the tool runs")
 }
+
+/// Two who talk, and most who hear as browsers do.
+const BY_WEBRTC: &str = r#"
+name = "by webrtc"
+transports = { udp = 1.0, webrtc = 3.0 }
+[[groups]]
+channels = 2
+talkers = 2
+listeners = 8
+[[phases]]
+name = "listening"
+duration = "2s"
+"#;
 
 /// A figure of a phase.
 fn figure(report: &Value, phase: usize, name: &str) -> f64 {
@@ -78,4 +94,26 @@ async fn a_scenario_is_measured_judged_drawn_and_compared() {
     let output = load(&["compare", &json, &worse_json]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && errors.contains("p50_ms in phase visited"), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_by_webrtc_get_every_frame_as_it_was_spoken() {
+    let server = Process::start(&[]).await;
+    let scratch = Scratch::new();
+    let scenario = scratch.path().join("webrtc.toml").display().to_string();
+    std::fs::write(&scenario, BY_WEBRTC).expect("written");
+    let (url, pid) = (server.url().to_string(), server.id().to_string());
+    let run = ["run", &scenario, "--server", &url, "--pid", &pid, "--lateness-max-ms", "60000"];
+    let output = load(&[&run[..], &["--json", "-", "--budget", "corrupt=0", "--budget", "loss=0.05"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let delivered = report["phases"][0]["outcome"]["delivered"].as_u64().expect("a count");
+    assert!(delivered > 3_000, "{delivered} of 3,600: two hear nine each in two channels");
+    assert!(figure(&report, 0, "join_memory_kib") > 0.0);
+    let metrics = http().get(server.url().http("/metrics")).send().await.expect("answered").text().await.expect("text");
+    let sent = metrics
+        .lines()
+        .find(|line| line.contains("rtp_packets_total{") && line.contains("audio") && line.contains("out"));
+    let sent: f64 = sent.and_then(|line| line.split(' ').next_back()?.parse().ok()).expect("a count");
+    assert!(sent > 1_000.0, "{sent} packets of voice went to browsers' like");
 }

@@ -121,6 +121,20 @@ pub enum Command {
         /// As in `AddMember`.
         last_sequence: Option<u16>,
     },
+    /// Goes to the channel's worker: somebody is in its voice who hears one mix instead of the others' streams. They send
+    /// as any member does; what they hear comes back by [`super::Engine::mixed`].
+    AddMixedMember {
+        /// Which channel.
+        channel: ChannelId,
+        /// Their stream.
+        stream: StreamId,
+        /// As in `AddMember`.
+        udp: Option<MemberUdp>,
+        /// Their switches.
+        flags: MemberFlags,
+        /// As in `AddMember`.
+        last_sequence: Option<u16>,
+    },
     /// A member's switches changed.
     SetMemberFlags {
         /// Which channel.
@@ -210,6 +224,15 @@ pub enum Handover {
         /// Its bytes.
         bytes: FrameBytes,
     },
+    /// A frame of a mix on its way to its listener's session's worker, which seals it.
+    Mixed {
+        /// Whose session.
+        session: MediaSessionId,
+        /// The frame's header.
+        header: FrameHeader,
+        /// Its bytes.
+        bytes: FrameBytes,
+    },
     /// Where datagrams for a member go, or `None` while UDP to them is not proven.
     Reach {
         /// Which channel.
@@ -289,6 +312,17 @@ pub enum Event {
         /// Which channel.
         channel: ChannelId,
         /// The frame's header, stream included.
+        header: FrameHeader,
+        /// Its bytes.
+        bytes: FrameBytes,
+    },
+    /// A frame of the mix of a member without proven UDP.
+    TunnelMix {
+        /// Which channel.
+        channel: ChannelId,
+        /// Whose mix, by their own stream.
+        member: StreamId,
+        /// The frame's header, with the mix's stream.
         header: FrameHeader,
         /// Its bytes.
         bytes: FrameBytes,

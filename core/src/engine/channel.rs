@@ -4,7 +4,7 @@ use super::{
     ChannelTraffic, Counter, Event, FrameBytes, GatewayFrame, MemberFlags, MemberUdp, Output,
     bundle::{Bundle, FRAME_BYTES_MAX},
     group::{Group, GroupKey, Listeners},
-    member::Member,
+    member::{Member, MixWays},
     remote::Remotes,
     sequence::Order,
     timers::{self, Due},
@@ -71,6 +71,8 @@ pub(super) struct Channel {
     tunnelled: u64,
     /// How many hear by WebRTC.
     by_peer: u64,
+    /// How many hear a mix.
+    mixed: u64,
     selector: Selector,
     recent: Recent,
     bundle: Bundle,
@@ -92,6 +94,7 @@ impl Channel {
             sides: Default::default(),
             tunnelled: 0,
             by_peer: 0,
+            mixed: 0,
             selector: Selector::new(max_speakers),
             recent: Recent::default(),
             bundle: Bundle::new(),
@@ -136,6 +139,7 @@ impl Channel {
         let Some(member) = self.members.remove(key) else { return };
         self.tunnelled -= u64::from(member.tunnelled);
         self.by_peer -= u64::from(member.hears_by_peer);
+        self.mixed -= u64::from(member.hears_mix);
         work.timers.release(timers::PER_MEMBER);
         work.stats.down(Counter::MembersPresent);
     }
@@ -306,6 +310,7 @@ impl Channel {
         self.recent.heard(turn.now, header.stream);
         self.tunnel(turn, speaker, header, bytes);
         self.give_to_peers(turn, speaker, header, bytes);
+        self.give_to_mixer(turn, speaker, header, bytes);
         self.bundle_frame(turn, speaker, header, bytes);
     }
 
@@ -524,6 +529,39 @@ impl Channel {
         self.traffic.bytes_out += hearing * bytes.len() as u64;
     }
 
+    /// Gives a frame to the mixer when members other than its speaker hear a mix.
+    fn give_to_mixer<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        speaker: Option<SlabKey>,
+        header: FrameHeader,
+        bytes: &[u8],
+    ) {
+        let own = speaker.and_then(|key| self.members.get(key)).is_some_and(|member| member.hears_mix);
+        if self.mixed == u64::from(own) {
+            return;
+        }
+        let is_taken = turn.out.mix(turn.now, self.id, &header, bytes);
+        turn.work.stats.count(if is_taken { Counter::FramesToMixer } else { Counter::FrameMixerBusy });
+    }
+
+    /// The ways of a frame of a member's mix, which is counted; `None` when they hear none.
+    pub(super) fn ways_of_mix<O: Output>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        member: StreamId,
+        bytes: usize,
+    ) -> Option<MixWays> {
+        let ways = self.member_mut(member).filter(|(_, member)| member.hears_mix)?.1.ways_of_mix();
+        turn.work.stats.count(Counter::FramesMixed);
+        self.traffic.frames_out += 1;
+        self.traffic.bytes_out += bytes as u64;
+        if !self.traffic_armed {
+            self.arm_traffic(turn);
+        }
+        Some(ways)
+    }
+
     fn bundle_frame<O: Output>(
         &mut self,
         turn: &mut Turn<'_, O>,
@@ -602,7 +640,7 @@ impl Channel {
         turn.work.speakers = speakers;
     }
 
-    /// Brings a member's place among the listeners, the tunnelled and those by WebRTC up to date.
+    /// Brings a member's place among the listeners, the tunnelled, those by WebRTC and those who hear a mix up to date.
     fn refresh_listener(&mut self, key: SlabKey) {
         let Some(member) = self.members.get_mut(key) else { return };
         let needs_tunnel = member.needs_tunnel();
@@ -613,6 +651,10 @@ impl Channel {
         self.by_peer -= u64::from(member.hears_by_peer);
         self.by_peer += u64::from(needs_peer);
         member.hears_by_peer = needs_peer;
+        let needs_mix = member.needs_mix();
+        self.mixed -= u64::from(member.hears_mix);
+        self.mixed += u64::from(needs_mix);
+        member.hears_mix = needs_mix;
         match (member.listening, member.listens_at()) {
             (Some((side, index)), Some((cipher, address))) if side == cipher => {
                 self.sides[cipher as usize].listeners.set_address(index, address);

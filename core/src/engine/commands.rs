@@ -61,6 +61,11 @@ impl Engine {
                 channel.add_member(turn.work, Member::of_peer(stream, flags, last_sequence));
                 Some(())
             }
+            Command::AddMixedMember { channel, stream, udp, flags, last_sequence } => {
+                let (channel, turn) = self.channel_turn(now, channel, out)?;
+                channel.add_member(turn.work, Member::of_mix(stream, udp, flags, last_sequence));
+                Some(())
+            }
             Command::SetMemberFlags { channel, stream, flags } => {
                 let (channel, mut turn) = self.channel_turn(now, channel, out)?;
                 channel.set_flags(&mut turn, stream, flags)

@@ -28,6 +28,14 @@ struct Replaced {
     retired: bool,
 }
 
+/// The ways of a mix to its listener: by UDP where that is proven, and through the gateway where it is not, or where only
+/// a replaced session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MixWays {
+    pub(super) udp: Option<MemberUdp>,
+    pub(super) is_tunnelled: bool,
+}
+
 /// A member.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -45,6 +53,10 @@ pub(super) struct Member {
     is_peer: bool,
     /// They are counted among those who hear by it.
     pub(super) hears_by_peer: bool,
+    /// They hear one mix instead of the others' streams.
+    is_mixed: bool,
+    /// They are counted among those who hear one.
+    pub(super) hears_mix: bool,
     pub(super) voice: Voice,
 }
 
@@ -65,6 +77,8 @@ impl Member {
             tunnelled: false,
             is_peer: false,
             hears_by_peer: false,
+            is_mixed: false,
+            hears_mix: false,
             voice: Voice::new(last_sequence),
         }
     }
@@ -84,6 +98,29 @@ impl Member {
         Self { is_peer: true, ..Self::new(stream, None, flags, last_sequence) }
     }
 
+    /// One who hears a mix.
+    pub(super) fn of_mix(
+        stream: StreamId,
+        udp: Option<MemberUdp>,
+        flags: MemberFlags,
+        last_sequence: Option<u16>,
+    ) -> Self {
+        Self { is_mixed: true, ..Self::new(stream, udp, flags, last_sequence) }
+    }
+
+    /// Whether they hear a mix.
+    pub(super) fn needs_mix(&self) -> bool {
+        self.is_mixed && !self.flags.deafened
+    }
+
+    /// Which ways their mix goes to them.
+    pub(super) fn ways_of_mix(&self) -> MixWays {
+        let has_address = |reached: &&Reached| reached.address.is_some();
+        let newest = self.reached.as_ref().filter(has_address);
+        let replaced = self.replaced.as_ref().map(|replaced| &replaced.reached).filter(has_address);
+        MixWays { udp: newest.or(replaced).map(|reached| reached.udp), is_tunnelled: newest.is_none() }
+    }
+
     /// Whether they hear by WebRTC.
     pub(super) fn needs_peer(&self) -> bool {
         self.is_peer && !self.flags.deafened
@@ -98,7 +135,7 @@ impl Member {
     /// one's.
     pub(super) fn listens_at(&self) -> Option<(Cipher, SocketAddr)> {
         let at = |reached: &Reached| reached.address.map(|address| (reached.udp.cipher, address));
-        if self.flags.deafened {
+        if self.flags.deafened || self.is_mixed {
             return None;
         }
         let replaced = self.replaced.as_ref().map(|replaced| &replaced.reached);
@@ -108,7 +145,8 @@ impl Member {
     /// Whether they must hear through the gateway. Beside a replaced session they do, too: it may no longer work, and
     /// receivers drop what comes twice.
     pub(super) fn needs_tunnel(&self) -> bool {
-        !self.is_peer && !self.flags.deafened && self.reached.is_none_or(|reached| reached.address.is_none())
+        let hears_streams = !self.is_peer && !self.is_mixed && !self.flags.deafened;
+        hears_streams && self.reached.is_none_or(|reached| reached.address.is_none())
     }
 
     /// One of their sessions tells where it reaches them. The replaced session that is to be dropped, as its successor
@@ -215,6 +253,22 @@ mod tests {
         assert_eq!(member.set_reach(MediaSessionId(2), Some(address(2))), None);
         assert_eq!((port(&member), member.needs_tunnel()), (Some(2), false));
         assert_eq!(member.replaced_until(), None);
+    }
+
+    #[test]
+    fn a_mix_goes_where_its_listener_is_reached() {
+        let mut member = Member::of_mix(StreamId(1), Some(udp(1)), MemberFlags::default(), None);
+        assert_eq!(member.ways_of_mix(), MixWays { udp: None, is_tunnelled: true });
+        member.set_reach(MediaSessionId(1), Some(address(1)));
+        assert_eq!(member.ways_of_mix(), MixWays { udp: Some(udp(1)), is_tunnelled: false });
+        assert_eq!((port(&member), member.needs_tunnel(), member.needs_mix()), (None, false, true), "no streams");
+        member.set_udp(Micros::ZERO, Some(udp(2)));
+        assert_eq!(member.ways_of_mix(), MixWays { udp: Some(udp(1)), is_tunnelled: true }, "the old one serves on");
+        member.set_reach(MediaSessionId(2), Some(address(2)));
+        assert_eq!(member.ways_of_mix(), MixWays { udp: Some(udp(2)), is_tunnelled: false });
+        member.flags.deafened = true;
+        assert!(!member.needs_mix());
+        assert!(!Member::new(StreamId(1), None, MemberFlags::default(), None).needs_mix());
     }
 
     #[test]

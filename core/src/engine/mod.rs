@@ -17,6 +17,7 @@ mod channel;
 mod commands;
 mod group;
 mod member;
+mod mixing;
 mod output;
 mod pace;
 mod proof;
@@ -47,6 +48,7 @@ use turn::{Turn, Work};
 
 pub use api::*;
 pub use bundle::FRAME_BYTES_MAX;
+pub use mixing::MixedFrame;
 pub use output::Output;
 pub use stats::{Counter, EngineStats, Family};
 
@@ -128,6 +130,7 @@ impl Engine {
                     .and_then(|(channel, mut turn)| channel.set_reach(&mut turn, stream, session, address));
                 self.retire(retired, out);
             }
+            Handover::Mixed { session, header, bytes } => self.send_mix(session, &header, bytes.as_slice(), out),
             Handover::Unprove { session } => self.end_proof(now, session, out),
             Handover::Retire { session } => {
                 self.forget_session(session);

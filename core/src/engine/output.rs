@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Event, Handover};
 use crate::{
+    clock::Micros,
     ids::{ChannelId, WorkerIndex},
     wire::frame::FrameHeader,
 };
@@ -26,6 +27,13 @@ pub trait Output {
     /// A forwarded frame of a channel that has members who hear it by WebRTC, other than its speaker.
     fn peers(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) {
         let (_, _, _) = (channel, header, bytes);
+    }
+
+    /// A forwarded frame of a channel that has members who hear a mix, other than its speaker. False when there is no room
+    /// for it: the frame is missing in the mix.
+    fn mix(&mut self, now: Micros, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
+        let (_, _, _, _) = (now, channel, header, bytes);
+        false
     }
 
     /// A member's frame, checked, for the other nodes; only where the engine is `relayed`. False when nobody is to hear

@@ -41,8 +41,8 @@ pub(super) struct Session {
     pub(super) id: MediaSessionId,
     key: Key,
     replay: ReplayWindow,
-    /// The counter of the next datagram to the client under the session's key.
-    answers: u64,
+    /// The counter of the next datagram to the client under the session's key: answers and the frames of its mix.
+    next_counter: u64,
     /// Where the client is; `None` before its first Bind.
     pub(super) address: Option<SocketAddr>,
     pub(super) proof: Proof,
@@ -67,7 +67,7 @@ impl Session {
             id,
             key: Key::new(cipher, key)?,
             replay: ReplayWindow::new(),
-            answers: 0,
+            next_counter: 0,
             address: None,
             proof: Proof::default(),
             proof_armed: false,
@@ -128,12 +128,20 @@ impl Session {
         let mut plaintext = [0; ANSWER_BYTES_MAX];
         let length = Answer { client_clock, node_clock: now, address: to }.write(&mut plaintext);
         out[HEADER_BYTES..HEADER_BYTES + length].copy_from_slice(&plaintext[..length]);
-        let header = Header { packet_type, key_id: KeyId::SESSION, id: self.id.0, counter: self.answers };
-        self.answers += 1;
+        let header = Header { packet_type, key_id: KeyId::SESSION, id: self.id.0, counter: self.next_counter };
+        self.next_counter += 1;
         if self.address == Some(to) {
             self.proof.issue(now);
         }
         self.key.seal(Direction::FromNode, &header, out, length)
+    }
+
+    /// Seals the `plaintext_len` bytes behind the header's place, frames of the session's mix; the length of the datagram.
+    pub(super) fn seal_mix(&mut self, datagram: &mut [u8], plaintext_len: usize) -> usize {
+        let (packet_type, key_id) = (PacketType::Media, KeyId::SESSION);
+        let header = Header { packet_type, key_id, id: self.id.0, counter: self.next_counter };
+        self.next_counter += 1;
+        self.key.seal(Direction::FromNode, &header, datagram, plaintext_len)
     }
 
     /// Whether a report may be taken in now.
@@ -203,6 +211,23 @@ mod tests {
         session.answer(Micros(7), PacketType::Pong, Micros(1), here, &mut out);
         session.proof.echo(Micros(8), Micros(7));
         assert_eq!(session.reach(), Some(here));
+    }
+
+    #[test]
+    fn answers_and_mixes_never_share_a_counter() {
+        let mut session = session();
+        let (mut answer, mut mix) = ([0; ANSWER_DATAGRAM_BYTES_MAX], [0; 64]);
+        let mut counters = Vec::new();
+        for _ in 0..3 {
+            let length =
+                session.answer(Micros(1), PacketType::Pong, Micros(1), ([127, 0, 0, 1], 1).into(), &mut answer);
+            counters.push(Header::parse(&answer[..length]).expect("a datagram").counter);
+            let length = session.seal_mix(&mut mix, 20);
+            let header = Header::parse(&mix[..length]).expect("a datagram");
+            assert_eq!((header.packet_type, header.key_id, header.id), (PacketType::Media, KeyId::SESSION, ID.0));
+            counters.push(header.counter);
+        }
+        assert_eq!(counters, [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub enum Family {
     FramesTunnelled,
     /// Frames given to WebRTC peers: each listener of each frame counts.
     FramesToPeers,
+    /// Frames given to the mixer, for members who hear a mix.
+    FramesToMixer,
+    /// Frames of mixes sent to their listeners: each listener counts.
+    FramesMixed,
     /// Media datagrams sent; label: how many frames they carry.
     DatagramsSent,
     /// BindAcks and Pongs sent.
@@ -116,6 +120,8 @@ counters! {
     FrameNoGroupKey: FramesDropped, "no_group_key";
     /// Of one stream of other nodes more than a channel takes.
     FrameRemoteStreams: FramesDropped, "remote_streams";
+    /// The mixer could not keep up: the frame is missing in the mix.
+    FrameMixerBusy: FramesDropped, "mixer_busy";
     /// Missing between accepted ones.
     FramesLost: FramesLost;
     /// Delivered over UDP.
@@ -124,6 +130,10 @@ counters! {
     FramesTunnelled: FramesTunnelled;
     /// For members who hear by WebRTC.
     FramesToPeers: FramesToPeers;
+    /// For members who hear a mix.
+    FramesToMixer: FramesToMixer;
+    /// Of a mix, by UDP or for the gateway.
+    FramesMixed: FramesMixed;
     /// Of one frame.
     DatagramsOfOne: DatagramsSent, "1";
     /// Of two.

@@ -544,6 +544,8 @@ impl ServerMessage {
                 | Self::UnreadCounts(_)
                 | Self::SearchFound(_)
                 | Self::PresenceSeen(_)
+                | Self::Notified(_)
+                | Self::NotificationsRead(_)
                 | Self::ChatError(_)
         )
     }

@@ -9,7 +9,7 @@ use super::{
     Leave, LeaveText, MarkRead, MediaMode, MediaTransport, Position, PostMessage, PublishOffer, React, ReportMessage,
     RoomHistory, Search, SendDm, Subscribe, SubscribeAnswer, TrickleIce, Typing, codec::messages,
 };
-use crate::ids::{ChannelId, SessionId};
+use crate::ids::{ChannelId, SessionId, UserId};
 
 messages! {
     /// A message from a client.
@@ -30,6 +30,8 @@ messages! {
         StopAudio,
         /// Mutes or deafens oneself.
         SetVoiceState,
+        /// Sets how loud one hears somebody in one's mix.
+        SetMixGain,
         /// A frame, when UDP is blocked.
         AudioData,
         /// Asks for what was missed after a gap.
@@ -177,6 +179,17 @@ pub struct SetVoiceState {
     /// Nothing is sent to us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deafened: Option<bool>,
+}
+
+/// How loud one hears a speaker in one's own mix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetMixGain {
+    /// Which channel, joined with `mode: mixed`.
+    pub channel_id: ChannelId,
+    /// Whom.
+    pub user_id: UserId,
+    /// 0 is silence, 100 as they are, 200 twice the amplitude.
+    pub gain_percent: u16,
 }
 
 /// One frame over the gateway.

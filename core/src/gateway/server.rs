@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AudioBytes, ChannelView, ChatError, Cipher, DmHistoryPage, DmPosted, ErrorCode, JoinAck, JoinedRoom, LeaveReason,
-    LeftRoom, MediaTransport, MemberView, MessageDeleted, MessageEdited, MessagePosted, Position, PresenceSeen,
-    PublishAnswer, PublisherJoined, PublisherLeft, ReactionsChanged, ReadMarked, RoomError, RoomHistoryPage,
-    SearchFound, SubscribeOffer, TypingSeen, UnreadCounts, UserView, codec::messages,
+    LeftRoom, MediaTransport, MemberView, MessageDeleted, MessageEdited, MessagePosted, NotificationsRead, Notified,
+    Position, PresenceSeen, PublishAnswer, PublisherJoined, PublisherLeft, ReactionsChanged, ReadMarked, RoomError,
+    RoomHistoryPage, SearchFound, SubscribeOffer, TypingSeen, UnreadCounts, UserView, codec::messages,
 };
 use crate::ids::{ChannelId, GroupId, KeyId, MediaSessionId, SessionId, StreamId, UserId};
 
@@ -91,6 +91,10 @@ messages! {
         SearchFound = "search",
         /// Who is there.
         PresenceSeen = "presence",
+        /// Something is for oneself.
+        Notified = "notification",
+        /// One has read what was for oneself.
+        NotificationsRead = "notifications_read",
         /// A message of the chat family could not be carried out.
         ChatError = "error",
     }
@@ -228,6 +232,9 @@ pub struct ChannelJoined {
 pub struct VoiceSetup {
     /// One's own stream.
     pub stream_id: StreamId,
+    /// The stream of one's mix, only with `mode: mixed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix_stream_id: Option<StreamId>,
     /// Only for `udp`.
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
     pub udp: Option<UdpSetup>,

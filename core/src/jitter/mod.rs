@@ -52,6 +52,8 @@ const EXCESS_QUIET: Micros = Micros::from_millis(40);
 const EXCESS_ANY: Micros = Micros::from_millis(120);
 /// At least so many frames are played between two that are left out.
 const PLAYED_BETWEEN_SKIPS: u32 = 5;
+/// Recovery from a burst ends at this much delay beyond target: one frame.
+const EXCESS_RECOVERED: Micros = Micros::from_millis(20);
 
 #[derive(Clone, Debug)]
 struct Slot {
@@ -100,6 +102,8 @@ pub struct JitterBuffer {
     /// The last frame was comfort noise: nothing after it is silence.
     quiet: bool,
     played_since_skip: u32,
+    /// Every other frame is being left out.
+    recovering: bool,
     stats: JitterStats,
 }
 
@@ -123,6 +127,7 @@ impl JitterBuffer {
             concealed_ahead: 0,
             quiet: false,
             played_since_skip: 0,
+            recovering: false,
             stats: JitterStats::default(),
         }
     }
@@ -179,6 +184,14 @@ impl JitterBuffer {
                 },
             }
         }
+    }
+
+    /// The packet right behind the one that a [`Playout::Conceal`] has just taken the place of, if it is there: it may say
+    /// something of the lost one (in-band forward error correction, RFC 6716, 2.1.7).
+    #[must_use]
+    pub fn following(&self) -> Option<&[u8]> {
+        let head = self.queue.front().filter(|head| head.number == self.next_number)?;
+        (!head.bytes.is_empty()).then_some(&head.bytes[..])
     }
 
     /// What the buffer has seen and done.
@@ -294,6 +307,7 @@ impl JitterBuffer {
             self.play_timestamp += u64::from(opus_packet::USUAL_SAMPLES);
             return Step::Silence;
         }
+        let head = (head.timestamp, head.header.level, head.spurt);
         let skips = self.shall_skip(now, head);
         let Some(slot) = self.queue.pop_front() else { return Step::Again };
         if skips { self.skip(slot) } else { self.take(slot) }
@@ -351,17 +365,23 @@ impl JitterBuffer {
     }
 
     /// Whether so much delay has piled up that leaving out this frame is the lesser evil.
-    fn shall_skip(&self, now: Micros, head: &Slot) -> bool {
-        if !self.config.catch_up
-            || self.queue.len() < 2
-            || self.played_since_skip < PLAYED_BETWEEN_SKIPS
-            || head.spurt != self.delays.spurt()
-        {
+    fn shall_skip(&mut self, now: Micros, head: (u64, u8, u32)) -> bool {
+        let (timestamp, level, spurt) = head;
+        if !self.config.catch_up || self.queue.len() < 2 || spurt != self.delays.spurt() {
             return false;
         }
-        let quiet = head.header.level >= QUIET_LEVEL;
-        let allowed = self.delays.target() + if quiet { EXCESS_QUIET } else { EXCESS_ANY };
-        self.delays.delay_of(now, head.timestamp).is_some_and(|delay| delay > allowed)
+        let Some(delay) = self.delays.delay_of(now, timestamp) else { return false };
+        let target = self.delays.target();
+        self.recovering = self
+            .config
+            .recover_from
+            .is_some_and(|from| delay > target + if self.recovering { EXCESS_RECOVERED } else { from });
+        if self.recovering {
+            return self.played_since_skip > 0;
+        }
+        let quiet = level >= QUIET_LEVEL;
+        let allowed = target + if quiet { EXCESS_QUIET } else { EXCESS_ANY };
+        self.played_since_skip >= PLAYED_BETWEEN_SKIPS && delay > allowed
     }
 
     fn skip(&mut self, slot: Slot) -> Step {

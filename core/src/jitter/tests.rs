@@ -315,6 +315,25 @@ fn late_frames_are_dropped_and_counted() {
 }
 
 #[test]
+fn the_packet_behind_a_lost_one_is_at_hand() {
+    let mut buffer = JitterBuffer::new(JitterConfig::default());
+    for number in [0, 1, 3, 4, 7] {
+        let bytes = [TOC_20, number as u8];
+        buffer.push(Micros::ZERO, header(FrameKind::Audio, number, u32::from(number) * 960), &bytes);
+    }
+    let mut now = Micros::from_millis(100);
+    let mut following = Vec::new();
+    for _ in 0..7 {
+        if let Playout::Conceal { .. } = buffer.pop(now) {
+            following.push(buffer.following().map(|bytes| bytes[1]));
+        }
+        now = now + TICK;
+    }
+    // Of two lost in a row only the second one has its successor there.
+    assert_eq!(following, [Some(3), None, Some(7)]);
+}
+
+#[test]
 fn what_is_no_frame_is_refused() {
     let mut buffer = JitterBuffer::new(JitterConfig::default());
     let unknown = FrameHeader { kind_flags: 9, ..header(FrameKind::Audio, 0, 0) };

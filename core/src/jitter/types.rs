@@ -17,6 +17,9 @@ pub struct JitterConfig {
     pub conceal_run_max: u32,
     /// Whether frames may be left out to get rid of delay.
     pub catch_up: bool,
+    /// Delay beyond target from which on every other frame is left out until the delay is what it should be, as after a
+    /// burst that a stall held up: half a second is got rid of in half a second. `None`: never so many.
+    pub recover_from: Option<Micros>,
 }
 
 impl Default for JitterConfig {
@@ -29,6 +32,7 @@ impl Default for JitterConfig {
             frames_max: 128,
             conceal_run_max: 5,
             catch_up: true,
+            recover_from: None,
         }
     }
 }
@@ -44,7 +48,14 @@ impl JitterConfig {
             frames_max: 1_024,
             conceal_run_max: 5,
             catch_up: false,
+            recover_from: None,
         }
+    }
+
+    /// For mixing: everybody hears the same, so nobody's bad moment may keep their voice late for long.
+    #[must_use]
+    pub fn mixing() -> Self {
+        Self { recover_from: Some(Micros::from_millis(120)), ..Self::default() }
     }
 }
 

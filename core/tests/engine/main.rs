@@ -2,6 +2,7 @@
 
 mod hostile;
 mod meeting;
+mod mixing;
 mod model;
 mod network;
 mod reach;

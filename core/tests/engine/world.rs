@@ -56,6 +56,10 @@ pub(crate) struct Recorder {
     pub(crate) relayed: Vec<(FrameHeader, Vec<u8>)>,
     /// What was given to those who hear by WebRTC.
     pub(crate) given_to_peers: Vec<FrameHeader>,
+    /// What was given to the mixer.
+    pub(crate) given_to_mixer: Vec<FrameHeader>,
+    /// Whether the mixer has room for nothing.
+    pub(crate) refuse_mix: bool,
     /// Whom the relay does not select.
     pub(crate) silenced: Vec<StreamId>,
 }
@@ -88,6 +92,13 @@ impl Output for Recorder {
 
     fn peers(&mut self, _: ChannelId, header: &FrameHeader, _: &[u8]) {
         self.given_to_peers.push(*header);
+    }
+
+    fn mix(&mut self, _: Micros, _: ChannelId, header: &FrameHeader, _: &[u8]) -> bool {
+        if !self.refuse_mix {
+            self.given_to_mixer.push(*header);
+        }
+        !self.refuse_mix
     }
 
     fn relay(&mut self, _: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
@@ -164,6 +175,18 @@ impl Client {
     pub(crate) fn voice(&mut self) -> Vec<u8> {
         let header = self.header(FrameKind::Audio as u8, LEVEL);
         self.media(&[(header, &voice_bytes(&header))])
+    }
+
+    /// Opens a datagram of the client's mix: its counter and its frames.
+    pub(crate) fn open_mix(&self, datagram: &[u8]) -> Option<(u64, Vec<(FrameHeader, Vec<u8>)>)> {
+        let mut bytes = datagram.to_vec();
+        let header = Header::parse(&bytes).ok()?;
+        let is_mix = header.id == self.session.0 && header.key_id == KeyId::SESSION;
+        if !is_mix || header.packet_type != PacketType::Media {
+            return None;
+        }
+        let plaintext = self.key.open(Direction::FromNode, &header, &mut bytes)?;
+        Some((header.counter, Frames::new(plaintext).map(|(header, bytes)| (header, bytes.to_vec())).collect()))
     }
 
     /// Opens a BindAck or Pong and remembers its clock.

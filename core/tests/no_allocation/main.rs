@@ -16,15 +16,21 @@ use std::{
 
 use antiphon_core::{
     clock::Micros,
-    engine::{Command, Counter, Engine, EngineConfig, Event, Family, Handover, MemberFlags, MemberUdp, Output},
+    engine::{
+        Command, Counter, Engine, EngineConfig, Event, Family, Handover, MemberFlags, MemberUdp, MixedFrame, Output,
+    },
     gateway::Cipher,
-    ids::{GroupId, KeyId, StreamId, WorkerIndex},
+    ids::{ChannelId, GroupId, KeyId, StreamId, WorkerIndex},
+    mix::MixTo,
     wire::{
         datagram::{DATAGRAM_BYTES_MAX, PacketType},
         frame::{FrameHeader, FrameKind},
     },
 };
 use world::{Client, LEVEL, channel_id, ms};
+
+/// So many members hear a mix.
+const MIXED: usize = 4;
 
 struct Counting;
 
@@ -94,6 +100,10 @@ impl Output for Sink {
         self.handovers.push_back((to, handover));
         true
     }
+
+    fn mix(&mut self, _: Micros, _: ChannelId, _: &FrameHeader, _: &[u8]) -> bool {
+        true
+    }
 }
 
 struct Node {
@@ -128,6 +138,19 @@ impl Node {
             let header = FrameHeader { stream, sequence: number, timestamp: 0, kind_flags, level: LEVEL };
             self.engines[0].remote_frame(self.now, channel_id(1), &header, &[9; 70], &mut self.sinks[0]);
         }
+    }
+
+    /// The mixer's packet for the members who hear a mix.
+    fn mixed(&mut self, clients: &[Client], number: u16) {
+        let to = |client: &Client| MixTo {
+            member: client.stream,
+            mix: StreamId(client.stream.0 + 1),
+            sequence: number,
+            kind: FrameKind::Audio,
+        };
+        let to: [MixTo; MIXED] = std::array::from_fn(|index| to(&clients[clients.len() - 1 - index]));
+        let frame = MixedFrame { channel: channel_id(1), to: &to, timestamp: 0, level: LEVEL, bytes: &[9; 80] };
+        self.engines[0].mixed(self.now, &frame, &mut self.sinks[0]);
     }
 
     fn pass_on(&mut self) {
@@ -166,7 +189,8 @@ fn join(node: &mut Node, clients: &mut [Client]) {
         let activate_at = node.now;
         node.command(0, Command::SetGroupKey { channel, group, cipher, key_id: KeyId::FIRST, key, activate_at });
     }
-    for client in clients.iter_mut() {
+    let streams_for = clients.len() - MIXED;
+    for (index, client) in clients.iter_mut().enumerate() {
         let (session, stream, cipher) = (client.session, client.stream, client.cipher);
         let worker = session.0 as usize % 2;
         node.command(
@@ -175,7 +199,11 @@ fn join(node: &mut Node, clients: &mut [Client]) {
         );
         let udp = Some(MemberUdp { session, worker: WorkerIndex(worker as u16), cipher });
         let flags = MemberFlags::default();
-        node.command(0, Command::AddMember { channel, stream, udp, flags, last_sequence: None });
+        let add = match index < streams_for {
+            true => Command::AddMember { channel, stream, udp, flags, last_sequence: None },
+            false => Command::AddMixedMember { channel, stream, udp, flags, last_sequence: None },
+        };
+        node.command(0, add);
         node.command(worker, Command::AttachStream { session, stream, channel, home: WorkerIndex(0) });
         let mut bind = client.bind(node.now);
         node.datagram(client, &mut bind);
@@ -230,6 +258,7 @@ fn nothing_on_a_frames_way_allocates() {
                 node.datagram(&clients[*index], datagram);
             }
             node.remote(number as u16);
+            node.mixed(&clients, number as u16);
             node.batch_end();
             for _ in 0..4 {
                 node.now = node.now + ms(1);
@@ -247,6 +276,8 @@ fn nothing_on_a_frames_way_allocates() {
         Counter::FramesHandedOver,
         Counter::FramesTunnelled,
         Counter::FramesRemote,
+        Counter::FramesToMixer,
+        Counter::FramesMixed,
         Counter::FrameNotSelected,
         Counter::FrameSurplusSilence,
         Counter::DroppedReplayed,

@@ -73,6 +73,9 @@ pub(crate) struct ChannelArguments {
     /// How voice travels
     #[arg(long, value_enum, default_value_t)]
     media: MediaName,
+    /// Whether each speaker's stream is heard, or one mix of all others
+    #[arg(long, value_enum, default_value_t)]
+    mode: ModeName,
     /// What seals datagrams
     #[arg(long, value_enum)]
     cipher: Option<CipherName>,
@@ -99,6 +102,13 @@ enum MediaName {
     #[default]
     Udp,
     Websocket,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum ModeName {
+    #[default]
+    Forward,
+    Mixed,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -128,7 +138,8 @@ pub(crate) struct Joined {
 impl Joined {
     /// Who is behind each stream of the channel.
     pub(crate) fn names(&self) -> impl Iterator<Item = (StreamId, &str)> {
-        self.joined.members.iter().map(|member| (member.stream_id, member.user.username.as_str()))
+        let members = self.joined.members.iter().map(|member| (member.stream_id, member.user.username.as_str()));
+        members.chain(self.joined.voice.mix_stream_id.map(|mix| (mix, "mix")))
     }
 }
 
@@ -152,7 +163,10 @@ pub(crate) async fn join(access: &AccessArguments, channel: &ChannelArguments, c
     let join = JoinChannel {
         channel_id: view.id,
         media,
-        mode: MediaMode::Forward,
+        mode: match channel.mode {
+            ModeName::Forward => MediaMode::Forward,
+            ModeName::Mixed => MediaMode::Mixed,
+        },
         cipher: channel.cipher.map(Cipher::from),
         sample_rate: None,
         channels,

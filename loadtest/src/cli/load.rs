@@ -87,6 +87,9 @@ pub(crate) struct VoiceArguments {
     /// The share of clients whose voice travels in the WebSocket
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     tunnel: f64,
+    /// The share of listeners who hear by WebRTC
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    webrtc: f64,
     /// Make every client's way a bad one, in each direction: `loss=0.01,loss_burst=2,delay=30ms,jitter=10ms`; there are
     /// reorder, reorder_delay and duplicate, too
     #[arg(long, value_name = "WAY")]
@@ -152,7 +155,8 @@ impl VoiceArguments {
         };
         let mut scenario = self.shape.scenario("voice", phase)?;
         scenario.ramp_per_s = self.ramp;
-        scenario.transports = Transports { udp: 1.0 - self.tunnel, tunnel: self.tunnel };
+        scenario.transports =
+            Transports { udp: 1.0 - self.tunnel - self.webrtc, tunnel: self.tunnel, webrtc: self.webrtc };
         scenario.talk = match self.talk {
             TalkName::Continuous => Talk::Continuous,
             TalkName::P59 => Talk::P59,

@@ -45,6 +45,8 @@ enum Command {
     Storm(Box<run::RunOptions>),
     /// Carry out the scenario `mixed`: what a server sees in daily life
     Mixed(Box<run::RunOptions>),
+    /// Carry out the scenario `webrtc`: one talks, two hundred hear as browsers do
+    Webrtc(Box<run::RunOptions>),
     /// Carry out the scenario `soak`: half an hour in which nothing may grow
     Soak(Box<run::RunOptions>),
     /// Compare what two runs of a scenario wrote with --json
@@ -73,6 +75,7 @@ impl Arguments {
             Command::Churn(options) => options.run_preset("churn"),
             Command::Storm(options) => options.run_preset("storm"),
             Command::Mixed(options) => options.run_preset("mixed"),
+            Command::Webrtc(options) => options.run_preset("webrtc"),
             Command::Soak(options) => options.run_preset("soak"),
             Command::Compare(arguments) => arguments.run(),
             Command::Floor(arguments) => arguments.run(),

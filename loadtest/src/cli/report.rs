@@ -85,8 +85,10 @@ fn details(text: &mut String, node: &Outcome) {
     if let Some(joins) = node.joins {
         let (times, seconds) = (joins.times, joins.seconds);
         let cost = joins.cpu_ms_per_join.map_or_else(String::new, |cost| format!(", {cost:.2} ms of CPU each"));
+        let memory = joins.memory_bytes_per_join;
+        let memory = memory.map_or_else(String::new, |bytes| format!(", {:.0} KiB of memory each", bytes / 1024.0));
         *text += &format!(
-            "{} joins in {seconds:.2} s: p50 {:.1} ms, p99 {:.1} ms{cost}\n",
+            "{} joins in {seconds:.2} s: p50 {:.1} ms, p99 {:.1} ms{cost}{memory}\n",
             times.count, times.p50_ms, times.p99_ms
         );
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use antiphon_core::ids::ChannelId;
+use antiphon_core::{gateway::MediaTransport, ids::ChannelId};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Semaphore,
@@ -173,7 +173,7 @@ impl Visits {
             channel,
             channel_id: self.channels[channel],
             role: Role::Passes,
-            tunnel: false,
+            media: MediaTransport::Udp,
             quiet: false,
         };
         let left = self.stay(guest, place).await;

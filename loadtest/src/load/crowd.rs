@@ -1,5 +1,7 @@
 //! Everyone of a phase, numbered: channel after channel, in each the talkers first.
 
+use antiphon_core::gateway::MediaTransport;
+
 use super::{members::Seat, spread};
 use crate::scenario::{Group, Transports};
 
@@ -54,9 +56,17 @@ pub(super) fn seats(rooms: &[Room], nodes: usize) -> Vec<Seat> {
     rooms.iter().enumerate().flat_map(of_room).collect()
 }
 
-/// Whether the voice of whoever has that number travels in the WebSocket.
-pub(super) fn tunnels(slot: usize, transports: Transports) -> bool {
-    ((slot as f64 + 1.0) * GOLDEN).fract() < transports.tunnel_share()
+/// How the voice of whoever has that number in a room travels. WebRTC is for those who only hear, and only where there is
+/// something to hear: nothing is offered elsewhere.
+pub(super) fn carrier(slot: usize, room: &Room, transports: Transports) -> MediaTransport {
+    let place = ((slot as f64 + 1.0) * GOLDEN).fract();
+    let tunnel = transports.share(transports.tunnel);
+    if place < tunnel {
+        return MediaTransport::Websocket;
+    }
+    let listens = slot >= room.first_slot + room.talkers && room.talkers > 0;
+    let by_webrtc = listens && place < tunnel + transports.share(transports.webrtc);
+    if by_webrtc { MediaTransport::Webrtc } else { MediaTransport::Udp }
 }
 
 #[cfg(test)]
@@ -76,12 +86,32 @@ mod tests {
     }
 
     #[test]
-    fn the_share_that_tunnels_is_the_one_asked_for_among_any_run_of_numbers() {
-        for (udp, tunnel, share) in [(0.9, 0.1, 0.1), (1.0, 0.0, 0.0), (0.0, 2.0, 1.0), (3.0, 1.0, 0.25)] {
-            for first in [0, 777] {
-                let count = (first..first + 1_000).filter(|slot| tunnels(*slot, Transports { udp, tunnel })).count();
-                assert!((count as f64 / 1_000.0 - share).abs() < 0.01, "{count} of 1,000, not {share}");
+    fn each_carrier_has_the_share_asked_for_among_any_run_of_numbers() {
+        for (udp, tunnel, webrtc) in
+            [(0.9, 0.1, 0.0), (1.0, 0.0, 0.0), (0.0, 2.0, 0.0), (3.0, 1.0, 4.0), (0.0, 0.0, 1.0)]
+        {
+            let transports = Transports { udp, tunnel, webrtc };
+            for first_slot in [0, 777] {
+                let room = Room { first_slot, clients: 1_001, talkers: 1 };
+                let count = |media| {
+                    (first_slot + 1..first_slot + 1_001)
+                        .filter(|slot| carrier(*slot, &room, transports) == media)
+                        .count()
+                };
+                for (share, media) in [(tunnel, MediaTransport::Websocket), (webrtc, MediaTransport::Webrtc)] {
+                    let (count, share) = (count(media), transports.share(share));
+                    assert!((count as f64 / 1_000.0 - share).abs() < 0.01, "{count} of 1,000, not {share}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn by_webrtc_is_heard_only_where_there_is_something_to_hear() {
+        let all = Transports { udp: 0.0, tunnel: 0.0, webrtc: 1.0 };
+        let room = Room { first_slot: 10, clients: 3, talkers: 1 };
+        assert_eq!(carrier(10, &room, all), MediaTransport::Udp, "who talks");
+        assert_eq!(carrier(11, &room, all), MediaTransport::Webrtc);
+        assert_eq!(carrier(11, &Room { talkers: 0, ..room }, all), MediaTransport::Udp, "nobody talks");
     }
 }

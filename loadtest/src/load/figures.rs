@@ -67,6 +67,7 @@ const DEFINITIONS: &[Definition] = figures! {
     "cpu_cores", Lower, slack 0.02, "CPU time of the nodes by time, in cores", |run| run.cpu_cores;
     "cpu_us", Lower, slack 0.02, "CPU time of the nodes for each delivery, µs", |run| run.cpu_us_per_delivery;
     "join_cpu_ms", Lower, slack 0.05, "CPU time of the nodes for each of the first joins, ms", |run| run.joins.and_then(|joins| joins.cpu_ms_per_join);
+    "join_memory_kib", Lower, slack 1.0, "memory of the nodes for each of the first joins, KiB", |run| run.joins.and_then(|joins| joins.memory_bytes_per_join).map(|bytes| bytes / 1_024.0);
     "memory_mib", Lower, slack 1.0, "memory of the nodes at the end, MiB", |run| run.resident.last().map(|last| last.bytes as f64 / f64::from(1 << 20));
     "memory_growth", Lower, slack 0.005, "growth of the nodes' memory since the first minute, as a share", |run| run.resident_growth();
     "scrape_p50_ms", Lower, slack 1.0, "fetching a node's metrics, median, ms", |run| run.scrapes.as_ref().map(|scrapes| scrapes.times.p50_ms);

@@ -45,8 +45,8 @@ pub(super) async fn gather(
     let places = rooms.iter().enumerate().flat_map(|(channel, room)| {
         let channel_id = channels[channel];
         (room.first_slot..room.first_slot + room.clients).map(move |slot| {
-            let tunnel = crowd::tunnels(slot, scenario.transports);
-            Place { slot, channel, channel_id, role: Role::Stays, tunnel, quiet: room.talkers == 0 }
+            let media = crowd::carrier(slot, room, scenario.transports);
+            Place { slot, channel, channel_id, role: Role::Stays, media, quiet: room.talkers == 0 }
         })
     });
 

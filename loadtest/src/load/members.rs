@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,12 +12,13 @@ use std::{
 
 use antiphon_core::{
     gateway::{
-        ChannelJoined, Cipher, Encoding, ErrorCode, JoinChannel, LeaveChannel, MediaMode, MediaTransport, ServerMessage,
+        ChannelJoined, Cipher, Encoding, ErrorCode, JoinChannel, LeaveChannel, MediaMode, MediaTransport,
+        ServerMessage, Subscribe, SubscribeAnswer, SubscribeAnswerPayload, SubscribePayload,
     },
     ids::ChannelId,
 };
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
@@ -25,6 +26,7 @@ use tokio::{
 use super::{
     LoadError,
     account::TokenPair,
+    peer::{self, PeerWire},
     spread,
     swarm::{NewClient, Progress, Role, SwarmClock, ToSwarm},
     system::realtime_ns,
@@ -148,13 +150,7 @@ impl Connected {
             .map_err(|_| LoadError::Protocol("did not answer a join within 30 s"))??;
         let took = begun.elapsed();
         shared.progress.joins.fetch_add(1, Ordering::Relaxed);
-        let peer = match joined.voice.udp.as_ref() {
-            Some(setup) => Some(node_address(&shared.servers[self.node], setup).await?),
-            None if place.tunnel => None,
-            None => return Err(LoadError::Protocol("offers no UDP")),
-        };
-        let mut voice = VoiceSession::new();
-        voice.join(shared.clock.now(), place.channel_id, &joined.voice)?;
+        let (peer, wire, offer) = self.wire(shared, place, &joined).await?;
         let gateway = Arc::new(self.gateway);
         let client = NewClient {
             slot: place.slot,
@@ -164,18 +160,64 @@ impl Connected {
             node: self.node,
             peer,
             quiet: place.quiet,
-            wire: Wire::Node(Box::new(voice)),
+            wire,
             gateway: Some(Arc::clone(&gateway)),
         };
         shared.send(ToSwarm::Add(Box::new(client))).await?;
-        let pump = tokio::spawn(pump(self.events, shared.clone(), place.slot)).abort_handle();
+        if let Some(sdp) = offer {
+            answer(shared, &gateway, place.slot, sdp).await?;
+        }
+        // Offers are answered through the gateway, whose last handle ends the session.
+        let answers = Arc::downgrade(&gateway);
+        let pump = tokio::spawn(pump(self.events, answers, shared.clone(), place.slot)).abort_handle();
         Ok(InChannel { gateway, pump, slot: place.slot, channel_id: place.channel_id, took })
+    }
+
+    /// The client's way: where it leads, what travels there, and what a node offers for it that is to be answered.
+    async fn wire(
+        &mut self,
+        shared: &Shared,
+        place: Place,
+        joined: &ChannelJoined,
+    ) -> Result<(Option<SocketAddr>, Wire, Option<String>), LoadError> {
+        if place.media == MediaTransport::Webrtc {
+            let offer = tokio::time::timeout(JOIN_TIMEOUT, self.ask_for_offer())
+                .await
+                .map_err(|_| LoadError::Protocol("offered nothing to hear by WebRTC within 30 s"))??;
+            let peer = peer::candidate(&offer).ok_or(LoadError::Protocol("offers no way to it by WebRTC"))?;
+            return Ok((Some(peer), Wire::Peer(Box::new(PeerWire::new(shared.clock))), Some(offer)));
+        }
+        let peer = match joined.voice.udp.as_ref() {
+            Some(setup) => Some(node_address(&shared.servers[self.node], setup).await?),
+            None if place.media == MediaTransport::Websocket => None,
+            None => return Err(LoadError::Protocol("offers no UDP")),
+        };
+        let mut voice = VoiceSession::new();
+        voice.join(shared.clock.now(), place.channel_id, &joined.voice)?;
+        Ok((peer, Wire::Node(Box::new(voice)), None))
+    }
+
+    /// Asks to hear everyone; the offer that comes.
+    async fn ask_for_offer(&mut self) -> Result<String, LoadError> {
+        self.gateway.send(Subscribe { payload: SubscribePayload::default() }).await?;
+        while let Some(event) = self.events.recv().await {
+            match event {
+                GatewayEvent::Message(message, _) => match *message {
+                    ServerMessage::SubscribeOffer(offer) => return Ok(offer.payload.sdp),
+                    ServerMessage::Error(error) => return Err(LoadError::Refused(error)),
+                    _ => {}
+                },
+                GatewayEvent::Closed(closed) => return Err(LoadError::Closed(closed)),
+                _ => {}
+            }
+        }
+        Err(LoadError::Protocol("ended the session before it offered anything"))
     }
 
     async fn ask_to_join(&mut self, shared: &Shared, place: Place) -> Result<ChannelJoined, LoadError> {
         let join = JoinChannel {
             channel_id: place.channel_id,
-            media: if place.tunnel { MediaTransport::Websocket } else { MediaTransport::Udp },
+            media: place.media,
             mode: MediaMode::Forward,
             cipher: shared.cipher,
             sample_rate: None,
@@ -214,8 +256,8 @@ pub(super) struct Place {
     pub(super) channel: usize,
     pub(super) channel_id: ChannelId,
     pub(super) role: Role,
-    /// Whether voice travels in the WebSocket.
-    pub(super) tunnel: bool,
+    /// How voice travels.
+    pub(super) media: MediaTransport,
     /// Whether nobody talks there, now or later.
     pub(super) quiet: bool,
 }
@@ -257,8 +299,17 @@ impl Shared {
     }
 }
 
+/// Has the swarm answer an offer.
+async fn answer(shared: &Shared, gateway: &Gateway, slot: usize, sdp: String) -> Result<(), LoadError> {
+    let (answer, answered) = oneshot::channel();
+    shared.send(ToSwarm::Offer { slot, sdp, answer }).await?;
+    let sdp = answered.await.map_err(|_| LoadError::Protocol("offers what WebRTC here does not understand"))?;
+    gateway.send(SubscribeAnswer { payload: SubscribeAnswerPayload { sdp } }).await?;
+    Ok(())
+}
+
 /// Passes on what concerns voice, until the session is over.
-async fn pump(mut events: mpsc::Receiver<GatewayEvent>, shared: Shared, slot: usize) {
+async fn pump(mut events: mpsc::Receiver<GatewayEvent>, gateway: Weak<Gateway>, shared: Shared, slot: usize) {
     while let Some(event) = events.recv().await {
         let at_ns = realtime_ns();
         let message = match event {
@@ -266,6 +317,13 @@ async fn pump(mut events: mpsc::Receiver<GatewayEvent>, shared: Shared, slot: us
                 ServerMessage::QualityHint(hint) => {
                     let mut phases_us = shared.phases_us.lock().unwrap_or_else(PoisonError::into_inner);
                     phases_us.insert(hint.channel_id, hint.phase_us);
+                    continue;
+                }
+                ServerMessage::SubscribeOffer(offer) => {
+                    let Some(gateway) = gateway.upgrade() else { break };
+                    if let Err(error) = answer(&shared, &gateway, slot, offer.payload.sdp).await {
+                        tracing::warn!(slot, %error, "an offer is not answered");
+                    }
                     continue;
                 }
                 ServerMessage::KeyRotated(_)

@@ -24,6 +24,7 @@ mod nodes;
 mod outcome;
 mod ownership;
 mod payload;
+mod peer;
 mod process;
 mod quality;
 mod relay;

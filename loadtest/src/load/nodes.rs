@@ -18,7 +18,7 @@ use super::{
     gathering::{Gathered, gather, send_home},
     members::{People, Shared},
     outcome::{Joins, NodeOutcome, Outcome},
-    process::{CpuSample, command_of},
+    process::{CpuSample, command_of, resident_bytes},
     shape::Shape,
     swarm::Measured,
     thread::{Carried, Needs, Stage, SwarmThread},
@@ -157,10 +157,13 @@ impl Run<'_> {
         }
         self.leave().await;
         let Self { scenario, config, shared, visitors, .. } = self;
-        let (people, joins) = gather(scenario, config, shared, &shape.groups, *visitors, stage).await?;
+        let before = config.memory_bytes().ok();
+        let (people, mut joins) = gather(scenario, config, shared, &shape.groups, *visitors, stage).await?;
         self.here = Some((shape.groups.clone(), people));
         self.swarm.bound(shape.total(), stage).await?;
         tokio::time::sleep(SETTLE).await;
+        // A node that an earlier phase has ended has no memory.
+        joins.remembers(before.zip(self.config.memory_bytes().ok()).filter(|_| !self.config.pids.is_empty()));
         Ok(Some(joins))
     }
 
@@ -201,6 +204,11 @@ impl NodesConfig {
 
     pub(super) fn cpu(&self) -> io::Result<Vec<CpuSample>> {
         self.pids.iter().copied().map(CpuSample::take).collect()
+    }
+
+    /// All nodes' resident memory.
+    fn memory_bytes(&self) -> io::Result<u64> {
+        self.pids.iter().copied().map(resident_bytes).sum()
     }
 
     /// What the outcome calls the nodes.

@@ -111,6 +111,8 @@ pub struct Joins {
     pub seconds: f64,
     /// The subject's CPU time for each, in ms.
     pub cpu_ms_per_join: Option<f64>,
+    /// By how much the subject's resident memory grew for each, from before anybody was connected until all had joined.
+    pub memory_bytes_per_join: Option<f64>,
 }
 
 /// Memory at one moment.
@@ -266,7 +268,13 @@ impl Joins {
         times.for_each(|time| all.record_us(time.as_micros() as u64));
         let times = all.summary();
         let cpu_ms_per_join = cpu.filter(|_| times.count > 0).map(|cpu| cpu.seconds * 1_000.0 / times.count as f64);
-        Self { times, seconds: took.as_secs_f64(), cpu_ms_per_join }
+        Self { times, seconds: took.as_secs_f64(), cpu_ms_per_join, memory_bytes_per_join: None }
+    }
+
+    /// Takes note of the subject's resident memory before and after.
+    pub(super) fn remembers(&mut self, bytes: Option<(u64, u64)>) {
+        let each = |(before, after): (u64, u64)| after.saturating_sub(before) as f64 / self.times.count as f64;
+        self.memory_bytes_per_join = bytes.filter(|_| self.times.count > 0).map(each);
     }
 }
 
@@ -325,7 +333,8 @@ mod tests {
         let mut outcome = outcome();
         assert_eq!((outcome.join_times().count(), outcome.join_failures()), (0, None));
         let times = |count, p99_ms| TimesSummary { count, p99_ms, ..TimesSummary::default() };
-        outcome.joins = Some(Joins { times: times(20, 30.0), seconds: 1.0, cpu_ms_per_join: None });
+        outcome.joins =
+            Some(Joins { times: times(20, 30.0), seconds: 1.0, cpu_ms_per_join: None, memory_bytes_per_join: None });
         let churn = ChurnOutcome { times: times(5, 70.0), failures: 1, skipped: 2, ..ChurnOutcome::default() };
         outcome.churn = Some(churn);
         let figure = |name: &str| name.parse::<super::super::Figure>().expect(name).of(&outcome);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use antiphon_core::ids::ChannelId;
+use antiphon_core::{gateway::MediaTransport, ids::ChannelId};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
@@ -78,7 +78,7 @@ impl Gathering {
                 channel,
                 channel_id: channels[channel],
                 role: Role::Passes,
-                tunnel: false,
+                media: MediaTransport::Udp,
                 quiet: false,
             };
             let seat = Seat { node: number % shared.servers.len(), client: number };

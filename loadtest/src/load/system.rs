@@ -44,6 +44,11 @@ impl StampedSocket {
         Ok(Self { socket: socket.into() })
     }
 
+    /// Where it is bound.
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
     /// Sends one datagram.
     pub(super) fn send(&self, datagram: &[u8]) -> io::Result<usize> {
         self.socket.send(datagram)

@@ -13,6 +13,7 @@ use antiphon_core::{
     },
 };
 
+use super::peer::PeerWire;
 use crate::voice::{DatagramDrop, OutgoingFrame, Route, Sent, VoiceOutput, VoiceSession};
 
 /// Between attempts to make oneself known to the relay.
@@ -22,6 +23,8 @@ const RELAY_BIND_INTERVAL: Micros = Micros::from_millis(200);
 pub(super) enum Wire {
     /// Through a node, by the native client's own session.
     Node(Box<VoiceSession>),
+    /// Through a node by WebRTC, to hear.
+    Peer(Box<PeerWire>),
     /// Through the bare relay.
     Relay(RelayWire),
 }
@@ -39,6 +42,7 @@ impl Wire {
     pub(super) fn works(&self) -> bool {
         match self {
             Self::Node(voice) => voice.udp_works(),
+            Self::Peer(peer) => peer.works(),
             Self::Relay(relay) => relay.bound,
         }
     }
@@ -56,6 +60,7 @@ impl Wire {
                 Sent::Datagram(length) => Some(Ready::Datagram(length)),
                 Sent::Tunnel(audio) => Some(Ready::Output(VoiceOutput::Tunnel(audio))),
             },
+            Self::Peer(_) => None,
             Self::Relay(relay) => relay.seal_frame(frame, datagram).map(Ready::Datagram),
         }
     }
@@ -71,6 +76,7 @@ impl Wire {
                     | DatagramDrop::Unauthentic
                     | DatagramDrop::Unexpected)
             ),
+            Self::Peer(peer) => peer.datagram(now, datagram, |bytes| heard(bytes, Route::Udp)),
             Self::Relay(relay) => relay.open(datagram, |bytes| heard(bytes, Route::Udp)),
         }
     }
@@ -84,6 +90,7 @@ impl Wire {
                 }
                 voice.poll_output()
             }
+            Self::Peer(peer) => peer.poll(now).map(VoiceOutput::Datagram),
             Self::Relay(relay) => relay.poll(now).map(VoiceOutput::Datagram),
         }
     }
@@ -92,7 +99,7 @@ impl Wire {
     pub(super) fn session(&self) -> Option<u32> {
         match self {
             Self::Node(voice) => voice.media_session().map(|session| session.0),
-            Self::Relay(_) => None,
+            Self::Peer(_) | Self::Relay(_) => None,
         }
     }
 
@@ -100,7 +107,7 @@ impl Wire {
     pub(super) fn duplicates(&self) -> u64 {
         match self {
             Self::Node(voice) => voice.reception_counters().duplicates + voice.udp_counters().replayed,
-            Self::Relay(_) => 0,
+            Self::Peer(_) | Self::Relay(_) => 0,
         }
     }
 }

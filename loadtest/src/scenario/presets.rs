@@ -10,10 +10,11 @@ pub struct Preset {
 }
 
 /// All of them.
-pub const PRESETS: [Preset; 4] = [
+pub const PRESETS: [Preset; 5] = [
     Preset { name: "churn", text: include_str!("../../scenarios/churn.toml") },
     Preset { name: "storm", text: include_str!("../../scenarios/storm.toml") },
     Preset { name: "mixed", text: include_str!("../../scenarios/mixed.toml") },
+    Preset { name: "webrtc", text: include_str!("../../scenarios/webrtc.toml") },
     Preset { name: "soak", text: include_str!("../../scenarios/soak.toml") },
 ];
 

@@ -140,6 +140,7 @@ impl VoiceSession {
         if let Some(setup) = &voice.udp {
             self.join_udp(now, channel, setup)?;
         }
+        self.note_mix(channel, voice);
         self.channels.retain(|known| known.id != channel);
         self.channels.push(JoinedChannel {
             id: channel,
@@ -149,6 +150,13 @@ impl VoiceSession {
             spoke_at: None,
         });
         Ok(())
+    }
+
+    /// Notes the stream of a channel's mix, if it is heard as one.
+    fn note_mix(&mut self, channel: ChannelId, voice: &VoiceSetup) {
+        if let (Some(udp), Some(mix)) = (&mut self.udp, voice.mix_stream_id) {
+            udp.set_mix(channel, mix);
+        }
     }
 
     fn join_udp(&mut self, now: Micros, channel: ChannelId, setup: &UdpSetup) -> Result<(), SetupError> {
@@ -196,6 +204,7 @@ impl VoiceSession {
                 (Some(udp), Some(setup)) => udp.join(now, joined.channel_id, setup)?,
                 (udp @ None, Some(setup)) => *udp = Some(UdpSession::new(now, joined.channel_id, setup)?),
             }
+            self.note_mix(joined.channel_id, &joined.voice);
         }
         if let (Some(udp), Some(before)) = (&mut self.udp, before) {
             udp.inherit(now, before);

@@ -3,7 +3,7 @@
 use antiphon_core::{
     clock::Micros,
     gateway::{Cipher, GroupKeySetup, KeyRotated, UdpSetup},
-    ids::{ChannelId, GroupId, KeyId, MediaSessionId},
+    ids::{ChannelId, GroupId, KeyId, MediaSessionId, StreamId},
     replay::ReplayWindow,
     seal::{Direction, Key},
     wire::{
@@ -94,7 +94,10 @@ pub struct UdpSession {
     cipher: Cipher,
     key: Key,
     next_counter: u64,
+    /// Of all that the node seals with the session's key: answers and mixes.
     answers: ReplayWindow,
+    /// Streams of mixes and the channels that they are of.
+    mixes: Vec<(StreamId, ChannelId)>,
     groups: Vec<GroupKey>,
     path: Path,
     reports: Vec<Vec<u8>>,
@@ -123,6 +126,7 @@ impl UdpSession {
             key: decode_key(setup.cipher, &setup.session_key, "session key")?,
             next_counter: 0,
             answers: ReplayWindow::new(),
+            mixes: Vec::new(),
             groups: Vec::new(),
             path: Path::new(now, Micros::from_millis(setup.ping_ms)),
             reports: Vec::new(),
@@ -180,6 +184,13 @@ impl UdpSession {
     /// A channel was left: its keys go.
     pub fn leave(&mut self, channel: ChannelId) {
         self.groups.retain(|group| group.channel != channel);
+        self.mixes.retain(|(_, known)| *known != channel);
+    }
+
+    /// A channel is heard as a mix, the stream `mix`.
+    pub fn set_mix(&mut self, channel: ChannelId, mix: StreamId) {
+        self.mixes.retain(|(_, known)| *known != channel);
+        self.mixes.push((mix, channel));
     }
 
     /// Takes over the group keys of the session before a Resume, which may still seal what is on its way.
@@ -294,6 +305,9 @@ impl UdpSession {
         header: &Header,
         datagram: &'d mut [u8],
     ) -> Result<Opened<'d>, DatagramDrop> {
+        if header.key_id == KeyId::SESSION {
+            return self.open_mix(header, datagram);
+        }
         let group = self
             .groups
             .iter_mut()
@@ -306,6 +320,29 @@ impl UdpSession {
         let plaintext = group.key.open(Direction::FromNode, header, datagram).ok_or(DatagramDrop::Unauthentic)?;
         group.window.accept(header.counter);
         Ok(Opened::Frames(group.channel, Frames::new(plaintext)))
+    }
+
+    /// Opens a datagram of a mix: its frames are of the channel that their stream says. One of a mix that we were not told of,
+    /// or no longer have, is dropped.
+    fn open_mix<'d>(&mut self, header: &Header, datagram: &'d mut [u8]) -> Result<Opened<'d>, DatagramDrop> {
+        let plaintext = self.open_own(header, datagram)?;
+        let frames = Frames::new(plaintext);
+        let stream = frames.clone().next().map(|(header, _)| header.stream).ok_or(DatagramDrop::Unexpected)?;
+        let mix = self.mixes.iter().find(|(mix, _)| *mix == stream);
+        mix.map(|(_, channel)| Opened::Frames(*channel, frames)).ok_or(DatagramDrop::UnknownKey)
+    }
+
+    /// Opens what the node has sealed with the session's key.
+    fn open_own<'d>(&mut self, header: &Header, datagram: &'d mut [u8]) -> Result<&'d mut [u8], DatagramDrop> {
+        if header.id != self.id.0 || header.key_id != KeyId::SESSION {
+            return Err(DatagramDrop::UnknownKey);
+        }
+        if !self.answers.check(header.counter) {
+            return Err(DatagramDrop::Replayed);
+        }
+        let plaintext = self.key.open(Direction::FromNode, header, datagram).ok_or(DatagramDrop::Unauthentic)?;
+        self.answers.accept(header.counter);
+        Ok(plaintext)
     }
 
     /// The frames of a datagram that never arrived, for whoever has lost it on purpose: nothing is noted of it.
@@ -322,14 +359,7 @@ impl UdpSession {
         header: &Header,
         datagram: &'d mut [u8],
     ) -> Result<Opened<'d>, DatagramDrop> {
-        if header.id != self.id.0 || header.key_id != KeyId::SESSION {
-            return Err(DatagramDrop::UnknownKey);
-        }
-        if !self.answers.check(header.counter) {
-            return Err(DatagramDrop::Replayed);
-        }
-        let plaintext = self.key.open(Direction::FromNode, header, datagram).ok_or(DatagramDrop::Unauthentic)?;
-        self.answers.accept(header.counter);
+        let plaintext = self.open_own(header, datagram)?;
         let answer = Answer::parse(plaintext).ok_or(DatagramDrop::Unexpected)?;
         self.path.answer(now, answer.client_clock, answer.node_clock);
         Ok(Opened::Answer)

@@ -394,6 +394,7 @@ fn group_seal(key_id: KeyId) -> GroupSeal {
 
 fn setup(index: u8, session_key: &[u8]) -> VoiceSetup {
     VoiceSetup {
+        mix_stream_id: None,
         stream_id: StreamId(u32::from(index) + 1),
         udp: Some(UdpSetup {
             session_id: MediaSessionId(u32::from(index) + 500),

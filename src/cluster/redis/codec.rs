@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use antiphon_core::{
     gateway::{
-        Cipher, Encoding, LeaveReason, MediaTransport, Position, ServerMessage, Shape, UserJoined, UserLeft, UserView,
-        VoiceStateChanged, decode_server, encode_server,
+        Cipher, Encoding, LeaveReason, MediaMode, MediaTransport, Position, ServerMessage, Shape, UserJoined, UserLeft,
+        UserView, VoiceStateChanged, decode_server, encode_server,
     },
     ids::{ChannelId, MessageId, NodeNumber, SessionId, StreamId, UserId},
 };
@@ -203,19 +203,22 @@ pub(super) struct PlaceRecord {
     media: MediaTransport,
     cipher: Option<Cipher>,
     channels: u8,
+    /// Nodes of the release before write none.
+    #[serde(default)]
+    mode: MediaMode,
 }
 
 impl From<Place> for PlaceRecord {
     fn from(place: Place) -> Self {
-        let Place { channel, stream, media, cipher, channels } = place;
-        Self { channel, stream, media, cipher, channels }
+        let Place { channel, stream, media, cipher, channels, mode } = place;
+        Self { channel, stream, media, cipher, channels, mode }
     }
 }
 
 impl From<PlaceRecord> for Place {
     fn from(record: PlaceRecord) -> Self {
-        let PlaceRecord { channel, stream, media, cipher, channels } = record;
-        Self { channel, stream, media, cipher, channels }
+        let PlaceRecord { channel, stream, media, cipher, channels, mode } = record;
+        Self { channel, stream, media, cipher, channels, mode }
     }
 }
 

@@ -90,7 +90,7 @@ impl SwarmClock {
         self.origin_ns + at.0 * 1_000
     }
 
-    fn instant_of(&self, at: Micros) -> Instant {
+    pub(in crate::load) fn instant_of(&self, at: Micros) -> Instant {
         self.origin + Duration::from_micros(at.0)
     }
 }
@@ -128,6 +128,12 @@ pub(super) enum ToSwarm {
     Remove(usize),
     /// A message, and when it came by the kernel's clock.
     Message(usize, Box<ServerMessage>, u64),
+    /// A node offers a WebRTC connection, or a change of it: the answer is wanted.
+    Offer {
+        slot: usize,
+        sdp: String,
+        answer: oneshot::Sender<String>,
+    },
     /// The client's session goes on, at a node with that address.
     Resumed(usize, Option<SocketAddr>, Vec<ChannelJoined>),
     /// From now on those at that node are hit by a fault.
@@ -284,6 +290,7 @@ impl Swarm {
                 Ok(ToSwarm::Add(client)) => self.add(*client)?,
                 Ok(ToSwarm::Remove(slot)) => self.remove(slot)?,
                 Ok(ToSwarm::Message(slot, message, at_ns)) => self.message(slot, &message, at_ns),
+                Ok(ToSwarm::Offer { slot, sdp, answer }) => self.offered(slot, &sdp, answer),
                 Ok(ToSwarm::Resumed(slot, peer, channels)) => self.resumed(slot, peer, &channels)?,
                 Ok(ToSwarm::Fault { node, at_ns }) => self.fault(node, at_ns),
                 Ok(ToSwarm::Run(plan, done)) => self.begin(*plan, done),
@@ -295,13 +302,16 @@ impl Swarm {
     }
 
     fn add(&mut self, new: NewClient) -> io::Result<()> {
-        let NewClient { slot, role, channel, channel_id, node, peer, quiet, wire, gateway } = new;
+        let NewClient { slot, role, channel, channel_id, node, peer, quiet, mut wire, gateway } = new;
         self.nodes.extend(peer.map(|peer| (peer, node)));
         if self.clients.len() <= slot {
             self.clients.resize_with(slot + 1, || None);
         }
         self.remove(slot)?;
         let socket = peer.map(|peer| self.socket(peer, slot, &wire, quiet)).transpose()?;
+        if let (Wire::Peer(wire), Some(socket)) = (&mut wire, &socket) {
+            wire.bind(socket.socket.local_addr()?, socket.peer);
+        }
         let seen = vec![Seen::default(); self.speakers_of_channel.get(channel).copied().unwrap_or(0)];
         let (pairs, ear) = (Vec::new(), Ear::default());
         let client = SwarmClient { socket, node, wire, role, channel, channel_id, gateway, seen, pairs, ear };
@@ -351,6 +361,17 @@ impl Swarm {
                 self.hearing.heard(&mut listener, heard.bytes, at_ns, heard.route);
             }
             _ => {}
+        }
+    }
+
+    /// A node's offer; one that cannot be answered is dropped, which whoever waits for the answer hears.
+    fn offered(&mut self, slot: usize, sdp: &str, answer: oneshot::Sender<String>) {
+        let Some(client) = self.clients.get_mut(slot).and_then(Option::as_mut) else { return };
+        let Wire::Peer(peer) = &mut client.wire else { return };
+        match peer.accept(sdp) {
+            // Whoever waited may have given up.
+            Ok(sdp) => drop(answer.send(sdp)),
+            Err(error) => tracing::warn!(slot, %error, "an offer cannot be answered"),
         }
     }
 

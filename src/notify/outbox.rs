@@ -1,0 +1,281 @@
+//! What single people are told of, on its way: to their sessions, and outside.
+//!
+//! ```text
+//!  cause ──one transaction──► notifications ──route──► open sessions
+//!                                               └────► deliveries ──attempt──► mail, short message, push
+//! ```
+//!
+//! Both steps are taken by one node at a time, under a lease in the database: what a node leaves undone another does when the
+//! lease is over. So everything comes at least once, and repetitions have the same id.
+
+use std::{sync::Arc, time::Duration as StdDuration};
+
+use antiphon_core::ids::NotificationId;
+use time::{Duration, OffsetDateTime};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    email::{Email, EmailError},
+    preferences::Preferences,
+    push::{Push, Vapid, VapidError},
+    sms::{SmsProvider, WebhookSms},
+};
+use crate::{
+    chat::Chat,
+    error::AppError,
+    settings::{ConnectionUrl, Secret},
+    store::{NewDelivery, Notification, OutboxLimits, Store, StoreError, User, Way},
+    telemetry::metrics::{NotificationDrop, metrics},
+};
+
+/// How often a node looks for what nobody told it of.
+const LOOK_EVERY: StdDuration = StdDuration::from_secs(1);
+
+/// How often what waits is counted.
+const COUNT_EVERY: StdDuration = StdDuration::from_secs(10);
+
+/// For how long a node takes something on: longer than an attempt takes.
+const LEASE: Duration = Duration::seconds(30);
+
+/// Attempts of this node at once.
+const AT_ONCE: usize = 32;
+
+/// The name of the key for push services in the database.
+const PUSH_KEY: &str = "push";
+
+/// What can be set of notifications.
+#[derive(Clone, Debug)]
+pub struct OutboxConfig {
+    /// Where the page is, for links; without it there are none.
+    pub public_url: Option<String>,
+    /// The mail server, and the sender's address.
+    pub smtp: Option<(ConnectionUrl, String)>,
+    /// Where short messages are posted, and what signs them.
+    pub sms: Option<(String, Secret)>,
+    /// Whether browsers can subscribe.
+    pub push: bool,
+    /// The key that push services know the server by; the database keeps one where there is none.
+    pub push_key: Option<Secret>,
+    /// Whom push services may tell of trouble: a `mailto:` or `https:` URL.
+    pub push_contact: Option<String>,
+    /// Whether a push service may have a private address.
+    pub push_allow_private: bool,
+    /// How long something may be read before it goes outside.
+    pub wait: Duration,
+    /// Attempts of one delivery.
+    pub attempts_max: u32,
+    /// Bounds of what waits.
+    pub limits: OutboxLimits,
+}
+
+/// Notifications cannot be sent as it is set.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// Mail.
+    #[error(transparent)]
+    Email(#[from] EmailError),
+    /// Push.
+    #[error(transparent)]
+    Push(#[from] VapidError),
+    /// No client.
+    #[error("cannot make an HTTPS client: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The key for push services cannot be had.
+    #[error("cannot read the key for push services: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Tells people of things. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) store: Store,
+    pub(super) chat: Chat,
+    pub(super) config: OutboxConfig,
+    pub(super) email: Option<Email>,
+    pub(super) sms: Option<Box<dyn SmsProvider>>,
+    pub(super) push: Option<Push>,
+    /// Something may be due.
+    due: tokio::sync::Notify,
+}
+
+impl Outbox {
+    /// Notifications of the people in `chat`, kept in `store`; short messages go by `http`.
+    ///
+    /// # Errors
+    /// When a setting cannot be right, or the key for push services cannot be had.
+    pub async fn start(
+        store: Store,
+        chat: Chat,
+        http: reqwest::Client,
+        config: OutboxConfig,
+    ) -> Result<Self, OutboxError> {
+        let email = config.smtp.as_ref().map(|(url, from)| Email::new(url, from)).transpose()?;
+        let sms = config
+            .sms
+            .clone()
+            .map(|(url, secret)| -> Box<dyn SmsProvider> { Box::new(WebhookSms::new(http, url, secret)) });
+        let push = if config.push { Some(make_push(&store, &config).await?) } else { None };
+        let due = tokio::sync::Notify::new();
+        Ok(Self { inner: Arc::new(Inner { store, chat, config, email, sms, push, due }) })
+    }
+
+    /// Whether a way is set up here.
+    #[must_use]
+    pub fn has(&self, way: Way) -> bool {
+        match way {
+            Way::Email => self.inner.email.is_some(),
+            Way::Sms => self.inner.sms.is_some(),
+            Way::Push => self.inner.push.is_some(),
+        }
+    }
+
+    /// Tells people's sessions of what was written, and by which ways it goes outside, for ever.
+    pub async fn route(self) {
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {}
+                () = self.inner.store.notification_written() => {}
+            }
+            // What is left in the database is there at the next look.
+            while self.route_some().await.is_ok_and(|some| some) {}
+        }
+    }
+
+    /// Whether there was something.
+    async fn route_some(&self) -> Result<bool, StoreError> {
+        let now = OffsetDateTime::now_utc();
+        let until = now + LEASE;
+        let ids = self.inner.store.claim_notifications(now, until).await?;
+        for id in &ids {
+            if let Err(error) = self.route_one(*id, until).await {
+                tracing::debug!(notification = %id, %error, "a notification is routed later");
+            }
+        }
+        if !ids.is_empty() {
+            self.inner.due.notify_one();
+        }
+        Ok(!ids.is_empty())
+    }
+
+    async fn route_one(&self, id: NotificationId, until: OffsetDateTime) -> Result<(), AppError> {
+        let store = &self.inner.store;
+        let Some(notification) = store.notification(id).await? else { return Ok(()) };
+        let user = store.user(notification.user).await?;
+        let user = match user {
+            Some(user) if self.may_be_told(&user, &notification).await? => user,
+            // Nothing of it is for them any more, not even that it was.
+            _ => {
+                store.read_notification(notification.user, id).await?;
+                store.route_notification(&notification, until, &[], self.inner.config.limits).await?;
+                return Ok(());
+            }
+        };
+        let preferences = self.preferences(user.id).await?;
+        let wanted = preferences.ways(notification.kind);
+        if wanted.gateway && notification.read_at.is_none() {
+            self.inner.chat.tell_notification(&notification).await;
+        }
+        let now = OffsetDateTime::now_utc();
+        let at = notification.created_at.min(now) + self.inner.config.wait;
+        let at = preferences.quiet_until(at).unwrap_or(at);
+        let mut ways = Vec::new();
+        for way in Way::ALL.into_iter().filter(|way| wanted.has(*way) && self.has(*way)) {
+            ways.extend(self.targets(&user, way, at).await?);
+        }
+        let routed = store.route_notification(&notification, until, &ways, self.inner.config.limits).await?;
+        if let Some(routed) = routed {
+            let dropped = |why: NotificationDrop, count| metrics().notifications.dropped.of(why).increment(count);
+            dropped(NotificationDrop::Rate, routed.over_rate);
+            dropped(NotificationDrop::Waiting, routed.over_waiting);
+            dropped(NotificationDrop::Kept, routed.forgotten);
+        }
+        Ok(())
+    }
+
+    /// Where a way leads for somebody.
+    async fn targets(&self, user: &User, way: Way, at: OffsetDateTime) -> Result<Vec<NewDelivery>, AppError> {
+        let delivery = |push| NewDelivery { way, push, next_at: at };
+        if way == Way::Push {
+            let subscriptions = self.inner.store.push_subscriptions(user.id).await?;
+            return Ok(subscriptions.into_iter().map(|found| delivery(Some(found.id))).collect());
+        }
+        let addresses = self.inner.store.addresses(user.id).await?;
+        let has = addresses.iter().any(|address| address.way == way && address.confirmed.is_some());
+        Ok(if has { vec![delivery(None)] } else { Vec::new() })
+    }
+
+    /// Whether somebody may still be told of something: they are let in, the message is there, and they may read it.
+    pub(super) async fn may_be_told(&self, user: &User, notification: &Notification) -> Result<bool, AppError> {
+        if !user.is_active || notification.is_deleted {
+            return Ok(false);
+        }
+        match notification.channel {
+            Some(channel) => self.inner.chat.sees(&user.view(), channel, notification.kind).await,
+            None => Ok(!self.inner.store.has_blocked(user.id, notification.from).await?),
+        }
+    }
+
+    /// What somebody wants to be told and how.
+    pub(super) async fn preferences(&self, user: antiphon_core::ids::UserId) -> Result<Preferences, AppError> {
+        let document = self.inner.store.notification_preferences(user).await?;
+        Ok(Preferences::of_document(document.as_deref()))
+    }
+
+    /// Sends what is due, for ever.
+    pub async fn deliver(self) {
+        let (mut looks, mut counts) = (interval(LOOK_EVERY), interval(COUNT_EVERY));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Dropped with this task: what is under way then is done by another node when its lease is over.
+        let mut under_way = JoinSet::new();
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {}
+                () = self.inner.due.notified() => {}
+                _ = counts.tick() => self.count().await,
+                Some(_) = under_way.join_next() => {}
+            }
+            while under_way.try_join_next().is_some() {}
+            let now = OffsetDateTime::now_utc();
+            let until = now + LEASE;
+            match self.inner.store.claim_deliveries(now, until, AT_ONCE - under_way.len()).await {
+                Ok(due) => {
+                    for delivery in due {
+                        let outbox = self.clone();
+                        under_way.spawn(async move { outbox.deliver_one(delivery, until).await });
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "what is due was not looked at"),
+            }
+        }
+    }
+
+    /// Counts what waits, for whoever watches.
+    async fn count(&self) {
+        let now = OffsetDateTime::now_utc();
+        let Ok(facts) = self.inner.store.outbox_facts(now).await else { return };
+        let overdue = facts.oldest_due_at.map_or(Duration::ZERO, |since| (now - since).max(Duration::ZERO));
+        metrics().notifications.waiting.set(facts.waiting as f64);
+        metrics().notifications.overdue.set(overdue.as_seconds_f64());
+    }
+}
+
+/// With the key that is set, or the one that all nodes share.
+async fn make_push(store: &Store, config: &OutboxConfig) -> Result<Push, OutboxError> {
+    let key = match &config.push_key {
+        Some(key) => key.clone(),
+        None => Secret::new(store.server_key(PUSH_KEY, Vapid::generate().expose()).await?),
+    };
+    let vapid = Vapid::new(&key, config.push_contact.as_deref())?;
+    Ok(Push::new(vapid, config.push_allow_private)?)
+}

@@ -1,0 +1,303 @@
+//! The ways outside that notifications take: claimed by one node at a time, tried again, given up.
+
+use antiphon_core::ids::{DeliveryId, NotificationId, PushId, UserId};
+use sqlx::FromRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Result, Store, StoreError, count, micros, moment,
+    pools::{on_db, transaction},
+};
+
+/// A way outside.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// A mail.
+    Email,
+    /// A short message to a phone.
+    Sms,
+    /// To a browser, by its push service.
+    Push,
+}
+
+impl Way {
+    /// Each.
+    pub const ALL: [Self; 3] = [Self::Email, Self::Sms, Self::Push];
+
+    /// Its text in the API and the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Email => "email",
+            Self::Sms => "sms",
+            Self::Push => "push",
+        }
+    }
+
+    /// The one of that text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|way| way.as_str() == text)
+    }
+}
+
+/// How far a delivery has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// It is sent when its time has come.
+    Waiting,
+    /// The receiver took it.
+    Sent,
+    /// It was not sent, because there was no reason to any more: it was read, taken away, or is not for them any more.
+    Skipped,
+    /// It was not sent, and is not tried again by itself.
+    GivenUp,
+}
+
+impl DeliveryState {
+    const ALL: [Self; 4] = [Self::Waiting, Self::Sent, Self::Skipped, Self::GivenUp];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Sent => "sent",
+            Self::Skipped => "skipped",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
+/// One way outside of one notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The same in each attempt.
+    pub id: DeliveryId,
+    /// Of what.
+    pub notification: NotificationId,
+    /// To whom.
+    pub user: UserId,
+    /// Which way.
+    pub way: Way,
+    /// By which push subscription, for that way.
+    pub push: PushId,
+    /// How far it has got.
+    pub state: DeliveryState,
+    /// Attempts that were made.
+    pub attempts: u32,
+    /// Why the last one failed, or why it was not sent.
+    pub last_error: Option<String>,
+    /// When it was written.
+    pub created_at: OffsetDateTime,
+    /// When it is tried next.
+    pub next_at: OffsetDateTime,
+    /// When it was sent, skipped or given up.
+    pub done_at: Option<OffsetDateTime>,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// It was taken.
+    Sent,
+    /// It need not be sent any more.
+    Skipped(&'static str),
+    /// Not now: again then. No attempt was made.
+    Postponed(OffsetDateTime),
+    /// It failed: again then.
+    Failed(String, OffsetDateTime),
+    /// It failed for the last time.
+    GivenUp(String),
+}
+
+/// What waits to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutboxFacts {
+    /// So many deliveries.
+    pub waiting: u64,
+    /// Since when an attempt is due that was not made, or a notification is not routed.
+    pub oldest_due_at: Option<OffsetDateTime>,
+}
+
+#[derive(FromRow)]
+struct DeliveryRow {
+    id: Uuid,
+    notification_id: Uuid,
+    user_id: Uuid,
+    way: String,
+    target_id: Uuid,
+    state: String,
+    attempts: i64,
+    last_error: Option<String>,
+    created_us: i64,
+    next_us: i64,
+    done_us: Option<i64>,
+}
+
+impl TryFrom<DeliveryRow> for Delivery {
+    type Error = StoreError;
+
+    fn try_from(row: DeliveryRow) -> Result<Self> {
+        let unknown = || StoreError::corrupt(format!("{:?} is no way or {:?} no state", row.way, row.state));
+        Ok(Self {
+            id: DeliveryId(row.id),
+            notification: NotificationId(row.notification_id),
+            user: UserId(row.user_id),
+            way: Way::from_text(&row.way).ok_or_else(unknown)?,
+            push: PushId(row.target_id),
+            state: DeliveryState::ALL.into_iter().find(|state| state.as_str() == row.state).ok_or_else(unknown)?,
+            attempts: count(row.attempts)?,
+            last_error: row.last_error,
+            created_at: moment(row.created_us)?,
+            next_at: moment(row.next_us)?,
+            done_at: row.done_us.map(moment).transpose()?,
+        })
+    }
+}
+
+fn all(rows: Vec<DeliveryRow>) -> Result<Vec<Delivery>> {
+    rows.into_iter().map(Delivery::try_from).collect()
+}
+
+impl Store {
+    /// Takes on at most `most` deliveries that are due at `now`, until `until`: no other node gets them meanwhile.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn claim_deliveries(
+        &self,
+        now: OffsetDateTime,
+        until: OffsetDateTime,
+        most: usize,
+    ) -> Result<Vec<Delivery>> {
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<DeliveryRow> = transaction!(self, |tx| {
+            let rows = sqlx::query_as(
+                "UPDATE notification_deliveries SET lease_until_us = $2
+                 WHERE lease_until_us <= $1 AND state = 'waiting' AND id IN
+                     (SELECT id FROM notification_deliveries WHERE state = 'waiting' AND next_us <= $1
+                          AND lease_until_us <= $1 ORDER BY next_us LIMIT $3)
+                 RETURNING *",
+            )
+            .bind(micros(now))
+            .bind(micros(until))
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .fetch_all(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(rows)
+        })?;
+        all(rows)
+    }
+
+    /// Notes how an attempt ended, and lets others have the delivery. `until` must be what it was taken on until: false when
+    /// another node has it by now.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn delivery_tried(&self, id: DeliveryId, until: OffsetDateTime, tried: &Tried) -> Result<bool> {
+        let now = OffsetDateTime::now_utc();
+        let (state, made, error, next_at) = match tried {
+            Tried::Sent => (DeliveryState::Sent, 1, None, now),
+            Tried::Skipped(why) => (DeliveryState::Skipped, 0, Some((*why).to_owned()), now),
+            Tried::Postponed(until) => (DeliveryState::Waiting, 0, None, *until),
+            Tried::Failed(error, again_at) => (DeliveryState::Waiting, 1, Some(error.clone()), *again_at),
+            Tried::GivenUp(error) => (DeliveryState::GivenUp, 1, Some(error.clone()), now),
+        };
+        let done_us = (state != DeliveryState::Waiting).then(|| micros(now));
+        let done = on_db!(&self.writers, |db| {
+            sqlx::query(
+                "UPDATE notification_deliveries SET state = $3, attempts = attempts + $4, last_error = $5, next_us = $6,
+                     done_us = $7, lease_until_us = 0
+                 WHERE id = $1 AND lease_until_us = $2",
+            )
+            .bind(id.0)
+            .bind(micros(until))
+            .bind(state.as_str())
+            .bind(i64::from(made))
+            .bind(error)
+            .bind(micros(next_at))
+            .bind(done_us)
+            .execute(db)
+            .await?
+            .rows_affected()
+        });
+        Ok(done > 0)
+    }
+
+    /// The ways outside of somebody's notifications, from `oldest` on.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn deliveries_of(&self, user: UserId, oldest: NotificationId, limit: u32) -> Result<Vec<Delivery>> {
+        all(on_db!(&self.readers, |db| {
+            sqlx::query_as(
+                "SELECT * FROM notification_deliveries WHERE user_id = $1 AND notification_id >= $2
+                 ORDER BY notification_id DESC, id LIMIT $3",
+            )
+            .bind(user.0)
+            .bind(oldest.0)
+            .bind(i64::from(limit))
+            .fetch_all(db)
+            .await?
+        }))
+    }
+
+    /// What was given up, whosever it is, the latest first.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn deliveries_given_up(&self, limit: u32) -> Result<Vec<Delivery>> {
+        all(on_db!(&self.readers, |db| {
+            sqlx::query_as(
+                "SELECT * FROM notification_deliveries WHERE state = 'given_up' ORDER BY done_us DESC LIMIT $1",
+            )
+            .bind(i64::from(limit))
+            .fetch_all(db)
+            .await?
+        }))
+    }
+
+    /// Tries again at once what was given up; false when there is none of that id.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn retry_delivery(&self, id: DeliveryId) -> Result<bool> {
+        let now_us = micros(OffsetDateTime::now_utc());
+        on_db!(&self.writers, |db| {
+            let retry = sqlx::query(
+                "UPDATE notification_deliveries SET state = 'waiting', attempts = 0, created_us = $2, next_us = $2,
+                     done_us = NULL
+                 WHERE id = $1 AND state = 'given_up'",
+            );
+            Ok(retry.bind(id.0).bind(now_us).execute(db).await?.rows_affected() > 0)
+        })
+    }
+
+    /// What waits to be sent at `now`.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn outbox_facts(&self, now: OffsetDateTime) -> Result<OutboxFacts> {
+        let (waiting, oldest): (i64, Option<i64>) = on_db!(&self.readers, |db| {
+            sqlx::query_as(
+                "SELECT (SELECT COUNT(*) FROM notification_deliveries WHERE state = 'waiting')
+                          + (SELECT COUNT(*) FROM notifications WHERE routed_us IS NULL),
+                     (SELECT MIN(due_us) FROM (
+                         SELECT MIN(next_us) AS due_us FROM notification_deliveries
+                             WHERE state = 'waiting' AND next_us <= $1
+                         UNION ALL SELECT MIN(created_us) FROM notifications WHERE routed_us IS NULL) AS due)",
+            )
+            .bind(micros(now))
+            .fetch_one(db)
+            .await?
+        });
+        Ok(OutboxFacts { waiting: waiting.unsigned_abs(), oldest_due_at: oldest.map(moment).transpose()? })
+    }
+}

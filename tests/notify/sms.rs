@@ -1,0 +1,88 @@
+//! Short messages, by a provider that checks signatures and dies meanwhile.
+
+use antiphon::settings::Secret;
+use aws_lc_rs::hmac;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    is_delivery, newest, on_both, path,
+    receiver::{Post, Receiver},
+    start,
+    support::{
+        chatters::{Chatter, PATIENCE, call, channel, register},
+        databases::TestDatabase,
+    },
+};
+
+on_both!(short_messages_come_signed_also_when_the_provider_dies);
+
+const SECRET: &str = "the secret of the provider";
+
+async fn run(database: TestDatabase, scenario: impl AsyncFnOnce(&str, Receiver, mpsc::UnboundedReceiver<Post>)) {
+    let (provider, posts) = Receiver::start().await;
+    let url = provider.url();
+    let server = start(&database, |settings| {
+        settings.notify.sms_url = Some(url);
+        settings.notify.sms_secret = Some(Secret::new(SECRET));
+    })
+    .await;
+    scenario(&server.url(), provider, posts).await;
+    server.stop().await;
+}
+
+/// The next message, whose signature is right.
+async fn message(posts: &mut mpsc::UnboundedReceiver<Post>) -> Value {
+    let post = tokio::time::timeout(PATIENCE, posts.recv()).await.expect("in time").expect("posted");
+    let header = post.header("antiphon-signature");
+    let (at, signature) = header.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")).expect("its form");
+    let bytes: Vec<u8> = (0..signature.len() / 2)
+        .map(|index| u8::from_str_radix(&signature[index * 2..index * 2 + 2], 16).expect("hex"))
+        .collect();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    hmac::verify(&key, &[format!("{at}.").as_bytes(), &post.body].concat(), &bytes).expect("signed by the server");
+    let message: Value = serde_json::from_slice(&post.body).expect("JSON");
+    assert_eq!(post.header("idempotency-key"), message["id"].as_str().expect("an id"));
+    message
+}
+
+async fn short_messages_come_signed_also_when_the_provider_dies(
+    url: &str,
+    mut provider: Receiver,
+    mut posts: mpsc::UnboundedReceiver<Post>,
+) {
+    let ada = register(url, "ada").await;
+    channel(url, &ada, "lobby", json!({})).await;
+    let sms = path(url, "/addresses/sms");
+    assert_eq!(call(Method::PUT, &sms, &ada, json!({"address": "0612345678"})).await.0, 400);
+    assert_eq!(call(Method::PUT, &sms, &ada, json!({"address": "+33 6 12 34 56 78"})).await.0, 200);
+    let sent = message(&mut posts).await;
+    assert_eq!(sent["to"], "+33612345678");
+    let words = sent["text"].as_str().expect("text").split(|c: char| !c.is_ascii_digit());
+    let code = words.into_iter().find(|word| word.len() == 8).expect("a code").to_owned();
+    assert_eq!(call(Method::POST, &format!("{sms}/confirm"), &ada, json!({"code": code})).await.0, 200);
+    let mut bob = Chatter::guest(url, "bob").await;
+    bob.join("lobby").await;
+
+    // Short messages cost money: nobody gets them who did not ask for them.
+    bob.say("lobby", "@ada: not wanted").await;
+    newest(url, &ada, |found| found["content"] == "@ada: not wanted").await;
+    let wanted = json!({"mention": {"sms": true}});
+    assert_eq!(call(Method::PUT, &path(url, "/preferences"), &ada, wanted).await.0, 200);
+    bob.say("lobby", "@ada: two\nlines").await;
+    let sent = message(&mut posts).await;
+    assert_eq!(
+        (&sent["to"], &sent["text"]),
+        (&json!("+33612345678"), &json!("bob mentions you in lobby: @ada: two lines"))
+    );
+
+    provider.kill();
+    bob.say("lobby", "@ada: while it is away").await;
+    newest(url, &ada, |found| found["deliveries"][0]["attempts"].as_u64() > Some(0)).await;
+    provider.start_again().await;
+    let sent = message(&mut posts).await;
+    assert!(sent["text"].as_str().is_some_and(|text| text.ends_with("while it is away")), "{sent}");
+    newest(url, &ada, |found| is_delivery(found, "sms", "sent")).await;
+    assert!(posts.try_recv().is_err());
+}
