@@ -8,6 +8,7 @@
 pub mod alerts;
 pub mod api;
 pub mod auth;
+pub mod batch;
 pub mod chat;
 pub mod client_address;
 pub mod cluster;
@@ -30,4 +31,5 @@ pub mod store;
 pub mod streaming;
 pub mod telemetry;
 mod tls;
+pub mod transcode;
 pub mod vitals;

@@ -1,11 +1,14 @@
 //! The command line: a thin way into the library.
 
-use std::{fmt::Display, path::PathBuf, process::ExitCode};
+use std::{fmt::Display, num::NonZero, path::PathBuf, process::ExitCode, time::Duration};
 
 use antiphon::{
+    batch::{Batch, Wanted},
     doctor::{self, Probe},
     settings::{self, Loaded, Problems, Settings},
     store::{Store, StoreError},
+    streaming::waveform::Picture,
+    transcode::{Bounds, Quality},
 };
 use antiphon_core::gateway::Role;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -53,9 +56,65 @@ enum Command {
         #[arg(value_enum, default_value_t = Asked::Ready)]
         what: Asked,
     },
+    /// Make Ogg Opus of all audio files of a folder, without a server. What is there already, newer than its file, is kept;
+    /// exits with 1 where something could not be made
+    Transcode {
+        #[command(flatten)]
+        folders: Folders,
+        /// A quality to make; may be given several times
+        #[arg(long, value_enum, default_values_t = [QualityName::Medium])]
+        quality: Vec<QualityName>,
+    },
+    /// Make the waveforms of all audio files of a folder, without a server; otherwise as `transcode`
+    Waveform {
+        #[command(flatten)]
+        folders: Folders,
+        /// What to make; may be given several times
+        #[arg(long, value_enum, default_values_t = [WaveformForm::Json])]
+        format: Vec<WaveformForm>,
+        /// A picture's width in pixels
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+        width: u32,
+        /// A picture's height in pixels
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+        height: u32,
+    },
     /// Change what accounts may do, also while the server runs
     #[command(subcommand)]
     Admin(Admin),
+}
+
+#[derive(clap::Args)]
+struct Folders {
+    /// The folder of the files, with its sub-folders
+    #[arg(long, value_name = "FOLDER")]
+    input_dir: PathBuf,
+    /// Where what is made goes, in the same sub-folders
+    #[arg(long, value_name = "FOLDER")]
+    output_dir: PathBuf,
+    /// Files at once [default: one on each processor]
+    #[arg(long, value_name = "COUNT")]
+    jobs: Option<NonZero<usize>>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum QualityName {
+    /// 24 kbit/s, 32 in stereo
+    Low,
+    /// 40 kbit/s, 64 in stereo
+    Medium,
+    /// 72 kbit/s, 128 in stereo
+    High,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WaveformForm {
+    /// Numbers, as waveform viewers take them
+    Json,
+    /// A picture
+    Png,
+    /// A picture that scales
+    Svg,
 }
 
 #[derive(Subcommand)]
@@ -105,6 +164,14 @@ fn main() -> ExitCode {
             Ok(())
         }
         Some(Command::Health { what }) => block_on(ask(&loaded.settings, what)),
+        Some(Command::Transcode { folders, quality }) => {
+            let wanted = quality.into_iter().map(|quality| Wanted::Quality(quality.into()));
+            batch(&loaded.settings, folders, wanted.collect(), (1_000, 200))
+        }
+        Some(Command::Waveform { folders, format, width, height }) => {
+            let wanted = format.into_iter().map(Wanted::from);
+            batch(&loaded.settings, folders, wanted.collect(), (width, height))
+        }
         Some(Command::Admin(Admin::Grant { name })) => block_on(set_role(&loaded.settings, &name, Role::Admin)),
         Some(Command::Admin(Admin::Revoke { name })) => block_on(set_role(&loaded.settings, &name, Role::User)),
         _ => block_on(async { antiphon::server::run(loaded.settings).await.map_err(|error| error.to_string()) }),
@@ -156,6 +223,45 @@ fn show(loaded: &Loaded, check: bool) {
         Some(file) => say(&format_args!("the settings are right ({} and the environment)", file.display())),
         None => say(&"the settings are right (the environment; there is no settings file)"),
     }
+}
+
+impl From<QualityName> for Quality {
+    fn from(name: QualityName) -> Self {
+        match name {
+            QualityName::Low => Self::Low,
+            QualityName::Medium => Self::Medium,
+            QualityName::High => Self::High,
+        }
+    }
+}
+
+impl From<WaveformForm> for Wanted {
+    fn from(form: WaveformForm) -> Self {
+        match form {
+            WaveformForm::Json => Self::WaveformJson,
+            WaveformForm::Png => Self::WaveformPng,
+            WaveformForm::Svg => Self::WaveformSvg,
+        }
+    }
+}
+
+/// Makes something of a folder's files, within the server's own limits.
+fn batch(settings: &Settings, folders: Folders, wanted: Vec<Wanted>, size: (u32, u32)) -> Result<(), String> {
+    let Folders { input_dir, output_dir, jobs } = folders;
+    let streaming = &settings.streaming;
+    let run = Batch {
+        wanted,
+        jobs,
+        picture: Picture { width: size.0, height: size.1, color: [0x3b, 0x82, 0xf6] },
+        bounds: Bounds { sound: Duration::from_secs(streaming.transcode_sound_max_s.into()) },
+        patience: Duration::from_secs(streaming.transcode_timeout_s.into()),
+        ffmpeg: streaming.ffmpeg.clone(),
+        output: output_dir,
+        input: input_dir.clone(),
+    };
+    let summary = run.run().map_err(|error| format!("cannot read {}: {error}", input_dir.display()))?;
+    say(&format_args!("{} made, {} there already, {} failed", summary.made, summary.kept, summary.failed));
+    if summary.failed == 0 { Ok(()) } else { Err("not everything could be made; see above".to_owned()) }
 }
 
 /// Gives the account called `name` a role. A running server asks the database, so it counts at once.

@@ -42,7 +42,7 @@ use crate::{
     rooms::{Rooms, directory::Directory},
     settings::{LocalStateError, Settings},
     store::{Store, StoreError},
-    streaming::{FolderError, Streams},
+    streaming::{Catalogue, FolderError, Streams},
     telemetry::{
         logs::{self, LogFilterError},
         metrics::metrics,
@@ -194,6 +194,7 @@ pub struct Running {
     drain: Arc<Drain>,
     registry: Registry,
     rooms: Rooms,
+    streams: Streams,
     media: Media,
     mixer: Option<Mixer>,
     store: Store,
@@ -248,7 +249,8 @@ impl Server {
             outbox,
             directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
             gateway: gateway.clone(),
-            streams,
+            catalogue: Catalogue::new(store.clone(), streams.clone(), config::upload_quotas(&settings)),
+            streams: streams.clone(),
             media: media.clone(),
             registry: place.registry.clone(),
             placement: Placement::default(),
@@ -279,6 +281,7 @@ impl Server {
             drain,
             registry,
             rooms,
+            streams,
             media,
             mixer,
             store,
@@ -318,6 +321,8 @@ impl Running {
         // Nobody may be left to hear it.
         let _ = self.stop.send(true);
         while self.listeners.join_next().await.is_some() {}
+        self.streams.stop_making();
+        store_listens(&self.store, &self.streams, self.settings.streaming.listens_kept_days, true).await;
         self.registry.unregister().await;
         self.background.shutdown().await;
         if let Some(mixer) = &self.mixer {
@@ -414,6 +419,8 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(sweep(api.store.clone(), rooms.clone(), api.chat.clone(), gateway.clone()));
     background.spawn(keep_rooms(rooms.clone(), api.settings.rooms.ttl_s));
     background.spawn(api.notify.clone().deliver());
+    background.spawn(resume_making(api.streams.clone()));
+    background.spawn(keep_listens(api.store.clone(), api.streams.clone(), api.settings.streaming.listens_kept_days));
     background.spawn(api.outbox.clone().route());
     background.spawn(api.outbox.clone().deliver());
     if let Some(tls) = tls {
@@ -438,6 +445,40 @@ async fn bind_ice_tcp(settings: &Settings, udp: SocketAddr) -> Result<Option<Ice
     }
 }
 
+/// Goes on with what was being made of audio files when the last process ended.
+async fn resume_making(streams: Streams) {
+    streams.resume().await;
+}
+
+/// Stores listening sessions that are over, and forgets those that were kept for long enough, for ever.
+async fn keep_listens(store: Store, streams: Streams, kept_days: u32) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        metrics().streaming.listeners.set(streams.listening().live() as f64);
+        store_listens(&store, &streams, kept_days, false).await;
+        let before = OffsetDateTime::now_utc() - time::Duration::days(kept_days.into());
+        if let Err(error) = store.sweep_listens(before).await {
+            tracing::warn!(%error, "old listening sessions were not forgotten");
+        }
+    }
+}
+
+async fn store_listens(store: &Store, streams: &Streams, kept_days: u32, all: bool) {
+    let ended = streams.listening().take_ended(std::time::Instant::now(), all);
+    if ended.is_empty() || kept_days == 0 {
+        return;
+    }
+    match store.keep_listens(&ended).await {
+        Ok(()) => metrics().streaming.listens.increment(ended.len() as u64),
+        Err(error) => {
+            tracing::warn!(%error, "listening sessions are not stored yet");
+            streams.listening().give_back(ended);
+        }
+    }
+}
+
 /// Keeps rooms that somebody here is in from ending, for ever.
 async fn keep_rooms(rooms: Rooms, ttl_s: u32) {
     let often = Duration::from_secs((ttl_s / 4).clamp(1, 60).into());
@@ -455,6 +496,7 @@ async fn upkeep(api: Arc<Api>) {
         ticks.tick().await;
         api.sampler.sample();
         metrics().streaming.cache_bytes.set(api.streams.cached_bytes() as f64);
+        metrics().streaming.made_bytes.set(api.streams.made_bytes() as f64);
         api.limits.sweep();
         api.standalone.sweep();
         api.auth.sweep();

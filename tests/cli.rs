@@ -155,3 +155,46 @@ fn help_says_what_there_is() {
     assert_eq!(place.run(&["sevre"], &[]).status.code(), Some(2));
     assert_eq!(stdout(&place.run(&["--version"], &[])), format!("antiphon {}\n", env!("CARGO_PKG_VERSION")));
 }
+
+#[test]
+fn a_folder_is_transcoded_and_drawn_once() {
+    let place = Place::new();
+    fs::create_dir_all(place.dir.join("in/sub")).expect("our folder");
+    let sound = place.dir.join("in/sub/tone.wav");
+    let made = Command::new("ffmpeg")
+        .args(["-v", "error", "-f", "lavfi", "-i", "sine=frequency=440:duration=3", "-y"])
+        .arg(&sound)
+        .status()
+        .expect("ffmpeg runs");
+    assert!(made.success());
+    place.write("in/broken.mp3", "no sound");
+    place.write("in/notes.txt", "not for us");
+
+    let run = || {
+        let folders = ["--input-dir", "in", "--output-dir", "out", "--jobs", "2"];
+        let qualities = [&["transcode"], &folders[..], &["--quality", "low", "--quality", "high"]].concat();
+        let waveforms =
+            [&["waveform"], &folders[..], &["--format", "json", "--format", "png", "--width", "64"]].concat();
+        let path = std::env::var("PATH").expect("a path");
+        [place.run(&qualities, &[("PATH", &path)]), place.run(&waveforms, &[("PATH", &path)])]
+    };
+    for output in run() {
+        assert_eq!(output.status.code(), Some(1), "one file is broken");
+        assert!(stdout(&output).contains("2 made, 0 there already, 2 failed"), "{}", stdout(&output));
+        let told = stderr(&output);
+        assert!(told.contains("broken.mp3: the file"), "{told}");
+    }
+    let size = |name: &str| fs::metadata(place.dir.join("out/sub").join(name)).expect(name).len();
+    assert!(size("tone.wav.low.opus") < size("tone.wav.high.opus"));
+    assert!(size("tone.wav.waveform.png") > 50);
+    let json = fs::read(place.dir.join("out/sub/tone.wav.waveform.json")).expect("made");
+    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!((json["length"].as_u64(), json["samples_per_pixel"].as_u64()), (Some(300), Some(480)));
+    // What is there stays as it is.
+    for output in run() {
+        assert!(stdout(&output).contains("0 made, 2 there already, 2 failed"), "{}", stdout(&output));
+    }
+    let left: Vec<_> =
+        fs::read_dir(place.dir.join("out")).expect("made").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["sub"], "nothing half made");
+}

@@ -27,7 +27,20 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
             Talking itself goes over the gateway (`GET /ws`) and UDP, which `docs/protocol.md` describes. \
             Errors always have the shape of `ErrorBody`."
     ),
-    paths(super::gateway_entry::gateway, super::stream_file::stream),
+    paths(
+        super::gateway_entry::gateway,
+        super::stream_file::stream,
+        super::stream_parts::show_stream,
+        super::stream_parts::list_qualities,
+        super::stream_parts::order_quality,
+        super::stream_parts::get_waveform,
+        super::stream_parts::get_waveform_png,
+        super::stream_parts::get_waveform_svg,
+        super::stream_uploads::upload_stream,
+        super::stream_uploads::replace_stream,
+        super::stream_uploads::delete_stream,
+        super::stream_uploads::set_stream_tags
+    ),
     components(schemas(ErrorBody, ErrorCode)),
     modifiers(&Bearer),
     security(("bearer" = [])),
@@ -118,14 +131,36 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::api::{page, routes as described_routes, scrape, stream_file};
+    use crate::api::{page, routes as described_routes, scrape, stream_file, stream_parts};
 
     /// Served, but not part of the API that the document describes.
-    const NOT_DESCRIBED: [&str; 5] =
-        ["get /api/openapi.json", "get /docs", "get /docs/", "get /docs/{*rest}", "get /stream/{*path}"];
+    const NOT_DESCRIBED: [&str; 9] = [
+        "get /api/openapi.json",
+        "get /docs",
+        "get /docs/",
+        "get /docs/{*rest}",
+        "get /stream/{*path}",
+        "get /api/streams/{*path}",
+        "post /api/streams/{*path}",
+        "put /api/streams/{*path}",
+        "delete /api/streams/{*path}",
+    ];
 
     /// Described here, and served by the gateway or under a path that no document can name.
-    const SERVED_ELSEWHERE: [&str; 2] = ["get /ws", "get /stream/{path}"];
+    const SERVED_ELSEWHERE: [&str; 12] = [
+        "get /ws",
+        "get /stream/{path}",
+        "get /api/streams/{path}",
+        "post /api/streams/{path}",
+        "put /api/streams/{path}",
+        "delete /api/streams/{path}",
+        "put /api/streams/{path}/tags",
+        "get /api/streams/{path}/qualities",
+        "post /api/streams/{path}/qualities",
+        "get /api/streams/{path}/waveform",
+        "get /api/streams/{path}/waveform.png",
+        "get /api/streams/{path}/waveform.svg",
+    ];
 
     const METHODS: [&str; 4] = ["get", "post", "put", "delete"];
 
@@ -133,7 +168,14 @@ mod tests {
         let (router, document) = described_routes().merge(scrape::routes()).split_for_parts();
         let document = with_errors(document);
         let value = serde_json::to_value(&document).expect("serialises");
-        (router.merge(page::routes()).merge(stream_file::routes()).merge(routes(document)), value)
+        (
+            router
+                .merge(page::routes())
+                .merge(stream_file::routes())
+                .merge(stream_parts::routes())
+                .merge(routes(document)),
+            value,
+        )
     }
 
     /// Every `method path` of a router. It tells them only by how it prints itself:

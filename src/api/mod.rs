@@ -35,6 +35,9 @@ mod rooms;
 mod scrape;
 pub mod serve;
 mod stream_file;
+mod stream_parts;
+mod stream_stats;
+mod stream_uploads;
 mod streams;
 mod webhooks;
 pub mod whip;
@@ -77,7 +80,7 @@ use crate::{
     rooms::directory::Directory,
     settings::Settings,
     store::{AudioConfiguration, Store},
-    streaming::Streams,
+    streaming::{Catalogue, Streams},
     telemetry::{
         metrics::{Area, metrics},
         sampler::Sampler,
@@ -103,6 +106,8 @@ pub struct Api {
     pub gateway: Gateway,
     /// Audio files.
     pub streams: Streams,
+    /// The same as the database knows them.
+    pub catalogue: Catalogue,
     /// The media workers.
     pub media: Media,
     /// The nodes of the cluster.
@@ -186,6 +191,7 @@ pub fn router(api: &Arc<Api>, gateway: Router) -> Router {
         .merge(whip::routes())
         .merge(page::routes())
         .merge(stream_file::routes())
+        .merge(stream_parts::routes())
         .merge(document::routes(document::with_errors(document)));
     layered(api, Area::Unknown, refusing_others(router.with_state(Arc::clone(api)).merge(gateway)))
 }
@@ -213,6 +219,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(rooms::routes())
         .merge(audio::routes())
         .merge(streams::routes())
+        .merge(stream_stats::routes())
         .merge(advanced::routes())
         .merge(figures::routes())
         .merge(nodes::routes())

@@ -59,7 +59,10 @@ pub(super) async fn observe(State(observer): State<Observer>, mut request: Reque
     let refused = client.and_then(|client| refusal(&api, area, route.as_deref(), client));
     let mut response = match refused {
         Some(error) => error.into_response(),
-        None => answer(&api, request, next).instrument(span.clone()).await,
+        None => {
+            let limit = time_limit(&api, request.method(), route.as_deref());
+            answer(limit, request, next).instrument(span.clone()).await
+        }
     };
     finish(&mut response, area, request_id);
     count(&span, &response, (area, method), started.elapsed());
@@ -79,11 +82,22 @@ fn refusal(api: &Api, area: Area, route: Option<&str>, client: ClientAddress) ->
     checked.err()
 }
 
+/// How long a request may take: a file that is uploaded over a slow way, longer.
+fn time_limit(api: &Api, method: &http::Method, route: Option<&str>) -> Duration {
+    let is_upload =
+        [http::Method::PUT, http::Method::POST].contains(method) && route == Some(super::stream_parts::ROUTE);
+    let seconds = if is_upload {
+        api.settings.streaming.upload_timeout_s.max(api.settings.http.request_timeout_s)
+    } else {
+        api.settings.http.request_timeout_s
+    };
+    Duration::from_secs(seconds.into())
+}
+
 /// The answer, or the error of the time limit.
-async fn answer(api: &Api, request: Request, next: Next) -> Response {
+async fn answer(limit: Duration, request: Request, next: Next) -> Response {
     // In a task of its own, so that what was begun is done: a client that goes away, or time that runs out, must not leave
     // somebody banned in the database and still in voice. Who sends a body without end is not read for ever all the same.
-    let limit = Duration::from_secs(api.settings.http.request_timeout_s.into());
     let handling = tokio::spawn(tokio::time::timeout(limit * 2, next.run(request)).in_current_span());
     match tokio::time::timeout(limit, handling).await {
         Ok(Ok(Ok(response))) => response,
@@ -161,7 +175,7 @@ fn area_of(route: &str) -> Area {
             Area::Channels
         }
         _ if below("/api/audio") => Area::Audio,
-        _ if below("/api/streams") || below("/stream") => Area::Streams,
+        _ if below("/api/streams") || below("/stream") || below("/admin") => Area::Streams,
         _ if below("/api/advanced") => Area::Advanced,
         _ if below("/api/metrics") => Area::Figures,
         _ if below("/health") => Area::Health,

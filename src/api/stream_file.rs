@@ -1,6 +1,10 @@
 //! `GET /stream/{path}`: an audio file, or ranges of it, for whoever has a signed link.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use antiphon_core::gateway::ErrorCode;
 use axum::{
@@ -22,12 +26,16 @@ use crate::{
     client_address::ClientAddress,
     error::AppError,
     random,
-    streaming::{FilePath, Link, OpenFile, Part, Verdict, Wanted, judge, wanted},
+    streaming::{FilePath, Link, OpenFile, Part, Product, Verdict, Wanted, judge, wanted},
     telemetry::metrics::{StreamRefusal, metrics},
+    transcode::Quality,
 };
 
 /// Where files are; its route takes sub-folders too, which a document cannot say.
 const PREFIX: &str = "/stream/";
+
+/// What qualities are (RFC 7845 section 9).
+const OGG: &str = "audio/ogg";
 
 /// Headers of every file: what it is must not be guessed, it runs no script, its link goes to nobody else, and other
 /// origins' players may play it, since the link and not the page says who may.
@@ -56,12 +64,13 @@ struct LinkQuery {
 }
 
 /// An audio file, or ranges of it (RFC 9110 14), for whoever has a signed link. A range longer than
-/// `streaming.max_range_size_bytes` that does not reach the file's end is answered shortened.
+/// `streaming.max_range_size_bytes` that does not reach the file's end is answered shortened. A quality is made at its
+/// first request, which waits for it up to `streaming.transcode_wait_s`.
 #[utoipa::path(get, path = "/stream/{path}", tag = "streams", security(()),
     params(("path" = String, Path, description = "The file's path in the folder, with its sub-folders"),
         ("expires" = u64, Query, description = "When the link runs out, in Unix seconds"),
         ("sig" = String, Query, description = "The link's signature"),
-        ("quality" = Option<String>, Query, description = "`original`, as when absent"),
+        ("quality" = Option<String>, Query, description = "`low`, `medium`, `high` (Ogg Opus), or `original`, as when absent"),
         ("Range" = Option<String>, Header, description = "`bytes=0-499`, `bytes=500-`, `bytes=-500`, or several")),
     responses((status = OK, description = "The file", content_type = "audio/*"),
         (status = PARTIAL_CONTENT, description = "The ranges asked for; several as `multipart/byteranges`"),
@@ -69,6 +78,8 @@ struct LinkQuery {
         (status = FORBIDDEN, description = "`BAD_SIGNATURE`", body = ErrorBody),
         (status = GONE, description = "`LINK_EXPIRED`", body = ErrorBody),
         (status = PRECONDITION_FAILED, description = "`INVALID_INPUT`: it is not what `If-Match` or `If-Unmodified-Since` names", body = ErrorBody),
+        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: this quality cannot be made of the file", body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, description = "`TEMPORARILY_UNAVAILABLE`: the quality is being made; `Retry-After` says when to come back", body = ErrorBody),
         (status = RANGE_NOT_SATISFIABLE, description = "`RANGE_NOT_SATISFIABLE`; `Content-Range` says how long the file is", body = ErrorBody)))]
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
@@ -81,8 +92,12 @@ pub(super) async fn stream(
         metrics().streaming.refused.of(StreamRefusal::NotFound).increment(1);
         ApiError::new(ErrorCode::NotFound, "there is no such audio file")
     })?;
-    check_link(&api, &path, &uri).inspect_err(|error| count_refusal(error.code))?;
-    let file = api.streams.file(&path).await.inspect_err(|error| count_refusal(error.code))?;
+    let quality = check_link(&api, &path, &uri).inspect_err(|error| count_refusal(error.code))?;
+    let source = api.streams.file(&path).await.inspect_err(|error| count_refusal(error.code))?;
+    let (file, media_type) = match quality {
+        None => (source, path.media_type()),
+        Some(quality) => (api.streams.made(&path, &source, Product::Quality(quality)).await?, OGG),
+    };
     match judge(&headers, &file.etag, file.modified) {
         Verdict::Failed => {
             let message = "the file is no longer the one that the request means";
@@ -96,13 +111,14 @@ pub(super) async fn stream(
         Verdict::Go { ranges } => {
             let range = headers.get(header::RANGE).filter(|_| ranges && method == Method::GET);
             let range = range.and_then(|value| value.to_str().ok());
-            answer(&api, client, &method, (&path, file), range)
+            let program = headers.get(header::USER_AGENT).and_then(|program| program.to_str().ok()).unwrap_or_default();
+            answer(&api, (client, program), &method, (&path, quality), (media_type, file), range)
         }
     }
 }
 
-/// Whether the link is good now.
-fn check_link(api: &Api, path: &FilePath, uri: &Uri) -> Result<(), AppError> {
+/// Whether the link is good now, and for which quality; `None` for the file as it is.
+pub(super) fn check_link(api: &Api, path: &FilePath, uri: &Uri) -> Result<Option<Quality>, AppError> {
     let bad = |message: &str| AppError::new(ErrorCode::BadSignature, message);
     let Query(query) =
         Query::<LinkQuery>::try_from_uri(uri).map_err(|_| bad("the link needs expires and sig, each once"))?;
@@ -112,7 +128,7 @@ fn check_link(api: &Api, path: &FilePath, uri: &Uri) -> Result<(), AppError> {
     let quality = query.quality.as_deref().unwrap_or_default();
     let link = Link { path, expires, quality };
     api.streams.secrets().check(link, sig, now_s())?;
-    check_quality(quality)
+    quality_of(quality)
 }
 
 /// Unix seconds.
@@ -120,12 +136,13 @@ pub(super) fn now_s() -> u64 {
     u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0)
 }
 
-/// Files are streamed as they are.
-pub(super) fn check_quality(quality: &str) -> Result<(), AppError> {
-    if ["", "original"].contains(&quality) {
-        return Ok(());
+/// The quality of a name; `None` for the file as it is.
+pub(super) fn quality_of(name: &str) -> Result<Option<Quality>, AppError> {
+    if ["", "original"].contains(&name) {
+        return Ok(None);
     }
-    Err(AppError::new(ErrorCode::InvalidInput, "quality must be original: this release streams files as they are"))
+    let wrong = || AppError::new(ErrorCode::InvalidInput, "quality must be low, medium, high or original");
+    Quality::of(name).map(Some).ok_or_else(wrong)
 }
 
 fn count_refusal(code: ErrorCode) {
@@ -138,16 +155,17 @@ fn count_refusal(code: ErrorCode) {
     metrics().streaming.refused.of(why).increment(1);
 }
 
-/// The file or what is wanted of it.
+/// The file, of a media type, or what is wanted of it.
 fn answer(
     api: &Api,
-    client: ClientAddress,
+    (client, program): (ClientAddress, &str),
     method: &Method,
-    (path, file): (&FilePath, Arc<OpenFile>),
+    (path, quality): (&FilePath, Option<Quality>),
+    (name, file): (&'static str, Arc<OpenFile>),
     range: Option<&str>,
 ) -> ApiResult<Response> {
     let length = file.length;
-    let media_type = HeaderValue::from_static(path.media_type());
+    let media_type = HeaderValue::from_static(name);
     let (status, media_type, content_range, parts) = match wanted(range, length, api.streams.range_bytes_max()) {
         Wanted::Unsatisfiable => return Ok(unsatisfiable(&file)),
         Wanted::Whole => (StatusCode::OK, media_type, None, vec![Part::File(0..length)]),
@@ -158,7 +176,7 @@ fn answer(
             }
             Err(ranges) => {
                 let boundary = random::text::<18>();
-                let parts = multipart(&boundary, ranges, path.media_type(), length);
+                let parts = multipart(&boundary, ranges, name, length);
                 let media_type = header_value(format!("multipart/byteranges; boundary={boundary}"))?;
                 (StatusCode::PARTIAL_CONTENT, media_type, None, parts)
             }
@@ -169,7 +187,9 @@ fn answer(
         Body::empty()
     } else {
         let place = api.streams.place(client.limit_key())?;
-        Body::from_stream(api.streams.body(Arc::clone(&file), parts, place))
+        let now = (Instant::now(), SystemTime::now());
+        let heard = api.streams.listening().begin((path, quality, length), (client.0, program), now);
+        Body::from_stream(api.streams.body(Arc::clone(&file), parts, (place, heard)))
     };
     let mut response = (status, body).into_response();
     describe(&mut response, &file);

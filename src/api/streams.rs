@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 
-use antiphon_core::gateway::ErrorCode;
+use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -17,11 +16,11 @@ use super::{
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Body, Caller, QueryOf},
     paging::{PageQuery, Paged},
-    stream_file::{check_quality, now_s},
+    stream_file::{now_s, quality_of},
 };
 use crate::{
-    store::rfc3339,
-    streaming::{Entry, FilePath, Link, TTL_MAX_S},
+    store::{LibraryFile, LibraryQuery, SEARCH_WORDS_MAX, rfc3339},
+    streaming::{FilePath, Link, NotMade, Product, TTL_MAX_S},
 };
 
 /// These routes.
@@ -38,7 +37,8 @@ struct SignBody {
     /// How long the link is to be good, in seconds: up to 7 days.
     #[schema(example = 3_600, minimum = 1, maximum = 604_800)]
     ttl_s: u64,
-    /// `original`, as when absent.
+    /// `low`, `medium`, `high` (Ogg Opus), or `original`, as when absent. One that is not made yet begins to be.
+    #[schema(example = "medium")]
     quality: Option<String>,
 }
 
@@ -56,7 +56,8 @@ struct LinkView {
 /// Makes a link to a file, good for whoever has it.
 #[utoipa::path(post, path = "/api/streams/sign", tag = "streams", request_body = SignBody,
     responses((status = OK, description = "The link", body = Answer<LinkView>),
-        (status = NOT_FOUND, description = "`NOT_FOUND`: there is no such audio file", body = ErrorBody)))]
+        (status = NOT_FOUND, description = "`NOT_FOUND`: there is no such audio file", body = ErrorBody),
+        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: this quality cannot be made of the file", body = ErrorBody)))]
 async fn sign_stream(
     State(api): State<Arc<Api>>,
     Caller(_caller): Caller,
@@ -66,10 +67,16 @@ async fn sign_stream(
         return Err(ApiError::invalid(format!("ttl_s must be from 1 to {TTL_MAX_S}, not {ttl_s}")));
     }
     let quality = quality.unwrap_or_default();
-    check_quality(&quality)?;
+    let wanted = quality_of(&quality)?;
     let none = || ApiError::new(ErrorCode::NotFound, "there is no such audio file");
     let path = FilePath::new(&path).ok_or_else(none)?;
-    api.streams.file(&path).await?;
+    let file = api.streams.file(&path).await?;
+    if let Some(wanted) = wanted
+        && let Err(refused @ NotMade::Refused(_)) = api.streams.order(&path, &file, Product::Quality(wanted)).await
+    {
+        // What cannot be ordered now is when it is played.
+        return Err(refused.into());
+    }
     let expires = now_s() + ttl_s;
     let sig = api.streams.secrets().sign(Link { path: &path, expires: &expires.to_string(), quality: &quality });
     let quality = if quality.is_empty() { quality } else { format!("&quality={quality}") };
@@ -80,9 +87,14 @@ async fn sign_stream(
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct SearchQuery {
-    /// Words that the path must hold, whatever their case.
+    /// Up to six words, each of which the path or a tag must hold, whatever their case.
     #[param(example = "track")]
     search: Option<String>,
+    /// A tag that they must have.
+    #[param(example = "jazz")]
+    tag: Option<String>,
+    /// Whether only those that you uploaded are wanted.
+    mine: Option<bool>,
 }
 
 /// A file of the library.
@@ -99,15 +111,24 @@ struct FileView {
     media_type: &'static str,
     /// When it was changed, RFC 3339 UTC.
     modified_at: String,
+    /// Its tags.
+    #[schema(example = json!(["jazz"]))]
+    tags: Vec<String>,
+    /// Who uploaded it; absent for what was put there otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner_id: Option<UserId>,
 }
 
-impl From<&Entry> for FileView {
-    fn from(entry: &Entry) -> Self {
+impl From<LibraryFile> for FileView {
+    fn from(file: LibraryFile) -> Self {
+        let LibraryFile { seen, owner, tags } = file;
         Self {
-            path: entry.path.to_string(),
-            size_bytes: entry.length,
-            media_type: entry.path.media_type(),
-            modified_at: rfc3339(OffsetDateTime::from(entry.modified)),
+            media_type: FilePath::new(&seen.path).map_or("application/octet-stream", |path| path.media_type()),
+            path: seen.path,
+            size_bytes: seen.size_bytes,
+            modified_at: rfc3339(seen.modified),
+            tags,
+            owner_id: owner,
         }
     }
 }
@@ -128,16 +149,18 @@ struct FilesAnswer {
     responses((status = OK, description = "A page of them", body = FilesAnswer)))]
 async fn list_streams(
     State(api): State<Arc<Api>>,
-    Caller(_caller): Caller,
+    Caller(caller): Caller,
     QueryOf(page): QueryOf<PageQuery>,
-    QueryOf(SearchQuery { search }): QueryOf<SearchQuery>,
+    QueryOf(SearchQuery { search, tag, mine }): QueryOf<SearchQuery>,
 ) -> ApiResult<Json<FilesAnswer>> {
     let page = page.checked()?;
-    let search = search.unwrap_or_default().to_lowercase();
-    let entries = api.streams.library().await?;
-    let found: Vec<&Entry> = entries.iter().filter(|entry| entry.has_all(search.split_whitespace())).collect();
-    let from = usize::try_from(page.offset()).unwrap_or(usize::MAX);
-    let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
-    let views = found.iter().skip(from).take(limit).map(|entry| FileView::from(*entry)).collect();
-    Ok(Json(FilesAnswer { success: true, page: page.of(views, found.len() as u64) }))
+    let words: Vec<String> = search.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    if words.len() > SEARCH_WORDS_MAX {
+        return Err(ApiError::invalid(format!("search takes up to {SEARCH_WORDS_MAX} words, not {}", words.len())));
+    }
+    let owner = mine.unwrap_or_default().then_some(caller.id);
+    let query = LibraryQuery { words, tag: tag.map(|tag| tag.to_lowercase()), owner };
+    let (files, total) = api.catalogue.page(&query, page.limit, page.offset()).await?;
+    let views = files.into_iter().map(FileView::from).collect();
+    Ok(Json(FilesAnswer { success: true, page: page.of(views, total) }))
 }

@@ -13,7 +13,8 @@ use crate::{
     rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Secret, Settings},
     store::OutboxLimits,
-    streaming::{Secrets, StreamsConfig},
+    streaming::{Listening, MakingConfig, Secrets, StreamsConfig, UploadQuotas},
+    transcode::Bounds,
 };
 
 pub(super) fn media(settings: &Settings, mix: Option<MixInlets>) -> MediaConfig {
@@ -147,14 +148,41 @@ pub(super) fn streams(settings: &Settings, local: &LocalState) -> StreamsConfig 
         Some(secret) => Secrets::new(&bytes(secret), streaming.secret_previous.as_ref().map(bytes).as_deref()),
         None => Secrets::derived(&bytes(&local.jwt_secret), auth.jwt_secret_previous.as_ref().map(bytes).as_deref()),
     };
+    let listening = Listening::new(streaming.secret.as_ref().unwrap_or(&local.jwt_secret).expose().as_bytes());
     StreamsConfig {
         folder: settings.audio_dir(),
         secrets,
+        listening,
         file_bytes_max: streaming.max_file_size_bytes,
         range_bytes_max: streaming.max_range_size_bytes,
         cache_bytes: u64::from(streaming.cache_max_size_mb) * 1_024 * 1_024,
         streams_max: limits.streams,
         streams_per_address: limits.streams_per_address,
+        making: making(settings),
+        uploads_max: limits.uploads,
+    }
+}
+
+pub(super) fn upload_quotas(settings: &Settings) -> UploadQuotas {
+    let bytes = |mb: u32| u64::from(mb) * 1_024 * 1_024;
+    UploadQuotas {
+        account_bytes_max: bytes(settings.streaming.upload_quota_mb_per_account),
+        total_bytes_max: bytes(settings.streaming.upload_quota_mb),
+    }
+}
+
+fn making(settings: &Settings) -> MakingConfig {
+    let streaming = &settings.streaming;
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    MakingConfig {
+        folder: settings.made_dir(),
+        bytes_max: u64::from(streaming.made_max_size_mb) * 1_024 * 1_024,
+        threads: streaming.transcode_threads,
+        queue_max: count(settings.limits.transcodes_queued),
+        wait: seconds(streaming.transcode_wait_s),
+        patience: seconds(streaming.transcode_timeout_s),
+        bounds: Bounds { sound: seconds(streaming.transcode_sound_max_s) },
+        ffmpeg: streaming.ffmpeg.clone(),
     }
 }
 

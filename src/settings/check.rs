@@ -32,6 +32,13 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
     if settings.streaming.secret_previous.is_some() && settings.streaming.secret.is_none() {
         problem("streaming", "secret_previous", "needs streaming.secret, the secret in force");
     }
+    if settings.streaming.transcode_wait_s >= settings.http.request_timeout_s {
+        problem(
+            "streaming",
+            "transcode_wait_s",
+            "must be below http.request_timeout_s, after which a request is given up",
+        );
+    }
     notify_checks(settings, &mut problem);
     if settings.limits.max_users_per_channel > settings.limits.max_users_ceiling {
         problem("limits", "max_users_per_channel", "must not be above limits.max_users_ceiling");

@@ -199,6 +199,10 @@ settings! {
         streams: u32 [.only("at least 1", |count| *count >= 1)] = 5_000;
         /// Audio files that the node sends at once to one address (an IPv6 network of 64 bits).
         streams_per_address: u32 [.only("at least 1", |count| *count >= 1)] = 64;
+        /// Audio files being uploaded at once; further ones are told to try later.
+        uploads: u32 [.only("from 1 to 10000", |count| (1..=10_000).contains(count))] = 16;
+        /// Qualities and waveforms that may wait to be made; further ones are told to try later.
+        transcodes_queued: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
         /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.
         logins_per_minute_per_address: u32 [] = 1_200;
         /// New guests per minute from one address; 0 for any number.
@@ -309,6 +313,31 @@ settings! {
         max_range_size_bytes: u64 [.env("MAX_RANGE_SIZE").only("at least 1", |bytes| *bytes >= 1)] = 10 * 1024 * 1024;
         /// Memory in MiB for what is read of files; 0 for none.
         cache_max_size_mb: u32 [.env("CACHE_MAX_SIZE_MB").only("at most 1048576", |mb| *mb <= 1_048_576)] = 256;
+        /// How long, in days, it is kept who listened to what, without addresses; 0 for not at all.
+        listens_kept_days: u32 [.only("from 0 to 3650", |days| *days <= 3_650)] = 90;
+        /// What one account may upload, in MiB, files of guests excluded: they upload none. 0: only administrators upload.
+        upload_quota_mb_per_account: u32 [] = 256;
+        /// What all may upload together, in MiB, administrators included.
+        upload_quota_mb: u32 [] = 10_240;
+        /// How long, in seconds, one upload may take.
+        upload_timeout_s: u32 [.only("from 1 to 86400", |s| (1..=86_400).contains(s))] = 900;
+        /// The folder of what is made of the files: qualities and waveforms. Everything in it can be made again. When not
+        /// set: `made` in the data dir. Nodes may share one.
+        made_dir: Option<PathBuf> [] = None;
+        /// What that folder may hold, in MiB; what was used longest ago goes.
+        made_max_size_mb: u32 [.only("at least 1", |mb| *mb >= 1)] = 10_240;
+        /// Threads that make qualities and waveforms, at the lowest priority; 0 for none, and then files are streamed as they
+        /// are only.
+        transcode_threads: u16 [.only("from 0 to 64", |count| *count <= 64)] = 1;
+        /// How long, in seconds, a request waits for a quality that is being made before it is told to come back.
+        transcode_wait_s: u32 [.only("from 0 to 300", |s| *s <= 300)] = 10;
+        /// The longest time in seconds that making one may take.
+        transcode_timeout_s: u32 [.only("from 1 to 86400", |s| (1..=86_400).contains(s))] = 1_800;
+        /// The longest sound in seconds of which qualities and waveforms are made: a small file can hold days of silence.
+        transcode_sound_max_s: u32 [.only("from 1 to 172800 (two days)", |s| (1..=172_800).contains(s))] = 6 * 3_600;
+        /// An ffmpeg for files that the built-in decoders do not know, such as WebM and HE-AAC: its name or path. It is not
+        /// used for others.
+        ffmpeg: Option<PathBuf> [] = None;
     }
 
     /// Rooms of browsers.

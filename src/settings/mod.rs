@@ -150,6 +150,12 @@ impl Settings {
         self.streaming.audio_dir.clone().unwrap_or_else(|| self.data_dir.join("audio"))
     }
 
+    /// The folder of what is made of audio files: what is set, else one in the data dir.
+    #[must_use]
+    pub fn made_dir(&self) -> PathBuf {
+        self.streaming.made_dir.clone().unwrap_or_else(|| self.data_dir.join("made"))
+    }
+
     /// The same for people to read: without a password.
     #[must_use]
     pub fn shown_database_url(&self) -> String {

@@ -153,10 +153,15 @@ impl Store {
     }
 }
 
-/// What contains a text, as `LIKE` wants it.
+/// What contains a name, as `LIKE` wants it.
 fn pattern(part: &str) -> String {
+    pattern_of(&folded(part))
+}
+
+/// What contains a text, as `LIKE … ESCAPE '!'` wants it.
+pub(super) fn pattern_of(text: &str) -> String {
     let mut pattern = String::from("%");
-    for c in folded(part).chars() {
+    for c in text.chars() {
         if matches!(c, '%' | '_' | '!') {
             pattern.push('!');
         }

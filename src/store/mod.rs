@@ -17,6 +17,8 @@ mod facts;
 mod failures;
 mod identities;
 mod invites;
+mod library;
+mod listens;
 mod listing;
 mod members;
 mod messages;
@@ -50,6 +52,8 @@ pub use deliveries::{Delivery, DeliveryState, OutboxFacts, Tried, Way};
 pub use error::StoreError;
 pub use facts::DatabaseFacts;
 pub use failures::{Attempt, Bucket};
+pub use library::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, SEARCH_WORDS_MAX};
+pub use listens::{Listen, ListenTotals};
 pub use listing::{UserDeletion, UserOrder, UserQuery};
 pub use members::Inviter;
 pub use messages::{

@@ -105,6 +105,8 @@ pub(super) enum Lock {
     Retention = 0x616e_7404,
     /// Push subscriptions: how many somebody has.
     Push = 0x616e_7405,
+    /// Uploads: how much there is of them.
+    Uploads = 0x616e_7408,
 }
 
 impl Dialect for Sqlite {
@@ -311,10 +313,10 @@ macro_rules! migrations {
 
 const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
     3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks",
-    7 "0007_notifications");
+    7 "0007_notifications", 8 "0008_audio_files");
 const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
     3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks",
-    7 "0007_notifications");
+    7 "0007_notifications", 8 "0008_audio_files");
 
 fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {

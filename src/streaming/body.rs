@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::{
-    OpenFile, Place,
+    Heard, OpenFile, Place,
     cache::{BLOCK_BYTES, Blocks},
 };
 use crate::telemetry::metrics::metrics;
@@ -45,13 +45,19 @@ pub struct FileBody {
     parts: VecDeque<Part>,
     reading: Option<Reading>,
     _place: Place,
+    heard: Heard,
 }
 
 type Reading = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 
 impl FileBody {
-    pub(super) fn new(blocks: Arc<Blocks>, file: Arc<OpenFile>, parts: Vec<Part>, place: Place) -> Self {
-        Self { blocks, file, parts: parts.into(), reading: None, _place: place }
+    pub(super) fn new(
+        blocks: Arc<Blocks>,
+        file: Arc<OpenFile>,
+        parts: Vec<Part>,
+        (place, heard): (Place, Heard),
+    ) -> Self {
+        Self { blocks, file, parts: parts.into(), reading: None, _place: place, heard }
     }
 
     /// The block with the first byte of `range`, once it is here.
@@ -77,6 +83,7 @@ impl FileBody {
         if range.start + (until - from) < range.end {
             self.parts.push_front(Part::File(range.start + (until - from)..range.end));
         }
+        self.heard.sent(range.start..range.start + (until - from));
         let place = |at: u64| usize::try_from(at).map_err(io::Error::other);
         Poll::Ready(Ok(block.slice(place(from)?..place(until)?)))
     }

@@ -13,9 +13,12 @@ use std::{
 };
 
 use quick_cache::sync::Cache;
-use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, mkdirat, open, openat, unlinkat},
+    io::Errno,
+};
 
-use super::FilePath;
+use super::{FilePath, making::part::Part};
 
 /// So many files are kept open.
 const OPEN_MAX: usize = 512;
@@ -23,12 +26,21 @@ const OPEN_MAX: usize = 512;
 /// How long it is believed that an open file is still the one of its name.
 const BELIEVED: Duration = Duration::from_secs(1);
 
-/// The folder of files cannot be used.
+/// A folder of files cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use the folder of audio files {} (streaming.audio_dir): {error}", path.display())]
+#[error("cannot use the folder {} ({setting}): {error}", path.display())]
 pub struct FolderError {
     path: PathBuf,
+    /// Which setting names it.
+    setting: &'static str,
     error: io::Error,
+}
+
+impl FolderError {
+    /// What is wrong with the folder that `setting` names.
+    pub(super) fn of(path: &Path, setting: &'static str, error: io::Error) -> Self {
+        Self { path: path.to_owned(), setting, error }
+    }
 }
 
 /// A file that is open for reading.
@@ -68,11 +80,10 @@ pub(super) struct Files {
 
 impl Files {
     /// Opens the folder, made when it isn't there. The folder itself may be a symbolic link; nothing in it may.
-    pub(super) fn open(path: &Path, bytes_max: u64) -> Result<Self, FolderError> {
-        let fail = |error| FolderError { path: path.to_owned(), error };
-        std::fs::create_dir_all(path).map_err(fail)?;
+    pub(super) fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = open(path, flags, Mode::empty()).map_err(|error| fail(error.into()))?;
+        let folder = open(path, flags, Mode::empty())?;
         Ok(Self {
             folder: Arc::new(folder),
             bytes_max,
@@ -112,6 +123,43 @@ impl Files {
         let opened = Arc::new(OpenFile::new(file, identity, number, now_ms)?);
         self.open.insert(path.clone(), Arc::clone(&opened));
         Ok(opened)
+    }
+}
+
+impl Files {
+    /// Puts a whole file into its place; sub-folders are made. Blocks.
+    pub(super) fn put(&self, part: Part, path: &FilePath) -> io::Result<()> {
+        let (folder, name) = self.folder_of(path, true)?;
+        part.finish_in(folder.as_ref().unwrap_or(&self.folder), name)?;
+        self.open.remove(path);
+        Ok(())
+    }
+
+    /// Removes a file. Blocks.
+    pub(super) fn remove(&self, path: &FilePath) -> io::Result<()> {
+        let (folder, name) = self.folder_of(path, false)?;
+        unlinkat(folder.as_ref().unwrap_or(&self.folder), name, AtFlags::empty())?;
+        self.open.remove(path);
+        Ok(())
+    }
+
+    /// The folder of a file, `None` for the one of all, and the file's name in it. Like [`walk`], it follows nothing.
+    fn folder_of<'a>(&self, path: &'a FilePath, make: bool) -> io::Result<(Option<OwnedFd>, &'a str)> {
+        let mut names = path.names();
+        let name = names.next_back().ok_or(io::ErrorKind::NotFound)?;
+        let mut below: Option<OwnedFd> = None;
+        for name in names {
+            let above = below.as_ref().unwrap_or(&self.folder);
+            if make {
+                match mkdirat(above, name, Mode::from(0o755)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECTORY;
+            below = Some(openat(above, name, flags, Mode::empty())?);
+        }
+        Ok((below, name))
     }
 }
 

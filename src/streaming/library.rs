@@ -29,16 +29,6 @@ pub struct Entry {
     pub length: u64,
     /// When it was changed.
     pub modified: SystemTime,
-    /// The path in lower case, for searching.
-    folded: String,
-}
-
-impl Entry {
-    /// Whether the path holds every word, whatever their case.
-    #[must_use]
-    pub fn has_all<'a>(&self, mut words: impl Iterator<Item = &'a str>) -> bool {
-        words.all(|word| self.folded.contains(word))
-    }
 }
 
 /// The list of the folder, read anew when it is asked for and old.
@@ -52,6 +42,11 @@ pub(super) struct Library {
 impl Library {
     pub(super) fn new(folder: PathBuf, bytes_max: u64) -> Self {
         Self { folder, bytes_max, known: Mutex::new(None) }
+    }
+
+    /// Has the folder read anew when it is asked for next.
+    pub(super) async fn forget(&self) {
+        *self.known.lock().await = None;
     }
 
     /// All entries, by path.
@@ -89,8 +84,7 @@ fn listed(folder: &Path, bytes_max: u64) -> io::Result<Vec<Entry>> {
                 && let Ok(metadata) = entry.metadata()
                 && metadata.len() <= bytes_max
             {
-                let folded = path.as_str().to_lowercase();
-                entries.push(Entry { path, length: metadata.len(), modified: metadata.modified()?, folded });
+                entries.push(Entry { path, length: metadata.len(), modified: metadata.modified()? });
             }
             if entries.len() == ENTRIES_MAX {
                 tracing::warn!(entries = ENTRIES_MAX, "the folder of audio files has more files than are listed");

@@ -2,18 +2,24 @@
 //!
 //! ```text
 //! path (what a name may be) > link (who may) > files (open, never outside the folder) > precondition > range > body
+//! making (what is made of the files: qualities, waveforms)                             ┘
 //! ```
 
 mod body;
 mod cache;
+mod catalogue;
 mod files;
 mod library;
 mod link;
+mod listening;
+mod making;
 mod media_type;
 mod path;
 mod places;
 mod precondition;
 mod range;
+mod uploads;
+pub mod waveform;
 
 use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -21,16 +27,23 @@ use antiphon_core::gateway::ErrorCode;
 
 pub use self::{
     body::{FileBody, Part},
+    catalogue::{Catalogue, UploadQuotas},
     files::{FolderError, OpenFile},
     library::Entry,
     link::{Link, Secrets, TTL_MAX_S},
+    listening::{Heard, Listening},
+    making::{Facts, Made, MakingConfig, NotMade, Product, State},
     path::FilePath,
     places::Place,
     precondition::{Verdict, judge},
     range::{Wanted, wanted},
+    uploads::Upload,
 };
-use self::{cache::Blocks, files::Files, library::Library, places::Places};
-use crate::error::AppError;
+use self::{cache::Blocks, files::Files, library::Library, making::Making, places::Places, uploads::Uploads};
+use crate::{
+    error::AppError,
+    transcode::{Peaks, TranscodeError},
+};
 
 /// What the operator has set.
 #[derive(Clone, Debug)]
@@ -39,6 +52,8 @@ pub struct StreamsConfig {
     pub folder: PathBuf,
     /// What signs links.
     pub secrets: Secrets,
+    /// Tells listeners' networks apart.
+    pub listening: Arc<Listening>,
     /// Longer files do not exist for clients.
     pub file_bytes_max: u64,
     /// The longest range of one answer; see [`wanted`].
@@ -49,6 +64,10 @@ pub struct StreamsConfig {
     pub streams_max: u32,
     /// The same to one address.
     pub streams_per_address: u32,
+    /// What is made of the files.
+    pub making: MakingConfig,
+    /// Files being uploaded at once.
+    pub uploads_max: u32,
 }
 
 /// The files and who reads them. Clones are the same.
@@ -64,6 +83,9 @@ struct Inner {
     blocks: Arc<Blocks>,
     places: Arc<Places>,
     library: Library,
+    making: Making,
+    uploads: Uploads,
+    listening: Arc<Listening>,
 }
 
 impl Streams {
@@ -72,7 +94,12 @@ impl Streams {
     /// # Errors
     /// When it cannot be made or opened.
     pub fn open(config: StreamsConfig) -> Result<Self, FolderError> {
-        let files = Files::open(&config.folder, config.file_bytes_max)?;
+        let fail = |error| FolderError::of(&config.folder, "streaming.audio_dir", error);
+        let files = Files::open(&config.folder, config.file_bytes_max).map_err(fail)?;
+        let (bounds, ffmpeg) = (config.making.bounds, config.making.ffmpeg.clone());
+        let uploads = Uploads::open(&config.folder, config.file_bytes_max, config.uploads_max, bounds, ffmpeg);
+        let uploads = uploads.map_err(fail)?;
+        let making = Making::start(config.making)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 secrets: config.secrets,
@@ -81,6 +108,9 @@ impl Streams {
                 blocks: Arc::new(Blocks::new(config.cache_bytes)),
                 places: Arc::new(Places::new(config.streams_max, config.streams_per_address)),
                 library: Library::new(config.folder, config.file_bytes_max),
+                making,
+                uploads,
+                listening: config.listening,
             }),
         })
     }
@@ -111,6 +141,102 @@ impl Streams {
         self.inner.files.get(path).await.map_err(|error| refusal_of(&error))
     }
 
+    /// Goes on with what was being made when the last process ended.
+    pub async fn resume(&self) {
+        self.inner.making.resume(&self.inner.files).await;
+    }
+
+    /// Ends what is being made; the next process makes it again.
+    pub fn stop_making(&self) {
+        self.inner.making.stop();
+    }
+
+    /// Bytes of all that was made of the files.
+    #[must_use]
+    pub fn made_bytes(&self) -> u64 {
+        self.inner.making.bytes()
+    }
+
+    /// A file in one of its qualities, which is made if need be: the request waits for it for a while.
+    ///
+    /// # Errors
+    /// When it cannot be made, or is not made yet.
+    pub async fn made(
+        &self,
+        path: &FilePath,
+        source: &Arc<OpenFile>,
+        product: Product,
+    ) -> Result<Arc<OpenFile>, NotMade> {
+        self.inner.making.get(path, source, product).await
+    }
+
+    /// Has something made of a file, if it is not there yet, without waiting for it.
+    ///
+    /// # Errors
+    /// When it cannot be made, or too much waits already.
+    pub async fn order(&self, path: &FilePath, source: &Arc<OpenFile>, product: Product) -> Result<(), NotMade> {
+        self.inner.making.order(path, source, product).await
+    }
+
+    /// How something that is made of a file is.
+    pub async fn look(&self, path: &FilePath, source: &Arc<OpenFile>, product: Product) -> Made {
+        self.inner.making.look(path, source, product).await
+    }
+
+    /// What was found out about a file, once anything was made of it.
+    pub async fn facts(&self, path: &FilePath, source: &Arc<OpenFile>) -> Option<Facts> {
+        self.inner.making.facts(path, source).await
+    }
+
+    /// A file's waveform and what else is known of it, found out if need be: the request waits for it for a while.
+    ///
+    /// # Errors
+    /// When the file cannot be decoded, or is not yet.
+    pub async fn peaks(&self, path: &FilePath, source: &Arc<OpenFile>) -> Result<(Facts, Peaks), NotMade> {
+        self.inner.making.peaks(path, source).await
+    }
+
+    /// Begins an upload of so many bytes, where that is known.
+    ///
+    /// # Errors
+    /// `LIMIT_REACHED` where they are too many, `TEMPORARILY_UNAVAILABLE` where too many upload at once.
+    pub fn begin_upload(&self, announced: Option<u64>) -> Result<Upload, AppError> {
+        self.inner.uploads.begin(announced)
+    }
+
+    /// Whether an upload that is whole holds what its path's ending says, and can be decoded.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn check_upload(&self, upload: &Upload, path: &FilePath) -> Result<(), TranscodeError> {
+        self.inner.uploads.check(upload, path).await
+    }
+
+    /// Gives an upload its name in the folder.
+    async fn place_upload(&self, upload: Upload, path: &FilePath) -> io::Result<()> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let placing = tokio::task::spawn_blocking(move || {
+            let part = upload.into_part().ok_or(io::ErrorKind::ResourceBusy)?;
+            inner.files.put(part, &path)
+        });
+        placing.await.map_err(io::Error::other)??;
+        self.inner.library.forget().await;
+        Ok(())
+    }
+
+    /// Removes a file from the folder.
+    async fn remove_file(&self, path: &FilePath) -> io::Result<()> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        tokio::task::spawn_blocking(move || inner.files.remove(&path)).await.map_err(io::Error::other)??;
+        self.inner.library.forget().await;
+        Ok(())
+    }
+
+    /// Removes what was made of a file.
+    async fn forget_made(&self, path: &FilePath, source: &Arc<OpenFile>) {
+        self.inner.making.forget(path, source).await;
+    }
+
     /// A place among those who are being sent files, until it is dropped.
     ///
     /// # Errors
@@ -119,10 +245,16 @@ impl Streams {
         Places::take(&self.inner.places, address)
     }
 
-    /// `parts` of a file as a body that holds its place until it has been sent.
+    /// Who listens to what.
     #[must_use]
-    pub fn body(&self, file: Arc<OpenFile>, parts: Vec<Part>, place: Place) -> FileBody {
-        FileBody::new(Arc::clone(&self.inner.blocks), file, parts, place)
+    pub fn listening(&self) -> &Arc<Listening> {
+        &self.inner.listening
+    }
+
+    /// `parts` of a file as a body that holds its place until it has been sent, and tells what was.
+    #[must_use]
+    pub fn body(&self, file: Arc<OpenFile>, parts: Vec<Part>, (place, heard): (Place, Heard)) -> FileBody {
+        FileBody::new(Arc::clone(&self.inner.blocks), file, parts, (place, heard))
     }
 
     /// All files of the library, by path; a few seconds old at most.

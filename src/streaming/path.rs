@@ -48,7 +48,7 @@ impl FilePath {
     }
 
     /// The names from the folder down.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.0.split('/')
     }
 

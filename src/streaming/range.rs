@@ -92,6 +92,7 @@ fn number(digits: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of one range are meant")]
 mod tests {
     use proptest::prelude::*;
 

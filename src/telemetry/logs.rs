@@ -53,9 +53,9 @@ pub fn check_filter(filter: &str) -> Result<(), LogFilterError> {
 }
 
 /// Libraries that log what they carry, down to messages and tokens, at `debug` and `trace`: a filter such as `trace`
-/// does not open them, only one that names them.
+/// does not open them, only one that names them. Of symphonia, which has much to say of damaged files, we say what matters.
 const DISCREET: &str = "axum=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,sqlx=info,str0m=off,\
-                        is=off,dimpl=off,sctp_proto=off,tokio_tungstenite=info,tungstenite=info";
+                        is=off,dimpl=off,sctp_proto=off,symphonia=off,tokio_tungstenite=info,tungstenite=info";
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogFilterError> {
     EnvFilter::try_new(format!("{DISCREET},{filter}"))

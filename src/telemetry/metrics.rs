@@ -31,6 +31,9 @@ const REQUEST_SECONDS: [f64; 12] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
 /// A password hash is made to take tens of milliseconds; waiting for a turn under a flood shows above that.
 const HASH_SECONDS: [f64; 8] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0];
 
+/// Making a quality: a jingle takes a tenth of a second, an hour's recording at fifty times its speed more than a minute.
+const TRANSCODE_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0];
+
 /// Delays of tasks: a frame is 20 ms long, so the question is what is well below it and what is above.
 const LATENESS_SECONDS: [f64; 8] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.1, 1.0];
 
@@ -119,6 +122,32 @@ catalogue! {
         counter cache_blocks [CacheOutcome] = "antiphon_streaming_cache_blocks_total" Count;
         /// Memory that blocks of files take.
         gauge cache_bytes [] = "antiphon_streaming_cache_bytes" Bytes;
+        /// Listening sessions going on: listeners that are being sent something, or were within the last minute.
+        gauge listeners [] = "antiphon_streaming_listeners" Count;
+        /// Listening sessions that were stored.
+        counter listens [] = "antiphon_streaming_listens_total" Count;
+        /// Listening sessions that were not followed or stored: too many at once, or the database was away for too long.
+        counter listens_lost [] = "antiphon_streaming_listens_lost_total" Count;
+        /// Uploads of files, by how they ended.
+        counter uploads [UploadOutcome] = "antiphon_streaming_uploads_total" Count;
+        /// Bytes of uploads that were kept.
+        counter uploaded_bytes [] = "antiphon_streaming_uploaded_bytes_total" Bytes;
+        /// Qualities and waveforms that wait to be made.
+        gauge transcodes_queued [] = "antiphon_streaming_transcodes_queued" Count;
+        /// Qualities and waveforms being made now.
+        gauge transcodes_running [] = "antiphon_streaming_transcodes_running" Count;
+        /// Qualities and waveforms that were made or not, by how that ended.
+        counter transcodes [TranscodeOutcome] = "antiphon_streaming_transcodes_total" Count;
+        /// Orders turned away because too many waited.
+        counter transcodes_turned_away [] = "antiphon_streaming_transcodes_turned_away_total" Count;
+        /// How long making one took, without its wait for a thread.
+        histogram transcode_duration [] = "antiphon_streaming_transcode_duration_seconds" Seconds TRANSCODE_SECONDS;
+        /// Sound that was decoded for them, in whole seconds of each file.
+        counter transcoded_seconds [] = "antiphon_streaming_transcoded_sound_seconds_total" Seconds;
+        /// What was made takes so much of the disk.
+        gauge made_bytes [] = "antiphon_streaming_made_bytes" Bytes;
+        /// Files of which what was made had to go, because it was used longest ago and the limit was reached.
+        counter made_removed [] = "antiphon_streaming_made_removed_total" Count;
     }
 
     /// Database
@@ -698,6 +727,40 @@ label!(
     pub CacheOutcome = "outcome" {
         Hit = "hit",
         Miss = "miss",
+    }
+);
+
+label!(
+    /// How an upload ended.
+    pub UploadOutcome = "outcome" {
+        /// The file is in the folder.
+        Kept = "kept",
+        /// It is longer than a file may be.
+        TooLong = "too_long",
+        /// It is not what its ending says, or cannot be decoded.
+        NoSound = "no_sound",
+        /// The account's quota, or that of all, is used up.
+        Quota = "quota",
+        /// As many upload as may.
+        Busy = "busy",
+        /// The client went away.
+        BrokenOff = "broken_off",
+        /// Its path is taken, or the disk or the database failed.
+        Failed = "failed",
+    }
+);
+
+label!(
+    /// How making a quality or a waveform ended.
+    pub TranscodeOutcome = "outcome" {
+        /// It is there.
+        Made = "made",
+        /// The file cannot be decoded, or breaks a limit.
+        Refused = "refused",
+        /// Something else was wrong: the disk, or ffmpeg.
+        Failed = "failed",
+        /// The server stopped, or the file was removed.
+        Stopped = "stopped",
     }
 );
 

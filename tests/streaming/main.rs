@@ -1,10 +1,14 @@
 //! Audio files behind signed links, over real sockets: links, ranges, conditions, limits, and players.
 
 mod links;
+mod listens;
 mod listing;
 mod players;
+mod qualities;
 mod ranges;
 mod serving;
+mod uploads;
+mod waveforms;
 
 #[path = "../http/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the HTTP API")]
@@ -40,7 +44,7 @@ impl Streaming {
         })
         .await;
         let nobody = Client::new(server.url());
-        let anna = nobody.guest("anna").await;
+        let anna = nobody.guest(&format!("anna-{}", uuid::Uuid::new_v4().simple())[..20]).await;
         Self { server, nobody, anna, folder }
     }
 

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use crate::Streaming;
 
 /// Endings, and what of ffmpeg writes them.
-const FORMATS: [(&str, &str); 6] = [
+pub(crate) const FORMATS: [(&str, &str); 6] = [
     ("mp3", "libmp3lame"),
     ("ogg", "libvorbis"),
     ("opus", "libopus"),
@@ -15,16 +15,16 @@ const FORMATS: [(&str, &str); 6] = [
 ];
 
 /// The length of each file in seconds.
-const SECONDS: f64 = 12.0;
+pub(crate) const SECONDS: f64 = 12.0;
 
-fn output(program: &str, arguments: &[&str]) -> Vec<u8> {
+pub(crate) fn output(program: &str, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
 /// Makes a file of all formats' sound: a tone that rises, so that places differ.
-fn write_sound(path: &Path, codec: &str) {
+pub(crate) fn write_sound(path: &Path, codec: &str) {
     let source = format!("aevalsrc=0.3*sin(2*PI*(200*t+20*t*t)):d={SECONDS}:s=48000");
     let path = path.to_str().expect("text");
     output("ffmpeg", &["-v", "error", "-f", "lavfi", "-i", &source, "-c:a", codec, "-y", path]);

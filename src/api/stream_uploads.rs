@@ -1,0 +1,209 @@
+//! Uploading, removing and tagging files of the library.
+
+use antiphon_core::gateway::{ErrorCode, Role, UserView};
+use axum::{
+    body::Body as RawBody,
+    http::{HeaderMap, StatusCode, header},
+};
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    Api,
+    answer::Answer,
+    error::{ApiError, ApiResult, ErrorBody},
+};
+use crate::{
+    store::check_printable,
+    streaming::{FilePath, Upload},
+    telemetry::metrics::{UploadOutcome, metrics},
+    transcode::TranscodeError,
+};
+
+/// Tags of one file, and characters of one.
+const TAGS_MAX: usize = 32;
+const TAG_CHARS_MAX: usize = 64;
+
+/// A file that was uploaded.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UploadedView {
+    /// Its path: for `/api/streams/sign`.
+    #[schema(example = "subfolder/track3.mp3")]
+    path: String,
+    /// Its length in bytes.
+    #[schema(example = 5_242_880)]
+    size_bytes: u64,
+    /// What it holds.
+    #[schema(example = "audio/mpeg")]
+    media_type: &'static str,
+}
+
+/// Uploads a file to a path where there is none. The body is the file itself.
+#[utoipa::path(post, path = "/api/streams/{path}", tag = "streams",
+    params(("path" = String, Path, description = "The file's path in the folder, with its sub-folders, which are made")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The file"),
+    responses((status = CREATED, description = "The file", body = Answer<UploadedView>),
+        (status = FORBIDDEN, description = "`PERMISSION_DENIED`: guests, and accounts without a quota, do not upload", body = ErrorBody),
+        (status = CONFLICT, description = "`CONFLICT`: there is a file; `LIMIT_REACHED`: it is too long, or a quota is used up", body = ErrorBody),
+        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: it is not what its ending says, or cannot be decoded", body = ErrorBody)))]
+pub(super) async fn upload_stream(
+    api: &Api,
+    path: FilePath,
+    user: &UserView,
+    (headers, body): (&HeaderMap, RawBody),
+) -> ApiResult<(StatusCode, Answer<UploadedView>)> {
+    upload(api, path, user, (headers, body), false).await
+}
+
+/// Uploads a file to a path, instead of the one that you uploaded there. The body is the file itself.
+#[utoipa::path(put, path = "/api/streams/{path}", tag = "streams",
+    params(("path" = String, Path, description = "The file's path in the folder, with its sub-folders, which are made")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The file"),
+    responses((status = OK, description = "The file, which replaces another", body = Answer<UploadedView>),
+        (status = CREATED, description = "The file, which is new", body = Answer<UploadedView>),
+        (status = FORBIDDEN, description = "`PERMISSION_DENIED`: the file is not yours; guests, and accounts without a quota, do not upload", body = ErrorBody),
+        (status = CONFLICT, description = "`LIMIT_REACHED`: it is too long, or a quota is used up", body = ErrorBody),
+        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: it is not what its ending says, or cannot be decoded", body = ErrorBody)))]
+pub(super) async fn replace_stream(
+    api: &Api,
+    path: FilePath,
+    user: &UserView,
+    (headers, body): (&HeaderMap, RawBody),
+) -> ApiResult<(StatusCode, Answer<UploadedView>)> {
+    upload(api, path, user, (headers, body), true).await
+}
+
+async fn upload(
+    api: &Api,
+    path: FilePath,
+    user: &UserView,
+    (headers, body): (&HeaderMap, RawBody),
+    replace: bool,
+) -> ApiResult<(StatusCode, Answer<UploadedView>)> {
+    let is_admin = may_upload(api, user).await?;
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut upload = api.streams.begin_upload(announced)?;
+    receive(&mut upload, body).await?;
+    api.streams.check_upload(&upload, &path).await.map_err(|error| refusal(&error))?;
+    let size_bytes = upload.bytes();
+    let is_new = api.catalogue.keep(upload, &path, (user.id, is_admin), replace).await.inspect_err(|error| {
+        let outcome = match error.code {
+            ErrorCode::LimitReached => UploadOutcome::Quota,
+            _ => UploadOutcome::Failed,
+        };
+        metrics().streaming.uploads.of(outcome).increment(1);
+    })?;
+    let streaming = &metrics().streaming;
+    streaming.uploads.of(UploadOutcome::Kept).increment(1);
+    streaming.uploaded_bytes.increment(size_bytes);
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Answer::of(UploadedView { media_type: path.media_type(), path: path.to_string(), size_bytes })))
+}
+
+/// Whether somebody may upload at all, and whether as an administrator.
+async fn may_upload(api: &Api, user: &UserView) -> ApiResult<bool> {
+    if user.is_guest {
+        return Err(ApiError::new(ErrorCode::PermissionDenied, "guests do not upload files; register an account"));
+    }
+    let is_admin = is_admin(api, user).await?;
+    if !is_admin && api.catalogue.quotas().account_bytes_max == 0 {
+        let message = "only administrators upload files here (streaming.upload_quota_mb_per_account is 0)";
+        return Err(ApiError::new(ErrorCode::PermissionDenied, message));
+    }
+    Ok(is_admin)
+}
+
+async fn is_admin(api: &Api, user: &UserView) -> ApiResult<bool> {
+    match user.role {
+        Role::Admin => Ok(api.require_admin(user).await.is_ok()),
+        _ => Ok(false),
+    }
+}
+
+async fn receive(upload: &mut Upload, body: RawBody) -> ApiResult<()> {
+    let mut body = body.into_data_stream();
+    while let Some(bytes) = body.next().await {
+        let bytes = bytes.map_err(|_| {
+            metrics().streaming.uploads.of(UploadOutcome::BrokenOff).increment(1);
+            ApiError::invalid("the body broke off before its end")
+        })?;
+        upload.take(bytes).await?;
+    }
+    Ok(upload.end().await?)
+}
+
+fn refusal(error: &TranscodeError) -> ApiError {
+    metrics().streaming.uploads.of(UploadOutcome::NoSound).increment(1);
+    if error.is_of_the_file() {
+        return ApiError::invalid_as(StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
+    }
+    tracing::warn!(%error, "an upload could not be looked at");
+    ApiError::new(ErrorCode::InternalError, "the file could not be looked at; the server's log has more")
+}
+
+/// Removes a file, with its qualities and tags.
+#[utoipa::path(delete, path = "/api/streams/{path}", tag = "streams",
+    params(("path" = String, Path, description = "The file's path in the folder, with its sub-folders")),
+    responses((status = NO_CONTENT, description = "It is gone"),
+        (status = FORBIDDEN, description = "`PERMISSION_DENIED`: it is not yours", body = ErrorBody)))]
+pub(super) async fn delete_stream(api: &Api, path: FilePath, user: &UserView) -> ApiResult<StatusCode> {
+    let is_admin = is_admin(api, user).await?;
+    api.catalogue.remove(&path, user.id, is_admin).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tags.
+#[derive(Deserialize, Serialize, ToSchema)]
+pub(super) struct TagsBody {
+    /// Up to 32, of up to 64 characters each, in lower case.
+    #[schema(example = json!(["jazz", "live"]))]
+    tags: Vec<String>,
+}
+
+/// Gives a file these tags instead of those it had.
+#[utoipa::path(put, path = "/api/streams/{path}/tags", tag = "streams", request_body = TagsBody,
+    params(("path" = String, Path, description = "The file's path in the folder, with its sub-folders")),
+    responses((status = OK, description = "The tags as they are now", body = Answer<TagsBody>),
+        (status = FORBIDDEN, description = "`PERMISSION_DENIED`: the file is not yours", body = ErrorBody)))]
+pub(super) async fn set_stream_tags(
+    api: &Api,
+    path: FilePath,
+    user: &UserView,
+    body: TagsBody,
+) -> ApiResult<Answer<TagsBody>> {
+    let tags = checked(body.tags)?;
+    let is_admin = is_admin(api, user).await?;
+    api.catalogue.set_tags(&path, (user.id, is_admin), &tags).await?;
+    Ok(Answer::of(TagsBody { tags }))
+}
+
+/// Tags as they are kept: trimmed, in lower case, each once, in order.
+fn checked(tags: Vec<String>) -> ApiResult<Vec<String>> {
+    let mut kept = Vec::new();
+    for tag in tags {
+        let tag = tag.trim().to_lowercase();
+        check_printable("a tag", &tag, TAG_CHARS_MAX).map_err(ApiError::invalid)?;
+        kept.push(tag);
+    }
+    kept.sort_unstable();
+    kept.dedup();
+    if kept.len() > TAGS_MAX {
+        return Err(ApiError::invalid(format!("a file has up to {TAGS_MAX} tags")));
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_tidied_and_bounded() {
+        let tags = |list: &[&str]| checked(list.iter().map(|tag| (*tag).to_owned()).collect());
+        assert_eq!(tags(&[" Live", "jazz", "live "]).expect("tags"), ["jazz", "live"]);
+        assert!(tags(&[""]).is_err() && tags(&["a\nb"]).is_err() && tags(&[&"x".repeat(65)]).is_err());
+        let many: Vec<String> = (0..33).map(|index| index.to_string()).collect();
+        assert!(checked(many).is_err());
+    }
+}

@@ -1,0 +1,286 @@
+//! What is made of the files: qualities, and what was found out while they were decoded.
+//!
+//! ```text
+//! order > queue (bounded) > workshop (threads of low priority) > part (a locked file) > rename > shelf
+//! ```
+//!
+//! The disk has the truth: what lies on the shelf is whole, what is still wanted has a mark there, and what cannot be made
+//! says so there. A process that is killed leaves marks and parts; the next one makes the one again and removes the other.
+
+mod facts;
+mod marks;
+mod order;
+pub(super) mod part;
+mod shelf;
+mod version;
+mod workshop;
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use antiphon_core::gateway::ErrorCode;
+use tokio::sync::Semaphore;
+
+pub use self::{
+    facts::Facts,
+    order::{Product, State},
+};
+use self::{
+    order::{Job, Key},
+    shelf::Shelf,
+    version::Version,
+    workshop::Workshop,
+};
+use super::{FilePath, FolderError, OpenFile, files::Files};
+use crate::{
+    error::AppError,
+    telemetry::metrics::metrics,
+    transcode::{Bounds, Peaks},
+};
+
+/// How many requests may wait for what is being made; others are told at once to come back.
+const WAITING_MAX: usize = 256;
+
+/// When to come back for what is not begun yet, in seconds.
+const QUEUED_RETRY_S: u64 = 15;
+
+/// When to come back to a queue that is full, in seconds.
+const FULL_RETRY_S: u64 = 60;
+
+/// What the operator has set.
+#[derive(Clone, Debug)]
+pub struct MakingConfig {
+    /// The folder of what is made; made when it isn't there.
+    pub folder: PathBuf,
+    /// What it may hold; what was not asked for longest goes.
+    pub bytes_max: u64,
+    /// Threads that make; 0 for none, and then nothing is made.
+    pub threads: u16,
+    /// Orders that may wait for a thread.
+    pub queue_max: usize,
+    /// How long a request waits for what is being made.
+    pub wait: Duration,
+    /// How long one file may take.
+    pub patience: Duration,
+    /// What one file may cost.
+    pub bounds: Bounds,
+    /// An ffmpeg for files that the built-in decoders do not know.
+    pub ffmpeg: Option<PathBuf>,
+}
+
+/// Why there is no quality to be had.
+#[derive(Debug)]
+pub enum NotMade {
+    /// It never will be: the file is damaged, or is refused.
+    Refused(String),
+    /// Not now.
+    Error(AppError),
+}
+
+/// A quality and how it is.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// Which.
+    pub product: Product,
+    /// How it is.
+    pub state: State,
+    /// Its length in bytes, where it is ready.
+    pub bytes: Option<u64>,
+    /// How much of it is done, from 0 to 1, where it is being made and that can be said.
+    pub progress: Option<f64>,
+}
+
+/// What is made of the files.
+pub(super) struct Making {
+    shelf: Arc<Shelf>,
+    workshop: Workshop,
+    wait: Duration,
+    waiting: Semaphore,
+}
+
+impl Making {
+    /// Opens the folder and goes on with what was wanted when the last process ended.
+    pub(super) fn start(config: MakingConfig) -> Result<Self, FolderError> {
+        let shelf = Arc::new(Shelf::open(&config.folder, config.bytes_max)?);
+        let wait = config.wait;
+        let workshop = Workshop::start(Arc::clone(&shelf), config);
+        Ok(Self { shelf, workshop, wait, waiting: Semaphore::new(WAITING_MAX) })
+    }
+
+    /// Ends what is being made; it is made again by the next process.
+    pub(super) fn stop(&self) {
+        self.workshop.stop();
+    }
+
+    /// Bytes of all that was made, as last counted.
+    pub(super) fn bytes(&self) -> u64 {
+        self.shelf.bytes()
+    }
+
+    /// Orders what was wanted when the last process ended, of the files that are still the same.
+    pub(super) async fn resume(&self, files: &Files) {
+        if !self.workshop.works() {
+            return;
+        }
+        let shelf = Arc::clone(&self.shelf);
+        let marks = blocking(move || Ok(shelf.marks().all())).await.unwrap_or_default();
+        let mut ordered = 0_usize;
+        for mark in marks {
+            let source = files.get(&mark.path).await.ok();
+            let same = source.filter(|source| mark.is_of(&Version::of(&mark.path, source)));
+            match same {
+                Some(source) if self.order(&mark.path, &source, mark.product).await.is_ok() => ordered += 1,
+                _ => {
+                    let shelf = Arc::clone(&self.shelf);
+                    let _ = blocking(move || shelf.marks().discard(&mark)).await;
+                }
+            }
+        }
+        if ordered > 0 {
+            tracing::info!(ordered, "going on with what was being made when the server ended");
+        }
+    }
+
+    /// The product of a file, made if need be: a request waits for it for a while.
+    pub(super) async fn get(
+        &self,
+        path: &FilePath,
+        source: &Arc<OpenFile>,
+        product: Product,
+    ) -> Result<Arc<OpenFile>, NotMade> {
+        let version = Version::of(path, source);
+        if let Some(file) = self.shelf.file(&version, product).await {
+            return Ok(file);
+        }
+        let job = self.order_of(path, source, &version, product).await?;
+        self.wait_for(&job).await?;
+        self.shelf.file(&version, product).await.ok_or_else(|| {
+            let message = "what was made is gone again: the folder of what is made is too small, or is being emptied";
+            NotMade::Error(AppError::retry(ErrorCode::TemporarilyUnavailable, message, QUEUED_RETRY_S))
+        })
+    }
+
+    /// Has a product made, if it is not there yet.
+    pub(super) async fn order(&self, path: &FilePath, source: &Arc<OpenFile>, product: Product) -> Result<(), NotMade> {
+        let version = Version::of(path, source);
+        let is_there = match product {
+            Product::Quality(_) => self.shelf.file(&version, product).await.is_some(),
+            Product::Analysis => self.facts(path, source).await.is_some(),
+        };
+        if !is_there {
+            self.order_of(path, source, &version, product).await?;
+        }
+        Ok(())
+    }
+
+    /// How a product is.
+    pub(super) async fn look(&self, path: &FilePath, source: &Arc<OpenFile>, product: Product) -> Made {
+        let version = Version::of(path, source);
+        if let Some(file) = self.shelf.file(&version, product).await {
+            return Made { product, state: State::Ready, bytes: Some(file.length), progress: None };
+        }
+        let key = Key { version: version.clone(), product };
+        if let Some(job) = self.workshop.job(&key) {
+            return Made { product, state: job.state(), bytes: None, progress: job.progress() };
+        }
+        let shelf = Arc::clone(&self.shelf);
+        let refusal = blocking(move || Ok(shelf.refusal(&version))).await.unwrap_or_default();
+        let state = refusal.map_or(State::Absent, |why| State::Refused(why.into()));
+        Made { product, state, bytes: None, progress: None }
+    }
+
+    /// What was found out about a file, once it has been decoded.
+    pub(super) async fn facts(&self, path: &FilePath, source: &Arc<OpenFile>) -> Option<Facts> {
+        let (shelf, version) = (Arc::clone(&self.shelf), Version::of(path, source));
+        blocking(move || Ok(shelf.facts(&version))).await.ok().flatten()
+    }
+
+    /// A file's waveform, made if need be.
+    pub(super) async fn peaks(&self, path: &FilePath, source: &Arc<OpenFile>) -> Result<(Facts, Peaks), NotMade> {
+        if let Some(found) = self.found(path, source).await {
+            return Ok(found);
+        }
+        let version = Version::of(path, source);
+        let job = self.order_of(path, source, &version, Product::Analysis).await?;
+        self.wait_for(&job).await?;
+        self.found(path, source).await.ok_or_else(|| {
+            let message = "what was made cannot be read; the server's log has more";
+            NotMade::Error(AppError::new(ErrorCode::InternalError, message))
+        })
+    }
+
+    async fn found(&self, path: &FilePath, source: &Arc<OpenFile>) -> Option<(Facts, Peaks)> {
+        let (shelf, version) = (Arc::clone(&self.shelf), Version::of(path, source));
+        blocking(move || Ok(shelf.facts(&version).zip(shelf.peaks(&version)))).await.ok().flatten()
+    }
+
+    /// Removes all that was made of a file.
+    pub(super) async fn forget(&self, path: &FilePath, source: &Arc<OpenFile>) {
+        let (shelf, version) = (Arc::clone(&self.shelf), Version::of(path, source));
+        self.workshop.cancel(&version);
+        let removed = blocking(move || {
+            shelf.remove(&version);
+            Ok(())
+        });
+        let _ = removed.await;
+    }
+
+    async fn order_of(
+        &self,
+        path: &FilePath,
+        source: &Arc<OpenFile>,
+        version: &Version,
+        product: Product,
+    ) -> Result<Arc<Job>, NotMade> {
+        if !self.workshop.works() {
+            let message =
+                "this server makes nothing of its files (streaming.transcode_threads is 0): play the original";
+            return Err(NotMade::Refused(message.to_owned()));
+        }
+        let key = Key { version: version.clone(), product };
+        if let Some(job) = self.workshop.job(&key).filter(|job| job.counts(Instant::now())) {
+            return Ok(job);
+        }
+        let (shelf, wanted) = (Arc::clone(&self.shelf), version.clone());
+        if let Some(why) = blocking(move || Ok(shelf.refusal(&wanted))).await.ok().flatten() {
+            return Err(NotMade::Refused(why));
+        }
+        let job = Arc::new(Job::new(key, path.clone(), Arc::clone(source)));
+        let (shelf, marked) = (Arc::clone(&self.shelf), Arc::clone(&job));
+        let job = self.workshop.queue(job).ok_or_else(|| {
+            metrics().streaming.transcodes_turned_away.increment(1);
+            let message = "too much is waiting to be made (limits.transcodes_queued); play the original meanwhile";
+            NotMade::Error(AppError::retry(ErrorCode::TemporarilyUnavailable, message, FULL_RETRY_S))
+        })?;
+        if Arc::ptr_eq(&job, &marked) {
+            // A mark that cannot be written costs the work its restart, and nobody their music.
+            let written = blocking(move || shelf.marks().add(&marked)).await;
+            if let Err(error) = written {
+                tracing::warn!(%error, "an order is not on the disk: it will not survive a restart");
+            }
+        }
+        Ok(job)
+    }
+
+    async fn wait_for(&self, job: &Job) -> Result<(), NotMade> {
+        let Ok(_waiting) = self.waiting.try_acquire() else { return Err(NotMade::Error(job.busy())) };
+        match tokio::time::timeout(self.wait, job.ended()).await {
+            Err(_) => Err(NotMade::Error(job.busy())),
+            Ok(State::Ready) => Ok(()),
+            Ok(State::Refused(why)) => Err(NotMade::Refused(why.to_string())),
+            Ok(_) => {
+                let message = "it could not be made now; the server's log has more";
+                Err(NotMade::Error(AppError::retry(ErrorCode::TemporarilyUnavailable, message, FULL_RETRY_S)))
+            }
+        }
+    }
+}
+
+/// Does what may wait for the disk in a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

@@ -1,0 +1,104 @@
+//! An ffmpeg that decodes what the built-in decoders do not know.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{TranscodeError, Watch};
+
+/// Channels of what it writes.
+pub(super) const CHANNELS: u16 = 2;
+
+/// Formats that hold sound, and no playlist or description that names other files: a hostile one must not be followed.
+const FORMATS: &str = "matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,ogg,flac,wav,w64,aac,aiff,caf,asf,ape,wv";
+
+/// How often the watch is asked while nothing comes.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// What is read at once.
+const READ_BYTES: usize = 32 * 1_024;
+
+/// An ffmpeg that writes samples to a pipe. It ends with this.
+pub(super) struct Piped<'a> {
+    child: Child,
+    pipe: ChildStdout,
+    watch: &'a Watch,
+    buffer: Vec<u8>,
+    /// Bytes of a sample that was cut.
+    kept: usize,
+}
+
+impl<'a> Piped<'a> {
+    /// Starts `program` on a file.
+    pub(super) fn open(program: &Path, file: &File, watch: &'a Watch) -> Result<Self, TranscodeError> {
+        let mut child = Command::new(program)
+            .args(["-nostdin", "-v", "error", "-threads", "1"])
+            .args(["-protocol_whitelist", "file", "-format_whitelist", FORMATS])
+            // Not `pipe:0`, which cannot seek: the very file, whatever its name is now, with a place of its own.
+            .args(["-i", "file:/dev/stdin", "-map", "0:a:0", "-vn", "-sn", "-dn"])
+            .args(["-ac", "2", "-ar", "48000", "-f", "f32le", "pipe:1"])
+            .stdin(file.try_clone()?)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| {
+                let message = format!("cannot run {} (streaming.ffmpeg): {error}", program.display());
+                io::Error::new(error.kind(), message)
+            })?;
+        let Some(pipe) = child.stdout.take() else {
+            return Err(TranscodeError::Io(io::Error::other("ffmpeg has no output")));
+        };
+        Ok(Self { child, pipe, watch, buffer: vec![0; READ_BYTES], kept: 0 })
+    }
+
+    /// Replaces `out` by the next samples; false at the end.
+    pub(super) fn next(&mut self, out: &mut Vec<f32>) -> Result<bool, TranscodeError> {
+        out.clear();
+        while out.is_empty() {
+            self.wait()?;
+            let count = self.pipe.read(&mut self.buffer[self.kept..])?;
+            if count == 0 {
+                return self.end();
+            }
+            // Whole frames only, so that left stays left.
+            let filled = self.kept + count;
+            let (frames, rest) = self.buffer[..filled].as_chunks::<8>();
+            for [a, b, c, d, e, f, g, h] in frames {
+                out.extend([f32::from_le_bytes([*a, *b, *c, *d]), f32::from_le_bytes([*e, *f, *g, *h])]);
+            }
+            self.kept = rest.len();
+            self.buffer.copy_within(filled - self.kept..filled, 0);
+        }
+        Ok(true)
+    }
+
+    fn wait(&self) -> Result<(), TranscodeError> {
+        loop {
+            self.watch.check()?;
+            let mut ready = [PollFd::new(&self.pipe, PollFlags::IN)];
+            if poll(&mut ready, Some(&LOOK)).map_err(io::Error::from)? > 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<bool, TranscodeError> {
+        if self.child.wait()?.success() {
+            return Ok(false);
+        }
+        Err(TranscodeError::Undecodable("ffmpeg cannot decode it either".to_owned()))
+    }
+}
+
+impl Drop for Piped<'_> {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
