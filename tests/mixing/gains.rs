@@ -25,6 +25,15 @@ async fn a_listener_turns_somebody_down_for_themselves_alone() {
     picky.hears(&TONES_HZ[1..], &TONES_HZ[..1]).await;
     usual.hears(&TONES_HZ, &[]).await;
     // It goes on by the user, whatever stream they have.
+    picky.client.request(set(other.user(), 0)).await.expect("set");
+    other.client.leave(channel).await.expect("left");
+    let back = other.client.join(forward.clone()).await.expect("joined");
+    assert_ne!(back.voice.stream_id, other.joined.voice.stream_id);
+    usual.forget();
+    usual.hears(&TONES_HZ, &[]).await;
+    picky.hears(&[], &TONES_HZ).await;
+    picky.client.request(set(other.user(), 100)).await.expect("set");
+    picky.hears(&TONES_HZ[1..], &TONES_HZ[..1]).await;
     let (name, user) = ("loud-again", loud.user());
     drop(loud);
     let again = Voice::join(server.url(), name, Some(TONES_HZ[0]), forward).await;
