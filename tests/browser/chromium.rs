@@ -159,6 +159,41 @@ impl Page<'_> {
         }
     }
 
+    /// Goes to another address; the page there has begun when this returns.
+    pub(crate) async fn go(&self, url: &str) {
+        self.browser.call(Some(&self.session), "Page.navigate", json!({ "url": url })).await;
+    }
+
+    /// Lets pages of an origin show notifications without being asked. For [`Chromium::page`]s.
+    pub(crate) async fn allow_notifications(&self, origin: &str) {
+        let grant = json!({ "origin": origin, "permissions": ["notifications"] });
+        self.browser.call(None, "Browser.grantPermissions", grant).await;
+    }
+
+    /// The browser's id of the service worker that a page has registered.
+    pub(crate) async fn service_worker(&self) -> String {
+        let mut tools = self.browser.tools.lock().await;
+        tools.next_id += 1;
+        let enable = json!({ "id": tools.next_id, "method": "ServiceWorker.enable", "sessionId": self.session });
+        tools.socket.send(Message::text(enable.to_string())).await.expect("sent");
+        let told = async {
+            loop {
+                let Some(Ok(Message::Text(text))) = tools.socket.next().await else { panic!("the browser has gone") };
+                let message: Value = serde_json::from_str(&text).expect("JSON");
+                if let Some(id) = message["params"]["registrations"][0]["registrationId"].as_str() {
+                    return id.to_owned();
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("the browser tells of it")
+    }
+
+    /// Gives a service worker a message, as a push service does.
+    pub(crate) async fn push(&self, origin: &str, service_worker: &str, data: &str) {
+        let push = json!({ "origin": origin, "registrationId": service_worker, "data": data });
+        self.browser.call(Some(&self.session), "ServiceWorker.deliverPushMessage", push).await;
+    }
+
     /// Calls a function of the page with an argument.
     pub(crate) async fn call(&self, function: &str, argument: Value) -> Value {
         self.evaluate(&format!("{function}({argument})")).await

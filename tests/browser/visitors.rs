@@ -190,3 +190,37 @@ async fn a_bell_tells_of_a_mention_and_leads_to_it() {
     let script = berta.evaluate(registered).await;
     assert!(script.as_str().is_some_and(|url| url.ends_with("/sw.js")), "{script}");
 }
+
+#[tokio::test]
+async fn what_a_push_service_brings_is_shown_once_while_nobody_looks() {
+    let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
+    let home = server.url().http("/").to_string();
+    let origin = home.trim_end_matches('/');
+    // The push service is reached by a page elsewhere, which is no client of the worker.
+    let (page, elsewhere) = (browser.page().await, browser.page().await);
+    page.allow_notifications(origin).await;
+    page.go(&home).await;
+    page.evaluate(
+        "navigator.serviceWorker.register('/sw.js').then(() => navigator.serviceWorker.ready).then(() => true)",
+    )
+    .await;
+    let worker = elsewhere.service_worker().await;
+    let message = |id: &str, title: &str| {
+        serde_json::json!({"id": id, "kind": "mention", "title": title, "body": "<b>tea?</b>", "path": "/#channel=1"})
+            .to_string()
+    };
+    // Somebody looks: the page tells them itself.
+    elsewhere.push(origin, &worker, &message("0", "seen")).await;
+    page.go("about:blank").await;
+    // Twice under one id, and something that is no message of ours.
+    for title in ["first", "again"] {
+        elsewhere.push(origin, &worker, &message("1", title)).await;
+    }
+    elsewhere.push(origin, &worker, "nonsense").await;
+    elsewhere.push(origin, &worker, &message("2", "second")).await;
+    page.go(&home).await;
+    let shown = "navigator.serviceWorker.ready.then((worker) => worker.getNotifications())
+        .then((shown) => shown.map(({ title, body, tag }) => [title, body, tag]).sort())";
+    let wanted = serde_json::json!([["again", "<b>tea?</b>", "1"], ["second", "<b>tea?</b>", "2"]]);
+    page.until(shown, |shown| *shown == wanted).await;
+}
