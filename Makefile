@@ -22,3 +22,4 @@ lint:
 bench:
 	@scripts/setup build
 	cargo bench --locked -p antiphon-core $(ARGS)
+	cargo bench --locked -p antiphon --bench mixing

@@ -18,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// Virtual seconds of each case.
 const SECONDS: u32 = 20;
 /// As the settings have it.
-const BITRATE: u32 = 32_000;
+const BITRATE: u32 = 40_000;
 
 /// Everybody hears a mix.
 struct Case {

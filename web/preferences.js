@@ -37,10 +37,17 @@ export class Preferences {
     $("push-switch").onclick = () => attempt($("push-switch"), () => this.#switchPush());
   }
 
-  /** Tells the server of this browser's subscription again: push services change them now and then. */
+  /** Tells the server of this browser's subscription again: push services change them now and then, and servers their key. */
   async renew() {
     const subscription = await currentSubscription();
-    if (subscription) await this.#account.request("POST", `${PATH}/push`, subscription.toJSON());
+    if (!subscription) return;
+    const { data } = await this.#account.request("GET", `${PATH}/push`);
+    if (base64url(subscription.options.applicationServerKey) === data.public_key) {
+      await this.#account.request("POST", `${PATH}/push`, subscription.toJSON());
+    } else if (data.public_key) {
+      await subscription.unsubscribe();
+      await this.#subscribe();
+    }
   }
 
   /** Whoever signs out is told nothing here any more. */
@@ -163,6 +170,11 @@ export class Preferences {
     const subscription = await registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: data.public_key });
     await this.#account.request("POST", `${PATH}/push`, subscription.toJSON());
   }
+}
+
+function base64url(buffer) {
+  const text = btoa(String.fromCharCode(...new Uint8Array(buffer)));
+  return text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 /** The service worker, once it can be subscribed through. */

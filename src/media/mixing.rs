@@ -1,10 +1,7 @@
 //! Frames on their way to the mixer, and what it made on its way back. Both go through bounded queues: a frame that finds no
 //! room is dropped and counted, and nobody waits.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use antiphon_core::{
     clock::Micros,
@@ -34,20 +31,14 @@ pub struct FrameForMix {
 /// Where media workers leave frames for the mixing threads: a queue for each thread. Cheap to clone.
 #[derive(Clone)]
 pub struct MixInlets {
-    inlets: Arc<[Inlet]>,
-}
-
-struct Inlet {
-    frames: ArrayQueue<FrameForMix>,
-    dropped: AtomicU64,
+    inlets: Arc<[ArrayQueue<FrameForMix>]>,
 }
 
 impl MixInlets {
     /// Queues for so many threads, at least one.
     #[must_use]
     pub fn new(threads: u16) -> Self {
-        let inlet = |_| Inlet { frames: ArrayQueue::new(FRAMES_MAX), dropped: AtomicU64::new(0) };
-        Self { inlets: (0..threads.max(1)).map(inlet).collect() }
+        Self { inlets: (0..threads.max(1)).map(|_| ArrayQueue::new(FRAMES_MAX)).collect() }
     }
 
     /// How many threads they are for.
@@ -64,31 +55,21 @@ impl MixInlets {
 
     /// Leaves a frame for its channel's thread; false when there is no room.
     pub(super) fn leave(&self, now: Micros, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
-        let inlet = &self.inlets[self.thread_of(channel)];
         let Some(bytes) = FrameBytes::copy_from(bytes) else { return false };
-        let is_left = inlet.frames.push(FrameForMix { at: now, channel, header: *header, bytes }).is_ok();
-        if !is_left {
-            inlet.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        is_left
+        let frame = FrameForMix { at: now, channel, header: *header, bytes };
+        self.inlets[self.thread_of(channel)].push(frame).is_ok()
     }
 
     /// The next frame for a thread.
     #[must_use]
     pub fn take(&self, thread: usize) -> Option<FrameForMix> {
-        self.inlets.get(thread)?.frames.pop()
+        self.inlets.get(thread)?.pop()
     }
 
     /// How many wait for a thread.
     #[must_use]
     pub fn waiting(&self, thread: usize) -> usize {
-        self.inlets.get(thread).map_or(0, |inlet| inlet.frames.len())
-    }
-
-    /// How many found no room so far.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.inlets.iter().map(|inlet| inlet.dropped.load(Ordering::Relaxed)).sum()
+        self.inlets.get(thread).map_or(0, ArrayQueue::len)
     }
 }
 
@@ -160,12 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_has_one_thread_and_what_finds_no_room_is_counted() {
+    fn a_channel_has_one_thread_and_what_finds_no_room_is_refused() {
         let inlets = MixInlets::new(3);
         let channel = ChannelId(Uuid::from_u128(7));
         let thread = inlets.thread_of(channel);
         let left = (0..FRAMES_MAX + 5).filter(|_| inlets.leave(Micros(9), channel, &header(), &[1, 2])).count();
-        assert_eq!((left, inlets.waiting(thread), inlets.dropped()), (FRAMES_MAX, FRAMES_MAX, 5));
+        assert_eq!((left, inlets.waiting(thread)), (FRAMES_MAX, FRAMES_MAX));
         let taken = inlets.take(thread).expect("a frame");
         assert_eq!(
             (taken.at, taken.channel, taken.header, taken.bytes.as_slice()),

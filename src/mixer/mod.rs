@@ -66,7 +66,7 @@ impl Default for MixerConfig {
             listeners_max: 1_000,
             speakers_max: 16,
             complexity: 5,
-            bitrate: 32_000,
+            bitrate: 40_000,
             delay_max: Duration::from_millis(400),
             niceness: 5,
         }

@@ -151,7 +151,7 @@ settings! {
         /// that cannot keep up goes below it by itself.
         complexity: u16 [.only("from 0 to 10", |level| *level <= 10)] = 5;
         /// Bits per second of a mix.
-        bitrate: u32 [.only("from 12000 to 128000", |bits| (12_000..=128_000).contains(bits))] = 32_000;
+        bitrate: u32 [.only("from 12000 to 128000", |bits| (12_000..=128_000).contains(bits))] = 40_000;
         /// The longest time in milliseconds that a speaker's frames are waited for. How long within that, the network says.
         delay_max_ms: u32 [.only("from 20 to 1000", |ms| (20..=1_000).contains(ms))] = 400;
         /// How much lower than the media workers' the threads' priority is, in steps of `nice`.

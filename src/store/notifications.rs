@@ -26,6 +26,9 @@ pub const NOTIFICATIONS_KEPT: Duration = Duration::days(30);
 /// Notifications that one person has at most; beyond that, the oldest go.
 pub const NOTIFICATIONS_PER_USER: u32 = 500;
 
+/// An hour.
+const HOUR_US: i64 = 3_600_000_000;
+
 /// Notifications that one node takes on at once.
 const ROUTED_AT_ONCE: i64 = 64;
 
@@ -174,6 +177,44 @@ macro_rules! notify {
 }
 pub(super) use notify;
 
+/// How many other notifications went `$way` to the same person within the hour, in the transaction `$tx`.
+macro_rules! lately {
+    ($tx:ident, $notification:ident, $way:expr, $now_us:ident) => {{
+        let lately: i64 = sqlx::query_scalar(
+            "SELECT COUNT(DISTINCT notification_id) FROM notification_deliveries
+             WHERE user_id = $1 AND way = $2 AND created_us > $3 AND notification_id <> $4",
+        )
+        .bind($notification.user.0)
+        .bind($way.as_str())
+        .bind($now_us - HOUR_US)
+        .bind($notification.id.0)
+        .fetch_one(&mut *$tx)
+        .await?;
+        lately
+    }};
+}
+
+/// Writes a way outside, in the transaction `$tx`: 1, or 0 where it is there already.
+macro_rules! write_delivery {
+    ($tx:ident, $notification:ident, $delivery:ident, $now_us:ident) => {
+        sqlx::query(
+            "INSERT INTO notification_deliveries
+                 (id, notification_id, user_id, way, target_id, state, attempts, created_us, next_us, lease_until_us)
+             VALUES ($1, $2, $3, $4, $5, 'waiting', 0, $6, $7, 0) ON CONFLICT DO NOTHING",
+        )
+        .bind(Uuid::now_v7())
+        .bind($notification.id.0)
+        .bind($notification.user.0)
+        .bind($delivery.way.as_str())
+        .bind($delivery.push.map_or($notification.user.0, |push| push.0))
+        .bind($now_us)
+        .bind(micros($delivery.next_at))
+        .execute(&mut *$tx)
+        .await?
+        .rows_affected()
+    };
+}
+
 fn all(rows: Vec<NotificationRow>) -> Result<Vec<Notification>> {
     rows.into_iter().map(Notification::try_from).collect()
 }
@@ -250,37 +291,13 @@ impl Store {
             .fetch_one(&mut *tx)
             .await?;
             for delivery in ways {
-                let lately: i64 = sqlx::query_scalar(
-                    "SELECT COUNT(DISTINCT notification_id) FROM notification_deliveries
-                     WHERE user_id = $1 AND way = $2 AND created_us > $3 AND notification_id <> $4",
-                )
-                .bind(notification.user.0)
-                .bind(delivery.way.as_str())
-                .bind(now_us - 3_600_000_000)
-                .bind(notification.id.0)
-                .fetch_one(&mut *tx)
-                .await?;
-                if lately >= i64::from(limits.per_hour) {
+                if lately!(tx, notification, delivery.way, now_us) >= i64::from(limits.per_hour) {
                     routed.over_rate += 1;
                 } else if waiting >= i64::from(limits.waiting) {
                     routed.over_waiting += 1;
                 } else {
                     waiting += 1;
-                    routed.written += sqlx::query(
-                        "INSERT INTO notification_deliveries
-                             (id, notification_id, user_id, way, target_id, state, attempts, created_us, next_us, lease_until_us)
-                         VALUES ($1, $2, $3, $4, $5, 'waiting', 0, $6, $7, 0) ON CONFLICT DO NOTHING",
-                    )
-                    .bind(Uuid::now_v7())
-                    .bind(notification.id.0)
-                    .bind(notification.user.0)
-                    .bind(delivery.way.as_str())
-                    .bind(delivery.push.map_or(notification.user.0, |push| push.0))
-                    .bind(now_us)
-                    .bind(micros(delivery.next_at))
-                    .execute(&mut *tx)
-                    .await?
-                    .rows_affected();
+                    routed.written += write_delivery!(tx, notification, delivery, now_us);
                 }
             }
             routed.forgotten = sqlx::query(

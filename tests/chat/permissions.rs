@@ -118,6 +118,7 @@ async fn who_was_removed_hears_nothing_more(url: &str) {
     let mut member = Chatter::guest(url, "member").await;
     let membership = format!("{url}/api/channels/{id}/members/{}", member.id());
     call(Method::PUT, &membership, &owner_token, json!({"role": "member"})).await;
+    assert_eq!(member.next("notification").await["data"]["kind"], "invitation");
     owner.join("club").await;
     member.join("club").await;
     owner.say("club", "welcome").await;

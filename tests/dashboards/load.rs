@@ -12,10 +12,11 @@ use antiphon_loadtest::{
     gateway::{GatewayConfig, Identity},
     rest::Rest,
 };
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    chatters::Chatter,
+    chatters::{Chatter, call},
     network::TcpWay,
     nodes::http,
     people::{Person, how_to_join, make_channel},
@@ -44,6 +45,7 @@ impl Load {
         talkers.push(without_udp(nodes[0], channel).await);
         talkers.push(come_back(nodes[0], channel).await);
         let listener = with_a_mix(nodes[0], channel).await;
+        subscribe(&nodes[0].url()).await;
         let mut tasks = JoinSet::new();
         for (index, node) in nodes.iter().enumerate() {
             tasks.spawn(ask(node.url()));
@@ -102,13 +104,29 @@ async fn ask(node: ServerUrl) {
     }
 }
 
+/// Somebody who is told by push, of a service that nobody reaches.
+async fn subscribe(node: &ServerUrl) {
+    let url = node.http("").to_string();
+    let url = url.trim_end_matches('/');
+    let told = Chatter::guest(url, "told").await;
+    // The key and secret of RFC 8291's example.
+    let keys = json!({
+        "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+        "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+    });
+    let subscription = json!({"endpoint": "https://localhost:9/", "keys": keys});
+    let push = format!("{url}/api/v1/users/me/notifications/push");
+    let (status, answer) = call(reqwest::Method::POST, &push, &told.token, subscription).await;
+    assert_eq!(status, 201, "{answer}");
+}
+
 /// Somebody who writes.
 async fn write(node: ServerUrl, index: usize) {
     let url = node.http("").to_string();
     let mut chatter = Chatter::guest(url.trim_end_matches('/'), &format!("writer-{index}")).await;
     chatter.join("lobby").await;
     loop {
-        chatter.say("lobby", "hello").await;
+        chatter.say("lobby", "hello @told").await;
         chatter.passed_over.clear();
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

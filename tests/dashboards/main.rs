@@ -31,7 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_expression_has_data_in_a_cluster() {
-    let cluster = Nodes::start(2).await;
+    // So that what is written goes outside while the test lasts.
+    let cluster = Nodes::start_with(2, &[("ANTIPHON_NOTIFY__WAIT_S", "0")]).await;
     let nodes: Vec<&Process> = cluster.nodes.iter().collect();
     check_every_expression(&nodes, Wanted::Number).await;
 }

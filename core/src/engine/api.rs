@@ -212,8 +212,8 @@ pub struct GatewayFrame {
 
 /// From one worker's engine to another's. Any may be dropped when the queue is full: a frame is then lost and counted,
 /// `Reach` and `Unprove` are repeated, and instead of `Retire` the control plane's `RemoveSession` ends the session.
+/// Frames travel inline, so that handing over allocates nothing.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "frames travel inline so that handing over allocates nothing")]
 pub enum Handover {
     /// A frame that entered at the speaker's session's worker, on its way to the channel's.
     Frame {
@@ -289,9 +289,8 @@ impl std::fmt::Debug for FrameBytes {
 }
 
 /// From a worker to the control plane. The queue is bounded; audio is dropped and counted when it is full,
-/// the rest is repeated or made good by the next of its kind.
+/// the rest is repeated or made good by the next of its kind. Frames travel inline, so that an event allocates nothing.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "frames travel inline so that an event allocates nothing")]
 pub enum Event {
     /// A session's first authentic Bind, or a later one from another address.
     Bound {

@@ -25,7 +25,7 @@ use crate::{
     ids::StreamId,
     jitter::{Arrival, JitterConfig, JitterStats},
     red::Blocks,
-    speech::select::{Candidate, Selector},
+    speech::select::{Candidate, Loudness, Selector},
     wire::frame::{FrameHeader, FrameKind, LEVEL_SILENCE},
 };
 use listener::{Listener, Mix, apply_gain};
@@ -205,45 +205,49 @@ impl<C: Codec> ChannelMix<C> {
     /// The speaker of a frame, made where there is room for one; `None` when others are louder.
     fn speaker_for(&mut self, now: Micros, header: &FrameHeader, codec: &mut C, stats: &mut MixStats) -> Option<usize> {
         let known = self.speakers.iter().position(|speaker| speaker.stream == header.stream);
+        let before = known.map_or_else(Loudness::default, |index| self.speakers[index].loudness);
+        let (candidate, is_admitted) = self.ask_for_seat(now, header, before)?;
+        if !is_admitted && candidate.sounding {
+            stats.count(MixCounter::NotSelected);
+        }
+        match known {
+            // Who has a buffer ends what they say in it.
+            Some(index) => {
+                self.speakers[index].loudness = candidate.loudness;
+                (is_admitted || !candidate.sounding).then_some(index)
+            }
+            None if is_admitted => self.new_speaker(now, candidate, codec, stats),
+            None => None,
+        }
+    }
+
+    /// Whether a frame's speaker is among those who are mixed now; `None` for a frame of no known kind.
+    fn ask_for_seat(&mut self, now: Micros, header: &FrameHeader, before: Loudness) -> Option<(Candidate, bool)> {
         let kind = header.kind()?;
-        let is_sound = match kind {
+        let sounding = match kind {
             FrameKind::AudioStart => true,
             FrameKind::Audio => header.level < LEVEL_SILENCE,
             FrameKind::AudioStop | FrameKind::Silence => false,
         };
-        let mut loudness = known.map_or_else(Default::default, |index| self.speakers[index].loudness);
-        loudness.hear(if is_sound { header.level } else { LEVEL_SILENCE });
-        let candidate = Candidate {
-            stream: header.stream,
-            priority: header.has(FrameHeader::FLAG_PRIORITY),
-            loudness,
-            sounding: is_sound,
-        };
-        let admitted = self.selector.admit(now, candidate);
+        let mut loudness = before;
+        loudness.hear(if sounding { header.level } else { LEVEL_SILENCE });
+        let priority = header.has(FrameHeader::FLAG_PRIORITY);
+        let candidate = Candidate { stream: header.stream, priority, loudness, sounding };
+        let is_admitted = self.selector.admit(now, candidate);
         if kind == FrameKind::AudioStop {
             self.selector.release(header.stream);
         }
-        if let Some(index) = known {
-            self.speakers[index].loudness = loudness;
-            if !admitted && is_sound {
-                stats.count(MixCounter::NotSelected);
-                return None;
-            }
-            return Some(index);
-        }
-        if !admitted {
-            if is_sound {
-                stats.count(MixCounter::NotSelected);
-            }
-            return None;
-        }
+        Some((candidate, is_admitted))
+    }
+
+    fn new_speaker(&mut self, now: Micros, candidate: Candidate, codec: &mut C, stats: &mut MixStats) -> Option<usize> {
         self.make_room(now, codec);
         let Some(decoder) = codec.decoder() else {
             stats.count(MixCounter::CodecFailed);
             return None;
         };
-        let mut speaker = Speaker::new(now, header.stream, self.config.jitter.clone(), decoder);
-        speaker.loudness = loudness;
+        let mut speaker = Speaker::new(now, candidate.stream, self.config.jitter.clone(), decoder);
+        speaker.loudness = candidate.loudness;
         self.speakers.push(speaker);
         Some(self.speakers.len() - 1)
     }

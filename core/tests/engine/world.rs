@@ -107,6 +107,9 @@ impl Output for Recorder {
     }
 }
 
+/// The frames of a mix's datagram.
+pub(crate) type MixFrames = Vec<(FrameHeader, Vec<u8>)>;
+
 /// A client's side of a UDP session.
 pub(crate) struct Client {
     pub(crate) session: MediaSessionId,
@@ -178,7 +181,7 @@ impl Client {
     }
 
     /// Opens a datagram of the client's mix: its counter and its frames.
-    pub(crate) fn open_mix(&self, datagram: &[u8]) -> Option<(u64, Vec<(FrameHeader, Vec<u8>)>)> {
+    pub(crate) fn open_mix(&self, datagram: &[u8]) -> Option<(u64, MixFrames)> {
         let mut bytes = datagram.to_vec();
         let header = Header::parse(&bytes).ok()?;
         let is_mix = header.id == self.session.0 && header.key_id == KeyId::SESSION;
