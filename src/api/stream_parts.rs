@@ -97,15 +97,20 @@ fn no_such_part() -> ApiError {
 }
 
 async fn get_part(State(api): State<Arc<Api>>, OriginalUri(uri): OriginalUri, request: Request) -> ApiResult<Response> {
-    let (path, part) = Part::of(uri.path()).ok_or_else(no_such_part)?;
+    let found = Part::of(uri.path());
     let (mut parts, _) = request.into_parts();
-    let shown = matches!(part, Part::Waveform | Part::WaveformPng | Part::WaveformSvg);
-    // A page shows pictures to whoever may play: `<img>` sends no token.
-    if shown && Query::<Signature>::try_from_uri(&uri).is_ok_and(|Query(query)| query.sig.is_some()) {
-        check_link(&api, &path, &uri)?;
-    } else {
-        Caller::from_request_parts(&mut parts, &api).await?;
+    let is_signed = Query::<Signature>::try_from_uri(&uri).is_ok_and(|Query(query)| query.sig.is_some());
+    match &found {
+        // A page shows pictures to whoever may play: `<img>` sends no token.
+        Some((path, Part::Waveform | Part::WaveformPng | Part::WaveformSvg)) if is_signed => {
+            check_link(&api, path, &uri)?;
+        }
+        // Who may not know says so first, whether there is something or not.
+        _ => {
+            Caller::from_request_parts(&mut parts, &api).await?;
+        }
     }
+    let (path, part) = found.ok_or_else(no_such_part)?;
     let named = Named::find(&api, path).await?;
     match part {
         Part::Itself => Ok(show_stream(&api, named).await?.into_response()),

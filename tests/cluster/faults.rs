@@ -125,6 +125,31 @@ async fn redis_dies_and_comes_back_and_nothing_is_lost() {
     }
 }
 
+/// Redis is back before anybody noticed that it was away, and has lost everything: whoever joins first begins a new journal,
+/// which must not send those away who were there.
+#[tokio::test]
+async fn redis_loses_everything_unnoticed_and_nobody_is_sent_away() {
+    let cluster = Nodes::start(2).await;
+    let channel = make_channel(&cluster.nodes[0], "lobby", 10).await;
+    let mut speaker = Person::join(&cluster.nodes[0], "speaker", channel).await;
+    let mut listener = Person::join(&cluster.nodes[1], "listener", channel).await;
+    speaker.udp_becomes(true).await;
+    listener.udp_becomes(true).await;
+    let next = until_heard(&speaker, &mut [&mut listener]).await;
+    let keys = cluster.redis.cli(&["--scan"]);
+    let of_channel: Vec<&str> = keys.lines().filter(|key| key.contains(&channel.to_string())).collect();
+    assert!(!of_channel.is_empty(), "{keys}");
+    cluster.redis.cli(&[&["DEL"], &of_channel[..]].concat());
+    let _new = Person::join(&cluster.nodes[0], "new", channel).await;
+    hears_all(&speaker, &mut listener, next, 100).await;
+    cluster.views_become(channel, 3).await;
+    while let Ok(event) = speaker.events.try_recv() {
+        if let ClientEvent::Message(message) = event {
+            assert!(!matches!(*message, ServerMessage::Removed(_)), "{message:?}");
+        }
+    }
+}
+
 /// Lets somebody speak, and another hear every frame.
 async fn hears_all(speaker: &Person, listener: &mut Person, first: u32, frames: u32) {
     let mut ticks = tokio::time::interval(Duration::from_millis(20));

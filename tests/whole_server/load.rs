@@ -113,7 +113,7 @@ async fn listeners_by_webrtc_get_every_frame_as_it_was_spoken() {
     let metrics = http().get(server.url().http("/metrics")).send().await.expect("answered").text().await.expect("text");
     let sent = metrics
         .lines()
-        .find(|line| line.contains("rtp_packets_total{") && line.contains("audio") && line.contains("out"));
+        .find(|line| line.contains("rtp_packets_total{") && line.contains("\"audio\"") && line.contains("\"send\""));
     let sent: f64 = sent.and_then(|line| line.split(' ').next_back()?.parse().ok()).expect("a count");
     assert!(sent > 1_000.0, "{sent} packets of voice went to browsers' like");
 }
