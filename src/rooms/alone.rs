@@ -207,7 +207,7 @@ impl Rooms {
             metrics().rooms.degraded.decrement(1.0);
             tracing::info!(channel = %room.id, "the channel is that of all nodes again");
         }
-        self.take_state(room, members, position).await;
+        self.agree(room, members, position).await;
         self.close_if_empty(room, &mut turn).await;
         true
     }
@@ -229,7 +229,7 @@ impl Rooms {
     async fn renumber(&self, room: &Arc<Room>) {
         let is_renumbered = room.live().ours().iter().any(|member| member.node != self.inner.membership.node());
         if is_renumbered && let Ok((members, position)) = self.restore(room).await {
-            self.take_state(room, members, position).await;
+            self.agree(room, members, position).await;
         }
     }
 

@@ -99,8 +99,20 @@ impl Rooms {
         }
     }
 
-    /// The journal was lost and began anew with whoever came first: those are let in, nobody is sent away, and the room goes on
-    /// by itself until all nodes have written their members back.
+    /// Takes a state that was read, unless its journal was lost and began anew with whoever came first.
+    async fn take_state(&self, room: &Arc<Room>, members: Vec<Member>, position: Position) {
+        let come = {
+            let live = room.live();
+            live.is_forgotten_by(&members, &position).then(|| live.roster.difference(members.clone()).come)
+        };
+        match come {
+            Some(come) => self.outlive(room, come, &position).await,
+            None => self.agree(room, members, position).await,
+        }
+    }
+
+    /// Lets in whoever came to a journal that began anew, and sends nobody away: the room goes on by itself until all nodes have
+    /// written their members back.
     async fn outlive(&self, room: &Arc<Room>, come: Vec<Member>, position: &Position) {
         for member in come {
             self.happen(room, &come_entry(room, &member, position)).await;
@@ -110,8 +122,8 @@ impl Rooms {
     }
 
     /// Makes a room agree with a state; the members are told the difference, each with the state's place.
-    pub(super) async fn take_state(&self, room: &Arc<Room>, members: Vec<Member>, position: Position) {
-        let difference = {
+    pub(super) async fn agree(&self, room: &Arc<Room>, members: Vec<Member>, position: Position) {
+        let Difference { gone, come, changed } = {
             let live = &mut *room.live_mut();
             if live.roster.applied().is_none() {
                 live.roster.begin(members, position);
@@ -121,17 +133,9 @@ impl Rooms {
             if is_old {
                 return;
             }
-            if live.is_forgotten_by(&members, &position) {
-                Err(live.roster.difference(members).come)
-            } else {
-                live.roster.advance(position.clone());
-                live.roster.take_nodes(&members);
-                Ok(live.roster.difference(members))
-            }
-        };
-        let Difference { gone, come, changed } = match difference {
-            Ok(difference) => difference,
-            Err(come) => return self.outlive(room, come, &position).await,
+            live.roster.advance(position.clone());
+            live.roster.take_nodes(&members);
+            live.roster.difference(members)
         };
         // What was written meanwhile is not in the state.
         self.finish_chat_soon(room.id);

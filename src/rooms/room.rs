@@ -175,12 +175,12 @@ impl Live {
         })
     }
 
-    /// Whether a state is of a journal that began anew and knows nothing of members who are here: nobody removed them, what
+    /// Whether a state is of a journal that began anew and knows nothing of people who are here: nobody removed them, what
     /// all nodes share has lost them.
     pub(super) fn is_forgotten_by(&self, members: &[Member], position: &Position) -> bool {
         let begins_anew = self.roster.applied().is_some_and(|applied| applied.epoch != position.epoch);
-        let there: HashSet<SessionId> = members.iter().map(|member| member.session).collect();
-        begins_anew && self.alone.is_none() && self.ours().iter().any(|member| !there.contains(&member.session))
+        let there: HashSet<UserId> = members.iter().map(|member| member.user.id).collect();
+        begins_anew && self.alone.is_none() && self.ours().iter().any(|member| !there.contains(&member.user.id))
     }
 
     /// Members through `node`, which is this one, who are not here.

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use antiphon_core::gateway::ServerMessage;
-use antiphon_loadtest::client::ClientEvent;
+use antiphon_core::gateway::{LeaveReason, ServerMessage};
+use antiphon_loadtest::{client::ClientEvent, gateway::Identity, rest::Rest};
 use tokio::time::timeout;
 
 use crate::support::{
@@ -135,17 +135,43 @@ async fn redis_loses_everything_unnoticed_and_nobody_is_sent_away() {
     let mut listener = Person::join(&cluster.nodes[1], "listener", channel).await;
     speaker.udp_becomes(true).await;
     listener.udp_becomes(true).await;
+    let rest = Rest::new(cluster.nodes[0].url()).expect("a client");
+    let token = rest.register("mover", "a long enough password").await.expect("registered").access_token;
+    let mover = async |node: usize| {
+        Person::join_as(cluster.nodes[node].url(), Vec::new(), Identity::Token(token.clone()), channel).await
+    };
+    let mut before = mover(1).await;
     let next = until_heard(&speaker, &mut [&mut listener]).await;
     let keys = cluster.redis.cli(&["--scan"]);
     let of_channel: Vec<&str> = keys.lines().filter(|key| key.contains(&channel.to_string())).collect();
     assert!(!of_channel.is_empty(), "{keys}");
     cluster.redis.cli(&[&["DEL"], &of_channel[..]].concat());
     let _new = Person::join(&cluster.nodes[0], "new", channel).await;
+    let mut after = mover(0).await;
     hears_all(&speaker, &mut listener, next, 100).await;
-    cluster.views_become(channel, 3).await;
+    // One person is there once: whichever session was written back last is told so, and the room is that of all nodes again.
+    timeout(PATIENCE, async {
+        tokio::select! {
+            () = is_replaced(&mut before) => {}
+            () = is_replaced(&mut after) => {}
+        }
+    })
+    .await
+    .expect("told");
+    cluster.views_become(channel, 4).await;
     while let Ok(event) = speaker.events.try_recv() {
         if let ClientEvent::Message(message) = event {
             assert!(!matches!(*message, ServerMessage::Removed(_)), "{message:?}");
+        }
+    }
+}
+
+async fn is_replaced(person: &mut Person) {
+    loop {
+        if let ClientEvent::Message(message) = person.events.recv().await.expect("the session lives")
+            && let ServerMessage::Removed(removed) = *message
+        {
+            return assert_eq!(removed.reason, LeaveReason::Replaced);
         }
     }
 }

@@ -48,7 +48,11 @@ impl Person {
 
     /// Likewise by the URL of a node, or of what leads to one.
     pub async fn join_at(server: ServerUrl, others: Vec<ServerUrl>, name: &str, channel: ChannelId) -> Self {
-        let identity = Identity::Guest(name.to_owned());
+        Self::join_as(server, others, Identity::Guest(name.to_owned()), channel).await
+    }
+
+    /// Somebody who may be known already.
+    pub async fn join_as(server: ServerUrl, others: Vec<ServerUrl>, identity: Identity, channel: ChannelId) -> Self {
         let config = GatewayConfig { server, others, encoding: Encoding::Json, identity };
         let (client, events) = Client::connect(config).await.expect("connected");
         let joined = client.join(how_to_join(channel)).await.expect("joined");
