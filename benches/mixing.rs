@@ -1,8 +1,7 @@
 //! What mixing costs: processor time of one participant for one second, decoding and encoding included, in channels of
 //! several sizes of which some or all speak. `cargo bench -p antiphon --bench mixing`.
 //!
-//! Beside it the same without what is shared: everybody decoded and encoded for alone, as a mixer does that has an encoder
-//! for each participant. Sealing and sending, some 0.2 ms a second for each, are the media workers' and not in it.
+//! Sealing and sending, some 0.2 ms a second for each, are the media workers' and not in it.
 
 #![allow(clippy::print_stdout, reason = "a bench shows its figures")]
 
@@ -108,5 +107,5 @@ fn main() {
             );
         }
     }
-    println!("target 2.3 ms; Janus 1.1.2 AudioBridge, 48 kHz, measured on such a machine: 7 ms (docs/mixing.md)");
+    println!("target 2.3 ms; Janus 1.1.2 AudioBridge, 48 kHz, measured on such a machine: 7 ms");
 }

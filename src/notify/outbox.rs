@@ -216,12 +216,13 @@ impl Outbox {
 
     /// Whether somebody may still be told of something: they are let in, the message is there, and they may read it.
     pub(super) async fn may_be_told(&self, user: &User, notification: &Notification) -> Result<bool, AppError> {
-        if !user.is_active || notification.is_deleted {
+        let is_moot = !user.is_active || notification.is_deleted;
+        if is_moot || self.inner.store.has_blocked(user.id, notification.from).await? {
             return Ok(false);
         }
         match notification.channel {
             Some(channel) => self.inner.chat.sees(&user.view(), channel, notification.kind).await,
-            None => Ok(!self.inner.store.has_blocked(user.id, notification.from).await?),
+            None => Ok(true),
         }
     }
 

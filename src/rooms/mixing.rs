@@ -129,6 +129,15 @@ impl Rooms {
 
     /// Somebody came: those who set how loud they hear them do so again, whatever stream they have now.
     pub(super) async fn apply_gains_to(&self, room: &Room, speaker: UserId, stream: StreamId) {
+        self.set_levels(room, speaker, stream, |gain| gain).await;
+    }
+
+    /// Somebody has gone: their stream does not come again, and its level would take another's place.
+    pub(super) async fn forget_levels_of(&self, room: &Room, speaker: UserId, stream: StreamId) {
+        self.set_levels(room, speaker, stream, |_| Gain::USUAL).await;
+    }
+
+    async fn set_levels(&self, room: &Room, speaker: UserId, stream: StreamId, level: impl Fn(Gain) -> Gain) {
         let Some(mixer) = self.mixer() else { return };
         let set: Vec<(StreamId, Gain)> = {
             let live = room.live();
@@ -138,7 +147,7 @@ impl Rooms {
             live.members.iter().filter_map(gain_of).collect()
         };
         for (member, gain) in set {
-            mixer.set_level(room.id, member, stream, gain).await;
+            mixer.set_level(room.id, member, stream, level(gain)).await;
         }
     }
 

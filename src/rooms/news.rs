@@ -189,6 +189,7 @@ impl Rooms {
         }
         room.broadcast(&Shared::event(&entry.event), None);
         self.publisher_went(room, left.user_id, left.stream_id).await;
+        self.forget_levels_of(room, left.user_id, left.stream_id).await;
         if let Some(udp) = member.and_then(|member| member.udp) {
             self.leave_group(room, udp.cipher).await;
         }

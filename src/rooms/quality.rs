@@ -48,6 +48,10 @@ pub(super) fn quality_hint(room: &Room, stream: StreamId) -> Option<Shared> {
     Some(message(room.id, hint))
 }
 
+/// All mixes of a channel are one stream in its statistics: one of its listeners decides no more than one of a speaker's.
+/// No stream has this number.
+const MIXES: StreamId = StreamId(0);
+
 impl Rooms {
     /// Takes in what a client reports of one stream it hears, and tells the speaker where that changes the advice.
     pub(super) fn reported(&self, session: MediaSessionId, block: &ReportBlock) {
@@ -56,7 +60,7 @@ impl Rooms {
         let mixed = owner.state().places.values().find(|place| place.mix == Some(block.stream)).cloned();
         if let Some(place) = mixed {
             // It tells of the way, but of no speaker's encoder.
-            place.room.totals.reported(self.inner.media.now(), session, block);
+            place.room.totals.reported(self.inner.media.now(), session, &ReportBlock { stream: MIXES, ..*block });
             return show(block);
         }
         let rooms: Vec<_> = owner.state().places.values().map(|place| place.room.clone()).collect();

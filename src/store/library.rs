@@ -97,11 +97,12 @@ const WANTED: &str = "($1 IS NULL OR search LIKE $1 ESCAPE '!') AND ($2 IS NULL 
     AND ($8 IS NULL OR owner_id = $8)";
 
 impl Store {
-    /// Makes the library what `seen`, all of the folder as a list begun at `listed` had it, says.
+    /// Makes the library what `seen`, the folder as a list begun at `listed` had it, says. What is missing there is forgotten
+    /// if that is `all` of the folder.
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn sync_library(&self, seen: &[FileSeen], listed: OffsetDateTime) -> Result<()> {
+    pub async fn sync_library(&self, seen: &[FileSeen], all: bool, listed: OffsetDateTime) -> Result<()> {
         let known: Vec<(String, i64, i64, i64)> = on_db!(&self.readers, |db| {
             sqlx::query_as("SELECT path, size_bytes, modified_us, touched_us FROM audio_files").fetch_all(db).await?
         });
@@ -115,7 +116,7 @@ impl Store {
             }
         }
         let before = micros(listed) - TOUCHED_LATELY_US;
-        let gone: Vec<&str> = known.iter().filter(|(_, row)| row.2 < before).map(|(path, _)| *path).collect();
+        let gone: Vec<&str> = known.iter().filter(|(_, row)| all && row.2 < before).map(|(path, _)| *path).collect();
         for files in changed.chunks(ROWS_AT_ONCE) {
             self.write_seen(files).await?;
         }

@@ -182,7 +182,7 @@ macro_rules! lately {
     ($tx:ident, $notification:ident, $way:expr, $now_us:ident) => {{
         let lately: i64 = sqlx::query_scalar(
             "SELECT COUNT(DISTINCT notification_id) FROM notification_deliveries
-             WHERE user_id = $1 AND way = $2 AND created_us > $3 AND notification_id <> $4",
+             WHERE user_id = $1 AND way = $2 AND created_us > $3 AND notification_id <> $4 AND state <> 'skipped'",
         )
         .bind($notification.user.0)
         .bind($way.as_str())
@@ -412,7 +412,7 @@ impl Store {
         on_db!(&self.writers, |db| {
             let read = sqlx::query(
                 "UPDATE notifications SET read_us = $4 WHERE user_id = $1 AND read_us IS NULL AND message_id <= $3
-                     AND message_id IN (SELECT id FROM messages WHERE scope_id = $2)",
+                     AND EXISTS (SELECT 1 FROM messages WHERE id = message_id AND scope_id = $2)",
             );
             let read = read.bind(user.0).bind(scope.id()).bind(stored(up_to)).bind(micros(OffsetDateTime::now_utc()));
             Ok(read.execute(db).await?.rows_affected())

@@ -6,7 +6,7 @@ use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
-use super::{Entry, FilePath, Streams, uploads::Upload};
+use super::{Entry, FilePath, Listing, Streams, uploads::Upload};
 use crate::{
     error::AppError,
     store::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, Store},
@@ -27,7 +27,7 @@ pub struct Catalogue {
     streams: Streams,
     quotas: UploadQuotas,
     /// The list of the folder that the database knows. Locked while it is told of a new one.
-    told: Mutex<Option<Arc<Vec<Entry>>>>,
+    told: Mutex<Option<Arc<Listing>>>,
 }
 
 impl Catalogue {
@@ -74,8 +74,8 @@ impl Catalogue {
         if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &entries)) {
             return Ok(());
         }
-        let seen: Vec<FileSeen> = entries.iter().map(FileSeen::from).collect();
-        self.store.sync_library(&seen, listed).await?;
+        let seen: Vec<FileSeen> = entries.files.iter().map(FileSeen::from).collect();
+        self.store.sync_library(&seen, entries.is_whole, listed).await?;
         *told = Some(entries);
         Ok(())
     }
@@ -104,8 +104,10 @@ impl Catalogue {
         replace: bool,
     ) -> Result<bool, AppError> {
         let before = self.streams.file(path).await.ok();
-        if before.is_some() && !replace {
-            return Err(AppError::new(ErrorCode::Conflict, "there is a file at this path; PUT replaces your own"));
+        // What cannot be streamed, as a link or too long a file, is nobody's to replace.
+        let is_hidden = before.is_none() && self.streams.is_taken(path).await.map_err(failed)?;
+        if is_hidden || (before.is_some() && !replace) {
+            return Err(taken());
         }
         if before.is_some() && !is_admin {
             self.check_owner(path, by, is_admin).await?;
@@ -120,7 +122,11 @@ impl Catalogue {
             Claimed::AccountFull(used) => return Err(full("you have uploaded", used, account_bytes_max)),
             Claimed::TotalFull(used) => return Err(full("all together have uploaded", used, total_bytes_max)),
         }
-        if let Err(error) = self.streams.place_upload(upload, path).await {
+        // What came meanwhile is another's.
+        if let Err(error) = self.streams.place_upload(upload, path, before.is_some()).await {
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                return Err(taken());
+            }
             if before.is_none() {
                 // Otherwise the next list puts the row right.
                 let _ = self.store.forget_file(path.as_str()).await;
@@ -176,6 +182,10 @@ fn others() -> AppError {
 fn full(who: &str, used: u64, max: u64) -> AppError {
     let message = format!("{who} {used} bytes, and {max} are the limit: remove something first");
     AppError::new(ErrorCode::LimitReached, message)
+}
+
+fn taken() -> AppError {
+    AppError::new(ErrorCode::Conflict, "there is a file at this path; PUT replaces your own")
 }
 
 fn failed(error: io::Error) -> AppError {

@@ -14,7 +14,7 @@ use std::{
 
 use quick_cache::sync::Cache;
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, mkdirat, open, openat, unlinkat},
+    fs::{AtFlags, Mode, OFlags, mkdirat, open, openat, statat, unlinkat},
     io::Errno,
 };
 
@@ -127,12 +127,24 @@ impl Files {
 }
 
 impl Files {
-    /// Puts a whole file into its place; sub-folders are made. Blocks.
-    pub(super) fn put(&self, part: Part, path: &FilePath) -> io::Result<()> {
+    /// Puts a whole file into its place, which is to be free unless it may `replace`; sub-folders are made. Blocks.
+    pub(super) fn put(&self, part: Part, path: &FilePath, replace: bool) -> io::Result<()> {
         let (folder, name) = self.folder_of(path, true)?;
-        part.finish_in(folder.as_ref().unwrap_or(&self.folder), name)?;
+        part.finish_in(folder.as_ref().unwrap_or(&self.folder), name, replace)?;
         self.open.remove(path);
         Ok(())
+    }
+
+    /// Whether anything has a name, be it streamed or not. Blocks.
+    pub(super) fn is_taken(&self, path: &FilePath) -> io::Result<bool> {
+        let (folder, name) = match self.folder_of(path, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found?,
+        };
+        match statat(folder.as_ref().unwrap_or(&self.folder), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(false),
+            found => Ok(found.map(|_| true)?),
+        }
     }
 
     /// Removes a file. Blocks.

@@ -31,12 +31,21 @@ pub struct Entry {
     pub modified: SystemTime,
 }
 
+/// The files of the folder, by path.
+#[derive(Debug)]
+pub struct Listing {
+    /// The files.
+    pub files: Vec<Entry>,
+    /// Whether what is missing is not there. Else the folder is empty or partly unreadable, or has too many.
+    pub is_whole: bool,
+}
+
 /// The list of the folder, read anew when it is asked for and old.
 pub(super) struct Library {
     folder: PathBuf,
     bytes_max: u64,
     /// Locked while it is read, so that many who ask make it read once.
-    known: Mutex<Option<(Instant, Arc<Vec<Entry>>)>>,
+    known: Mutex<Option<(Instant, Arc<Listing>)>>,
 }
 
 impl Library {
@@ -49,8 +58,7 @@ impl Library {
         *self.known.lock().await = None;
     }
 
-    /// All entries, by path.
-    pub(super) async fn entries(&self) -> io::Result<Arc<Vec<Entry>>> {
+    pub(super) async fn entries(&self) -> io::Result<Arc<Listing>> {
         let mut known = self.known.lock().await;
         if let Some((when, entries)) = &*known
             && when.elapsed() < KEPT
@@ -65,34 +73,70 @@ impl Library {
     }
 }
 
-fn listed(folder: &Path, bytes_max: u64) -> io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
+/// What is in the folder, or as much of it as can be read. Of its own errors only the uppermost folder's count: what lies
+/// below may be others' (`lost+found`), or go while it is listed.
+fn listed(folder: &Path, bytes_max: u64) -> io::Result<Listing> {
+    let (mut files, mut is_whole) = (Vec::new(), true);
     let mut folders = vec![(folder.to_owned(), String::new(), 1)];
     while let Some((folder, prefix, depth)) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
+        let found = match fs::read_dir(folder) {
+            Ok(found) => found,
+            Err(error) if depth == 1 => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "a folder of audio files cannot be read");
+                is_whole = false;
+                continue;
+            }
+        };
+        for entry in found {
+            let Ok((entry, kind)) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind))) else {
+                is_whole = false;
+                continue;
+            };
             // Neither links nor what is no text or hidden can be streamed.
             let Some(name) = entry.file_name().to_str().filter(|name| is_name(name)).map(str::to_owned) else {
                 continue;
             };
-            let (kind, path) = (entry.file_type()?, format!("{prefix}{name}"));
+            let path = format!("{prefix}{name}");
             if kind.is_dir() && depth < DEPTH_MAX {
                 folders.push((entry.path(), format!("{path}/"), depth + 1));
             } else if kind.is_file()
                 && let Some(path) = FilePath::new(&path)
-                // Files may go while they are listed.
                 && let Ok(metadata) = entry.metadata()
+                && let Ok(modified) = metadata.modified()
                 && metadata.len() <= bytes_max
             {
-                entries.push(Entry { path, length: metadata.len(), modified: metadata.modified()? });
+                files.push(Entry { path, length: metadata.len(), modified });
             }
-            if entries.len() == ENTRIES_MAX {
+            if files.len() == ENTRIES_MAX {
                 tracing::warn!(entries = ENTRIES_MAX, "the folder of audio files has more files than are listed");
+                is_whole = false;
                 folders.clear();
                 break;
             }
         }
     }
-    entries.sort_unstable_by(|one, other| one.path.cmp(&other.path));
-    Ok(entries)
+    // An empty folder may be one whose volume is not there.
+    is_whole &= !files.is_empty();
+    files.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+    Ok(Listing { files, is_whole })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_folder_may_be_one_whose_volume_is_not_there() {
+        let folder = std::env::temp_dir().join(uuid::Uuid::new_v4().to_string());
+        fs::create_dir(&folder).expect("made");
+        assert!(!listed(&folder, 10).expect("there").is_whole);
+        fs::write(folder.join("a.mp3"), b"short").expect("written");
+        fs::write(folder.join("b.mp3"), b"longer than ten").expect("written");
+        let found = listed(&folder, 10).expect("there");
+        let paths: Vec<String> = found.files.iter().map(|file| file.path.to_string()).collect();
+        assert!(found.is_whole && paths == ["a.mp3"], "{paths:?}");
+        fs::remove_dir_all(&folder).expect("ours");
+        assert!(listed(&folder, 10).is_err());
+    }
 }

@@ -29,7 +29,7 @@ pub use self::{
     body::{FileBody, Part},
     catalogue::{Catalogue, UploadQuotas},
     files::{FolderError, OpenFile},
-    library::Entry,
+    library::{Entry, Listing},
     link::{Link, Secrets, TTL_MAX_S},
     listening::{Heard, Listening},
     making::{Facts, Made, MakingConfig, NotMade, Product, State},
@@ -212,12 +212,18 @@ impl Streams {
         self.inner.uploads.check(upload, path).await
     }
 
+    /// Whether anything has a name in the folder, be it streamed or not.
+    async fn is_taken(&self, path: &FilePath) -> io::Result<bool> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        tokio::task::spawn_blocking(move || inner.files.is_taken(&path)).await.map_err(io::Error::other)?
+    }
+
     /// Gives an upload its name in the folder.
-    async fn place_upload(&self, upload: Upload, path: &FilePath) -> io::Result<()> {
+    async fn place_upload(&self, upload: Upload, path: &FilePath, replace: bool) -> io::Result<()> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         let placing = tokio::task::spawn_blocking(move || {
             let part = upload.into_part().ok_or(io::ErrorKind::ResourceBusy)?;
-            inner.files.put(part, &path)
+            inner.files.put(part, &path, replace)
         });
         placing.await.map_err(io::Error::other)??;
         self.inner.library.forget().await;
@@ -261,7 +267,7 @@ impl Streams {
     ///
     /// # Errors
     /// `INTERNAL_ERROR` where the folder cannot be read.
-    pub async fn library(&self) -> Result<Arc<Vec<Entry>>, AppError> {
+    pub async fn library(&self) -> Result<Arc<Listing>, AppError> {
         self.inner.library.entries().await.map_err(|error| {
             tracing::warn!(%error, "the folder of audio files cannot be read");
             AppError::new(ErrorCode::InternalError, "the folder of audio files cannot be read")

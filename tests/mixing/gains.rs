@@ -32,6 +32,14 @@ async fn a_listener_turns_somebody_down_for_themselves_alone() {
     usual.forget();
     usual.hears(&TONES_HZ, &[]).await;
     picky.hears(&[], &TONES_HZ).await;
+    // As often as they come back: levels of streams that are gone take no places.
+    for _ in 0..70 {
+        other.client.leave(channel).await.expect("left");
+        other.client.join(forward.clone()).await.expect("joined");
+    }
+    usual.forget();
+    usual.hears(&TONES_HZ, &[]).await;
+    picky.hears(&[], &TONES_HZ).await;
     picky.client.request(set(other.user(), 100)).await.expect("set");
     picky.hears(&TONES_HZ[1..], &TONES_HZ[..1]).await;
     let (name, user) = ("loud-again", loud.user());

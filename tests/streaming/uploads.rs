@@ -51,6 +51,15 @@ async fn what_is_uploaded_plays_is_found_and_can_be_removed() {
         streaming.put("operators.flac", &flac);
         send(&bela, Method::PUT, "operators.flac", &flac).await.expect_error(403, "PERMISSION_DENIED");
         send(&root, Method::PUT, "operators.flac", &flac[..]).await.expect(200);
+        // What cannot be streamed is the operators', too.
+        let outside = streaming.audio_dir().with_file_name("outside.mp3");
+        fs::write(&outside, b"theirs").expect("written");
+        std::os::unix::fs::symlink(&outside, streaming.audio_dir().join("link.mp3")).expect("linked");
+        for method in [Method::POST, Method::PUT] {
+            send(&bela, method, "link.mp3", &mp3).await.expect_error(409, "CONFLICT");
+        }
+        assert!(streaming.audio_dir().join("link.mp3").is_symlink());
+        assert_eq!(fs::read(&outside).expect("there"), b"theirs");
         let longer = [&mp3[..], &mp3[..]].concat();
         send(&bela, Method::PUT, "Bela/new/one.mp3", &longer).await.expect(200);
 

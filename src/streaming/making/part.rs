@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::RenameFlags;
+
 /// Written at once.
 const BUFFER_BYTES: usize = 64 * 1_024;
 
@@ -44,12 +46,14 @@ impl Part {
         Ok(length)
     }
 
-    /// Gives it its name in an open folder, once all of it is on the disk.
-    pub(in crate::streaming) fn finish_in(mut self, folder: &OwnedFd, name: &str) -> io::Result<()> {
+    /// Gives it its name in an open folder, once all of it is on the disk. What has that name is replaced, or an error
+    /// ([`io::ErrorKind::AlreadyExists`]).
+    pub(in crate::streaming) fn finish_in(mut self, folder: &OwnedFd, name: &str, replace: bool) -> io::Result<()> {
         let Some(writer) = self.writer.take() else { return Err(io::ErrorKind::InvalidInput.into()) };
         let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
-        Ok(rustix::fs::renameat(rustix::fs::CWD, &self.path, folder, name)?)
+        let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        Ok(rustix::fs::renameat_with(rustix::fs::CWD, &self.path, folder, name, flags)?)
     }
 
     /// The same file, for reading what was written and flushed.
