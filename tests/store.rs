@@ -758,6 +758,7 @@ async fn the_sweep_deletes_what_has_had_its_time(Context { store, .. }: Context)
             rooms: 0,
             audit: 0,
             notifications: 0,
+            codes: 0,
             more: false
         }
     );

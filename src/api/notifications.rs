@@ -146,7 +146,7 @@ async fn notifications(
     QueryOf(query): QueryOf<PageQuery>,
 ) -> ApiResult<Answer<NotificationsPage>> {
     let limit = query.limit.unwrap_or(PAGE);
-    let (found, unread) = api.outbox.list(&caller, query.before, query.unread, limit).await?;
+    let (found, unread) = api.outbox.list(caller.id, query.before, query.unread, limit).await?;
     Ok(Answer::of(NotificationsPage { notifications: found.into_iter().map(NotificationView::from).collect(), unread }))
 }
 

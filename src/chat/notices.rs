@@ -1,8 +1,6 @@
 //! Who is told of something besides those who read where it was written, and telling them here: whom a message names, whom it
 //! answers, whom it is to. Ways outside are the work of `notify`, which is above this.
 
-use std::collections::HashMap;
-
 use antiphon_core::{
     gateway::{
         ErrorCode, NotificationData, NotificationKind, NotificationsRead, NotificationsReadData, Notified, UserView,
@@ -156,7 +154,7 @@ impl Chat {
     /// `INVALID_INPUT` for a page of no size or too large a one; when the database fails.
     pub async fn notifications(
         &self,
-        user: &UserView,
+        user: UserId,
         before: Option<NotificationId>,
         only_unread: bool,
         limit: u32,
@@ -165,31 +163,7 @@ impl Chat {
             let message = format!("limit must be from 1 to {PAGE_MAX}, not {limit}");
             return Err(AppError::new(ErrorCode::InvalidInput, message));
         }
-        let mut seen = Vec::new();
-        let mut known: HashMap<(ChannelId, bool), bool> = HashMap::new();
-        for notification in self.store().notifications(user.id, before, only_unread, limit).await? {
-            let may = match notification.channel {
-                None => true,
-                Some(channel) => {
-                    let key = (channel, notification.kind == NotificationKind::Invitation);
-                    match known.get(&key) {
-                        Some(may) => *may,
-                        None => {
-                            let may = self.sees(user, channel, notification.kind).await?;
-                            known.insert(key, may);
-                            may
-                        }
-                    }
-                }
-            };
-            if may && !notification.is_deleted {
-                seen.push(notification);
-            } else if notification.read_at.is_none() {
-                // What is not shown does not count as unread either.
-                self.store().read_notification(user.id, notification.id).await?;
-            }
-        }
-        Ok(seen)
+        Ok(self.store().notifications(user, before, only_unread, limit).await?)
     }
 
     /// Whether somebody may be told of something in a channel now.

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     error::AppError,
     random,
-    store::{Delivery, Notification, Tried, User, Way},
-    telemetry::metrics::{DeliveryOutcome, NotificationWay, metrics},
+    store::{Delivery, Notification, PushSubscription, Tried, User, Way},
+    telemetry::metrics::{DeliveryOutcome, NotificationWay, SubscriptionEnd, metrics},
 };
 
 /// How long an attempt may take; shorter than the lease.
@@ -54,7 +54,7 @@ impl Outbox {
         Ok(match sent {
             Ok(()) => Tried::Sent,
             Err(Failure::Gone) => Tried::Skipped("there is no such receiver any more"),
-            Err(Failure::Lasting(error)) => Tried::GivenUp(error),
+            Err(Failure::Lasting(error) | Failure::Refused(error)) => Tried::GivenUp(error),
             Err(Failure::Passing { error, retry_after }) => {
                 let failures = delivery.attempts + 1;
                 if failures >= self.inner.config.attempts_max {
@@ -109,7 +109,7 @@ impl Outbox {
         Ok(match (delivery.way, &self.inner.email, &self.inner.sms) {
             (Way::Email, Some(email), _) => email.send(&id, &to, &words.title, words.mail()).await,
             (Way::Sms, _, Some(sms)) => sms.send(&id, &to, &words.sms()).await,
-            // Another node may be set up for it.
+            // Not taken on, unless the settings were others then.
             _ => Err(Failure::passing("this way is not set up on this node")),
         })
     }
@@ -129,21 +129,40 @@ impl Outbox {
             return Ok(Err(Failure::Gone));
         };
         let sent = push.send(&subscription, notification, words).await;
-        if sent == Err(Failure::Gone) {
-            // The browser has unsubscribed: its push service knows first.
-            self.inner.store.unsubscribe_push(user.id, subscription.id).await?;
-        }
+        self.note_pushed(&subscription, &sent).await?;
         Ok(sent)
+    }
+
+    /// Forgets a browser that has unsubscribed, which its push service knows first, or that subscribed with another key of ours.
+    async fn note_pushed(&self, subscription: &PushSubscription, sent: &Result<(), Failure>) -> Result<(), AppError> {
+        let store = &self.inner.store;
+        let ended = &metrics().notifications.subscriptions_ended;
+        match sent {
+            Ok(()) if subscription.refusals > 0 => store.push_taken(subscription.id).await?,
+            Err(Failure::Gone) if store.unsubscribe_push(subscription.user, subscription.id).await? => {
+                ended.of(SubscriptionEnd::Gone).increment(1);
+            }
+            Err(Failure::Refused(_)) if store.push_refused(subscription.id).await? => {
+                ended.of(SubscriptionEnd::Refused).increment(1);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A way in metrics.
+pub(super) const fn label(way: Way) -> NotificationWay {
+    match way {
+        Way::Email => NotificationWay::Email,
+        Way::Sms => NotificationWay::Sms,
+        Way::Push => NotificationWay::Push,
     }
 }
 
 /// Counts an attempt, and says so when it was the last.
 fn note(delivery: &Delivery, tried: &Tried, begun: Instant) {
-    let way = match delivery.way {
-        Way::Email => NotificationWay::Email,
-        Way::Sms => NotificationWay::Sms,
-        Way::Push => NotificationWay::Push,
-    };
+    let way = label(delivery.way);
     let outcome = match tried {
         Tried::Sent => DeliveryOutcome::Sent,
         Tried::Skipped(_) => DeliveryOutcome::Skipped,

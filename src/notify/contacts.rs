@@ -15,6 +15,7 @@ use crate::{
     error::AppError,
     random,
     store::{Address, CodeGiven, CodeWish, Delivery, Notification, PushSubscription, Way},
+    telemetry::metrics::{CodeBound, metrics},
 };
 
 /// Digits of a code.
@@ -52,14 +53,14 @@ impl Outbox {
     /// `INVALID_INPUT` for a page of no size or too large a one; when the database fails.
     pub async fn list(
         &self,
-        caller: &UserView,
+        user: UserId,
         before: Option<NotificationId>,
         only_unread: bool,
         limit: u32,
     ) -> Result<(Vec<Listed>, u32), AppError> {
-        let found = self.inner.chat.notifications(caller, before, only_unread, limit).await?;
+        let found = self.inner.chat.notifications(user, before, only_unread, limit).await?;
         let mut deliveries = match found.last() {
-            Some(oldest) => self.inner.store.deliveries_of(caller.id, oldest.id, DELIVERIES_SHOWN).await?,
+            Some(oldest) => self.inner.store.deliveries_of(user, oldest.id, DELIVERIES_SHOWN).await?,
             None => Vec::new(),
         };
         let listed = |notification: Notification| {
@@ -67,7 +68,7 @@ impl Outbox {
             Listed { notification, deliveries: own }
         };
         let listed = found.into_iter().map(listed).collect();
-        Ok((listed, self.inner.store.unread_notifications(caller.id).await?))
+        Ok((listed, self.inner.store.unread_notifications(user).await?))
     }
 
     /// Notes that somebody has read a notification, or all up to one; how many are left unread.
@@ -133,12 +134,11 @@ impl Outbox {
         let code = code();
         let hash = code_hash(caller.id, way, &code);
         let now = OffsetDateTime::now_utc();
-        match self.inner.store.begin_confirming(caller.id, way, &address, &hash, now).await? {
+        // Each costs money, whoever asks.
+        let most_in_hour = (way == Way::Sms).then_some(self.inner.config.sms_codes_per_hour);
+        match self.inner.store.begin_confirming(caller.id, way, &address, &hash, most_in_hour, now).await? {
             CodeWish::Granted => self.send_code(way, &address, &code).await,
-            CodeWish::TooMany { seconds } => {
-                let message = format!("too many codes were asked for: try again in {seconds} s");
-                Err(AppError::retry(ErrorCode::RateLimited, message, seconds))
-            }
+            CodeWish::TooMany { bound, seconds } => Err(too_many(bound, seconds)),
         }
     }
 
@@ -167,7 +167,7 @@ impl Outbox {
         match tokio::time::timeout(CODE_PATIENCE, sending).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Failure::Lasting(_) | Failure::Gone)) => Err(invalid("nothing can be sent to this address")),
-            Ok(Err(Failure::Passing { .. })) | Err(_) => Err(AppError::retry(
+            Ok(Err(Failure::Passing { .. } | Failure::Refused(_))) | Err(_) => Err(AppError::retry(
                 ErrorCode::TemporarilyUnavailable,
                 "the code could not be sent; try again shortly",
                 RETRY_AFTER_S,
@@ -263,6 +263,16 @@ impl Outbox {
             false => Err(AppError::new(ErrorCode::NotFound, "nothing with this id was given up")),
         }
     }
+}
+
+fn too_many(bound: CodeBound, seconds: u64) -> AppError {
+    metrics().notifications.codes_refused.of(bound).increment(1);
+    let what = match bound {
+        CodeBound::Account => "too many codes were asked for",
+        CodeBound::Address => "too many codes were sent to this address",
+        CodeBound::Server => "this server has sent as many codes as it may in an hour",
+    };
+    AppError::retry(ErrorCode::RateLimited, format!("{what}: try again in {seconds} s"), seconds)
 }
 
 /// A new code.

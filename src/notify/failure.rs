@@ -17,6 +17,8 @@ pub(super) enum Failure {
     },
     /// It never will.
     Lasting(String),
+    /// It takes nothing from this server: its key or secret is not the one that it should be.
+    Refused(String),
     /// There is no such receiver any more.
     Gone,
 }
@@ -35,6 +37,7 @@ impl Failure {
         }
         let error = format!("it answered {status}");
         Some(match status.as_u16() {
+            401 | 403 => Self::Refused(error),
             404 | 410 => Self::Gone,
             408 | 425 | 429 | 500.. => {
                 let seconds = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
@@ -54,17 +57,17 @@ impl From<reqwest::Error> for Failure {
     }
 }
 
-/// How long to wait after so many failures in a row: twice as long each time, at most an hour, shortened by up to half as
-/// `draw` (0 to 1) says, so that those who failed together do not come back together.
-pub(super) fn wait(failures: u32, draw: f64) -> Duration {
+/// How long to wait after so many failures in a row: twice as long each time, `longest` at most.
+pub(super) fn wait(failures: u32, longest: Duration) -> Duration {
     let seconds = 1_i64.checked_shl(failures.saturating_sub(1)).filter(|seconds| *seconds > 0).unwrap_or(i64::MAX);
-    Duration::seconds(seconds).min(WAIT_MAX) * (0.5 + draw.clamp(0.0, 1.0) / 2.0)
+    Duration::seconds(seconds).min(longest)
 }
 
-/// The same, not before the receiver said.
+/// The same, at most an hour, shortened by up to half as `draw` (0 to 1) says, so that those who failed together do not come back
+/// together, and not before the receiver said.
 pub(super) fn wait_at_least(failures: u32, draw: f64, retry_after: Option<Duration>) -> Duration {
     let asked = retry_after.unwrap_or(Duration::ZERO).clamp(Duration::ZERO, WAIT_MAX);
-    wait(failures, draw).max(asked)
+    (wait(failures, WAIT_MAX) * (0.5 + draw.clamp(0.0, 1.0) / 2.0)).max(asked)
 }
 
 #[cfg(test)]
@@ -73,10 +76,12 @@ mod tests {
 
     #[test]
     fn waits_grow_within_bounds_and_differ() {
-        assert_eq!([1, 2, 3, 4].map(|failures| wait(failures, 1.0).whole_seconds()), [1, 2, 4, 8]);
-        assert_eq!([13, 40, 64, 200].map(|failures| wait(failures, 1.0)), [WAIT_MAX; 4]);
-        assert_eq!(wait(5, 0.0), wait(5, 1.0) / 2);
-        let all: i64 = (1..16).map(|failures| wait(failures, 1.0).whole_seconds()).sum();
+        let seconds = |failures: u32| wait(failures, WAIT_MAX).whole_seconds();
+        assert_eq!([1, 2, 3, 4, 10].map(seconds), [1, 2, 4, 8, 512]);
+        assert_eq!([13, 40, 64, 200].map(|failures| wait(failures, WAIT_MAX)), [WAIT_MAX; 4]);
+        assert_eq!(wait(11, Duration::minutes(15)), Duration::minutes(15));
+        assert_eq!(wait_at_least(5, 0.0, None) * 2, wait_at_least(5, 1.0, None));
+        let all: i64 = (1..16).map(seconds).sum();
         assert!((3 * 3_600..5 * 3_600).contains(&all), "{all} s until the usual 16 attempts are made");
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `outbox` takes what single people are told of to their sessions and outside, `attempt` by attempt: by mail (`email`), short
 //! message (`sms`) or to browsers (`push`); `contacts` is how they can be told, `preferences` what they want, `wording` what is
-//! said, `failure` when it is said again, `endpoint` whom the server calls for people. `delivery` is the webhooks':
+//! said, `failure` when it is said again, `bounds` how much, `endpoint` whom the server calls for people. `delivery` is the webhooks':
 //!
 //! Each webhook remembers the place in the channel's journal up to which it was told everything. One node at a time takes it
 //! on, posts what came after that, in order, signed, and moves the place once it was taken: so everything comes at least once
@@ -10,6 +10,7 @@
 //! reach back so far, that is said instead, never passed over.
 
 mod attempt;
+mod bounds;
 mod contacts;
 mod delivery;
 mod email;
@@ -34,6 +35,7 @@ use crate::{
 };
 
 pub use self::{
+    bounds::OutboxLimits,
     contacts::Listed,
     email::{EmailError, ask_mail_server},
     outbox::{Outbox, OutboxConfig, OutboxError},

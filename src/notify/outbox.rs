@@ -18,8 +18,10 @@ use tokio::{
 };
 
 use super::{
+    attempt::label,
+    bounds::{OutboxLimits, Waiting},
     email::{Email, EmailError},
-    preferences::Preferences,
+    preferences::{Preferences, Ways},
     push::{Push, Vapid, VapidError},
     sms::{SmsProvider, WebhookSms},
 };
@@ -27,7 +29,7 @@ use crate::{
     chat::Chat,
     error::AppError,
     settings::{ConnectionUrl, Secret},
-    store::{NewDelivery, Notification, OutboxLimits, Store, StoreError, User, Way},
+    store::{Lately, NewDelivery, Notification, Routed, Store, StoreError, User, Way},
     telemetry::metrics::{NotificationDrop, metrics},
 };
 
@@ -40,8 +42,8 @@ const COUNT_EVERY: StdDuration = StdDuration::from_secs(10);
 /// For how long a node takes something on: longer than an attempt takes.
 const LEASE: Duration = Duration::seconds(30);
 
-/// Attempts of this node at once.
-const AT_ONCE: usize = 32;
+/// Attempts of this node at once by one way: one that is slow keeps no other waiting.
+const AT_ONCE: usize = 16;
 
 /// The name of the key for push services in the database.
 const PUSH_KEY: &str = "push";
@@ -69,6 +71,8 @@ pub struct OutboxConfig {
     pub attempts_max: u32,
     /// Bounds of what waits.
     pub limits: OutboxLimits,
+    /// Codes by short message in an hour, whosever they are.
+    pub sms_codes_per_hour: u32,
 }
 
 /// Notifications cannot be sent as it is set.
@@ -102,8 +106,9 @@ pub(super) struct Inner {
     pub(super) email: Option<Email>,
     pub(super) sms: Option<Box<dyn SmsProvider>>,
     pub(super) push: Option<Push>,
-    /// Something may be due.
-    due: tokio::sync::Notify,
+    waiting: Waiting,
+    /// Something may be due, by each way.
+    due: [tokio::sync::Notify; Way::ALL.len()],
 }
 
 impl Outbox {
@@ -123,8 +128,8 @@ impl Outbox {
             .clone()
             .map(|(url, secret)| -> Box<dyn SmsProvider> { Box::new(WebhookSms::new(http, url, secret)) });
         let push = if config.push { Some(make_push(&store, &config).await?) } else { None };
-        let due = tokio::sync::Notify::new();
-        Ok(Self { inner: Arc::new(Inner { store, chat, config, email, sms, push, due }) })
+        let (waiting, due) = (Waiting::default(), Default::default());
+        Ok(Self { inner: Arc::new(Inner { store, chat, config, email, sms, push, waiting, due }) })
     }
 
     /// Whether a way is set up here.
@@ -141,6 +146,7 @@ impl Outbox {
     pub async fn route(self) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.count().await;
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
@@ -162,7 +168,7 @@ impl Outbox {
             }
         }
         if !ids.is_empty() {
-            self.inner.due.notify_one();
+            self.inner.due.iter().for_each(tokio::sync::Notify::notify_one);
         }
         Ok(!ids.is_empty())
     }
@@ -176,7 +182,7 @@ impl Outbox {
             // Nothing of it is for them any more, not even that it was.
             _ => {
                 store.read_notification(notification.user, id).await?;
-                store.route_notification(&notification, until, &[], self.inner.config.limits).await?;
+                store.route_notification(&notification, until, &[]).await?;
                 return Ok(());
             }
         };
@@ -188,18 +194,40 @@ impl Outbox {
         let now = OffsetDateTime::now_utc();
         let at = notification.created_at.min(now) + self.inner.config.wait;
         let at = preferences.quiet_until(at).unwrap_or(at);
-        let mut ways = Vec::new();
-        for way in Way::ALL.into_iter().filter(|way| wanted.has(*way) && self.has(*way)) {
-            ways.extend(self.targets(&user, way, at).await?);
-        }
-        let routed = store.route_notification(&notification, until, &ways, self.inner.config.limits).await?;
-        if let Some(routed) = routed {
-            let dropped = |why: NotificationDrop, count| metrics().notifications.dropped.of(why).increment(count);
-            dropped(NotificationDrop::Rate, routed.over_rate);
-            dropped(NotificationDrop::Waiting, routed.over_waiting);
-            dropped(NotificationDrop::Kept, routed.forgotten);
+        let (ways, dropped) = self.ways(&user, &notification, wanted, at).await?;
+        if let Some(routed) = store.route_notification(&notification, until, &ways).await? {
+            self.note_routed(&ways, routed, &dropped);
         }
         Ok(())
+    }
+
+    /// The ways outside that a notification takes, and what is dropped since a bound was met.
+    async fn ways(
+        &self,
+        user: &User,
+        notification: &Notification,
+        wanted: Ways,
+        at: OffsetDateTime,
+    ) -> Result<(Vec<NewDelivery>, Vec<(NotificationDrop, u64)>), AppError> {
+        let known = self.inner.store.lately(notification).await?;
+        let (mut ways, mut dropped) = (Vec::new(), Vec::new());
+        for way in Way::ALL.into_iter().filter(|way| wanted.has(*way) && self.has(*way)) {
+            let targets = self.targets(user, way, at).await?;
+            let count = u64::try_from(targets.len()).unwrap_or(u64::MAX);
+            let lately = known.iter().find(|(known, _)| *known == way).map_or(Lately::default(), |(_, lately)| *lately);
+            match self.inner.config.limits.met(lately, self.inner.waiting.of(way), count) {
+                Some(bound) => dropped.push((bound, count)),
+                None => ways.extend(targets),
+            }
+        }
+        Ok((ways, dropped))
+    }
+
+    fn note_routed(&self, ways: &[NewDelivery], routed: Routed, dropped: &[(NotificationDrop, u64)]) {
+        ways.iter().for_each(|delivery| self.inner.waiting.add(delivery.way));
+        for (why, count) in dropped.iter().copied().chain([(NotificationDrop::Kept, routed.forgotten)]) {
+            metrics().notifications.dropped.of(why).increment(count);
+        }
     }
 
     /// Where a way leads for somebody.
@@ -232,41 +260,54 @@ impl Outbox {
         Ok(Preferences::of_document(document.as_deref()))
     }
 
-    /// Sends what is due, for ever.
+    /// Sends what is due, for ever, by the ways that are set up here: the others are other nodes'.
     pub async fn deliver(self) {
-        let (mut looks, mut counts) = (interval(LOOK_EVERY), interval(COUNT_EVERY));
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ways = Way::ALL.into_iter().filter(|way| self.has(*way));
+        // Dropped with this task.
+        let _ways: JoinSet<()> = ways.map(|way| self.clone().deliver_by(way)).collect();
+        let mut counts = interval(COUNT_EVERY);
         counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            counts.tick().await;
+            self.count().await;
+        }
+    }
+
+    async fn deliver_by(self, way: Way) {
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Dropped with this task: what is under way then is done by another node when its lease is over.
         let mut under_way = JoinSet::new();
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
-                () = self.inner.due.notified() => {}
-                _ = counts.tick() => self.count().await,
+                () = self.inner.due[way as usize].notified() => {}
                 Some(_) = under_way.join_next() => {}
             }
             while under_way.try_join_next().is_some() {}
             let now = OffsetDateTime::now_utc();
             let until = now + LEASE;
-            match self.inner.store.claim_deliveries(now, until, AT_ONCE - under_way.len()).await {
+            match self.inner.store.claim_deliveries(way, now, until, AT_ONCE - under_way.len()).await {
                 Ok(due) => {
+                    metrics().notifications.under_way.of(label(way)).set((under_way.len() + due.len()) as f64);
                     for delivery in due {
                         let outbox = self.clone();
                         under_way.spawn(async move { outbox.deliver_one(delivery, until).await });
                     }
                 }
-                Err(error) => tracing::debug!(%error, "what is due was not looked at"),
+                Err(error) => tracing::debug!(way = way.as_str(), %error, "what is due was not looked at"),
             }
         }
     }
 
-    /// Counts what waits, for whoever watches.
+    /// Counts what waits, for the bounds and for whoever watches.
     async fn count(&self) {
         let now = OffsetDateTime::now_utc();
         let Ok(facts) = self.inner.store.outbox_facts(now).await else { return };
+        self.inner.waiting.set(&facts.waiting);
+        let waiting = facts.not_routed + facts.waiting.iter().map(|(_, count)| count).sum::<u64>();
         let overdue = facts.oldest_due_at.map_or(Duration::ZERO, |since| (now - since).max(Duration::ZERO));
-        metrics().notifications.waiting.set(facts.waiting as f64);
+        metrics().notifications.waiting.set(waiting as f64);
         metrics().notifications.overdue.set(overdue.as_seconds_f64());
     }
 }

@@ -8,11 +8,10 @@ use crate::{
     gateway::{GatewayConfig, Rate, Rates},
     media::{MediaConfig, MixInlets, RelayConfig},
     mixer::{Mixer, MixerConfig},
-    notify::OutboxConfig,
+    notify::{OutboxConfig, OutboxLimits},
     origins::Origins,
     rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Secret, Settings},
-    store::OutboxLimits,
     streaming::{Listening, MakingConfig, Secrets, StreamsConfig, UploadQuotas},
     transcode::Bounds,
 };
@@ -100,7 +99,12 @@ pub(super) fn outbox(settings: &Settings) -> OutboxConfig {
         push_allow_private: notify.push_allow_private,
         wait: time::Duration::seconds(notify.wait_s.into()),
         attempts_max: notify.attempts_max,
-        limits: OutboxLimits { per_hour: notify.per_hour, waiting: notify.waiting_max },
+        limits: OutboxLimits {
+            per_hour: notify.per_hour,
+            waiting_per_person: notify.waiting_per_person,
+            waiting: notify.waiting_max,
+        },
+        sms_codes_per_hour: notify.sms_codes_per_hour,
     }
 }
 

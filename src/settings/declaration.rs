@@ -372,7 +372,9 @@ settings! {
         attempts_max: u32 [.only("from 1 to 100", |count| (1..=100).contains(count))] = 16;
         /// Notifications that one person is sent one way in an hour; further ones are in the list alone.
         per_hour: u32 [.only("from 1 to 10000", |count| (1..=10_000).contains(count))] = 60;
-        /// What may wait to be sent at once, whosever it is; what comes when so much does is in the list alone.
+        /// Notifications that may wait to be sent to one person by one way; what comes when so many do is in the list alone.
+        waiting_per_person: u32 [.only("from 1 to 10000", |count| (1..=10_000).contains(count))] = 100;
+        /// What may wait to be sent by one way at once, whosever it is; what comes when so much does is in the list alone.
         waiting_max: u32 [.only("from 1 to 10000000", |count| (1..=10_000_000).contains(count))] = 100_000;
         /// The mail server: `smtps://USER:PASSWORD@HOST`, or `smtp://USER:PASSWORD@HOST:587?tls=required`; without TLS only
         /// on this machine. When not set no mail is sent.
@@ -384,6 +386,8 @@ settings! {
         sms_url: Option<String> [.only("an http or https URL", |url| url.as_deref().is_none_or(is_http_url))] = None;
         /// The secret that signs those posts, as webhooks are signed.
         sms_secret: Option<Secret> [] = None;
+        /// Codes that are sent by short message in an hour to confirm numbers, whoever asks; each costs money.
+        sms_codes_per_hour: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 100;
         /// Whether browsers can subscribe to be told by their push services.
         push: bool [] = true;
         /// The private key that push services know this server by: PKCS #8 of P-256, in base64url. When not set one is made and

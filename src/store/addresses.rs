@@ -1,12 +1,12 @@
-//! Where people are told outside: addresses that they confirmed by a code, and browsers that they subscribed.
+//! Where people are told outside: addresses that they confirmed by a code (`codes`), and browsers that they subscribed.
 
 use antiphon_core::ids::{PushId, UserId};
 use sqlx::FromRow;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Result, Store, StoreError,
+    Result, Store, StoreError, count,
     deliveries::Way,
     micros, moment,
     pools::{Dialect, Lock, on_db, transaction},
@@ -15,23 +15,8 @@ use super::{
 /// Push subscriptions that one person can have.
 pub const PUSH_PER_USER: i64 = 10;
 
-/// Wrong codes until a new one must be asked for.
-const CODE_TRIES_MAX: i64 = 5;
-
-/// How long a code can be used.
-pub const CODE_LASTS: Duration = Duration::minutes(15);
-
-/// Between two codes for one person and way.
-const CODE_EVERY: Duration = Duration::seconds(30);
-
-/// Codes for one person and way within [`CODES_WITHIN`].
-const CODES_MAX: i64 = 10;
-
-/// Codes to one address, whoever asks, within an hour.
-const CODES_TO_ADDRESS_MAX: i64 = 5;
-
-/// See [`CODES_MAX`].
-const CODES_WITHIN: Duration = Duration::days(1);
+/// How often in a row a push service may say that it takes nothing from this server until the subscription is forgotten.
+const PUSH_REFUSALS_MAX: i64 = 3;
 
 /// An address of somebody, for one way.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,32 +36,6 @@ impl std::fmt::Debug for Address {
     }
 }
 
-/// What became of the wish for a code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CodeWish {
-    /// It may be sent.
-    Granted,
-    /// Too many were sent: in so many seconds again.
-    TooMany {
-        /// How many.
-        seconds: u64,
-    },
-}
-
-/// What became of a code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CodeGiven {
-    /// The address is confirmed.
-    Right,
-    /// It is another code.
-    Wrong {
-        /// So many tries are left.
-        tries_left: u32,
-    },
-    /// There is none to be confirmed, or it has had its time or its tries.
-    None,
-}
-
 /// A browser of somebody, as its push service knows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PushSubscription {
@@ -92,6 +51,8 @@ pub struct PushSubscription {
     pub auth: Vec<u8>,
     /// Since when.
     pub created_at: OffsetDateTime,
+    /// How often in a row its push service said that it takes nothing from this server.
+    pub refusals: u32,
 }
 
 impl std::fmt::Debug for PushSubscription {
@@ -109,13 +70,6 @@ struct AddressRow {
 }
 
 #[derive(FromRow)]
-struct CodeRow {
-    code_sent_us: i64,
-    codes: i64,
-    codes_since_us: i64,
-}
-
-#[derive(FromRow)]
 struct PushRow {
     id: Uuid,
     user_id: Uuid,
@@ -123,6 +77,7 @@ struct PushRow {
     p256dh: Vec<u8>,
     auth: Vec<u8>,
     created_us: i64,
+    refusals: i64,
 }
 
 impl TryFrom<PushRow> for PushSubscription {
@@ -136,20 +91,9 @@ impl TryFrom<PushRow> for PushSubscription {
             p256dh: row.p256dh,
             auth: row.auth,
             created_at: moment(row.created_us)?,
+            refusals: count(row.refusals)?,
         })
     }
-}
-
-/// How long until another code may be sent; `None`: it may now.
-fn wait_us(known: &CodeRow, now_us: i64) -> Option<i64> {
-    let since = |moment_us: i64, wait: Duration| {
-        let wait_us = i64::try_from(wait.whole_microseconds()).unwrap_or(i64::MAX);
-        // A clock that was set back makes nobody wait for longer.
-        (moment_us + wait_us - now_us).clamp(0, wait_us)
-    };
-    let soonest = since(known.code_sent_us, CODE_EVERY);
-    let of_day = if known.codes >= CODES_MAX { since(known.codes_since_us, CODES_WITHIN) } else { 0 };
-    Some(soonest.max(of_day)).filter(|wait| *wait > 0)
 }
 
 impl Store {
@@ -164,117 +108,12 @@ impl Store {
                 .fetch_all(db)
                 .await?
         });
-        let address = |row: AddressRow| {
-            let unknown = || StoreError::corrupt(format!("{:?} is no way", row.way));
-            let way = Way::from_text(&row.way).ok_or_else(unknown)?;
-            Ok(Address { way, confirmed: row.address, pending: row.pending })
-        };
+        let address =
+            |row: AddressRow| Ok(Address { way: Way::stored(&row.way)?, confirmed: row.address, pending: row.pending });
         rows.into_iter().map(address).collect()
     }
 
-    /// Notes that a code of that hash is to be sent to an address, unless too many were.
-    ///
-    /// # Errors
-    /// `Missing` when the user is gone.
-    pub async fn begin_confirming(
-        &self,
-        user: UserId,
-        way: Way,
-        address: &str,
-        code_hash: &[u8],
-        now: OffsetDateTime,
-    ) -> Result<CodeWish> {
-        let now_us = micros(now);
-        transaction!(self, |tx| {
-            // Changes nothing of a row that is there, but only one transaction at a time can hold it.
-            let known: CodeRow = sqlx::query_as(
-                "INSERT INTO notification_addresses
-                     (user_id, way, code_until_us, code_tries, code_sent_us, codes, codes_since_us)
-                 VALUES ($1, $2, 0, 0, 0, 0, $3)
-                 ON CONFLICT (user_id, way) DO UPDATE SET codes = notification_addresses.codes
-                 RETURNING code_sent_us, codes, codes_since_us",
-            )
-            .bind(user.0)
-            .bind(way.as_str())
-            .bind(now_us)
-            .fetch_one(&mut *tx)
-            .await?;
-            let to_address: i64 = sqlx::query_scalar(
-                "SELECT COUNT(*) FROM notification_addresses WHERE pending = $1 AND code_sent_us > $2 AND user_id <> $3",
-            )
-            .bind(address)
-            .bind(now_us - 3_600_000_000)
-            .bind(user.0)
-            .fetch_one(&mut *tx)
-            .await?;
-            let wait = if to_address >= CODES_TO_ADDRESS_MAX { Some(3_600_000_000) } else { wait_us(&known, now_us) };
-            if let Some(wait) = wait {
-                return Ok(CodeWish::TooMany { seconds: wait.unsigned_abs().div_ceil(1_000_000) });
-            }
-            let begins_anew = micros(now - CODES_WITHIN) >= known.codes_since_us;
-            sqlx::query(
-                "UPDATE notification_addresses SET pending = $3, code_hash = $4, code_until_us = $5, code_tries = 0,
-                     code_sent_us = $6, codes = $7, codes_since_us = $8
-                 WHERE user_id = $1 AND way = $2",
-            )
-            .bind(user.0)
-            .bind(way.as_str())
-            .bind(address)
-            .bind(code_hash)
-            .bind(micros(now + CODE_LASTS))
-            .bind(now_us)
-            .bind(if begins_anew { 1 } else { known.codes + 1 })
-            .bind(if begins_anew { now_us } else { known.codes_since_us })
-            .execute(&mut *tx)
-            .await?;
-            tx.commit().await?;
-            Ok(CodeWish::Granted)
-        })
-    }
-
-    /// Confirms the address that a code was sent to.
-    ///
-    /// # Errors
-    /// Only the database's.
-    pub async fn confirm_address(
-        &self,
-        user: UserId,
-        way: Way,
-        code_hash: &[u8],
-        now: OffsetDateTime,
-    ) -> Result<CodeGiven> {
-        transaction!(self, |tx| {
-            // Counted before it is compared, so that tries at once count, too.
-            let tried: Option<(i64, Option<Vec<u8>>)> = sqlx::query_as(
-                "UPDATE notification_addresses SET code_tries = code_tries + 1
-                 WHERE user_id = $1 AND way = $2 AND pending IS NOT NULL AND code_until_us > $3 AND code_tries < $4
-                 RETURNING code_tries, code_hash",
-            )
-            .bind(user.0)
-            .bind(way.as_str())
-            .bind(micros(now))
-            .bind(CODE_TRIES_MAX)
-            .fetch_optional(&mut *tx)
-            .await?;
-            let Some((tries, Some(hash))) = tried else { return Ok(CodeGiven::None) };
-            let is_right = aws_lc_rs::constant_time::verify_slices_are_equal(&hash, code_hash).is_ok();
-            if is_right {
-                sqlx::query(
-                    "UPDATE notification_addresses SET address = pending, pending = NULL, code_hash = NULL, code_until_us = 0
-                     WHERE user_id = $1 AND way = $2",
-                )
-                .bind(user.0)
-                .bind(way.as_str())
-                .execute(&mut *tx)
-                .await?;
-            }
-            tx.commit().await?;
-            let tries_left = super::count((CODE_TRIES_MAX - tries).max(0))?;
-            Ok(if is_right { CodeGiven::Right } else { CodeGiven::Wrong { tries_left } })
-        })
-    }
-
-    /// Forgets an address, confirmed or not; how many codes were sent stays. False when there was none.
+    /// Forgets an address, confirmed or not; that codes were sent there is not forgotten. False when there was none.
     ///
     /// # Errors
     /// Only the database's.
@@ -310,7 +149,8 @@ impl Store {
                 "INSERT INTO push_subscriptions (id, user_id, endpoint, p256dh, auth, created_us)
                  SELECT $1, $2, $3, $4, $5, $6 WHERE (SELECT COUNT(*) FROM push_subscriptions
                      WHERE user_id = $2 AND endpoint <> $3) < $7
-                 ON CONFLICT (endpoint) DO UPDATE SET p256dh = excluded.p256dh, auth = excluded.auth RETURNING *",
+                 ON CONFLICT (endpoint) DO UPDATE SET p256dh = excluded.p256dh, auth = excluded.auth, refusals = 0
+                 RETURNING *",
             )
             .bind(Uuid::now_v7())
             .bind(user.0)
@@ -352,20 +192,36 @@ impl Store {
             Ok(delete.bind(user.0).bind(id.0).execute(db).await?.rows_affected() > 0)
         })
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// Notes that its push service takes messages for a browser again.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn push_taken(&self, id: PushId) -> Result<()> {
+        on_db!(&self.writers, |db| {
+            sqlx::query("UPDATE push_subscriptions SET refusals = 0 WHERE id = $1").bind(id.0).execute(db).await?;
+        });
+        Ok(())
+    }
 
-    #[test]
-    fn codes_are_sent_now_and_then_and_so_many_a_day() {
-        let second = 1_000_000;
-        let known = |code_sent_us, codes| CodeRow { code_sent_us, codes, codes_since_us: 0 };
-        assert_eq!(wait_us(&known(0, 1), 10 * second), Some(20 * second));
-        assert_eq!(wait_us(&known(0, 1), 30 * second), None);
-        assert_eq!(wait_us(&known(0, CODES_MAX), 3_600 * second), Some(23 * 3_600 * second));
-        assert_eq!(wait_us(&known(0, CODES_MAX), 86_400 * second), None);
-        assert_eq!(wait_us(&known(100 * second, 1), 0), Some(30 * second), "a clock that was set back");
+    /// Notes that its push service takes nothing from this server for a browser, which is forgotten when that comes too often
+    /// in a row; whether it was.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn push_refused(&self, id: PushId) -> Result<bool> {
+        transaction!(self, |tx| {
+            sqlx::query("UPDATE push_subscriptions SET refusals = refusals + 1 WHERE id = $1")
+                .bind(id.0)
+                .execute(&mut *tx)
+                .await?;
+            let ended = sqlx::query("DELETE FROM push_subscriptions WHERE id = $1 AND refusals >= $2")
+                .bind(id.0)
+                .bind(PUSH_REFUSALS_MAX)
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
+            Ok(ended.rows_affected() > 0)
+        })
     }
 }

@@ -10,6 +10,10 @@ use super::{
     pools::{on_db, transaction},
 };
 
+/// Attempts for one person by one way at once, on all nodes: a push service that does not answer for them keeps others waiting
+/// no longer.
+pub const AT_ONCE_PER_USER: i64 = 4;
+
 /// A way outside.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
@@ -42,6 +46,11 @@ impl Way {
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|way| way.as_str() == text)
+    }
+
+    /// The one of a column.
+    pub(super) fn stored(text: &str) -> Result<Self> {
+        Self::from_text(text).ok_or_else(|| StoreError::corrupt(format!("{text:?} is no way")))
     }
 }
 
@@ -115,10 +124,12 @@ pub enum Tried {
 }
 
 /// What waits to be sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutboxFacts {
-    /// So many deliveries.
-    pub waiting: u64,
+    /// So many deliveries, by each way that some do.
+    pub waiting: Vec<(Way, u64)>,
+    /// So many notifications that no node has routed.
+    pub not_routed: u64,
     /// Since when an attempt is due that was not made, or a notification is not routed.
     pub oldest_due_at: Option<OffsetDateTime>,
 }
@@ -142,12 +153,12 @@ impl TryFrom<DeliveryRow> for Delivery {
     type Error = StoreError;
 
     fn try_from(row: DeliveryRow) -> Result<Self> {
-        let unknown = || StoreError::corrupt(format!("{:?} is no way or {:?} no state", row.way, row.state));
+        let unknown = || StoreError::corrupt(format!("{:?} is no state", row.state));
         Ok(Self {
             id: DeliveryId(row.id),
             notification: NotificationId(row.notification_id),
             user: UserId(row.user_id),
-            way: Way::from_text(&row.way).ok_or_else(unknown)?,
+            way: Way::stored(&row.way)?,
             push: PushId(row.target_id),
             state: DeliveryState::ALL.into_iter().find(|state| state.as_str() == row.state).ok_or_else(unknown)?,
             attempts: count(row.attempts)?,
@@ -164,12 +175,14 @@ fn all(rows: Vec<DeliveryRow>) -> Result<Vec<Delivery>> {
 }
 
 impl Store {
-    /// Takes on at most `most` deliveries that are due at `now`, until `until`: no other node gets them meanwhile.
+    /// Takes on at most `most` deliveries by one way that are due at `now`, until `until`: no other node gets them meanwhile.
+    /// Of one person's only the first [`AT_ONCE_PER_USER`] are taken on, whichever nodes have them.
     ///
     /// # Errors
     /// Only the database's.
     pub async fn claim_deliveries(
         &self,
+        way: Way,
         now: OffsetDateTime,
         until: OffsetDateTime,
         most: usize,
@@ -181,13 +194,19 @@ impl Store {
             let rows = sqlx::query_as(
                 "UPDATE notification_deliveries SET lease_until_us = $2
                  WHERE lease_until_us <= $1 AND state = 'waiting' AND id IN
-                     (SELECT id FROM notification_deliveries WHERE state = 'waiting' AND next_us <= $1
-                          AND lease_until_us <= $1 ORDER BY next_us LIMIT $3)
+                     (SELECT id FROM notification_deliveries AS due WHERE way = $3 AND state = 'waiting' AND next_us <= $1
+                          AND lease_until_us <= $1 AND (SELECT COUNT(*) FROM
+                              (SELECT 1 FROM notification_deliveries AS own WHERE own.user_id = due.user_id
+                                   AND own.way = $3 AND own.state = 'waiting' AND (own.next_us, own.id) < (due.next_us, due.id)
+                               LIMIT $5) AS earlier) < $5
+                      ORDER BY next_us, id LIMIT $4)
                  RETURNING *",
             )
             .bind(micros(now))
             .bind(micros(until))
+            .bind(way.as_str())
             .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .bind(AT_ONCE_PER_USER)
             .fetch_all(&mut *tx)
             .await?;
             tx.commit().await?;
@@ -285,19 +304,26 @@ impl Store {
     /// # Errors
     /// Only the database's.
     pub async fn outbox_facts(&self, now: OffsetDateTime) -> Result<OutboxFacts> {
-        let (waiting, oldest): (i64, Option<i64>) = on_db!(&self.readers, |db| {
-            sqlx::query_as(
-                "SELECT (SELECT COUNT(*) FROM notification_deliveries WHERE state = 'waiting')
-                          + (SELECT COUNT(*) FROM notifications WHERE routed_us IS NULL),
-                     (SELECT MIN(due_us) FROM (
-                         SELECT MIN(next_us) AS due_us FROM notification_deliveries
-                             WHERE state = 'waiting' AND next_us <= $1
-                         UNION ALL SELECT MIN(created_us) FROM notifications WHERE routed_us IS NULL) AS due)",
+        let now_us = micros(now);
+        let (waiting, (not_routed, written)) = on_db!(&self.readers, |db| {
+            let waiting: Vec<(String, i64, i64)> = sqlx::query_as(
+                "SELECT way, COUNT(*), MIN(next_us) FROM notification_deliveries WHERE state = 'waiting' GROUP BY way",
             )
-            .bind(micros(now))
-            .fetch_one(db)
-            .await?
+            .fetch_all(db)
+            .await?;
+            let not_routed: (i64, Option<i64>) =
+                sqlx::query_as("SELECT COUNT(*), MIN(created_us) FROM notifications WHERE routed_us IS NULL")
+                    .fetch_one(db)
+                    .await?;
+            (waiting, not_routed)
         });
-        Ok(OutboxFacts { waiting: waiting.unsigned_abs(), oldest_due_at: oldest.map(moment).transpose()? })
+        let next = waiting.iter().map(|(.., next_us)| *next_us).filter(|next_us| *next_us <= now_us);
+        let oldest = next.chain(written).min();
+        let counted = |(way, count, _): (String, i64, i64)| Ok((Way::stored(&way)?, count.unsigned_abs()));
+        Ok(OutboxFacts {
+            waiting: waiting.into_iter().map(counted).collect::<Result<_>>()?,
+            not_routed: not_routed.unsigned_abs(),
+            oldest_due_at: oldest.map(moment).transpose()?,
+        })
     }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     ChannelRole, Membership, Result, Store, StoreError, User, micros,
-    notifications::notify,
+    notifications::{notify, was_invited},
     pools::{on_db, transaction},
     users::UserRow,
 };
@@ -137,7 +137,8 @@ impl Store {
         self.set_membership_by(channel, user, membership, None).await
     }
 
-    /// Likewise; somebody who was no member before is told by whom they became one.
+    /// Likewise; somebody who was no member before is told by whom they became one, once a day and not while they have not
+    /// read it: else whoever has a channel could tell anybody anything often by taking them in and putting them out.
     ///
     /// # Errors
     /// As [`Store::set_membership`].
@@ -185,12 +186,13 @@ impl Store {
             if membership.role == ChannelRole::Member {
                 end_invites!(tx, channel, user);
             }
-            let told = match by.filter(|by| known == 0 && by.user != user) {
-                Some(by) => {
-                    let kind = NotificationKind::Invitation.as_str();
-                    notify!(tx, user.0, kind, by.user.0, by.username, Some(channel.0), None::<i64>, now_us)
-                }
-                None => 0,
+            let told = if let Some(by) = by.filter(|by| known == 0 && by.user != user)
+                && !was_invited!(tx, user, channel, now_us)
+            {
+                let kind = NotificationKind::Invitation.as_str();
+                notify!(tx, user.0, kind, by.user.0, by.username, Some(channel.0), None::<i64>, now_us)
+            } else {
+                0
             };
             tx.commit().await?;
             Ok(told)

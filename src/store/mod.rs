@@ -11,6 +11,7 @@ mod audit;
 mod bans;
 mod channels;
 mod chat;
+mod codes;
 mod deliveries;
 mod error;
 mod facts;
@@ -43,12 +44,13 @@ use std::{
 pub use antiphon_core::permission::ChannelRole;
 use time::OffsetDateTime;
 
-pub use addresses::{Address, CODE_LASTS, CodeGiven, CodeWish, PUSH_PER_USER, PushSubscription};
+pub use addresses::{Address, PUSH_PER_USER, PushSubscription};
 pub use audio::AudioConfiguration;
 pub use audit::{AUDIT_KEPT, Audit, NewAudit};
 pub use channels::ChannelLimits;
 pub use chat::{ChatTerms, Expired, Report, UNREAD_MAX, Unread};
-pub use deliveries::{Delivery, DeliveryState, OutboxFacts, Tried, Way};
+pub use codes::{CODE_LASTS, CodeGiven, CodeWish};
+pub use deliveries::{AT_ONCE_PER_USER, Delivery, DeliveryState, OutboxFacts, Tried, Way};
 pub use error::StoreError;
 pub use facts::DatabaseFacts;
 pub use failures::{Attempt, Bucket};
@@ -61,7 +63,7 @@ pub use messages::{
     Signs,
 };
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
-pub use notifications::{NOTIFICATIONS_KEPT, NOTIFICATIONS_PER_USER, NewDelivery, Notification, OutboxLimits, Routed};
+pub use notifications::{Lately, NOTIFICATIONS_KEPT, NOTIFICATIONS_PER_USER, NewDelivery, Notification, Routed};
 pub use refresh::{Lifetimes, Rotation};
 pub use rooms::RoomTerms;
 pub use statistics::{ChannelTotals, Counted, Increments, UserTotals};

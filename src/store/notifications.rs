@@ -27,7 +27,7 @@ pub const NOTIFICATIONS_KEPT: Duration = Duration::days(30);
 pub const NOTIFICATIONS_PER_USER: u32 = 500;
 
 /// An hour.
-const HOUR_US: i64 = 3_600_000_000;
+pub(super) const HOUR_US: i64 = 3_600_000_000;
 
 /// Notifications that one node takes on at once.
 const ROUTED_AT_ONCE: i64 = 64;
@@ -79,13 +79,13 @@ pub struct NewDelivery {
     pub next_at: OffsetDateTime,
 }
 
-/// Bounds of what waits to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutboxLimits {
-    /// Deliveries of one way and person in an hour.
-    pub per_hour: u32,
-    /// Deliveries that wait at once, whosever they are.
-    pub waiting: u32,
+/// How many other notifications went to somebody by one way lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lately {
+    /// Within the hour.
+    pub in_hour: u64,
+    /// Those that wait to be sent.
+    pub waiting: u64,
 }
 
 /// What became of a notification's ways.
@@ -93,10 +93,6 @@ pub struct OutboxLimits {
 pub struct Routed {
     /// Deliveries that were written.
     pub written: u64,
-    /// Those that were not, because the person had as many in this hour as they may.
-    pub over_rate: u64,
-    /// Because too many wait.
-    pub over_waiting: u64,
     /// Older notifications of the person that had to go.
     pub forgotten: u64,
 }
@@ -119,15 +115,35 @@ pub(super) struct NotificationRow {
 
 /// The columns of [`NotificationRow`].
 macro_rules! select_notifications {
-    ($rest:literal) => {
+    ($($rest:tt)+) => {
         concat!(
             "SELECT notifications.id, notifications.user_id, kind, notifications.from_id, from_name,
                  notifications.channel_id, channels.name AS channel_name, message_id, messages.content,
                  messages.deleted_us, notifications.created_us, read_us
              FROM notifications LEFT JOIN messages ON messages.id = message_id
              LEFT JOIN channels ON channels.id = notifications.channel_id ",
-            $rest
+            $($rest)+
         )
+    };
+}
+
+/// What of `$1`'s notifications they may see at `$2`: `permission::decide` for all of them at once. A test compares the two.
+macro_rules! seen {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM blocks WHERE blocks.user_id = $1 AND blocked_id = notifications.from_id)
+         AND NOT EXISTS (SELECT 1 FROM messages AS said WHERE said.id = notifications.message_id
+             AND said.deleted_us IS NOT NULL)
+         AND (notifications.channel_id IS NULL OR EXISTS (
+             SELECT 1 FROM channels AS place JOIN users AS reader ON reader.id = $1
+             LEFT JOIN memberships ON memberships.channel_id = place.id AND memberships.user_id = $1
+             LEFT JOIN chat_scopes ON chat_scopes.scope_id = place.id
+             WHERE place.id = notifications.channel_id AND (reader.role = 'admin' OR
+                 (place.is_private = FALSE OR memberships.role IS NOT NULL)
+                 AND NOT EXISTS (SELECT 1 FROM bans WHERE bans.channel_id = place.id AND bans.user_id = $1
+                     AND (until_us IS NULL OR until_us > $2))
+                 AND (notifications.kind = 'invitation' OR COALESCE(history, 'everyone') = 'everyone'
+                     OR history = 'members' AND memberships.role IS NOT NULL
+                     OR memberships.role IN ('owner', 'moderator')))))"
     };
 }
 
@@ -177,22 +193,23 @@ macro_rules! notify {
 }
 pub(super) use notify;
 
-/// How many other notifications went `$way` to the same person within the hour, in the transaction `$tx`.
-macro_rules! lately {
-    ($tx:ident, $notification:ident, $way:expr, $now_us:ident) => {{
-        let lately: i64 = sqlx::query_scalar(
-            "SELECT COUNT(DISTINCT notification_id) FROM notification_deliveries
-             WHERE user_id = $1 AND way = $2 AND created_us > $3 AND notification_id <> $4 AND state <> 'skipped'",
+/// Whether `$user` was told within a day that they are a member of `$channel`, or has not read yet that they are, in the
+/// transaction `$tx`.
+macro_rules! was_invited {
+    ($tx:ident, $user:expr, $channel:expr, $now_us:expr) => {{
+        let told: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM notifications WHERE user_id = $1 AND channel_id = $2 AND kind = 'invitation'
+                 AND (read_us IS NULL OR created_us > $3)",
         )
-        .bind($notification.user.0)
-        .bind($way.as_str())
-        .bind($now_us - HOUR_US)
-        .bind($notification.id.0)
+        .bind($user.0)
+        .bind($channel.0)
+        .bind($now_us - 24 * $crate::store::notifications::HOUR_US)
         .fetch_one(&mut *$tx)
         .await?;
-        lately
+        told > 0
     }};
 }
+pub(super) use was_invited;
 
 /// Writes a way outside, in the transaction `$tx`: 1, or 0 where it is there already.
 macro_rules! write_delivery {
@@ -257,8 +274,33 @@ impl Store {
         Ok(ids.into_iter().map(NotificationId).collect())
     }
 
-    /// Writes by which ways a notification goes outside, within the limits, and that it is routed. `until` must be what it
-    /// was taken on until: `None` when another node has it by now.
+    /// How many notifications but this one went to its user lately, by each way that some did. Asked before it is routed, so
+    /// that nobody waits for the count: nodes that route for one person at the same moment do not count each other's.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn lately(&self, notification: &Notification) -> Result<Vec<(Way, Lately)>> {
+        let rows: Vec<(String, i64, i64)> = on_db!(&self.readers, |db| {
+            sqlx::query_as(
+                "SELECT way, COUNT(DISTINCT CASE WHEN created_us > $3 AND state <> 'skipped' THEN notification_id END),
+                     COUNT(DISTINCT CASE WHEN state = 'waiting' THEN notification_id END)
+                 FROM notification_deliveries
+                 WHERE user_id = $1 AND notification_id <> $2 AND (created_us > $3 OR state = 'waiting') GROUP BY way",
+            )
+            .bind(notification.user.0)
+            .bind(notification.id.0)
+            .bind(micros(OffsetDateTime::now_utc()) - HOUR_US)
+            .fetch_all(db)
+            .await?
+        });
+        let lately = |(way, in_hour, waiting): (String, i64, i64)| {
+            Ok((Way::stored(&way)?, Lately { in_hour: in_hour.unsigned_abs(), waiting: waiting.unsigned_abs() }))
+        };
+        rows.into_iter().map(lately).collect()
+    }
+
+    /// Writes by which ways a notification goes outside, and that it is routed. `until` must be what it was taken on until:
+    /// `None` when another node has it by now.
     ///
     /// # Errors
     /// Only the database's.
@@ -267,7 +309,6 @@ impl Store {
         notification: &Notification,
         until: OffsetDateTime,
         ways: &[NewDelivery],
-        limits: OutboxLimits,
     ) -> Result<Option<Routed>> {
         let now_us = micros(OffsetDateTime::now_utc());
         transaction!(self, |tx| {
@@ -284,21 +325,8 @@ impl Store {
                 return Ok(None);
             }
             let mut routed = Routed::default();
-            let mut waiting: i64 = sqlx::query_scalar(
-                "SELECT COUNT(*) FROM (SELECT 1 FROM notification_deliveries WHERE state = 'waiting' LIMIT $1) AS counted",
-            )
-            .bind(i64::from(limits.waiting))
-            .fetch_one(&mut *tx)
-            .await?;
             for delivery in ways {
-                if lately!(tx, notification, delivery.way, now_us) >= i64::from(limits.per_hour) {
-                    routed.over_rate += 1;
-                } else if waiting >= i64::from(limits.waiting) {
-                    routed.over_waiting += 1;
-                } else {
-                    waiting += 1;
-                    routed.written += write_delivery!(tx, notification, delivery, now_us);
-                }
+                routed.written += write_delivery!(tx, notification, delivery, now_us);
             }
             routed.forgotten = sqlx::query(
                 "DELETE FROM notifications WHERE user_id = $1 AND id <
@@ -325,7 +353,7 @@ impl Store {
         row.map(Notification::try_from).transpose()
     }
 
-    /// Somebody's notifications, the newest first: those before `before`, at most `limit`.
+    /// Those of somebody's notifications that they may see now, the newest first: those before `before`, at most `limit`.
     ///
     /// # Errors
     /// Only the database's.
@@ -339,10 +367,12 @@ impl Store {
         let before = before.map_or(Uuid::max(), |before| before.0);
         all(on_db!(&self.readers, |db| {
             sqlx::query_as(select_notifications!(
-                "WHERE notifications.user_id = $1 AND notifications.id < $2 AND (read_us IS NULL OR $3 = FALSE)
-                 ORDER BY notifications.id DESC LIMIT $4"
+                "WHERE notifications.user_id = $1 AND notifications.id < $3 AND (read_us IS NULL OR $4 = FALSE) AND ",
+                seen!(),
+                " ORDER BY notifications.id DESC LIMIT $5"
             ))
             .bind(user.0)
+            .bind(micros(OffsetDateTime::now_utc()))
             .bind(before)
             .bind(only_unread)
             .bind(i64::from(limit))
@@ -351,16 +381,19 @@ impl Store {
         }))
     }
 
-    /// How many of their notifications somebody has not read; [`UNREAD_MAX`] stands for that many or more.
+    /// How many somebody has not read of the notifications that they may see now; [`UNREAD_MAX`] stands for that many or more.
     ///
     /// # Errors
     /// Only the database's.
     pub async fn unread_notifications(&self, user: UserId) -> Result<u32> {
         let unread: i64 = on_db!(&self.readers, |db| {
-            sqlx::query_scalar(
-                "SELECT COUNT(*) FROM (SELECT 1 FROM notifications WHERE user_id = $1 AND read_us IS NULL LIMIT $2) AS counted",
-            )
+            sqlx::query_scalar(concat!(
+                "SELECT COUNT(*) FROM (SELECT 1 FROM notifications WHERE user_id = $1 AND read_us IS NULL AND ",
+                seen!(),
+                " LIMIT $3) AS counted"
+            ))
             .bind(user.0)
+            .bind(micros(OffsetDateTime::now_utc()))
             .bind(i64::from(UNREAD_MAX))
             .fetch_one(db)
             .await?

@@ -105,6 +105,8 @@ pub(super) enum Lock {
     Retention = 0x616e_7404,
     /// Push subscriptions: how many somebody has.
     Push = 0x616e_7405,
+    /// Codes that confirm addresses: how many were sent.
+    Codes = 0x616e_7406,
     /// Uploads: how much there is of them.
     Uploads = 0x616e_7408,
 }
@@ -313,10 +315,10 @@ macro_rules! migrations {
 
 const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
     3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks",
-    7 "0007_notifications", 8 "0008_audio_files");
+    7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds");
 const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
     3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks",
-    7 "0007_notifications", 8 "0008_audio_files");
+    7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds");
 
 fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {

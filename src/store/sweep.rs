@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{AUDIT_KEPT, NOTIFICATIONS_KEPT, Result, Store, micros, pools::transaction};
+use super::{AUDIT_KEPT, NOTIFICATIONS_KEPT, Result, Store, codes::CODES_KEPT, micros, pools::transaction};
 
 /// Rows of one kind that one sweep deletes at most, so that it never holds the database for long.
 const BATCH: i64 = 500;
@@ -32,6 +32,8 @@ pub struct Swept {
     pub rooms: u64,
     /// Notifications that were kept for long enough.
     pub notifications: u64,
+    /// What is known of codes that were sent, once it bounds no others any more.
+    pub codes: u64,
     /// Whether a batch was full: there is probably more to delete.
     pub more: bool,
 }
@@ -47,6 +49,7 @@ enum Kind {
     Audit,
     Rooms,
     Notifications,
+    Codes,
 }
 
 impl Store {
@@ -119,6 +122,12 @@ impl Store {
                 micros(now - NOTIFICATIONS_KEPT),
                 "DELETE FROM notifications WHERE id IN (SELECT id FROM notifications WHERE created_us <= $1 LIMIT $2)",
             ),
+            (
+                Kind::Codes,
+                micros(now - CODES_KEPT),
+                "DELETE FROM notification_codes WHERE id IN
+                     (SELECT id FROM notification_codes WHERE sent_us <= $1 LIMIT $2)",
+            ),
         ] {
             let deleted = self.delete(statement, before_us).await?;
             *match kind {
@@ -130,6 +139,7 @@ impl Store {
                 Kind::Audit => &mut swept.audit,
                 Kind::Rooms => &mut swept.rooms,
                 Kind::Notifications => &mut swept.notifications,
+                Kind::Codes => &mut swept.codes,
             } += deleted;
             swept.more |= deleted >= BATCH.unsigned_abs();
         }

@@ -461,6 +461,12 @@ catalogue! {
         histogram attempt_duration [NotificationWay] = "antiphon_notifications_attempt_duration_seconds" Seconds SENDING_SECONDS;
         /// What was not sent, or not kept, because a bound was reached.
         counter dropped [NotificationDrop] = "antiphon_notifications_dropped_total" Count;
+        /// Attempts of this node that go on now: at most 16 by each way.
+        gauge under_way [NotificationWay] = "antiphon_notifications_under_way" Count;
+        /// Codes that confirm addresses and were not sent because a bound was reached.
+        counter codes_refused [CodeBound] = "antiphon_notifications_codes_refused_total" Count;
+        /// Subscriptions of browsers that ended because of what their push service said.
+        counter subscriptions_ended [SubscriptionEnd] = "antiphon_notifications_subscriptions_ended_total" Count;
         /// What waits in the database, the same on all nodes: deliveries, and notifications that no node has taken on.
         gauge waiting [] = "antiphon_notifications_waiting" Count;
         /// For how long the oldest of those has been due without an attempt, the same on all nodes.
@@ -674,10 +680,34 @@ label!(
     pub NotificationDrop = "reason" {
         /// The person had as many by this way within the hour as they may.
         Rate = "rate",
-        /// As many wait as may.
+        /// As many wait for the person by this way as may.
+        Person = "person",
+        /// As many wait for this way as may.
         Waiting = "waiting",
         /// The person has as many as are kept: an older one went.
         Kept = "kept",
+    }
+);
+
+label!(
+    /// Whose bound of codes was reached.
+    pub CodeBound = "bound" {
+        /// Who asks has had as many as they may.
+        Account = "account",
+        /// As many were sent to the address, whoever asked.
+        Address = "address",
+        /// As many were sent this way in all.
+        Server = "server",
+    }
+);
+
+label!(
+    /// Why a browser is not told any more.
+    pub SubscriptionEnd = "reason" {
+        /// Its push service does not know it any more.
+        Gone = "gone",
+        /// Its push service takes nothing from this server for it, again and again.
+        Refused = "refused",
     }
 );
 

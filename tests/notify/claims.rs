@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use antiphon::store::{
-    Change, NewDelivery, NewMessage, NewUser, Notification, OutboxLimits, Outcome, Scope, Store, Tried, User, Way,
+    AT_ONCE_PER_USER, Change, Delivery, Lately, NewDelivery, NewMessage, NewUser, Notification, Outcome, Scope, Store,
+    Tried, User, Way,
 };
-use antiphon_core::gateway::NotificationKind;
+use antiphon_core::{gateway::NotificationKind, ids::PushId};
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 
 use crate::{
     on_both,
@@ -17,23 +19,24 @@ on_both!(
     a_notification_is_as_lasting_as_its_cause,
     of_many_nodes_one_takes_a_thing_on,
     what_a_dead_node_left_is_taken_on_when_its_lease_is_over,
-    what_waits_is_bounded,
+    ways_and_people_do_not_take_each_others_places,
+    what_went_lately_is_counted_by_way_and_ends,
 );
 
-const LIMITS: OutboxLimits = OutboxLimits { per_hour: 1_000, waiting: 1_000 };
+const LEASE: Duration = Duration::seconds(30);
 
-async fn run(database: TestDatabase, scenario: impl AsyncFnOnce(Store)) {
+pub(crate) async fn run(database: TestDatabase, scenario: impl AsyncFnOnce(Store)) {
     let store = Store::open(&database.url()).await.expect("opens");
     scenario(store.clone()).await;
     store.close().await;
 }
 
-async fn user(store: &Store, name: &str) -> User {
+pub(crate) async fn user(store: &Store, name: &str) -> User {
     store.create_user(NewUser::named(name)).await.expect("made")
 }
 
 /// Writes to somebody, who is told of it unless it was sent before; whether it was stored.
-async fn write(store: &Store, from: &User, to: &User, nonce: &str) -> bool {
+pub(crate) async fn write(store: &Store, from: &User, to: &User, nonce: &str) -> bool {
     let new = NewMessage {
         from: from.id,
         username: from.username.clone(),
@@ -48,23 +51,30 @@ async fn write(store: &Store, from: &User, to: &User, nonce: &str) -> bool {
     matches!(applied.outcomes[0], Outcome::Done(_))
 }
 
-/// Routes everything, by one way each.
-async fn route_all(store: &Store, limits: OutboxLimits) -> Vec<Notification> {
+/// Routes everything that was written, each by these ways.
+pub(crate) async fn route_all(store: &Store, ways: &[Way]) -> Vec<Notification> {
     let now = OffsetDateTime::now_utc();
+    let push = |way| (way == Way::Push).then(|| PushId(Uuid::from_u128(1)));
+    let ways: Vec<_> = ways.iter().map(|way| NewDelivery { way: *way, push: push(*way), next_at: now }).collect();
     let mut routed = Vec::new();
     loop {
-        let ids = store.claim_notifications(now, now + Duration::seconds(30)).await.expect("works");
+        let ids = store.claim_notifications(now, now + LEASE).await.expect("works");
         if ids.is_empty() {
             return routed;
         }
         for id in ids {
             let found = store.notification(id).await.expect("works").expect("there");
-            let ways = [NewDelivery { way: Way::Email, push: None, next_at: now }];
-            let done = store.route_notification(&found, now + Duration::seconds(30), &ways, limits).await;
+            let done = store.route_notification(&found, now + LEASE, &ways).await;
             assert!(done.expect("works").is_some(), "it was taken on by this one");
             routed.push(found);
         }
     }
+}
+
+/// Takes on what is due by a way.
+async fn claim(store: &Store, way: Way, most: usize) -> Vec<Delivery> {
+    let now = OffsetDateTime::now_utc();
+    store.claim_deliveries(way, now, now + LEASE, most).await.expect("works")
 }
 
 async fn a_notification_is_as_lasting_as_its_cause(store: Store) {
@@ -90,19 +100,21 @@ async fn a_notification_is_as_lasting_as_its_cause(store: Store) {
     store.delete_user(ada.id).await.expect("works");
     let found = store.notifications(bob.id, None, true, 10).await.expect("works");
     assert_eq!((found.len(), found[0].from, found[0].content.as_str()), (1, ada.id, "one"));
-    route_all(&store, LIMITS).await;
+    route_all(&store, &[Way::Email]).await;
     store.delete_user(bob.id).await.expect("works");
-    let now = OffsetDateTime::now_utc();
-    assert_eq!(store.claim_deliveries(now, now + Duration::seconds(30), 10).await.expect("works"), []);
+    assert_eq!(claim(&store, Way::Email, 10).await, []);
     // Somebody who is gone by then is told nothing, and the message is stored all the same.
     let clara = user(&store, "clara").await;
     assert!(write(&store, &clara, &bob, "too late").await);
 }
 
 async fn of_many_nodes_one_takes_a_thing_on(store: Store) {
-    let (ada, bob) = (user(&store, "ada").await, user(&store, "bob").await);
-    for number in 0..20 {
-        write(&store, &ada, &bob, &number.to_string()).await;
+    let ada = user(&store, "ada").await;
+    for number in 0..5 {
+        let somebody = user(&store, &format!("somebody{number}")).await;
+        for number in 0..4 {
+            write(&store, &ada, &somebody, &number.to_string()).await;
+        }
     }
     let now = OffsetDateTime::now_utc();
     let claimed = at_once(8, |index| {
@@ -119,8 +131,8 @@ async fn of_many_nodes_one_takes_a_thing_on(store: Store) {
         for id in ids {
             let found = store.notification(id).await.expect("works").expect("there");
             let ways = [NewDelivery { way: Way::Email, push: None, next_at: now }];
-            assert!(store.route_notification(&found, until, &ways, LIMITS).await.expect("works").is_some());
-            let again = store.route_notification(&found, until, &ways, LIMITS).await.expect("works");
+            assert!(store.route_notification(&found, until, &ways).await.expect("works").is_some());
+            let again = store.route_notification(&found, until, &ways).await.expect("works");
             assert_eq!(again, None, "it is routed");
         }
     }
@@ -130,7 +142,7 @@ async fn of_many_nodes_one_takes_a_thing_on(store: Store) {
         let claimed = at_once(8, |index| {
             let store = store.clone();
             let until = later + Duration::seconds(30) + Duration::milliseconds(i64::try_from(index).expect("few"));
-            async move { store.claim_deliveries(later, until, 5).await.expect("works") }
+            async move { store.claim_deliveries(Way::Email, later, until, 5).await.expect("works") }
         })
         .await;
         assert!(claimed.iter().all(|claimed| claimed.len() <= 5));
@@ -147,46 +159,87 @@ async fn of_many_nodes_one_takes_a_thing_on(store: Store) {
 async fn what_a_dead_node_left_is_taken_on_when_its_lease_is_over(store: Store) {
     let (ada, bob) = (user(&store, "ada").await, user(&store, "bob").await);
     write(&store, &ada, &bob, "one").await;
-    route_all(&store, LIMITS).await;
+    route_all(&store, &[Way::Email]).await;
     let now = OffsetDateTime::now_utc();
     let (until, second) = (now + Duration::seconds(30), Duration::seconds(1));
-    let first = store.claim_deliveries(now, until, 10).await.expect("works");
+    let first = store.claim_deliveries(Way::Email, now, until, 10).await.expect("works");
     assert_eq!(first.len(), 1);
-    assert_eq!(store.claim_deliveries(until - second, until + second, 10).await.expect("works"), [], "leased");
+    assert_eq!(
+        store.claim_deliveries(Way::Email, until - second, until + second, 10).await.expect("works"),
+        [],
+        "leased"
+    );
     let (later, its_until) = (until + second, until + Duration::seconds(31));
-    let second_node = store.claim_deliveries(later, its_until, 10).await.expect("works");
+    let second_node = store.claim_deliveries(Way::Email, later, its_until, 10).await.expect("works");
     assert_eq!(second_node[0].id, first[0].id, "the same id in each attempt");
     // The first was slow, not dead: what it says counts no more.
     assert!(!store.delivery_tried(first[0].id, until, &Tried::GivenUp("slow".to_owned())).await.expect("works"));
     let again_at = later + Duration::seconds(10);
     let failed = Tried::Failed("no".to_owned(), again_at);
     assert!(store.delivery_tried(first[0].id, its_until, &failed).await.expect("works"));
-    assert_eq!(store.claim_deliveries(later, its_until, 10).await.expect("works"), [], "not before its time");
-    let third = store.claim_deliveries(again_at, again_at + second, 10).await.expect("works");
+    assert_eq!(
+        store.claim_deliveries(Way::Email, later, its_until, 10).await.expect("works"),
+        [],
+        "not before its time"
+    );
+    let third = store.claim_deliveries(Way::Email, again_at, again_at + second, 10).await.expect("works");
     assert_eq!((third.len(), third[0].attempts, third[0].last_error.as_deref()), (1, 1, Some("no")));
     let facts = store.outbox_facts(again_at + Duration::seconds(60)).await.expect("works");
-    assert_eq!(facts.waiting, 1);
+    assert_eq!((facts.waiting, facts.not_routed), (vec![(Way::Email, 1)], 0));
     let overdue = again_at + Duration::seconds(60) - facts.oldest_due_at.expect("it is due");
     assert_eq!(overdue.whole_seconds(), 60);
     assert!(store.delivery_tried(first[0].id, again_at + second, &Tried::Sent).await.expect("works"));
-    assert_eq!(store.outbox_facts(again_at).await.expect("works").waiting, 0);
+    assert_eq!(store.outbox_facts(again_at).await.expect("works").waiting, []);
 }
 
-async fn what_waits_is_bounded(store: Store) {
+async fn ways_and_people_do_not_take_each_others_places(store: Store) {
     let (ada, bob, clara) = (user(&store, "ada").await, user(&store, "bob").await, user(&store, "clara").await);
+    for number in 0..10 {
+        write(&store, &ada, &bob, &number.to_string()).await;
+    }
+    route_all(&store, &[Way::Email, Way::Push]).await;
+    write(&store, &ada, &clara, "to clara").await;
+    route_all(&store, &[Way::Email]).await;
+
+    // Bob's were there before hers, and there were places for all of them.
+    let mails = claim(&store, Way::Email, 16).await;
+    assert!(mails.iter().all(|delivery| delivery.way == Way::Email), "{mails:?}");
+    let of = |user: &User| mails.iter().filter(|delivery| delivery.user == user.id).count();
+    assert_eq!((of(&bob), of(&clara)), (usize::try_from(AT_ONCE_PER_USER).expect("few"), 1));
+    assert_eq!(claim(&store, Way::Email, 16).await, [], "as many as he may have are under way, on whichever node");
+    assert_eq!(claim(&store, Way::Push, 16).await.len(), 4, "another way is another thing");
+
+    // One that is done makes place for one more.
+    let done = mails.iter().find(|delivery| delivery.user == bob.id).expect("there");
+    let second = Duration::seconds(1);
+    let now = OffsetDateTime::now_utc() + LEASE + second;
+    let again = store.claim_deliveries(Way::Email, now, now + LEASE, 16).await.expect("works");
+    assert_eq!(again.len(), 5, "their leases are over");
+    assert!(store.delivery_tried(done.id, now + LEASE, &Tried::Sent).await.expect("works"));
+    let next = store.claim_deliveries(Way::Email, now, now + LEASE, 16).await.expect("works");
+    assert!(next.len() == 1 && !mails.iter().any(|delivery| delivery.id == next[0].id), "{next:?}");
+}
+
+async fn what_went_lately_is_counted_by_way_and_ends(store: Store) {
+    let (ada, bob) = (user(&store, "ada").await, user(&store, "bob").await);
     for number in 0..4 {
         write(&store, &ada, &bob, &number.to_string()).await;
-        write(&store, &ada, &clara, &number.to_string()).await;
     }
-    route_all(&store, OutboxLimits { per_hour: 3, waiting: 5 }).await;
+    let all = route_all(&store, &[Way::Email, Way::Push]).await;
     let now = OffsetDateTime::now_utc();
-    let due = store.claim_deliveries(now, now + Duration::seconds(30), 100).await.expect("works");
-    let of = |user: &User| due.iter().filter(|delivery| delivery.user == user.id).count();
-    assert_eq!(due.len(), 5, "no more may wait");
-    assert!(of(&bob) <= 3 && of(&clara) <= 3, "no more an hour");
-    assert_eq!(store.unread_notifications(bob.id).await.expect("works"), 4, "the list has all");
+    let mails = store.claim_deliveries(Way::Email, now, now + LEASE, 16).await.expect("works");
+    for (notification, tried) in all.iter().zip([Tried::Sent, Tried::Skipped("it was read")]) {
+        let mail = mails.iter().find(|mail| mail.notification == notification.id).expect("there");
+        assert!(store.delivery_tried(mail.id, now + LEASE, &tried).await.expect("works"));
+    }
+    // Of the four one is asked about, one was sent, one skipped, and one waits.
+    let mut lately = store.lately(&all[3]).await.expect("works");
+    lately.sort_by_key(|(way, _)| *way);
+    let expected = [(Way::Email, Lately { in_hour: 2, waiting: 1 }), (Way::Push, Lately { in_hour: 3, waiting: 3 })];
+    assert_eq!(lately, expected);
+
     let swept = store.sweep(now + antiphon::store::NOTIFICATIONS_KEPT + Duration::days(1)).await.expect("works");
-    assert_eq!(swept.notifications, 8);
+    assert_eq!(swept.notifications, 4);
     assert_eq!(store.unread_notifications(bob.id).await.expect("works"), 0);
-    assert_eq!(store.outbox_facts(now).await.expect("works").waiting, 0, "and their ways with them");
+    assert_eq!(store.outbox_facts(now).await.expect("works").waiting, [], "and their ways with them");
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     browser::Browser,
+    given_up::metric,
     path,
     receiver::{HANGS, Post, Receiver},
     support::{
@@ -91,11 +92,36 @@ async fn of_two_nodes_one_sends_and_both_tell_sessions() {
         }
     }
     all_have_come(&came, count).await;
-    // Whatever were sent twice would have come by the time that all leases are over; nothing waits any more.
-    let twice: Vec<_> =
-        came.lock().expect("not poisoned").iter().filter(|(_, times)| **times > 1).map(|(id, _)| id.clone()).collect();
-    assert_eq!(twice, Vec::<String>::new());
+    // When all is done and no node is at it any more, nothing more can come, sent twice or not.
+    all_is_done(&urls, &token).await;
+    let line = r#"antiphon_notifications_deliveries_total{way="push",outcome="sent"}"#;
+    let sent = [metric(urls[0], line).await, metric(urls[1], line).await];
+    assert_eq!(sent[0] + sent[1], 60.0, "each by one node: {sent:?}");
+    let came = came.lock().expect("not poisoned").clone();
+    assert!(came.len() == count && came.values().all(|times| *times == 1), "{came:?}");
     drop(service);
+}
+
+/// Waits until nothing waits of what somebody was told, and no node sends anything.
+async fn all_is_done(urls: &[&str], token: &str) {
+    let wait = async {
+        loop {
+            let (_, page) = call(Method::GET, &path(urls[0], "?limit=100"), token, Value::Null).await;
+            let mut under_way = 0.0;
+            for url in urls {
+                under_way += metric(url, r#"antiphon_notifications_under_way{way="push"}"#).await;
+            }
+            let all = page["data"]["notifications"].as_array().expect("a list");
+            let is_done = |delivery: &Value| delivery["done_at"].is_string();
+            if all.iter().all(|found| found["deliveries"].as_array().is_some_and(|ways| ways.iter().all(is_done)))
+                && under_way == 0.0
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE * 3, wait).await.expect("all is sent in time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,7 +29,8 @@ async fn run(database: TestDatabase, scenario: impl AsyncFnOnce(&str)) {
     server.stop().await;
 }
 
-async fn metric(url: &str, line: &str) -> f64 {
+/// A figure of a node.
+pub(crate) async fn metric(url: &str, line: &str) -> f64 {
     let text = http().get(format!("{url}/metrics")).send().await.expect("answered").text().await.expect("text");
     let found = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
     found.unwrap_or_else(|| panic!("{line} is there: {text}"))

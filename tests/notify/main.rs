@@ -6,9 +6,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounds;
 mod browser;
 mod claims;
 mod cluster;
+mod codes;
 mod email;
 mod given_up;
 mod kinds;
@@ -16,6 +18,7 @@ mod permissions;
 mod push;
 mod quiet;
 mod receiver;
+mod seen;
 mod sms;
 
 use std::time::Duration;

@@ -91,9 +91,11 @@ async fn who_may_not_read_any_more_sees_nothing_of_it(url: &str) {
     owner.dm("member", "farewell").await;
     assert_eq!(member.next("notification").await["data"]["content"], "farewell");
     assert_eq!(listed(url, &member.token).await.len(), 1);
-    // Nor of a channel that is gone.
+    // Who may read it again sees it again, and is not told twice of one membership.
     assert_eq!(call(Method::PUT, &membership, &owner_token, json!({"role": "member"})).await.0, 200);
-    newest(url, &member.token, |found| found["kind"] == "invitation").await;
+    let kinds: Vec<Value> = listed(url, &member.token).await.into_iter().map(|found| found["kind"].clone()).collect();
+    assert_eq!(kinds, ["direct_message", "mention", "invitation"]);
+    // Nobody sees anything of a channel that is gone.
     assert_eq!(call(Method::DELETE, &format!("{url}/api/channels/{id}"), &owner_token, Value::Null).await.0, 200);
     assert_eq!(listed(url, &member.token).await.len(), 1);
 }
@@ -113,4 +115,8 @@ async fn whom_one_blocks_tells_nothing(url: &str) {
     bob.say("lobby", "@alice, hello").await;
     assert_eq!(alice.next("notification").await["data"]["username"], "bob");
     assert_eq!(listed(url, &alice.token).await.len(), 1);
+    // What they told before is not shown any more, and does not count.
+    assert_eq!(alice.ask(json!({"type": "block", "user": "bob"})).await["type"], "Ack");
+    assert_eq!(listed(url, &alice.token).await, Vec::<Value>::new());
+    assert_eq!(unread(url, &alice.token).await, 0);
 }

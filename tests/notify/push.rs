@@ -1,6 +1,6 @@
 //! Push to browsers, by a push service that checks, decrypts, and dies meanwhile.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{collections::BTreeSet, net::TcpListener, sync::atomic::Ordering};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     browser::Browser,
+    given_up::metric,
     is_delivery, newest, on_both, path,
     receiver::{Post, Receiver},
     run, start,
@@ -17,7 +18,11 @@ use crate::{
     },
 };
 
-on_both!(a_browser_is_told_also_when_its_push_service_dies, a_subscription_is_checked_and_ends);
+on_both!(
+    a_browser_is_told_also_when_its_push_service_dies,
+    a_subscription_is_checked_and_ends,
+    a_push_service_that_takes_nothing_is_asked_no_more,
+);
 
 async fn posted(posts: &mut mpsc::UnboundedReceiver<Post>) -> Post {
     tokio::time::timeout(PATIENCE, posts.recv()).await.expect("in time").expect("posted")
@@ -128,6 +133,31 @@ async fn a_subscription_is_checked_and_ends(url: &str) {
     assert!(posts.try_recv().is_err());
 }
 
+async fn a_push_service_that_takes_nothing_is_asked_no_more(url: &str) {
+    let ada = register(url, "ada").await;
+    channel(url, &ada, "lobby", json!({})).await;
+    let (service, _posts) = Receiver::start().await;
+    let browser = Browser::new(&server_key(url, &ada).await);
+    let push = path(url, "/push");
+    assert_eq!(call(Method::POST, &push, &ada, browser.subscription(&service.url())).await.0, 201);
+    let mut bob = Chatter::guest(url, "bob").await;
+    bob.join("lobby").await;
+    let line = r#"antiphon_notifications_subscriptions_ended_total{reason="refused"}"#;
+    let before = metric(url, line).await;
+    // Three times in a row, as after a change of the server's key; once or twice may be a mistake of theirs.
+    for (number, (status, left)) in [(403, 1), (401, 1), (201, 1), (403, 1), (403, 1), (401, 0)].into_iter().enumerate()
+    {
+        service.status.store(status, Ordering::Relaxed);
+        let said = format!("@ada: {number}");
+        bob.say("lobby", &said).await;
+        let state = if status == 201 { "sent" } else { "given_up" };
+        newest(url, &ada, |found| found["content"] == said && is_delivery(found, "push", state)).await;
+        let (_, page) = call(Method::GET, &push, &ada, Value::Null).await;
+        assert_eq!(page["data"]["subscriptions"].as_array().map(Vec::len), Some(left), "after {number}");
+    }
+    assert!(metric(url, line).await > before);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_makes_the_server_call_private_addresses() {
     let database = TestDatabase::sqlite();
@@ -147,17 +177,31 @@ async fn nobody_makes_the_server_call_private_addresses() {
         let (status, answer) = call(Method::POST, &path(&url, "/push"), &ada, browser.subscription(endpoint)).await;
         assert_eq!((status, &answer["error_code"]), (400, &json!("INVALID_INPUT")), "{endpoint}: {answer}");
     }
-    // A name may lead anywhere, which shows when it is called.
-    channel(&url, &ada, "lobby", json!({})).await;
-    let (service, mut posts) = Receiver::start().await;
-    let named = format!("https://localhost:{}/", service.address.port());
-    assert_eq!(call(Method::POST, &path(&url, "/push"), &ada, browser.subscription(&named)).await.0, 201);
-    let mut bob = Chatter::guest(&url, "bob").await;
-    bob.join("lobby").await;
-    bob.say("lobby", "@ada").await;
-    newest(&url, &ada, |found| found["deliveries"][0]["attempts"].as_u64() > Some(0)).await;
-    assert!(posts.try_recv().is_err());
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_makes_the_server_call_names_of_private_addresses() {
+    // A name may lead anywhere, which shows when it is called. Where that is allowed it is.
+    for is_allowed in [false, true] {
+        let database = TestDatabase::sqlite();
+        let server = start(&database, |settings| settings.notify.push_allow_private = is_allowed).await;
+        let url = server.url();
+        let ada = register(&url, "ada").await;
+        let browser = Browser::new(&server_key(&url, &ada).await);
+        channel(&url, &ada, "lobby", json!({})).await;
+        // Whoever connects is seen before they say anything.
+        let service = TcpListener::bind("127.0.0.1:0").expect("a port");
+        service.set_nonblocking(true).expect("works");
+        let named = format!("https://localhost:{}/", service.local_addr().expect("bound").port());
+        assert_eq!(call(Method::POST, &path(&url, "/push"), &ada, browser.subscription(&named)).await.0, 201);
+        let mut bob = Chatter::guest(&url, "bob").await;
+        bob.join("lobby").await;
+        bob.say("lobby", "@ada").await;
+        newest(&url, &ada, |found| found["deliveries"][0]["attempts"].as_u64() > Some(0)).await;
+        assert_eq!(service.accept().is_ok(), is_allowed);
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
+    given_up::metric,
     is_delivery, newest, on_both, path,
     receiver::{Post, Receiver},
     start,
     support::{
         chatters::{Chatter, PATIENCE, call, channel, register},
         databases::TestDatabase,
+        nodes::http,
     },
 };
 
@@ -26,6 +28,7 @@ async fn run(database: TestDatabase, scenario: impl AsyncFnOnce(&str, Receiver, 
     let server = start(&database, |settings| {
         settings.notify.sms_url = Some(url);
         settings.notify.sms_secret = Some(Secret::new(SECRET));
+        settings.notify.sms_codes_per_hour = 1;
     })
     .await;
     scenario(&server.url(), provider, posts).await;
@@ -62,6 +65,17 @@ async fn short_messages_come_signed_also_when_the_provider_dies(
     let words = sent["text"].as_str().expect("text").split(|c: char| !c.is_ascii_digit());
     let code = words.into_iter().find(|word| word.len() == 8).expect("a code").to_owned();
     assert_eq!(call(Method::POST, &format!("{sms}/confirm"), &ada, json!({"code": code})).await.0, 200);
+    // Codes cost money, too: the server sends so many in an hour.
+    let eve = register(url, "eve").await;
+    let request = http().put(&sms).bearer_auth(&eve).json(&json!({"address": "+33 6 12 34 56 79"}));
+    let refused = request.send().await.expect("answered");
+    let retry_after = refused.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    assert!(refused.status() == 429 && retry_after.is_some_and(|s| (1..=3_600).contains(&s)), "{refused:?}");
+    let answer = refused.text().await.expect("text");
+    assert!(answer.contains("RATE_LIMITED") && answer.contains("this server"), "{answer}");
+    let line = r#"antiphon_notifications_codes_refused_total{bound="server"}"#;
+    assert!(metric(url, line).await >= 1.0);
+
     let mut bob = Chatter::guest(url, "bob").await;
     bob.join("lobby").await;
 
