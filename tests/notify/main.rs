@@ -6,12 +6,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../tls/authority.rs"]
+#[allow(dead_code, reason = "a part of it is for the server's own ports")]
+mod authority;
 mod bounds;
 mod browser;
 mod claims;
 mod cluster;
 mod codes;
 mod email;
+mod email_tls;
 mod given_up;
 mod kinds;
 mod permissions;

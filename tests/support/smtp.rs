@@ -14,15 +14,22 @@ pub struct MailServer {
     pub address: SocketAddr,
     child: Option<Child>,
     scratch: Scratch,
+    options: Vec<String>,
 }
 
 impl MailServer {
     /// Starts one and waits until it takes connections.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With options of `aiosmtpd`.
+    pub async fn start_with(options: &[&str]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = free.local_addr().expect("bound");
         drop(free);
-        let mut server = Self { address, child: None, scratch: Scratch::new() };
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut server = Self { address, child: None, scratch: Scratch::new(), options };
         server.start_again().await;
         server
     }
@@ -47,6 +54,7 @@ impl MailServer {
     /// Starts it again, with what it took before.
     pub async fn start_again(&mut self) {
         let child = Command::new("aiosmtpd")
+            .args(&self.options)
             .args(["-n", "-l", &self.address.to_string(), "-c", "aiosmtpd.handlers.Mailbox"])
             .arg(self.folder())
             .stdin(Stdio::null())
