@@ -17,6 +17,7 @@ export class Bell {
   #account;
   #go;
   #oldest = null;
+  #latest = null;
   #told = new Set();
 
   constructor(account, go) {
@@ -57,22 +58,28 @@ export class Bell {
     if (!$("bell-dialog").open) $("bell-dialog").showModal();
   }
 
-  async #showNewest() {
-    this.#oldest = null;
-    $("bell-list").replaceChildren();
-    await this.#older();
+  #showNewest() {
+    return this.#load(null);
   }
 
-  async #older() {
-    const before = this.#oldest ? `&before=${this.#oldest}` : "";
-    const { data } = await this.#account.request("GET", `${PATH}?limit=${PAGE}${before}`);
+  #older() {
+    return this.#load(this.#oldest);
+  }
+
+  /** Of several that are asked for at once the last is shown: none comes twice. */
+  async #load(before) {
+    const mine = Symbol("load");
+    this.#latest = mine;
+    const { data } = await this.#account.request("GET", `${PATH}?limit=${PAGE}${before ? `&before=${before}` : ""}`);
+    this.#count(data.unread);
+    if (this.#latest !== mine) return;
+    if (!before) $("bell-list").replaceChildren();
     $("bell-list").append(...data.notifications.map((found) => this.#row(found)));
-    this.#oldest = data.notifications.at(-1)?.id ?? this.#oldest;
+    this.#oldest = data.notifications.at(-1)?.id ?? before;
     $("bell-more").hidden = data.notifications.length < PAGE;
     if ($("bell-list").children.length === 0) {
       $("bell-list").append(element("li", { className: "hint", textContent: "Nothing yet. You are told when somebody mentions you with @ and your name, answers you, writes to you, or makes you a member." }));
     }
-    this.#count(data.unread);
   }
 
   #row(found) {

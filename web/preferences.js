@@ -50,9 +50,20 @@ export class Preferences {
     }
   }
 
-  /** Whoever signs out is told nothing here any more. */
+  /**
+   * Tells nobody anything here any more. The server is told while it knows who asks: it would else go on until the push service
+   * refuses what it sends.
+   */
   async forgetBrowser() {
-    await (await currentSubscription())?.unsubscribe();
+    const subscription = await currentSubscription();
+    if (!subscription) return;
+    try {
+      // Subscribing again changes nothing, and says under which id the server knows it.
+      const { data } = await this.#account.request("POST", `${PATH}/push`, subscription.toJSON());
+      await this.#account.request("DELETE", `${PATH}/push/${data.id}`);
+    } finally {
+      await subscription.unsubscribe();
+    }
   }
 
   async #open() {
@@ -151,10 +162,8 @@ export class Preferences {
   }
 
   async #switchPush() {
-    const subscription = await currentSubscription();
-    if (subscription) {
-      // The server hears of it from the push service when it next sends something.
-      await subscription.unsubscribe();
+    if (await currentSubscription()) {
+      await this.forgetBrowser();
     } else {
       await this.#subscribe();
     }

@@ -1,10 +1,11 @@
 //! The server's own page, used as people use it: by its buttons and fields.
 
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::{
     chromium::{Chromium, Page},
-    support::process::Process,
+    support::{chatters::call, process::Process},
 };
 
 /// Comes in under a name.
@@ -184,11 +185,74 @@ async fn a_bell_tells_of_a_mention_and_leads_to_it() {
     berta.until(push, |checked| checked == false).await;
     assert_eq!(berta.evaluate("document.querySelector('#quiet-zone').value").await, "Europe/Paris");
 
+    // What is asked for again before the first answer has come is shown once.
+    berta.evaluate("document.querySelector('#preferences').close()").await;
+    if berta.evaluate("document.querySelector('#bell-dialog').open").await == false {
+        click(&berta, "#bell").await;
+    }
+    berta.evaluate(SLOW_ANSWERS).await;
+    for text in ["@Berta, milk?", "@Berta, sugar?"] {
+        fill(&anna, "#message-text", text).await;
+        click(&anna, "#message-form button.primary").await;
+        anna.until("document.querySelector('#message-text').value", |left| left == "").await;
+    }
+    let ids =
+        "window.asked === 0 ? [...document.querySelectorAll('#bell-list [data-id]')].map((row) => row.dataset.id) : []";
+    let rows = berta.until(ids, |rows| rows.as_array().is_some_and(|rows| rows.len() >= 3)).await;
+    assert_eq!(rows.as_array().map(Vec::len), Some(3), "{rows}");
+
     // The service worker is allowed by the page's policy, and shows what a push service brings.
     let registered = "navigator.serviceWorker.register('/sw.js').then(() => navigator.serviceWorker.ready)
         .then((registration) => registration.active.scriptURL)";
     let script = berta.evaluate(registered).await;
     assert!(script.as_str().is_some_and(|url| url.ends_with("/sw.js")), "{script}");
+}
+
+/// Answers come later than what is asked for next; `asked` says how many are awaited.
+const SLOW_ANSWERS: &str = "(() => {
+    const fetched = window.fetch;
+    window.asked = 0;
+    window.fetch = async (...what) => {
+        window.asked += 1;
+        try {
+            const answer = await fetched(...what);
+            await new Promise((resolve) => setTimeout(resolve, 1000));
+            return answer;
+        } finally {
+            setTimeout(() => { window.asked -= 1; }, 100);
+        }
+    };
+})()";
+
+#[tokio::test]
+async fn who_signs_out_is_told_nothing_more_in_the_browser() {
+    let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
+    let home = server.url().http("/").to_string();
+    let anna = browser.visit(&home).await;
+    come_in(&anna, "Anna").await;
+    let token = anna.evaluate("JSON.parse(localStorage.getItem('antiphon.account')).access_token").await;
+    let token = token.as_str().expect("a token").to_owned();
+    // The example of RFC 8291, since no push service is at hand.
+    let keys = json!({
+        "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+        "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+    });
+    let subscription = json!({"endpoint": "https://push.example.org/anna", "keys": keys});
+    let push = server.url().http("/api/v1/users/me/notifications/push").to_string();
+    assert_eq!(call(Method::POST, &push, &token, subscription.clone()).await.0, 201);
+    let subscribed = format!(
+        "(() => {{
+            const subscription = {{ toJSON: () => ({subscription}), unsubscribe: async () => {{ window.unsubscribed = true; }} }};
+            const registration = {{ pushManager: {{ getSubscription: async () => subscription }} }};
+            navigator.serviceWorker.getRegistration = async () => registration;
+        }})()"
+    );
+    anna.evaluate(&subscribed).await;
+    click(&anna, "#sign-out").await;
+    anna.until("document.querySelector('#welcome').hidden", |hidden| hidden == false).await;
+    assert_eq!(anna.evaluate("window.unsubscribed").await, true);
+    let (_, page) = call(Method::GET, &push, &token, Value::Null).await;
+    assert_eq!(page["data"]["subscriptions"], json!([]));
 }
 
 #[tokio::test]
