@@ -100,6 +100,22 @@ macro_rules! bounds {
     }};
 }
 
+/// Writes that a code is sent, in the transaction `$tx`.
+macro_rules! note_sent {
+    ($tx:ident, $user:ident, $way:ident, $address_hash:ident, $now_us:ident) => {
+        sqlx::query(
+            "INSERT INTO notification_codes (id, user_id, way, address_hash, sent_us) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(Uuid::now_v7())
+        .bind($user.0)
+        .bind($way.as_str())
+        .bind(&$address_hash)
+        .bind($now_us)
+        .execute(&mut *$tx)
+        .await?
+    };
+}
+
 /// The bound that lets nothing through for longest, if one does not, and for how long.
 fn longest_wait(all: &[Met], now_us: i64) -> Option<(CodeBound, i64)> {
     let waits = all.iter().filter_map(|met| {
@@ -157,16 +173,7 @@ impl Store {
             .bind(now_us)
             .execute(&mut *tx)
             .await?;
-            sqlx::query(
-                "INSERT INTO notification_codes (id, user_id, way, address_hash, sent_us) VALUES ($1, $2, $3, $4, $5)",
-            )
-            .bind(Uuid::now_v7())
-            .bind(user.0)
-            .bind(way.as_str())
-            .bind(&address_hash)
-            .bind(now_us)
-            .execute(&mut *tx)
-            .await?;
+            note_sent!(tx, user, way, address_hash, now_us);
             tx.commit().await?;
             Ok(CodeWish::Granted)
         })
