@@ -164,7 +164,8 @@ async fn everyone_in_a_room_reads_everything_once_and_in_order() {
 async fn what_a_server_refuses_of_chat_is_told_by_its_code() {
     let server = Process::start(&[("ANTIPHON_LIMITS__GATEWAY_MESSAGES_PER_MINUTE", "60")]).await;
     let url = server.url().to_string();
-    let writers = ["-", "--set", "phases.0.chat.writers=1", "--set", "phases.0.chat.per_second=40"];
+    // A dozen more than the limit: some twenty refused in a row would end the session.
+    let writers = ["-", "--set", "phases.0.chat.writers=1", "--set", "phases.0.chat.per_second=30"];
     let output = load(&[&SMALL_CHAT[..], &writers, &["--server", &url]].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
@@ -173,7 +174,7 @@ async fn what_a_server_refuses_of_chat_is_told_by_its_code() {
     let chat = &report["phases"][0]["outcome"]["chat"];
     let count = |value: &Value| value.as_u64().unwrap_or_default();
     let refused = count(&chat["refused"]["RATE_LIMITED"]);
-    assert!(refused > 10 && count(&chat["acknowledged"]) + refused == 80, "{chat}");
+    assert!(refused > 3 && count(&chat["acknowledged"]) + refused == 60, "{chat}");
     assert_eq!(count(&chat["delivered"]), 19 * count(&chat["acknowledged"]), "{chat}");
 }
 

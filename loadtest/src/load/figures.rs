@@ -65,7 +65,8 @@ const DEFINITIONS: &[Definition] = figures! {
         |run| run.faults.as_ref().and_then(|faults| faults.back_p99_ms());
     "sessions_ended", Lower, slack 0.0, "clients' sessions that ended though nobody wanted it", |run| Some(run.sessions_ended as f64);
     "cpu_cores", Lower, slack 0.02, "CPU time of the nodes by time, in cores", |run| run.cpu_cores;
-    "cpu_us", Lower, slack 0.02, "CPU time of the nodes for each delivery, µs", |run| run.cpu_us_per_delivery;
+    "cpu_us", Lower, slack 0.02, "CPU time of the nodes for each delivery, µs",
+        |run| run.cpu_us_per_delivery.filter(|_| run.delivered + run.to_passers > 0);
     "join_cpu_ms", Lower, slack 0.05, "CPU time of the nodes for each of the first joins, ms", |run| run.joins.and_then(|joins| joins.cpu_ms_per_join);
     "join_memory_kib", Lower, slack 1.0, "memory of the nodes for each of the first joins, KiB", |run| run.joins.and_then(|joins| joins.memory_bytes_per_join).map(|bytes| bytes / 1_024.0);
     "memory_mib", Lower, slack 1.0, "memory of the nodes at the end, MiB", |run| run.resident.last().map(|last| last.bytes as f64 / f64::from(1 << 20));

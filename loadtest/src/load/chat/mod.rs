@@ -309,7 +309,8 @@ impl ChatOutcome {
             return Some(format!("{} bytes of chat piled up at one of its sockets", self.piled_up_bytes_max));
         }
         let max_ms = lateness_max.as_secs_f64() * 1_000.0;
-        let late = [("message in a hundred was written", self.lateness), ("sweep in a hundred came", self.sweep_lateness)];
+        let late =
+            [("message in a hundred was written", self.lateness), ("sweep in a hundred came", self.sweep_lateness)];
         late.iter().find(|(_, times)| times.p99_ms > max_ms).map(|(what, times)| {
             format!(
                 "of chat, one {what} {:.1} ms or more after its time, {max_ms} ms is the limit; use a core of its own \
