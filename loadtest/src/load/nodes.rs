@@ -122,7 +122,8 @@ impl Run<'_> {
         let stage_of_faults = faults::Stage { shared, pids: &config.pids, admin: config.admin.as_ref(), channels };
         let (carried, happened, traffic, injected) = tokio::try_join!(
             swarm.run(plan, stage),
-            beside.happen(begun, end),
+            // On the heap: it is of many kinds, each with a state of its own.
+            Box::pin(beside.happen(begun, end)),
             async { Ok(traffic(shared, begun, shape.duration).await) },
             stage_of_faults.carry_out(&script, &mut people.owner, gone, begun, end),
         )?;
