@@ -13,14 +13,13 @@ use std::{
 
 use tokio::{net::UdpSocket, sync::mpsc, task::AbortHandle};
 
-/// What may wait in a narrow way.
-const QUEUE_MAX: Duration = Duration::from_millis(200);
-
 /// A UDP port that leads to another; it closes with the test.
 pub(crate) struct Gate {
     pub(crate) address: SocketAddr,
     /// What each client may get, in bits per second; 0 for everything.
     pub(crate) limit_bps: Arc<AtomicU64>,
+    /// How long a datagram waits in a narrow way at most, in milliseconds: what would wait longer is lost.
+    pub(crate) queue_ms: Arc<AtomicU64>,
     task: AbortHandle,
 }
 
@@ -29,9 +28,9 @@ impl Gate {
     pub(crate) async fn open(from: RangeInclusive<u16>) -> (Self, mpsc::Sender<SocketAddr>) {
         let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port"));
         let address = socket.local_addr().expect("bound");
-        let limit_bps = Arc::new(AtomicU64::new(0));
+        let (limit_bps, queue_ms) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(200)));
         let (target, mut told) = mpsc::channel(1);
-        let limit = Arc::clone(&limit_bps);
+        let narrow = (Arc::clone(&limit_bps), Arc::clone(&queue_ms));
         let task = tokio::spawn(async move {
             let Some(target) = told.recv().await else { return };
             let mut clients: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
@@ -46,14 +45,14 @@ impl Gate {
                         let onward = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port"));
                         onward.connect(target).await.expect("loopback");
                         clients.insert(client, Arc::clone(&onward));
-                        tokio::spawn(back(Arc::clone(&onward), Arc::clone(&socket), client, Arc::clone(&limit)));
+                        tokio::spawn(back(Arc::clone(&onward), Arc::clone(&socket), client, narrow.clone()));
                         onward
                     }
                 };
                 let _ = onward.send(&buffer[..length]).await;
             }
         });
-        (Self { address, limit_bps, task: task.abort_handle() }, target)
+        (Self { address, limit_bps, queue_ms, task: task.abort_handle() }, target)
     }
 }
 
@@ -64,7 +63,12 @@ impl Drop for Gate {
 }
 
 /// From the node to one client, as slowly as the way is narrow; what would wait for too long is lost.
-async fn back(onward: Arc<UdpSocket>, socket: Arc<UdpSocket>, client: SocketAddr, limit_bps: Arc<AtomicU64>) {
+async fn back(
+    onward: Arc<UdpSocket>,
+    socket: Arc<UdpSocket>,
+    client: SocketAddr,
+    (limit_bps, queue_ms): (Arc<AtomicU64>, Arc<AtomicU64>),
+) {
     let mut buffer = [0; 2_048];
     let mut free_at = Instant::now();
     while let Ok(length) = onward.recv(&mut buffer).await {
@@ -72,7 +76,7 @@ async fn back(onward: Arc<UdpSocket>, socket: Arc<UdpSocket>, client: SocketAddr
         let limit = limit_bps.load(Ordering::Relaxed);
         if limit > 0 {
             let begins = free_at.max(now);
-            if begins - now > QUEUE_MAX {
+            if begins - now > Duration::from_millis(queue_ms.load(Ordering::Relaxed)) {
                 continue;
             }
             free_at = begins + Duration::from_secs_f64(length as f64 * 8.0 / limit as f64);

@@ -10,6 +10,7 @@ mod cluster;
 mod gate;
 mod layers;
 mod meeting;
+mod moving;
 mod standalone;
 mod tone;
 mod visitors;

@@ -8,24 +8,24 @@ use crate::{
 };
 
 /// Comes in under a name.
-async fn come_in(page: &Page<'_>, name: &str) {
+pub(crate) async fn come_in(page: &Page<'_>, name: &str) {
     fill(page, "#guest-name", name).await;
     click(page, "#guest-form button").await;
     page.until("document.querySelector('#me').textContent", |me| me == name).await;
 }
 
-async fn fill(page: &Page<'_>, field: &str, text: &str) {
+pub(crate) async fn fill(page: &Page<'_>, field: &str, text: &str) {
     let text = Value::from(text);
     page.evaluate(&format!("document.querySelector('{field}').value = {text}")).await;
 }
 
-async fn click(page: &Page<'_>, button: &str) {
+pub(crate) async fn click(page: &Page<'_>, button: &str) {
     page.until(&format!("Boolean(document.querySelector('{button}'))"), |there| there == true).await;
     page.evaluate(&format!("document.querySelector('{button}').click()")).await;
 }
 
 /// Enters the channel that the list names.
-async fn enter(page: &Page<'_>, channel: &str) {
+pub(crate) async fn enter(page: &Page<'_>, channel: &str) {
     let find = format!(
         "[...document.querySelectorAll('#channels button')].find((button) => button.querySelector('.name').textContent === '{channel}')"
     );
@@ -33,13 +33,13 @@ async fn enter(page: &Page<'_>, channel: &str) {
     page.evaluate(&format!("{find}.click()")).await;
 }
 
-async fn sees(page: &Page<'_>, people: &[&str]) {
+pub(crate) async fn sees(page: &Page<'_>, people: &[&str]) {
     let names = "[...document.querySelectorAll('#people .name')].map((name) => name.textContent)";
     page.until(names, |seen| *seen == serde_json::json!(people)).await;
 }
 
 /// How loud the first voice is that a page plays; 0 while it plays none.
-const LOUDNESS: &str = "(async () => {
+pub(crate) const LOUDNESS: &str = "(async () => {
     const sound = document.querySelector('#sounds audio');
     if (!sound) return 0;
     const context = new AudioContext();

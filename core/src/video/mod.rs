@@ -5,10 +5,12 @@ mod codec;
 mod keyframes;
 mod layers;
 mod rewrite;
+mod way;
 mod wire;
 
 pub use codec::VideoCodec;
 pub use keyframes::{KEYFRAME_INTERVAL, KeyframeRequests};
 pub use layers::{LAYERS_MAX, Track, allocate, desired_bps};
 pub use rewrite::{Numbers, Rewriter};
+pub use way::{Sight, Way};
 pub use wire::{MEETING_BYTES_MAX, Meeting, PICTURE_HEAD_BYTES, PictureHead};

@@ -171,6 +171,8 @@ impl Peers {
                 Origin::Here(_) => true,
                 Origin::There(at) => now.since(at) < LIFETIME,
             });
+            // Whoever came over to this node is not forgotten with what another told of them.
+            room.elsewhere.retain(|stream, _| !room.publishers.contains_key(stream));
             room.elsewhere.retain(|stream, at| {
                 let lives = now.since(*at) < LIFETIME;
                 if !lives {

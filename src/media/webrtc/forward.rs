@@ -7,13 +7,14 @@ use antiphon_core::{
     engine::Engine,
     gateway::{PeerRole, PublishKind, VideoQuality},
     ids::{ChannelId, StreamId},
-    video::{LAYERS_MAX, Meeting, Numbers, Track as LayerTrack, allocate, desired_bps},
+    video::{LAYERS_MAX, Meeting, Numbers, Sight, Track as LayerTrack, allocate, desired_bps},
     wire::frame::FrameHeader,
 };
 use str0m::{
     bwe::Bitrate,
     media::{KeyframeRequestKind, Mid},
     rtp::RtpPacket,
+    stats::PeerStats,
 };
 
 use super::{
@@ -214,6 +215,19 @@ impl Peers {
         }
     }
 
+    /// A look at a subscriber's way, ten times a second.
+    pub(super) fn way_seen(&mut self, now: Micros, number: u32, stats: &PeerStats) {
+        let Some(Side::Subscribing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) else { return };
+        let sight = Sight {
+            newest_bps: stats.bwe_tx.map(|bitrate| bitrate.as_u64()),
+            round_trip: stats.rtt.map(|rtt| Micros(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX))),
+            lost_percent: stats.egress_loss_fraction.map(|fraction| fraction * 100.0),
+        };
+        if side.way.seen(now, sight) {
+            self.choose_layers(now, number);
+        }
+    }
+
     /// Chooses the layer of each picture that a subscriber gets.
     pub(super) fn choose_layers(&mut self, now: Micros, number: u32) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
@@ -253,6 +267,9 @@ impl Peers {
             }
             if let Some(layer) = target.filter(|_| picture.current != target) {
                 keyframes.push((source, layer));
+            }
+            if was_sent && picture.current.is_none() {
+                side.tracks[index].forget_sent(&mut peer.rtc);
             }
         }
         self.mark(number);
@@ -316,7 +333,7 @@ fn first_or(target: Option<usize>, track: &LayerTrack) -> Option<usize> {
 /// What a subscriber's way carries beside voices.
 fn budget_bps(side: &Subscribing, now: Micros) -> u64 {
     let measured = side.connected_at.is_some_and(|at| now.since(at) >= MEASURED_AFTER);
-    side.estimate_bps.map_or(u64::MAX, |estimate| {
+    side.way.carries_bps().map_or(u64::MAX, |estimate| {
         let estimate = if measured { estimate } else { estimate.max(UNMEASURED_BPS) };
         (estimate * KEPT_FOR_VIDEO_PERCENT / 100).saturating_sub(side.audio_rate.bps())
     })

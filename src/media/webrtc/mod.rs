@@ -316,10 +316,11 @@ impl Peers {
             Event::KeyframeRequest(request) => self.picture_wanted(now, number, request.mid),
             Event::EgressBitrateEstimate(BweKind::Twcc { estimate, can_probe }) => {
                 if let Some(Side::Subscribing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) {
-                    side.estimate_bps = can_probe.then_some(estimate.as_u64());
+                    side.way.measured(can_probe.then_some(estimate.as_u64()));
                     self.choose_layers(now, number);
                 }
             }
+            Event::PeerStats(stats) => self.way_seen(now, number, &stats),
             Event::Connected => self.connected(now, number),
             Event::IceConnectionStateChange(state) => self.ice_changed(now, number, state),
             Event::MediaAdded(added) => {

@@ -1,14 +1,18 @@
 //! What a client gets by its subscribing connection: whose voice and picture each media section carries, and how it is
 //! offered.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use antiphon_core::{
     clock::Micros,
     gateway::{PublishKind, VideoQuality},
     ids::StreamId,
     rtp::PacketNumbers,
-    video::{Numbers, Rewriter, VideoCodec},
+    video::{Numbers, Rewriter, VideoCodec, Way},
     wire::frame::FrameHeader,
 };
 use str0m::{
@@ -29,6 +33,11 @@ const VOICES_MAX: usize = 64;
 const PICTURES_MAX: usize = 32;
 /// A connection that its client offered has one section for all voices: it follows another speaker after so much silence.
 const SPEAKER_HELD: Micros = Micros::from_millis(300);
+
+/// What may be sent again of a picture, and how much of all that is sent that may be: the library's own figures.
+const SENT_AGAIN_PACKETS: usize = 2_000;
+const SENT_AGAIN_WITHIN: Duration = Duration::from_secs(3);
+const SENT_AGAIN_SHARE: f32 = 0.15;
 
 /// Whose and what.
 pub(super) type SourceKey = (StreamId, PublishKind);
@@ -83,8 +92,7 @@ pub(super) struct Subscribing {
     pub(super) deafened: bool,
     /// When its connection came to stand.
     pub(super) connected_at: Option<Micros>,
-    /// What its way carries, once that was measured.
-    pub(super) estimate_bps: Option<u64>,
+    pub(super) way: Way,
     pub(super) audio_rate: Rate,
 }
 
@@ -99,7 +107,7 @@ impl Subscribing {
             follows_speakers,
             deafened,
             connected_at: None,
-            estimate_bps: None,
+            way: Way::default(),
             audio_rate: Rate::default(),
         }
     }
@@ -289,6 +297,14 @@ impl Track {
         let packet = RtpWrite::new(pt, numbers.sequence.into(), numbers.timestamp, at, Arc::clone(bytes));
         stream.write_rtp(packet.marker(numbers.marker).ext_vals(extensions));
         true
+    }
+
+    /// What was sent of a picture that stopped is not sent again, whoever asks for it: it would stand in the way of voices.
+    pub(super) fn forget_sent(&self, rtc: &mut Rtc) {
+        let Some(ssrc) = self.sends else { return };
+        if let Some(stream) = rtc.direct_api().stream_tx(&ssrc) {
+            stream.set_rtx_cache(SENT_AGAIN_PACKETS, SENT_AGAIN_WITHIN, Some(SENT_AGAIN_SHARE));
+        }
     }
 
     /// Sends a packet of a picture where it is of the layer that is sent, or begins the one that is to be.

@@ -1,0 +1,128 @@
+//! The server's own page behind a balancer, when the node that it is on goes away.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{
+    chromium::{Chromium, PATIENCE, Page},
+    support::{
+        balancer::Balancer,
+        nodes::{Nodes, http},
+    },
+    visitors::{LOUDNESS, click, come_in, enter, fill, sees},
+};
+
+/// Notes when packets of voice came, by all connections that the page ever makes, and every error that it shows.
+const WATCH: &str = "(() => {
+    const peers = [], Plain = RTCPeerConnection;
+    window.RTCPeerConnection = class extends Plain {
+        constructor(...settings) { super(...settings); peers.push(this); }
+    };
+    window.seen = { longest_gap_ms: 0, errors: [] };
+    const counts = new Map();
+    let last = performance.now(), begun = false;
+    setInterval(async () => {
+        for (const peer of peers.filter((peer) => peer.connectionState === 'connected')) {
+            for (const report of (await peer.getStats()).values()) {
+                if (report.type !== 'inbound-rtp' || report.kind !== 'audio') continue;
+                const key = peers.indexOf(peer) + report.id;
+                if (report.packetsReceived > (counts.get(key) ?? 0)) {
+                    const now = performance.now();
+                    if (begun) seen.longest_gap_ms = Math.max(seen.longest_gap_ms, now - last);
+                    [last, begun] = [now, true];
+                }
+                counts.set(key, report.packetsReceived);
+            }
+        }
+        seen.silent_ms = begun ? performance.now() - last : null;
+    }, 50);
+    window.forget = () => { seen.longest_gap_ms = 0; };
+    new MutationObserver(() => {
+        const shown = [...document.querySelectorAll('#notices .error')].map((error) => error.textContent);
+        seen.errors.push(...shown.filter((error) => !seen.errors.includes(error)));
+    }).observe(document.querySelector('#notices'), { childList: true, subtree: true });
+})()";
+
+/// Which of two nodes a visitor is on, who is there alone so far.
+async fn node_with_a_session(cluster: &Nodes) -> usize {
+    let wait = async {
+        loop {
+            for (index, node) in cluster.nodes.iter().enumerate() {
+                let metrics = http().get(node.url().http("/metrics")).send().await.expect("answered");
+                let metrics = metrics.text().await.expect("text");
+                let sessions = metrics.lines().find_map(|line| line.strip_prefix("antiphon_gateway_sessions "));
+                if sessions.and_then(|count| count.parse().ok()) > Some(0.0) {
+                    return index;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("it is on one of them")
+}
+
+/// Two visitors talk through a balancer, and the node of the first goes away: how long each heard nothing, in milliseconds.
+async fn gaps_when_a_node_goes(go: impl FnOnce(&mut Nodes, usize)) -> [Value; 2] {
+    let mut cluster = Nodes::start(2).await;
+    let balancer = Balancer::start(&cluster.others(2)).await;
+    let browser = Chromium::start().await;
+    let home = balancer.url().http("/").to_string();
+    let (anna, berta) = (browser.visit(&home).await, browser.visit(&home).await);
+    for page in [&anna, &berta] {
+        page.evaluate(WATCH).await;
+    }
+    come_in(&anna, "Anna").await;
+    let leaves = node_with_a_session(&cluster).await;
+    fill(&anna, "#create-name", "Tea").await;
+    click(&anna, "#create-form button").await;
+    sees(&anna, &["Anna"]).await;
+    come_in(&berta, "Berta").await;
+    enter(&berta, "Tea").await;
+    for page in [&anna, &berta] {
+        sees(page, &["Anna", "Berta"]).await;
+        page.until(LOUDNESS, |loudness| loudness.as_f64() > Some(0.01)).await;
+        page.until("seen.silent_ms", |silent| silent.as_f64() < Some(500.0)).await;
+        page.evaluate("forget()").await;
+    }
+    go(&mut cluster, leaves);
+    let mut seen = Vec::new();
+    for page in [&anna, &berta] {
+        went_on(page).await;
+        sees(page, &["Anna", "Berta"]).await;
+        page.until(LOUDNESS, |loudness| loudness.as_f64() > Some(0.01)).await;
+        seen.push(page.evaluate("seen").await);
+    }
+    seen.try_into().expect("two")
+}
+
+/// Waits until voice has come for a while again after a gap, or without one.
+async fn went_on(page: &Page<'_>) {
+    let look = "new Promise((resolve) => setTimeout(() => resolve(seen.silent_ms), 1000))";
+    for _ in 0..3 {
+        page.until(look, |silent| silent.as_f64() < Some(500.0)).await;
+    }
+}
+
+fn gap(seen: &Value) -> Duration {
+    Duration::from_secs_f64(seen["longest_gap_ms"].as_f64().expect("a number") / 1_000.0)
+}
+
+#[tokio::test]
+async fn a_page_goes_on_elsewhere_when_its_node_is_drained_and_shows_no_error() {
+    let seen = gaps_when_a_node_goes(|cluster, leaves| cluster.nodes[leaves].signal("TERM")).await;
+    println!("after a drain: {seen:?}");
+    for seen in &seen {
+        assert_eq!(seen["errors"], serde_json::json!([]));
+        assert!(gap(seen) < Duration::from_secs(10), "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_talks_again_by_itself_when_its_node_is_killed() {
+    let seen = gaps_when_a_node_goes(|cluster, leaves| cluster.nodes[leaves].kill()).await;
+    println!("after a kill: {seen:?}");
+    for seen in &seen {
+        assert!(gap(seen) < Duration::from_secs(20), "{seen}");
+    }
+}
