@@ -1,6 +1,6 @@
 //! A room in which some write and everybody reads: who is told of what, once and in order, how late, and what it costs.
 //!
-//! Members are connections without tasks, read by one thread ([`sweep`]); of each message they read no more than proves
+//! Members are connections without tasks, read by one thread ([`mod@sweep`]); of each message they read no more than proves
 //! it ([`message`]), so that one process can take two hundred thousand deliveries a second.
 
 mod member;
