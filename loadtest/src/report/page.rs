@@ -27,6 +27,9 @@ pre { overflow-x: auto; border: 1px solid var(--line); padding: .8em; }
 /// A value of one step, where there is one.
 type OfStep = fn(&Step) -> Option<f64>;
 
+/// A distribution of times, where there is one: so many ms or less took that share.
+type Curve = fn(&Outcome) -> Option<&[(f64, f64)]>;
+
 impl Report {
     /// The page.
     #[must_use]
@@ -144,7 +147,7 @@ impl Report {
         Line { name: name.to_owned(), points: self.offsets().flat_map(of_phase).collect() }
     }
 
-    fn distribution(&self, title: &str, of: fn(&Outcome) -> Option<&Vec<(f64, f64)>>) -> String {
+    fn distribution(&self, title: &str, of: Curve) -> String {
         let line = |phase: &PhaseReport| {
             let points = of(&phase.outcome)?.iter().map(|(ms, share)| Some((*ms, share * 100.0))).collect();
             Some(Line { name: phase.name.clone(), points })
