@@ -17,11 +17,14 @@ use super::{
     error::{ApiResult, ErrorBody},
     extract::{Body, Caller, PathOf},
 };
-use crate::store::rfc3339;
+use crate::store::{Invite, rfc3339};
 
 /// These routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(create_invite)).routes(routes!(use_invite))
+    OpenApiRouter::new()
+        .routes(routes!(create_invite, list_invites))
+        .routes(routes!(revoke_invite))
+        .routes(routes!(use_invite))
 }
 
 /// How far an invite goes.
@@ -54,6 +57,29 @@ struct InviteView {
     expires_at: Option<String>,
 }
 
+impl From<Invite> for InviteView {
+    fn from(invite: Invite) -> Self {
+        Self {
+            code: invite.code,
+            channel_id: invite.channel,
+            created_by: invite.by,
+            max_uses: invite.max_uses,
+            uses: invite.uses,
+            created_at: rfc3339(invite.created_at),
+            expires_at: invite.expires_at.map(rfc3339),
+        }
+    }
+}
+
+/// An invite that was taken back.
+#[derive(Serialize, ToSchema)]
+struct Revoked {
+    /// Where it led to.
+    channel_id: ChannelId,
+    /// Its code.
+    code: String,
+}
+
 /// Makes an invite to a channel that one owns or moderates.
 #[utoipa::path(post, path = "/api/channels/{id}/invites", tag = "channels",
     params(("id" = ChannelId, Path, description = "The channel's id")), request_body = InviteBody,
@@ -66,16 +92,36 @@ async fn create_invite(
     PathOf(id): PathOf<ChannelId>,
     Body(InviteBody { max_uses, ttl_s }): Body<InviteBody>,
 ) -> ApiResult<Created<InviteView>> {
-    let invite = api.directory.invite(&caller, id, max_uses, ttl_s).await?;
-    Ok(Created(InviteView {
-        code: invite.code,
-        channel_id: invite.channel,
-        created_by: invite.by,
-        max_uses: invite.max_uses,
-        uses: invite.uses,
-        created_at: rfc3339(invite.created_at),
-        expires_at: invite.expires_at.map(rfc3339),
-    }))
+    Ok(Created(api.directory.invite(&caller, id, max_uses, ttl_s).await?.into()))
+}
+
+/// A channel's invites that let someone in, the newest first, for whoever may make one.
+#[utoipa::path(get, path = "/api/channels/{id}/invites", tag = "channels",
+    params(("id" = ChannelId, Path, description = "The channel's id")),
+    responses((status = OK, description = "The invites: not those that are used up or have expired", body = Answer<Vec<InviteView>>),
+        (status = FORBIDDEN, description = "`PERMISSION_DENIED`", body = ErrorBody)))]
+async fn list_invites(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    PathOf(id): PathOf<ChannelId>,
+) -> ApiResult<Answer<Vec<InviteView>>> {
+    let invites = api.directory.invites(&caller, id).await?;
+    Ok(Answer::of(invites.into_iter().map(InviteView::from).collect()))
+}
+
+/// Takes an invite back: it lets nobody in any more. Whoever it let in stays.
+#[utoipa::path(delete, path = "/api/channels/{id}/invites/{code}", tag = "channels",
+    params(("id" = ChannelId, Path, description = "The channel's id"), ("code" = String, Path, description = "The invite's code")),
+    responses((status = OK, description = "It lets nobody in any more", body = Answer<Revoked>),
+        (status = FORBIDDEN, description = "`PERMISSION_DENIED`", body = ErrorBody),
+        (status = NOT_FOUND, description = "The channel has no such invite", body = ErrorBody)))]
+async fn revoke_invite(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    PathOf((id, code)): PathOf<(ChannelId, String)>,
+) -> ApiResult<Answer<Revoked>> {
+    api.directory.revoke_invite(&caller, id, &code).await?;
+    Ok(Answer::of(Revoked { channel_id: id, code }))
 }
 
 /// Uses an invite: one is a member of its channel then.

@@ -457,6 +457,29 @@ impl Directory {
         Ok(self.store.create_invite(new, self.config.invites_per_channel).await?)
     }
 
+    /// A channel's invites that let someone in, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::channel`]; `PERMISSION_DENIED` for who may make none.
+    pub async fn invites(&self, caller: &UserView, id: ChannelId) -> Result<Vec<Invite>> {
+        self.enter(caller, id).await?.require(Action::Invite)?;
+        Ok(self.store.invites(id, OffsetDateTime::now_utc()).await?)
+    }
+
+    /// Takes an invite back. Whoever it let in stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::invites`]; `NOT_FOUND` when the channel has no such invite.
+    pub async fn revoke_invite(&self, caller: &UserView, id: ChannelId, code: &str) -> Result<()> {
+        self.enter(caller, id).await?.require(Action::Invite)?;
+        if self.store.revoke_invite(id, code).await? {
+            return Ok(());
+        }
+        Err(AppError::new(ErrorCode::NotFound, "this channel has no such invite"))
+    }
+
     /// Uses an invite: `caller` is a member then.
     ///
     /// # Errors

@@ -96,6 +96,36 @@ impl Store {
         row.map(Invite::try_from).transpose()
     }
 
+    /// The invites of a channel that let someone in at `now`, the newest first; there are never more than may be made.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn invites(&self, channel: ChannelId, now: OffsetDateTime) -> Result<Vec<Invite>> {
+        let rows: Vec<InviteRow> = on_db!(&self.readers, |db| {
+            sqlx::query_as(
+                "SELECT * FROM invites WHERE channel_id = $1 AND (max_uses IS NULL OR uses < max_uses)
+                                         AND (expires_us IS NULL OR expires_us > $2) ORDER BY created_us DESC, code",
+            )
+            .bind(channel.0)
+            .bind(micros(now))
+            .fetch_all(db)
+            .await?
+        });
+        rows.into_iter().map(Invite::try_from).collect()
+    }
+
+    /// Takes an invite back; whoever it let in stays. False when the channel has none with this code.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn revoke_invite(&self, channel: ChannelId, code: &str) -> Result<bool> {
+        let removed = on_db!(&self.writers, |db| {
+            let delete = sqlx::query("DELETE FROM invites WHERE channel_id = $1 AND code = $2");
+            delete.bind(channel.0).bind(code).execute(db).await?.rows_affected()
+        });
+        Ok(removed > 0)
+    }
+
     /// Makes a user a member by an invite and counts it, in one step; who is a member already uses up nothing. `None`
     /// when the code is unknown, used up or out of date, or the user is banned from the channel.
     ///

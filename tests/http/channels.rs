@@ -200,6 +200,20 @@ async fn invites_let_in_as_many_as_they_say(nobody: &Client) {
     let code = format!("/api/invites/{}", endless["code"].as_str().expect("a code"));
     second.post(&code, json!({})).await.expect(200);
     first.post(&invites, json!({})).await.expect_error(403, "PERMISSION_DENIED");
+
+    // The one that is used up is not listed; the other is, until it is taken back. Who came by it stays.
+    let open = owner.get(&invites).await.expect(200)["data"].clone();
+    assert_eq!(open.as_array().map(Vec::len), Some(1), "{open}");
+    assert_eq!((&open[0]["code"], &open[0]["uses"]), (&endless["code"], &json!(1)));
+    let (other, late) = (owner.channel("Other", false).await, nobody.register("late").await);
+    let revoke = |channel: &str| format!("/api/channels/{channel}{}", code.replace("/api", ""));
+    owner.delete(&revoke(&other)).await.expect_error(404, "NOT_FOUND");
+    first.delete(&revoke(&id)).await.expect_error(403, "PERMISSION_DENIED");
+    owner.delete(&revoke(&id)).await.expect(200);
+    owner.delete(&revoke(&id)).await.expect_error(404, "NOT_FOUND");
+    late.post(&code, json!({})).await.expect_error(404, "NOT_FOUND");
+    second.get(&format!("/api/channels/{id}")).await.expect(200);
+    assert_eq!(owner.get(&invites).await.expect(200)["data"], json!([]));
     for wrong in [json!({"max_uses": 0}), json!({"ttl_s": 0}), json!({"ttl_s": 315_360_001_u64})] {
         owner.post(&invites, wrong).await.expect_error(400, "INVALID_INPUT");
     }

@@ -36,6 +36,8 @@ fn operations() -> Vec<Operation> {
         ("see figures", Method::GET, "/audio/stats", none, [200, 200, 200, 200, 200, 401]),
         ("change", Method::PUT, "", none, [200, 200, 403, 403, 403, 401]),
         ("invite", Method::POST, "/invites", none, [201, 201, 201, 403, 403, 401]),
+        ("see invites", Method::GET, "/invites", none, [200, 200, 200, 403, 403, 401]),
+        ("revoke an invite", Method::DELETE, "/invites/none", none, [404, 404, 404, 403, 403, 401]),
         (
             "mute",
             Method::POST,
