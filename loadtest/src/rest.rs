@@ -1,12 +1,12 @@
 //! What of the HTTP API a client needs: an account, a channel by its name, and what nodes tell of themselves.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use antiphon_core::{
     gateway::{ChannelView, ErrorCode, UserView},
     ids::{ChannelId, NodeId},
 };
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{gateway::install_crypto_provider, server_url::ServerUrl, tls};
@@ -106,6 +106,28 @@ pub struct NodesView {
     pub nodes: Vec<NodeView>,
 }
 
+/// An audio file, as `GET /api/streams` tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct StreamFile {
+    /// Its path in the folder.
+    pub path: String,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+}
+
+/// A part of an audio file on its way.
+pub(crate) struct RangeAnswer {
+    response: reqwest::Response,
+    server: ServerUrl,
+}
+
+impl RangeAnswer {
+    /// Its next bytes; `None` at its end.
+    pub(crate) async fn next(&mut self) -> Result<Option<impl std::ops::Deref<Target = [u8]>>, RestError> {
+        self.response.chunk().await.map_err(|error| unreachable(&self.server, &error))
+    }
+}
+
 /// The API of one server.
 #[derive(Clone, Debug)]
 pub struct Rest {
@@ -125,9 +147,7 @@ impl Rest {
             Some(config) => builder.tls_backend_preconfigured((*config).clone()),
             None => builder,
         };
-        let http = builder
-            .build()
-            .map_err(|error| RestError::Unreachable { server: server.to_string(), reason: causes(&error) })?;
+        let http = builder.build().map_err(|error| unreachable(&server, &error))?;
         Ok(Self { http, server })
     }
 
@@ -237,6 +257,74 @@ impl Rest {
         String::from_utf8(bytes).map_err(|error| RestError::Answer(error.to_string()))
     }
 
+    /// The first audio files that the server lists, at most so many.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn streams(&self, access_token: &str, limit: usize) -> Result<Vec<StreamFile>, RestError> {
+        let link = format!("/api/streams?limit={limit}");
+        let bytes = read(self.get(&link, |request| request.bearer_auth(access_token)).await?, &self.server).await?;
+        Ok(parse::<Answer<Vec<StreamFile>>>(&bytes)?.data)
+    }
+
+    /// A link to an audio file, relative to any node of the cluster, that is good for so long.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn sign_stream(&self, access_token: &str, path: &str, ttl: Duration) -> Result<String, RestError> {
+        #[derive(Deserialize)]
+        struct Link {
+            url: String,
+        }
+        let body = serde_json::json!({ "path": path, "ttl_s": ttl.as_secs() });
+        let link: Link = self.data(Method::POST, "/api/streams/sign", access_token, Some(&body)).await?;
+        Ok(link.url)
+    }
+
+    /// How many seconds an audio file plays, which the server finds out; `None` where it cannot.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn stream_seconds(&self, access_token: &str, path: &str) -> Result<Option<f64>, RestError> {
+        #[derive(Deserialize)]
+        struct Facts {
+            duration_s: f64,
+        }
+        #[derive(Deserialize)]
+        struct View {
+            facts: Option<Facts>,
+        }
+        let path = format!("/api/streams/{path}");
+        // It decodes a file for its waveform, and knows then.
+        self.bytes(Method::GET, &format!("{path}/waveform"), Some(access_token), None::<&()>).await?;
+        let view: View = self.data(Method::GET, &path, access_token, None::<&()>).await?;
+        Ok(view.facts.map(|facts| facts.duration_s))
+    }
+
+    /// A part of an audio file behind a signed link.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub(crate) async fn range(&self, link: &str, range: Range<u64>) -> Result<RangeAnswer, RestError> {
+        let value = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        let response = self.get(link, |request| request.header(header::RANGE, value)).await?;
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT => Ok(RangeAnswer { response, server: self.server.clone() }),
+            status if status.is_success() => Err(RestError::Answer(format!("HTTP status {status} to a range"))),
+            status => Err(refusal(status, &response.bytes().await.map_err(|error| unreachable(&self.server, &error))?)),
+        }
+    }
+
+    /// The answer to a link, which may have a query, whatever its status is.
+    async fn get(
+        &self,
+        link: &str,
+        with: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, RestError> {
+        let url = self.server.http("/").join(link).map_err(|error| RestError::Answer(format!("{link}: {error}")))?;
+        with(self.http.get(url)).send().await.map_err(|error| unreachable(&self.server, &error))
+    }
+
     /// The channel of that name, made where there is none yet. Two clients that do so at once get the same one.
     ///
     /// # Errors
@@ -271,10 +359,6 @@ impl Rest {
         access_token: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, RestError> {
-        #[derive(Deserialize)]
-        struct Answer<T> {
-            data: T,
-        }
         let answer: Answer<T> = self.call(method, path, Some(access_token), body).await?;
         Ok(answer.data)
     }
@@ -287,7 +371,7 @@ impl Rest {
         body: Option<&impl Serialize>,
     ) -> Result<T, RestError> {
         let bytes = self.bytes(method, path, access_token, body).await?;
-        serde_json::from_slice(&bytes).map_err(|error| RestError::Answer(error.to_string()))
+        parse(&bytes)
     }
 
     async fn bytes(
@@ -297,8 +381,6 @@ impl Rest {
         access_token: Option<&str>,
         body: Option<&impl Serialize>,
     ) -> Result<Vec<u8>, RestError> {
-        let unreachable =
-            |error: reqwest::Error| RestError::Unreachable { server: self.server.to_string(), reason: causes(&error) };
         let mut request = self.http.request(method, self.server.http(path));
         if let Some(token) = access_token {
             request = request.bearer_auth(token);
@@ -306,14 +388,30 @@ impl Rest {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let bytes = response.bytes().await.map_err(unreachable)?;
-        if !status.is_success() {
-            return Err(refusal(status, &bytes));
-        }
-        Ok(bytes.into())
+        let response = request.send().await.map_err(|error| unreachable(&self.server, &error))?;
+        read(response, &self.server).await
     }
+}
+
+/// What nearly every answer looks like.
+#[derive(Deserialize)]
+struct Answer<T> {
+    data: T,
+}
+
+/// All of an answer, if the server has not refused.
+async fn read(response: reqwest::Response, server: &ServerUrl) -> Result<Vec<u8>, RestError> {
+    let status = response.status();
+    let bytes = response.bytes().await.map_err(|error| unreachable(server, &error))?;
+    if status.is_success() { Ok(bytes.into()) } else { Err(refusal(status, &bytes)) }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RestError> {
+    serde_json::from_slice(bytes).map_err(|error| RestError::Answer(error.to_string()))
+}
+
+fn unreachable(server: &ServerUrl, error: &reqwest::Error) -> RestError {
+    RestError::Unreachable { server: server.to_string(), reason: causes(error) }
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> RestError {

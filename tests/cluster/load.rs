@@ -61,3 +61,23 @@ async fn a_drain_by_the_api_and_a_kill_are_scripted_and_their_gaps_measured() {
     let gap = report["phases"][1]["figures"]["silence_p99_ms"].as_f64();
     assert!(gap > Some(10.0), "frames are 20 ms apart: {gap:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_over_three_nodes_reads_everything_once_and_in_order() {
+    let cluster = Nodes::start(3).await;
+    let list = |one: &dyn Fn(usize) -> String| (0..3).map(one).collect::<Vec<_>>().join(",");
+    let urls = list(&|node| cluster.nodes[node].url().to_string());
+    let pids = list(&|node| cluster.nodes[node].id().to_string());
+    let output = Command::new(tool("antiphon-loadtest"))
+        .args(["chat", "--server", &urls, "--pid", &pids, "--lateness-max-ms", "60000", "--json", "-"])
+        .args(["--set", "phases.0.chat.members=30", "--set", "phases.0.chat.writers=6"])
+        .args(["--set", "phases.0.chat.per_second=30", "--duration", "3s", "--budget", "chat_p99_ms=60000"])
+        .output()
+        .expect("the tool runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let chat = &report["phases"][0]["outcome"]["chat"];
+    let count = |name: &str| chat[name].as_u64();
+    assert_eq!((count("sent"), count("acknowledged"), count("lost")), (Some(90), Some(90), Some(0)), "{chat}");
+    assert_eq!(count("delivered"), Some(90 * 29), "{chat}");
+}

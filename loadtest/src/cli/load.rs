@@ -231,6 +231,8 @@ impl ShapeArguments {
             budgets: Default::default(),
             churn: None,
             storm: None,
+            chat: None,
+            stream: None,
             impairment: None,
             groups: None,
         }

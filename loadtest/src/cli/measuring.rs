@@ -101,10 +101,7 @@ impl MeasuringArguments {
             missed.iter().for_each(|missed| output::note(format_args!("budget missed: {missed}")));
             return ExitCode::from(EXIT_BUDGET);
         }
-        let flawed = |outcome: &antiphon_loadtest::load::Outcome| {
-            outcome.lost.saturating_sub(outcome.lost_on_way) + outcome.duplicated + outcome.corrupt > 0
-        };
-        let flawed = report.phases.iter().any(|phase| flawed(&phase.outcome));
+        let flawed = report.phases.iter().any(|phase| phase.outcome.flaws() > 0);
         if self.fail_on_loss && flawed { ExitCode::from(EXIT_LOSS) } else { ExitCode::SUCCESS }
     }
 }

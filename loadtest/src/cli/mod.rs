@@ -1,6 +1,7 @@
 //! The command line.
 
 mod access;
+mod beside;
 mod cluster;
 mod compare;
 mod faults;
@@ -47,6 +48,10 @@ enum Command {
     Mixed(Box<run::RunOptions>),
     /// Carry out the scenario `webrtc`: one talks, two hundred hear as browsers do
     Webrtc(Box<run::RunOptions>),
+    /// Carry out the scenario `chat`: a thousand in one room read what twenty write
+    Chat(Box<run::RunOptions>),
+    /// Carry out the scenario `stream`: audio files at full rate beside conversations
+    Stream(Box<run::RunOptions>),
     /// Carry out the scenario `soak`: half an hour in which nothing may grow
     Soak(Box<run::RunOptions>),
     /// Compare what two runs of a scenario wrote with --json
@@ -76,6 +81,8 @@ impl Arguments {
             Command::Storm(options) => options.run_preset("storm"),
             Command::Mixed(options) => options.run_preset("mixed"),
             Command::Webrtc(options) => options.run_preset("webrtc"),
+            Command::Chat(options) => options.run_preset("chat"),
+            Command::Stream(options) => options.run_preset("stream"),
             Command::Soak(options) => options.run_preset("soak"),
             Command::Compare(arguments) => arguments.run(),
             Command::Floor(arguments) => arguments.run(),

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use antiphon_loadtest::{
     load::{Outcome, Phases},
-    report::Report,
+    report::{PhaseReport, Report},
 };
 
-use super::cluster;
+use super::{beside, cluster};
 
 /// Two floors further apart than this say that the machine was not quiet: the ratio says little.
 const FLOOR_SPREAD_MAX: f64 = 0.10;
@@ -15,21 +15,29 @@ const FLOOR_SPREAD_MAX: f64 = 0.10;
 /// All of it.
 pub(crate) fn table(report: &Report) -> String {
     let mut text = heading(report);
-    text += "                                 delivered                  latency, ms              frames/  CPU µs/  floor\n";
-    text += "                           /s       lost  dup     p50     p95     p99   p99.9  datagram delivery  ratio\n";
+    if voiced(report).next().is_some() || !report.floors.is_empty() {
+        text += "                                 delivered                  latency, ms              frames/  CPU µs/  floor\n";
+        text +=
+            "                           /s       lost  dup     p50     p95     p99   p99.9  datagram delivery  ratio\n";
+    }
     let several = report.phases.len() > 1;
     report.floors.iter().take(1).for_each(|floor| row(&mut text, report, &floor.subject, floor));
-    for phase in &report.phases {
+    for phase in voiced(report) {
         let name = if several { &phase.name } else { &phase.outcome.subject };
         row(&mut text, report, name, &phase.outcome);
     }
     let rest = report.floors.iter().skip(1).chain(&report.bundled);
     rest.for_each(|relay| row(&mut text, report, &relay.subject, relay));
-    for phase in &report.phases {
+    for (phase, groups) in report.phases.iter().zip(report.scenario.groups_by_phase()) {
         if several {
             text += &format!("\nphase {}:", phase.name);
         }
-        details(&mut text, &phase.outcome);
+        text += "\n";
+        if !groups.is_empty() {
+            details(&mut text, &phase.outcome);
+        }
+        text += &used(&phase.outcome);
+        text += &beside::text(&phase.outcome);
         text += &cluster::nodes(&phase.outcome);
     }
     if let Some(spread) = report.floor_spread.filter(|spread| *spread > FLOOR_SPREAD_MAX) {
@@ -39,8 +47,17 @@ pub(crate) fn table(report: &Report) -> String {
     text + &budgets(report)
 }
 
+/// The phases in which somebody is in voice.
+fn voiced(report: &Report) -> impl Iterator<Item = &PhaseReport> {
+    let phases = report.phases.iter().zip(report.scenario.groups_by_phase());
+    phases.filter(|(_, groups)| !groups.is_empty()).map(|(phase, _)| phase)
+}
+
 fn heading(report: &Report) -> String {
     let scenario = &report.scenario;
+    if voiced(report).next().is_none() && report.floors.is_empty() {
+        return format!("{}\n", scenario.name);
+    }
     let mut text = format!("{}: {} bytes a frame", scenario.name, scenario.frame_bytes);
     for group in &scenario.groups {
         text += &format!("; {} × {} clients, {} talking", group.channels, group.clients(), group.talkers);
@@ -71,17 +88,10 @@ fn row(text: &mut String, report: &Report, name: &str, outcome: &Outcome) {
 fn details(text: &mut String, node: &Outcome) {
     let (percent, unexplained) = (node.loss_heard() * 100.0, node.loss() * 100.0);
     *text += &format!(
-        "\n{} of {} deliveries lost ({percent:.4} %; {unexplained:.4} % not by impairment), {} altered, {} over the gateway, {} duplicates dropped by clients, \
+        "{} of {} deliveries lost ({percent:.4} %; {unexplained:.4} % not by impairment), {} altered, {} over the gateway, {} duplicates dropped by clients, \
          {} datagrams opened with no key\n",
         node.lost, node.expected, node.corrupt, node.over_gateway, node.dropped_as_duplicate, node.unopened
     );
-    if let Some((cpu, cores)) = node.cpu.zip(node.cpu_cores) {
-        let (seconds, user) = (cpu.seconds, cpu.user_share * 100.0);
-        *text += &format!("server CPU {seconds:.2} s, {cores:.2} cores, {user:.0} % of it in user space\n");
-    }
-    if node.sessions_ended > 0 {
-        *text += &format!("{} clients' sessions ended though nobody wanted it\n", node.sessions_ended);
-    }
     if let Some(joins) = node.joins {
         let (times, seconds) = (joins.times, joins.seconds);
         let cost = joins.cpu_ms_per_join.map_or_else(String::new, |cost| format!(", {cost:.2} ms of CPU each"));
@@ -99,54 +109,31 @@ fn details(text: &mut String, node: &Outcome) {
             churn.joins, churn.times.p99_ms, churn.leaves, churn.failures, churn.skipped, node.to_passers
         );
     }
-    *text += &beside(node);
-    *text += &memory(node);
+    *text += &beside::voice(node);
     let (lateness, sweep) = (node.client.lateness, node.client.sweep_gap);
     *text += &format!(
-        "load client: frames sent p99 {:.2} ms after their time, sockets swept every {:.1} ms (p99 {:.1}){}\n",
-        lateness.p99_ms,
-        sweep.p50_ms,
-        sweep.p99_ms,
-        own(node)
+        "load client: frames sent p99 {:.2} ms after their time, sockets swept every {:.1} ms (p99 {:.1})\n",
+        lateness.p99_ms, sweep.p50_ms, sweep.p99_ms
     );
 }
 
-/// What else there was: opinion scores, voice in WebSockets, a storm, scrapes.
-fn beside(node: &Outcome) -> String {
+/// What the nodes used, and what the load client did.
+fn used(node: &Outcome) -> String {
     let mut text = String::new();
-    if let Some(quality) = node.quality {
-        let (mean, p5, min) = (quality.mos_mean, quality.mos_p5, quality.mos_min);
-        text +=
-            &format!("opinion score (E-model): mean {mean:.2}, 95 of 100 listeners at least {p5:.2}, worst {min:.2}\n");
+    if let Some((cpu, cores)) = node.cpu.zip(node.cpu_cores) {
+        let (seconds, user) = (cpu.seconds, cpu.user_share * 100.0);
+        text += &format!("server CPU {seconds:.2} s, {cores:.2} cores, {user:.0} % of it in user space\n");
     }
-    if node.tunnel_latency.count > 0 {
-        let (p50, p99) = (node.tunnel_latency.p50_ms, node.tunnel_latency.p99_ms);
-        text += &format!("in WebSockets: p50 {p50:.2} ms, p99 {p99:.2} ms\n");
+    if node.sessions_ended > 0 {
+        text += &format!("{} clients' sessions ended though nobody wanted it\n", node.sessions_ended);
     }
-    if let Some(storm) = &node.storm {
-        let why = storm.first_failure.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
-        let (count, settled_s, failures) = (storm.times.count, storm.settled_s, storm.failures);
-        let (p50, p99) = (storm.times.p50_ms, storm.times.p99_ms);
-        text += &format!(
-            "a storm of {count} joins settled in {settled_s:.2} s: p50 {p50:.1} ms, p99 {p99:.1} ms; {failures} failed{why}\n"
-        );
-    }
-    if let Some(scrapes) = &node.scrapes {
-        let why = scrapes.first_failure.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
-        let (count, p50, p99) = (scrapes.times.count, scrapes.times.p50_ms, scrapes.times.p99_ms);
-        let (bytes, failures) = (scrapes.bytes_max, scrapes.failures);
-        text += &format!(
-            "{count} scrapes of up to {bytes} bytes: p50 {p50:.1} ms, p99 {p99:.1} ms; {failures} failed{why}\n"
-        );
-    }
-    text
+    text + &memory(node) + &own(node)
 }
 
 /// What the load client itself used.
 fn own(node: &Outcome) -> String {
-    let cpu = node.client.cpu_cores.map(|cores| format!(", {cores:.2} cores"));
-    let memory = node.client.memory_bytes.map(|bytes| format!(", {:.0} MiB", bytes as f64 / f64::from(1 << 20)));
-    [cpu, memory].into_iter().flatten().collect()
+    let Some((cores, bytes)) = node.client.cpu_cores.zip(node.client.memory_bytes) else { return String::new() };
+    format!("load client {cores:.2} cores, {:.0} MiB\n", bytes as f64 / f64::from(1 << 20))
 }
 
 /// The nodes' memory, and how it grew.

@@ -1,4 +1,4 @@
-//! `run`, `churn`, `storm`, `mixed`, `webrtc` and `soak`: carry out a scenario.
+//! `run`, `churn`, `storm`, `mixed`, `webrtc`, `chat`, `stream` and `soak`: carry out a scenario.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -21,7 +21,7 @@ use super::{
 /// The arguments of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// A scenario's TOML file, or the name of one that comes with the program: churn, storm, mixed, webrtc, soak
+    /// A scenario's TOML file, or the name of one that comes with the program: churn, storm, mixed, webrtc, chat, stream, soak
     #[arg(value_name = "FILE|NAME")]
     scenario: String,
     #[command(flatten)]

@@ -14,6 +14,7 @@ use tokio_tungstenite::{
     tungstenite::{
         self, Message,
         client::IntoClientRequest,
+        handshake::client::Request,
         http::{HeaderValue, header},
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
     },
@@ -97,7 +98,7 @@ impl Closed {
     /// The connection broke without a word.
     pub(super) const BROKEN: Self = Self { code: 1006, reconnect: true, resume: true };
 
-    fn from_frame(frame: Option<CloseFrame>) -> Self {
+    pub(super) fn from_frame(frame: Option<CloseFrame>) -> Self {
         #[derive(Deserialize)]
         struct Reason {
             reconnect: bool,
@@ -119,22 +120,9 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) async fn open(url: &Url, encoding: Encoding, token: Option<&str>) -> Result<Self, ConnectionError> {
         install_crypto_provider();
-        let mut request = url.as_str().into_client_request()?;
-        if encoding == Encoding::MessagePack {
-            let protocol = HeaderValue::from_static(MSGPACK_SUBPROTOCOL);
-            request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
-        }
-        if let Some(token) = token {
-            let value = format!("Bearer {token}").parse().map_err(|_| ConnectionError::Token)?;
-            request.headers_mut().insert(header::AUTHORIZATION, value);
-        }
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(MESSAGE_BYTES_MAX))
-            .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        let request = request(url, encoding, token)?;
         let connector = tls::chosen().map(Connector::Rustls);
-        let connecting = connect_async_tls_with_config(request, Some(config), true, connector);
+        let connecting = connect_async_tls_with_config(request, Some(config()), true, connector);
         let (socket, _) =
             tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(|_| ConnectionError::TimedOut)??;
         Ok(Self { socket, encoding })
@@ -145,15 +133,7 @@ impl Connection {
         message: &ClientMessage,
         request_id: Option<i64>,
     ) -> Result<(), ConnectionError> {
-        let request_id = request_id.map(RequestId::Number);
-        let bytes = encode_client(self.encoding, Shape::Tagged, message, request_id.as_ref());
-        let frame = match self.encoding {
-            Encoding::Json => {
-                Message::text(String::from_utf8(bytes).map_err(|error| ConnectionError::Message(error.to_string()))?)
-            }
-            Encoding::MessagePack => Message::binary(bytes),
-        };
-        Ok(self.socket.send(frame).await?)
+        Ok(self.socket.send(frame(self.encoding, message, request_id)?).await?)
     }
 
     /// The next message with the request it answers. Cancelling this loses nothing.
@@ -193,6 +173,46 @@ impl Connection {
         };
         // A peer that does not answer is gone either way.
         let _closed = tokio::time::timeout(HANDSHAKE_TIMEOUT, closing).await;
+    }
+}
+
+/// Asks for a WebSocket in that encoding, as whom the token stands for.
+pub(super) fn request(url: &Url, encoding: Encoding, token: Option<&str>) -> Result<Request, ConnectionError> {
+    let mut request = url.as_str().into_client_request()?;
+    if encoding == Encoding::MessagePack {
+        let protocol = HeaderValue::from_static(MSGPACK_SUBPROTOCOL);
+        request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    if let Some(token) = token {
+        let value = format!("Bearer {token}").parse().map_err(|_| ConnectionError::Token)?;
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    Ok(request)
+}
+
+/// Messages leave at once, and thousands of connections fit in one process.
+pub(super) fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX))
+}
+
+/// A message as it travels.
+pub(super) fn frame(
+    encoding: Encoding,
+    message: &ClientMessage,
+    request_id: Option<i64>,
+) -> Result<Message, ConnectionError> {
+    let request_id = request_id.map(RequestId::Number);
+    let bytes = encode_client(encoding, Shape::Tagged, message, request_id.as_ref());
+    match encoding {
+        Encoding::Json => {
+            let text = String::from_utf8(bytes).map_err(|error| ConnectionError::Message(error.to_string()))?;
+            Ok(Message::text(text))
+        }
+        Encoding::MessagePack => Ok(Message::binary(bytes)),
     }
 }
 

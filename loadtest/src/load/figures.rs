@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::outcome::Outcome;
+use super::{chat::ChatOutcome, outcome::Outcome};
 
 /// Which way a figure gets better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,8 @@ const DEFINITIONS: &[Definition] = figures! {
         |run| run.faults.as_ref().and_then(|faults| faults.back_p99_ms());
     "sessions_ended", Lower, slack 0.0, "clients' sessions that ended though nobody wanted it", |run| Some(run.sessions_ended as f64);
     "cpu_cores", Lower, slack 0.02, "CPU time of the nodes by time, in cores", |run| run.cpu_cores;
-    "cpu_us", Lower, slack 0.02, "CPU time of the nodes for each delivery, µs", |run| run.cpu_us_per_delivery;
+    "cpu_us", Lower, slack 0.02, "CPU time of the nodes for each delivery, µs",
+        |run| run.cpu_us_per_delivery.filter(|_| run.delivered + run.to_passers > 0);
     "join_cpu_ms", Lower, slack 0.05, "CPU time of the nodes for each of the first joins, ms", |run| run.joins.and_then(|joins| joins.cpu_ms_per_join);
     "join_memory_kib", Lower, slack 1.0, "memory of the nodes for each of the first joins, KiB", |run| run.joins.and_then(|joins| joins.memory_bytes_per_join).map(|bytes| bytes / 1_024.0);
     "memory_mib", Lower, slack 1.0, "memory of the nodes at the end, MiB", |run| run.resident.last().map(|last| last.bytes as f64 / f64::from(1 << 20));
@@ -73,10 +74,41 @@ const DEFINITIONS: &[Definition] = figures! {
     "scrape_p50_ms", Lower, slack 1.0, "fetching a node's metrics, median, ms", |run| run.scrapes.as_ref().map(|scrapes| scrapes.times.p50_ms);
     "scrape_p99_ms", Lower, slack 2.0, "fetching a node's metrics, 99th percentile, ms", |run| run.scrapes.as_ref().map(|scrapes| scrapes.times.p99_ms);
     "scrape_failures", Lower, slack 0.0, "fetches of a node's metrics that failed", |run| run.scrapes.as_ref().map(|scrapes| scrapes.failures as f64);
+    "chat_p50_ms", Lower, slack 1.0, "chat, from writing to reading, median, ms", |run| read(run, |chat| chat.latency.p50_ms);
+    "chat_p95_ms", Lower, slack 2.0, "chat, from writing to reading, 95th percentile, ms", |run| read(run, |chat| chat.latency.p95_ms);
+    "chat_p99_ms", Lower, slack 2.0, "chat, from writing to reading, 99th percentile, ms", |run| read(run, |chat| chat.latency.p99_ms);
+    "chat_p999_ms", Lower, slack 5.0, "chat, from writing to reading, 99.9th percentile, ms", |run| read(run, |chat| chat.latency.p999_ms);
+    "chat_ack_p50_ms", Lower, slack 1.0, "chat, from writing to the acknowledgement, median, ms",
+        |run| run.chat.as_ref().and_then(|chat| known(chat.acknowledged, chat.acknowledgement.p50_ms));
+    "chat_ack_p99_ms", Lower, slack 2.0, "chat, from writing to the acknowledgement, 99th percentile, ms",
+        |run| run.chat.as_ref().and_then(|chat| known(chat.acknowledged, chat.acknowledgement.p99_ms));
+    "chat_failures", Lower, slack 0.0, "chat messages that were refused or never answered", |run| run.chat.as_ref().map(|chat| chat.failures() as f64);
+    "chat_lost", Lower, slack 0.0, "deliveries of chat that never came", |run| run.chat.as_ref().map(|chat| chat.lost as f64);
+    "chat_doubled", Lower, slack 0.0, "deliveries of chat that came twice", |run| run.chat.as_ref().map(|chat| chat.doubled as f64);
+    "chat_out_of_order", Lower, slack 0.0, "deliveries of chat behind one with a higher number", |run| run.chat.as_ref().map(|chat| chat.out_of_order as f64);
+    "chat_corrupt", Lower, slack 0.0, "deliveries of chat that are not what was written", |run| run.chat.as_ref().map(|chat| chat.corrupt as f64);
+    "chat_cpu_us", Lower, slack 0.1, "CPU time of the nodes for each delivery of chat, whatever else they did then, µs",
+        |run| run.chat.as_ref().and_then(|chat| chat.cpu_us_per_delivery);
+    "stream_requests_per_s", Higher, slack 1.0, "ranges of audio files a second", |run| run.streams.as_ref().map(|streams| streams.requests_per_s);
+    "stream_gb_per_s", Higher, slack 0.01, "audio files, GB a second", |run| run.streams.as_ref().map(|streams| streams.gigabytes_per_s);
+    "stream_first_byte_p50_ms", Lower, slack 0.5, "audio files, from a request to the head of its answer, median, ms",
+        |run| run.streams.as_ref().and_then(|streams| known(streams.requests, streams.first_byte.p50_ms));
+    "stream_first_byte_p99_ms", Lower, slack 2.0, "audio files, from a request to the head of its answer, 99th percentile, ms",
+        |run| run.streams.as_ref().and_then(|streams| known(streams.requests, streams.first_byte.p99_ms));
+    "stream_failures", Lower, slack 0.0, "requests for audio files that failed", |run| run.streams.as_ref().map(|streams| streams.failed() as f64);
+    "stream_corrupt", Lower, slack 0.0, "ranges of audio files with other bytes", |run| run.streams.as_ref().map(|streams| streams.corrupt as f64);
+    "stream_stalls", Lower, slack 0.0, "ranges of audio files that were there too late to be played", |run| run.streams.as_ref().map(|streams| streams.stalls as f64);
+    "stream_cpu_s_per_gib", Lower, slack 0.02, "CPU time of the nodes for each GiB of audio files, whatever else they did then, s",
+        |run| run.streams.as_ref().and_then(|streams| streams.cpu_s_per_gib);
 };
 
 fn known(count: u64, value: f64) -> Option<f64> {
     (count > 0).then_some(value)
+}
+
+/// A time of chat that was delivered.
+fn read(run: &Outcome, of: fn(&ChatOutcome) -> f64) -> Option<f64> {
+    run.chat.as_ref().filter(|chat| chat.delivered > 0).map(of)
 }
 
 fn names() -> String {

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::{
     LoadError,
-    account::TokenPair,
+    account::{TokenPair, sign_in},
     crowd::{self, Room},
     members::{InChannel, Place, Shared, connect_all, join_all},
     nodes::NodesConfig,
@@ -40,7 +40,11 @@ pub(super) async fn gather(
     let seats = crowd::seats(&rooms, config.servers.len());
     let connected = connect_all(shared, seats, |count| stage(Stage::Connecting(count, total))).await?;
     let (clients, mut tokens): (Vec<_>, Vec<_>) = connected.into_iter().unzip();
-    let mut owner = tokens.pop().ok_or(LoadError::SwarmEnded)?;
+    let mut owner = match tokens.pop() {
+        Some(owner) => owner,
+        // Nobody is in voice, and what is there belongs to nobody.
+        None => TokenPair::of(sign_in(shared, 0, "nobody").await?),
+    };
     let channels = make_channels(shared, &mut owner, &rooms, visitors).await?;
     let places = rooms.iter().enumerate().flat_map(|(channel, room)| {
         let channel_id = channels[channel];

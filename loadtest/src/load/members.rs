@@ -12,8 +12,8 @@ use std::{
 
 use antiphon_core::{
     gateway::{
-        ChannelJoined, Cipher, Encoding, ErrorCode, JoinChannel, LeaveChannel, MediaMode, MediaTransport,
-        ServerMessage, Subscribe, SubscribeAnswer, SubscribeAnswerPayload, SubscribePayload,
+        ChannelJoined, Cipher, Encoding, JoinChannel, LeaveChannel, MediaMode, MediaTransport, ServerMessage,
+        Subscribe, SubscribeAnswer, SubscribeAnswerPayload, SubscribePayload,
     },
     ids::ChannelId,
 };
@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     LoadError,
-    account::TokenPair,
+    account::{TokenPair, sign_in},
     peer::{self, PeerWire},
     spread,
     swarm::{NewClient, Progress, Role, SwarmClock, ToSwarm},
@@ -47,7 +47,7 @@ pub(super) const CONNECTING_MAX: usize = 64;
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a connection is tried again when the server says that it is too busy.
-const ATTEMPTS_MAX: u32 = 20;
+pub(super) const ATTEMPTS_MAX: u32 = 20;
 
 /// What all clients share.
 #[derive(Clone)]
@@ -60,6 +60,8 @@ pub(super) struct Shared {
     pub(super) people: People,
     pub(super) encoding: Encoding,
     pub(super) cipher: Option<Cipher>,
+    /// Between two sweeps over sockets; `None` is a few ms, more for very many.
+    pub(super) sweep_interval: Option<Duration>,
     pub(super) clock: SwarmClock,
     pub(super) swarm: mpsc::Sender<ToSwarm>,
     pub(super) progress: Arc<Progress>,
@@ -103,20 +105,15 @@ pub(super) struct Connected {
 impl Connected {
     /// A new guest, or one of the accounts, and the tokens that they have; `label` tells them from all others.
     pub(super) async fn connect_new(shared: &Shared, seat: Seat, label: &str) -> Result<(Self, TokenPair), LoadError> {
-        let People::Accounts { prefix, password } = &shared.people else {
+        if shared.people == People::Guests {
             let guest = Self::connect(shared, seat, Identity::Guest(format!("{}-{label}", shared.run))).await?;
             let tokens = guest.gateway.guest_tokens().ok_or(LoadError::Protocol("gave a guest no tokens"))?;
             let tokens = TokenPair::new(tokens.0.to_owned(), tokens.1.to_owned());
             return Ok((guest, tokens));
-        };
-        let name = format!("{prefix}-{label}");
-        let rest = shared.rest();
-        let account = match rest.register(&name, password).await {
-            Err(error) if error.code() == Some(ErrorCode::Conflict) => rest.login(&name, password).await,
-            registered => registered,
-        }?;
+        }
+        let account = sign_in(shared, 0, label).await?;
         let connected = Self::connect(shared, seat, Identity::Token(account.access_token.clone())).await?;
-        Ok((connected, TokenPair::new(account.access_token, account.refresh_token)))
+        Ok((connected, TokenPair::of(account)))
     }
 
     /// Connects, patiently where the server asks for it.

@@ -8,11 +8,12 @@
 //! [`measure_scenario`] carries out a [`Scenario`](crate::scenario::Scenario) against a server or the nodes of a
 //! cluster, [`measure_relay`] one of its phases against a bare [`Relay`] in a process of its own, with the same sockets,
 //! schedule and counting; so that the two can be compared. What happens in a phase beside talking is a module each
-//! ([`Churn`], [`Storm`], [`Fault`], scrapes): it runs along with the swarm and adds what it found to the [`Outcome`].
+//! ([`Churn`], [`Storm`], [`Fault`], [`Chat`], [`Streams`], scrapes): it runs along with the swarm and adds what it found to the [`Outcome`].
 
 mod account;
 mod admin;
 mod beside;
+mod chat;
 mod churn;
 mod counts;
 mod crowd;
@@ -37,6 +38,7 @@ mod shape;
 mod silence;
 mod spread;
 mod storm;
+mod streams;
 mod swarm;
 mod system;
 mod talk;
@@ -51,6 +53,7 @@ use std::io;
 use antiphon_core::gateway::Error;
 
 pub use admin::Admin;
+pub use chat::{Chat, ChatOutcome};
 pub use churn::{Churn, ChurnOutcome};
 pub use counts::Counts;
 pub use faults::{FaultOutcome, FaultsOutcome};
@@ -69,6 +72,7 @@ pub use series::Step;
 pub use shape::Shape;
 pub use silence::{Lost, LostBySeat, Silences};
 pub use storm::{Storm, StormOutcome};
+pub use streams::{Pace, Streams, StreamsOutcome};
 pub use tally::TimesSummary;
 pub use thread::{Live, Stage};
 pub use traffic::{BetweenNodes, Traffic};

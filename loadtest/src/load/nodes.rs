@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     LoadError,
     admin::Admin,
-    beside::{Beside, visitors},
+    beside::{Beside, readers, visitors},
     crowd,
     faults::{self, FaultsOutcome, Injected},
     gathering::{Gathered, gather, send_home},
@@ -69,7 +69,8 @@ pub async fn measure_scenario(
         faults::check(&faults::in_order(&phase.faults), shape, config)?;
     }
     let visitors = scenario.phases.iter().map(visitors).max().unwrap_or(0);
-    let swarm = SwarmThread::start(&Needs::of(&shapes, visitors, config.sweep_interval))?;
+    let readers = scenario.phases.iter().map(readers).max().unwrap_or(0);
+    let swarm = SwarmThread::start(&Needs::of(&shapes, visitors + readers, config.sweep_interval))?;
     let shared = shared(config, &swarm)?;
     let mut run =
         Run { scenario, config, swarm, shared, subject: config.subject()?, visitors, here: None, gone: Vec::new() };
@@ -110,7 +111,7 @@ impl Run<'_> {
             return Err(LoadError::SwarmEnded);
         };
         let channels = &people.channels;
-        let beside = Beside::prepare(shared, phase, number, channels, shape.total()).await?;
+        let beside = Beside::prepare(shared, phase, number, channels, shape.total(), stage).await?;
         let hints = shared.phases_us.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let script = faults::in_order(&phase.faults);
         let plan =
@@ -121,7 +122,8 @@ impl Run<'_> {
         let stage_of_faults = faults::Stage { shared, pids: &config.pids, admin: config.admin.as_ref(), channels };
         let (carried, happened, traffic, injected) = tokio::try_join!(
             swarm.run(plan, stage),
-            beside.happen(begun, end),
+            // On the heap: it is of many kinds, each with a state of its own.
+            Box::pin(beside.happen(begun, end)),
             async { Ok(traffic(shared, begun, shape.duration).await) },
             stage_of_faults.carry_out(&script, &mut people.owner, gone, begun, end),
         )?;
@@ -164,7 +166,7 @@ impl Run<'_> {
         tokio::time::sleep(SETTLE).await;
         // A node that an earlier phase has ended has no memory.
         joins.remembers(before.zip(self.config.memory_bytes().ok()).filter(|_| !self.config.pids.is_empty()));
-        Ok(Some(joins))
+        Ok((joins.times.count > 0).then_some(joins))
     }
 
     /// Sends everyone home.
@@ -184,6 +186,7 @@ fn shared(config: &NodesConfig, swarm: &SwarmThread) -> Result<Shared, LoadError
         people: config.people.clone(),
         encoding: config.encoding,
         cipher: config.cipher,
+        sweep_interval: config.sweep_interval,
         clock: swarm.clock,
         swarm: swarm.messages.clone(),
         progress: Arc::clone(&swarm.progress),

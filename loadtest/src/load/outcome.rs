@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{
+    chat::ChatOutcome,
     churn::ChurnOutcome,
     faults::FaultsOutcome,
     process::CpuUsed,
@@ -12,6 +13,7 @@ use super::{
     scrape::ScrapesOutcome,
     series::Step,
     storm::StormOutcome,
+    streams::StreamsOutcome,
     tally::{Times, TimesSummary},
     thread::{Carried, Sample},
     traffic::BetweenNodes,
@@ -75,6 +77,10 @@ pub struct Outcome {
     pub storm: Option<StormOutcome>,
     /// The fetches of metrics, where there were any.
     pub scrapes: Option<ScrapesOutcome>,
+    /// What was written and read, where anything was.
+    pub chat: Option<ChatOutcome>,
+    /// The audio files that were listened to, where any were.
+    pub streams: Option<StreamsOutcome>,
     /// The subject's resident memory, of all its nodes together, at the start, after each minute, and at the end.
     pub resident: Vec<Resident>,
     /// Each node, where there are several.
@@ -177,6 +183,8 @@ impl Outcome {
             churn: None,
             storm: None,
             scrapes: None,
+            chat: None,
+            streams: None,
             resident: resident.clone(),
             nodes: Vec::new(),
             between_nodes: None,
@@ -236,13 +244,23 @@ impl Outcome {
             return Some(format!("{drops} frames found no room on their way into the load client's own WebSockets"));
         }
         let max_ms = lateness_max.as_secs_f64() * 1_000.0;
-        (lateness.p99_ms > max_ms).then(|| {
-            format!(
+        if lateness.p99_ms > max_ms {
+            return Some(format!(
                 "one frame in a hundred was sent {:.1} ms or more after its time, {max_ms} ms is the limit; use a \
                  core of its own (--pin), fewer clients, or allow it (--lateness-max-ms)",
                 lateness.p99_ms
-            )
-        })
+            ));
+        }
+        let of_chat = self.chat.as_ref().and_then(|chat| chat.bottleneck(lateness_max));
+        of_chat.or_else(|| self.streams.as_ref().and_then(|streams| streams.bottleneck(lateness_max)))
+    }
+
+    /// What was lost though nothing was lost on purpose, altered, delivered twice or in the wrong order.
+    #[must_use]
+    pub fn flaws(&self) -> u64 {
+        let of_voice = self.lost.saturating_sub(self.lost_on_way) + self.duplicated + self.corrupt;
+        let of_streams = self.streams.as_ref().map_or(0, |streams| streams.corrupt);
+        of_voice + of_streams + self.chat.as_ref().map_or(0, ChatOutcome::flaws)
     }
 
     /// How much resident memory has grown from the end of the first minute to the end, as a share.

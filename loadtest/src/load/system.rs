@@ -4,7 +4,7 @@
 
 use std::{
     io, mem,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
     os::fd::{AsRawFd, RawFd},
     ptr,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -101,6 +101,28 @@ impl StampedSocket {
         check(result)?;
         Ok(values[libc::SK_MEMINFO_DROPS as usize])
     }
+}
+
+/// Has the kernel remember when what a stream brings has arrived.
+pub(super) fn stamp_arrivals(stream: &TcpStream) -> io::Result<()> {
+    set_flag(stream.as_raw_fd(), libc::SO_TIMESTAMPNS)
+}
+
+/// Reads from such a stream, and says when the last byte arrived by [`realtime_ns`]'s clock; `None` when the kernel did
+/// not say.
+pub(super) fn read_stamped(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<(usize, Option<u64>)> {
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: every field of a `msghdr` is a number or a pointer; all zero is a valid, empty one.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = CONTROL_BYTES;
+    // SAFETY: `vector`, `control` and `buffer` live through the call and are as long as the header says.
+    let read = unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut header, 0) };
+    let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
+    Ok((read, stamp_of(&control.0, header.msg_controllen)))
 }
 
 fn set_flag(socket: RawFd, option: libc::c_int) -> io::Result<()> {
@@ -288,6 +310,22 @@ mod tests {
             peer.send_to(&[0; 1_000], address).expect("sends");
         }
         assert!(socket.dropped().expect("counts") > 0);
+    }
+
+    #[test]
+    fn what_a_stream_brings_is_stamped_when_it_arrives() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        stamp_arrivals(&stream).expect("stamps");
+        let (mut peer, _) = listener.accept().expect("accepts");
+        let before = realtime_ns();
+        io::Write::write_all(&mut peer, b"sound").expect("written");
+        let mut buffer = [0; 64];
+        let (length, stamp) = read_stamped(&stream, &mut buffer).expect("reads");
+        let stamp = stamp.expect("stamped");
+        assert!((before..=realtime_ns()).contains(&stamp) && &buffer[..length] == b"sound");
+        stream.set_nonblocking(true).expect("does not wait");
+        assert_eq!(read_stamped(&stream, &mut buffer).expect_err("nothing").kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
     PhaseReport, Report,
     plot::{Axis, Chart, Line, escape, number},
 };
-use crate::load::{Figure, Step};
+use crate::load::{Figure, Outcome, Step};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1d2329; --soft: #6b7680; --line: #d8dde2; --paper: #fff; --bad: #c0392b; --good: #23854a; }
@@ -26,6 +26,9 @@ pre { overflow-x: auto; border: 1px solid var(--line); padding: .8em; }
 
 /// A value of one step, where there is one.
 type OfStep = fn(&Step) -> Option<f64>;
+
+/// A distribution of times, where there is one: so many ms or less took that share.
+type Curve = fn(&Outcome) -> Option<&[(f64, f64)]>;
 
 impl Report {
     /// The page.
@@ -106,7 +109,12 @@ impl Report {
                 &[("resident", |step| step.memory_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)))],
             ),
             "<h2>Distribution of latency</h2>\n".to_owned(),
-            self.distribution(),
+            self.distribution("% of frames by UDP that took at most so long", |outcome| {
+                Some(&outcome.latency_distribution)
+            }),
+            self.distribution("% of deliveries of chat that took at most so long", |outcome| {
+                Some(&outcome.chat.as_ref()?.latency_distribution)
+            }),
         ]
         .concat()
     }
@@ -139,13 +147,15 @@ impl Report {
         Line { name: name.to_owned(), points: self.offsets().flat_map(of_phase).collect() }
     }
 
-    fn distribution(&self) -> String {
+    fn distribution(&self, title: &str, of: Curve) -> String {
         let line = |phase: &PhaseReport| {
-            let points = phase.outcome.latency_distribution.iter();
-            Line { name: phase.name.clone(), points: points.map(|(ms, share)| Some((*ms, share * 100.0))).collect() }
+            let points = of(&phase.outcome)?.iter().map(|(ms, share)| Some((*ms, share * 100.0))).collect();
+            Some(Line { name: phase.name.clone(), points })
         };
-        let lines = self.phases.iter().map(line).collect();
-        let title = "% of frames by UDP that took at most so long";
+        let lines: Vec<Line> = self.phases.iter().filter_map(line).collect();
+        if lines.is_empty() {
+            return String::new();
+        }
         Chart { title, x_label: "latency, ms", axis: Axis::Log, lines, marks: &[] }.svg()
     }
 

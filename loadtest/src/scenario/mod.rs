@@ -16,7 +16,7 @@ pub use set::Assignment;
 
 use crate::{
     duration::{written, written_option},
-    load::{Churn, FRAME_BYTES_MAX, FRAME_BYTES_MIN, Fault, Figure, Phases, Storm},
+    load::{Chat, Churn, FRAME_BYTES_MAX, FRAME_BYTES_MIN, Fault, Figure, Phases, Storm, Streams},
 };
 
 /// More clients in one process than this are taken for a slip of the pen.
@@ -141,6 +141,12 @@ pub struct Phase {
     /// Who comes all at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storm: Option<Storm>,
+    /// Who writes and reads in a room of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<Chat>,
+    /// Who listens to audio files behind signed links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Streams>,
     /// What the way between every client and its node is like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub impairment: Option<Impairment>,
@@ -272,7 +278,7 @@ impl Scenario {
         }
         for (phase, groups) in self.phases.iter().zip(self.groups_by_phase()) {
             let place = format!("phase {}", phase.name);
-            check_groups(groups).map_err(at(&place))?;
+            check_groups(groups, phase.has_others()).map_err(at(&place))?;
             phase.check(groups, self.talk_of(phase)).map_err(at(&place))?;
             if self.transports.webrtc > 0.0 && (phase.impairment.is_some() || !phase.faults.is_empty()) {
                 let text = "what a bad way loses of WebRTC cannot be told, and such listeners do not come back after a \
@@ -301,8 +307,29 @@ impl Phase {
         }
         self.churn.map_or(Ok(()), |churn| churn.check().map_err(|reason| format!("churn: {reason}")))?;
         self.storm.map_or(Ok(()), |storm| storm.check(self.duration).map_err(|reason| format!("storm: {reason}")))?;
+        if groups.is_empty() && (self.churn.is_some() || self.storm.is_some()) {
+            return Err("nobody can join where there are no groups".to_owned());
+        }
+        self.check_chat().map_err(|reason| format!("chat: {reason}"))?;
+        let stream = self.stream.as_ref();
+        stream.map_or(Ok(()), |stream| stream.check().map_err(|reason| format!("stream: {reason}")))?;
         let impairment = self.impairment.as_ref();
         impairment.map_or(Ok(()), |way| way.check().map_err(|reason| format!("impairment: {reason}")))
+    }
+}
+
+impl Phase {
+    /// Whether anybody is there but those in voice.
+    const fn has_others(&self) -> bool {
+        self.chat.is_some() || self.stream.is_some()
+    }
+
+    fn check_chat(&self) -> Result<(), String> {
+        let Some(chat) = &self.chat else { return Ok(()) };
+        if !self.faults.is_empty() {
+            return Err("its members do not come back after a fault; a phase without faults would do".to_owned());
+        }
+        chat.check(self.warm_up + self.duration)
     }
 }
 
@@ -313,8 +340,8 @@ pub(crate) fn check_rate(per_s: Option<f64>) -> Result<(), String> {
     }
 }
 
-fn check_groups(groups: &[Group]) -> Result<(), String> {
-    if groups.is_empty() {
+fn check_groups(groups: &[Group], has_others: bool) -> Result<(), String> {
+    if groups.is_empty() && !has_others {
         return Err("there is nobody: neither it nor the scenario has groups".to_owned());
     }
     let mut clients = 0_usize;

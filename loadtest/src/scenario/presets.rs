@@ -10,11 +10,13 @@ pub struct Preset {
 }
 
 /// All of them.
-pub const PRESETS: [Preset; 5] = [
+pub const PRESETS: [Preset; 7] = [
     Preset { name: "churn", text: include_str!("../../scenarios/churn.toml") },
     Preset { name: "storm", text: include_str!("../../scenarios/storm.toml") },
     Preset { name: "mixed", text: include_str!("../../scenarios/mixed.toml") },
     Preset { name: "webrtc", text: include_str!("../../scenarios/webrtc.toml") },
+    Preset { name: "chat", text: include_str!("../../scenarios/chat.toml") },
+    Preset { name: "stream", text: include_str!("../../scenarios/stream.toml") },
     Preset { name: "soak", text: include_str!("../../scenarios/soak.toml") },
 ];
 

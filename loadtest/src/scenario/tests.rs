@@ -76,7 +76,21 @@ fn the_documentations_example_has_every_field() {
     let [calm, busy, bad] = scenario.phases.as_slice() else { panic!("three phases") };
     assert!(!scenario.description.is_empty() && !scenario.budgets.is_empty() && scenario.ramp_per_s.is_some());
     assert!(calm.talk.is_some() && !busy.faults.is_empty() && busy.scrape_every.is_some() && !busy.budgets.is_empty());
+    assert!(calm.chat.is_some() && calm.stream.is_some());
     assert!(busy.churn.is_some() && busy.storm.is_some() && bad.impairment.is_some() && bad.groups.is_some());
+}
+
+#[test]
+fn a_phase_needs_nobody_in_voice_where_others_are() {
+    let phase = "name = \"room\"\n[[phases]]\nname = \"writing\"\nduration = 5\n";
+    let chat = "chat = { members = 3, writers = 1, per_second = 2.5 }\n";
+    let scenario: Scenario = format!("{phase}{chat}").parse().expect("a scenario");
+    assert_eq!(scenario.phases[0].chat.as_ref().map(|chat| chat.message_bytes), Some(100));
+    let error = phase.parse::<Scenario>().expect_err("nobody").to_string();
+    assert!(error.contains("there is nobody"), "{error}");
+    let churn = "churn = { per_second = 1, stay = 1 }\n";
+    let error = format!("{phase}{chat}{churn}").parse::<Scenario>().expect_err("nowhere to go").to_string();
+    assert!(error.contains("no groups"), "{error}");
 }
 
 #[test]
@@ -96,6 +110,15 @@ fn what_cannot_be_carried_out_says_where_and_why() {
         ("talk = \"p59\"", "faults = [\"1s shoot 1\"]", "kill, drain"),
         ("talk = \"p59\"", "churn = { per_second = 0, stay = 2 }", "phase rough: churn"),
         ("talk = \"p59\"", "storm = { clients = 0 }", "phase rough: storm"),
+        ("talk = \"p59\"", "chat = { members = 1, writers = 1, per_second = 1 }", "phase rough: chat: 1 of 1 write"),
+        (
+            "talk = \"p59\"",
+            "chat = { members = 9, writers = 1, per_second = 1 }\nfaults = [\"1s kill 1\"]",
+            "not come back",
+        ),
+        ("talk = \"p59\"", "stream = { listeners = 0 }", "phase rough: stream: a file"),
+        ("talk = \"p59\"", "stream = { listeners = 1, range_bytes = 0 }", "range_bytes"),
+        ("talk = \"p59\"", "stream = { listeners = 1, pace = \"slow\" }", "playing"),
         ("talk = \"p59\"", "scrape_every = \"1ms\"", "scrape_every"),
         ("name = \"small\"", "name = \"small\"\ntransports = { udp = 0 }", "transports"),
         ("name = \"small\"", "name = \"small\"\nframe_bytes = 9", "frame_bytes"),
