@@ -31,17 +31,17 @@ async fn voice(page: &Page<'_>, whom: &str) -> Value {
 #[tokio::test]
 async fn a_narrow_way_gets_the_low_layer_and_its_voice_goes_on() {
     // What waits is full within 50 ms: until pictures stop, which a look at the way ten times a second says, voices are lost.
-    let lost = share_of_voice_lost_when_a_way_is_narrow(Duration::from_millis(200)).await;
-    assert!(lost < 0.1, "{lost}");
+    let lost = packets_of_voice_lost_when_a_way_is_narrow(Duration::from_millis(200)).await;
+    assert!(lost < 40.0, "{lost}");
 }
 
 #[tokio::test]
 async fn a_narrow_way_in_which_much_waits_loses_next_to_no_voice() {
-    let lost = share_of_voice_lost_when_a_way_is_narrow(Duration::from_secs(2)).await;
-    assert!(lost < 0.02, "{lost}");
+    let lost = packets_of_voice_lost_when_a_way_is_narrow(Duration::from_secs(2)).await;
+    assert!(lost < 10.0, "{lost}");
 }
 
-async fn share_of_voice_lost_when_a_way_is_narrow(queue: Duration) -> f64 {
+async fn packets_of_voice_lost_when_a_way_is_narrow(queue: Duration) -> f64 {
     let (gate, leads_to) = Gate::open(ANY_PORT).await;
     let advertise = gate.address.to_string();
     let server = Process::start(&[("ANTIPHON_AUDIO__ADVERTISE", &advertise)]).await;
@@ -72,7 +72,6 @@ async fn share_of_voice_lost_when_a_way_is_narrow(queue: Duration) -> f64 {
     let count = |voice: &Value, what: &str| voice[what].as_f64().expect("a number");
     let lost = count(&after, "packetsLost") - count(&before, "packetsLost");
     println!("low after {down:?}, high again after {up:?}, voice: {before} then {changed} then {after}");
-    let came = count(&after, "packetsReceived") - count(&before, "packetsReceived");
     assert!(down < Duration::from_secs(6) && up < Duration::from_secs(20), "{down:?} {up:?}");
-    lost / came
+    lost
 }

@@ -86,6 +86,7 @@ async fn gaps_when_a_node_goes(go: impl FnOnce(&mut Nodes, usize)) -> [Value; 2]
         page.evaluate("forget()").await;
     }
     go(&mut cluster, leaves);
+    cluster.nodes[leaves].ended().await;
     let mut seen = Vec::new();
     for page in [&anna, &berta] {
         went_on(page).await;

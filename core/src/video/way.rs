@@ -15,8 +15,8 @@ const WAITING: Micros = Micros::from_millis(100);
 const LOST_PERCENT: f32 = 3.0;
 /// How long pictures stop: what fits in front of a slow way is through by then.
 const CLEARS_WITHIN: Micros = Micros::from_millis(500);
-/// A way that shrank is given so long, pause included, to tell by its average.
-const SETTLES_WITHIN: Micros = Micros::from_millis(2_000);
+/// A way that shrank is given so long, pause included, to tell by its average, which is one over three seconds.
+const SETTLES_WITHIN: Micros = Micros::from_millis(3_500);
 /// Of a longer round trip so much is taken over into the shortest by each sight: the way may have another length now.
 const FORGETS: u64 = 256;
 
@@ -39,6 +39,8 @@ pub struct Way {
     shortest: Option<Micros>,
     shrank_at: Option<Micros>,
     is_paused: bool,
+    /// It shrank a short while ago.
+    settles: bool,
 }
 
 impl Way {
@@ -51,10 +53,10 @@ impl Way {
     pub fn seen(&mut self, now: Micros, sight: Sight) -> bool {
         self.newest_bps = sight.newest_bps;
         let waits = self.waits(sight);
-        let settles = self.shrank_at.is_some_and(|at| now.since(at) < SETTLES_WITHIN);
-        if self.average_bps.is_some() && !settles && (waits || self.fallen_bps().is_some()) {
+        self.settles = self.shrank_at.is_some_and(|at| now.since(at) < SETTLES_WITHIN);
+        if self.average_bps.is_some() && !self.settles && (waits || self.fallen_bps().is_some()) {
             self.shrank_at = Some(now);
-            self.is_paused = true;
+            (self.is_paused, self.settles) = (true, true);
             return true;
         }
         let clears = self.shrank_at.is_some_and(|at| now.since(at) < CLEARS_WITHIN);
@@ -63,14 +65,16 @@ impl Way {
         begins
     }
 
-    /// What it carries, in bits per second: nothing to speak of while what waits in it goes through; `None` while
-    /// nothing was measured.
+    /// What it carries, in bits per second: nothing to speak of while what waits in it goes through, and for a while after
+    /// that no more than the newest estimate; `None` while nothing was measured.
     #[must_use]
     pub fn carries_bps(&self) -> Option<u64> {
         if self.is_paused {
             return Some(0);
         }
-        self.fallen_bps().or(self.average_bps)
+        let average_bps = self.average_bps?;
+        let counts = self.settles || self.fallen_bps().is_some();
+        Some(self.newest_bps.filter(|_| counts).map_or(average_bps, |newest| newest.min(average_bps)))
     }
 
     fn fallen_bps(&self) -> Option<u64> {
@@ -118,6 +122,8 @@ mod tests {
         assert_eq!(way.carries_bps(), Some(250_000));
         way.measured(Some(400_000));
         assert!(!way.seen(at(1_600), shrunk));
+        assert_eq!(way.carries_bps(), Some(250_000));
+        assert!(!way.seen(at(4_500), shrunk));
         assert_eq!(way.carries_bps(), Some(400_000), "the average has nearly come down: it counts again");
     }
 
@@ -137,11 +143,13 @@ mod tests {
     fn one_shrinking_is_one_pause() {
         let mut way = calm_way();
         let shrunk = Sight { newest_bps: Some(250_000), ..CALM };
-        let changes = (10..40).filter(|step| way.seen(at(step * 100), shrunk)).count();
-        assert_eq!(
-            changes, 4,
-            "a stop and a beginning, and again as the average still says otherwise after two seconds"
-        );
+        let mut changes = 0;
+        for step in 0..60 {
+            // An average over three seconds comes down.
+            way.measured(Some(1_000_000 - 25_000 * step.min(30)));
+            changes += u32::from(way.seen(at(1_000 + step * 100), shrunk));
+        }
+        assert_eq!(changes, 2, "a stop and a beginning");
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::tls;
 pub(crate) struct SweptConnection<S: Read + Write> {
     socket: WebSocket<MaybeTlsStream<S>>,
     encoding: Encoding,
+    /// The stream has not taken all that was sent.
+    holds_back: bool,
 }
 
 impl<S: Read + Write> SweptConnection<S> {
@@ -29,19 +31,26 @@ impl<S: Read + Write> SweptConnection<S> {
             HandshakeError::Failure(error) => ConnectionError::from(error),
             HandshakeError::Interrupted(_) => ConnectionError::TimedOut,
         })?;
-        Ok(Self { socket, encoding })
+        Ok(Self { socket, encoding, holds_back: false })
     }
 
     /// Sends a message, or keeps it for the next time where the stream takes nothing now.
     pub(crate) fn send(&mut self, message: &ClientMessage, request_id: Option<i64>) -> Result<(), ConnectionError> {
-        match self.socket.send(frame(self.encoding, message, request_id)?) {
-            Err(error) if would_wait(&error) => Ok(()),
-            sent => Ok(sent?),
-        }
+        let sent = self.socket.send(frame(self.encoding, message, request_id)?);
+        self.note_sent(sent)
+    }
+
+    fn note_sent(&mut self, sent: Result<(), tungstenite::Error>) -> Result<(), ConnectionError> {
+        self.holds_back = matches!(&sent, Err(error) if would_wait(error));
+        if self.holds_back { Ok(()) } else { Ok(sent?) }
     }
 
     /// The bytes of the next message; `None` when there is none now, or the stream has waited long enough.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>, ConnectionError> {
+        if self.holds_back {
+            let sent = self.socket.flush();
+            self.note_sent(sent)?;
+        }
         loop {
             match self.socket.read() {
                 Ok(Message::Text(text)) => return Ok(Some(text.into())),

@@ -64,11 +64,12 @@ impl<'a> Beside<'a> {
         let behind_churn = first_slot + phase.churn.map_or(0, |churn| churn.at_once_max());
         let storm = phase.storm.map(|storm| Gathering::connect(shared, storm, &of_storm, channels, behind_churn));
         let storm = if_any(storm).await?;
-        let room = phase.chat.clone().map(|chat| chat::Room::gather(shared, chat, &of_chat, stage));
-        let room = if_any(room).await?;
         let lasting = phase.warm_up + phase.duration;
         let audience = phase.stream.clone().map(|streams| Audience::prepare(shared, streams, &of_streams, lasting));
         let audience = if_any(audience).await?;
+        // The last: until the phase begins, nobody reads what its members are told.
+        let room = phase.chat.clone().map(|chat| chat::Room::gather(shared, chat, &of_chat, stage));
+        let room = if_any(room).await?;
         Ok(Self { shared, phase, channels, first_slot, label, storm, room, audience })
     }
 

@@ -1,6 +1,6 @@
 //! Those who meet on other nodes: what they publish, and their pictures, as the relay brings them; and ours for them.
 //!
-//! What somebody publishes is told at once when it changes and every second besides; it is forgotten when it is not heard
+//! What somebody publishes is told at once when it changes and every half a second besides; it is forgotten when it is not heard
 //! of for three. So nothing needs to be asked for, and nothing of a node that died is left.
 
 use std::sync::Arc;
@@ -171,8 +171,6 @@ impl Peers {
                 Origin::Here(_) => true,
                 Origin::There(at) => now.since(at) < LIFETIME,
             });
-            // Whoever came over to this node is not forgotten with what another told of them.
-            room.elsewhere.retain(|stream, _| !room.publishers.contains_key(stream));
             room.elsewhere.retain(|stream, at| {
                 let lives = now.since(*at) < LIFETIME;
                 if !lives {

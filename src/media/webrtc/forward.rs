@@ -334,7 +334,7 @@ fn first_or(target: Option<usize>, track: &LayerTrack) -> Option<usize> {
 fn budget_bps(side: &Subscribing, now: Micros) -> u64 {
     let measured = side.connected_at.is_some_and(|at| now.since(at) >= MEASURED_AFTER);
     side.way.carries_bps().map_or(u64::MAX, |estimate| {
-        let estimate = if measured { estimate } else { estimate.max(UNMEASURED_BPS) };
+        let estimate = if measured || estimate == 0 { estimate } else { estimate.max(UNMEASURED_BPS) };
         (estimate * KEPT_FOR_VIDEO_PERCENT / 100).saturating_sub(side.audio_rate.bps())
     })
 }

@@ -56,7 +56,10 @@ impl Peers {
             side.new_kind = kind;
         }
         let answer = self.accept(number, offer)?;
-        self.rooms.entry(key.channel).or_default().publishers.insert(key.stream, number);
+        let room = self.rooms.entry(key.channel).or_default();
+        room.publishers.insert(key.stream, number);
+        // Whoever came over to this node is not to be forgotten with what another told of them.
+        room.elsewhere.remove(&key.stream);
         if let Some(peer) = self.peers.get_mut(&number)
             && let Side::Publishing(side) = &mut peer.side
         {

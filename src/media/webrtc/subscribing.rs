@@ -299,7 +299,7 @@ impl Track {
         true
     }
 
-    /// What was sent of a picture that stopped is not sent again, whoever asks for it: it would stand in the way of voices.
+    /// What was sent of a picture that stopped for want of room is not sent again: it would stand in the way of voices.
     pub(super) fn forget_sent(&self, rtc: &mut Rtc) {
         let Some(ssrc) = self.sends else { return };
         if let Some(stream) = rtc.direct_api().stream_tx(&ssrc) {

@@ -98,11 +98,16 @@ impl Listener {
                 self.count(&fetched, ready - now);
             }
             match fetched {
-                Ok(fetched) => at += fetched.bytes,
-                Err(_) => tokio::time::sleep(AFTER_FAILURE).await,
-            }
-            if counts && self.due(file, begun, at).is_some_and(|next| ready > next) {
-                self.tally().stalls += 1;
+                Ok(fetched) => {
+                    at += fetched.bytes;
+                    if counts && self.due(file, begun, at).is_some_and(|next| ready > next) {
+                        self.tally().stalls += 1;
+                    }
+                }
+                Err(_) => {
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                    ready = Instant::now();
+                }
             }
         }
         if let Some(over) = self.due(file, begun, length) {

@@ -21,7 +21,9 @@ use super::{LoadError, members::Shared, process::CpuUsed, spread, tally::TimesSu
 use crate::scenario::CLIENTS_MAX;
 
 /// The longest range that is asked for.
-const RANGE_BYTES_MAX: u64 = 1 << 30;
+const RANGE_BYTES_MAX: u64 = 1 << 26;
+/// As many as a server lists at once.
+const FILES_MAX: usize = 100;
 
 /// Who listens, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,8 +94,8 @@ pub struct StreamsOutcome {
 
 impl Streams {
     pub(crate) fn check(&self) -> Result<(), String> {
-        if !(1..=CLIENTS_MAX).contains(&self.listeners) || self.files == 0 {
-            return Err(format!("a file and 1 to {CLIENTS_MAX} listeners would do"));
+        if !(1..=CLIENTS_MAX).contains(&self.listeners) || !(1..=FILES_MAX).contains(&self.files) {
+            return Err(format!("1 to {FILES_MAX} files and 1 to {CLIENTS_MAX} listeners would do"));
         }
         if !(1..=RANGE_BYTES_MAX).contains(&self.range_bytes) {
             return Err(format!("range_bytes: 1 to {RANGE_BYTES_MAX} would do, not {}", self.range_bytes));
