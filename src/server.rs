@@ -123,6 +123,9 @@ const UPKEEP: Duration = HISTORY_EVERY;
 /// How often totals are brought up to what was counted: how old they may be.
 const STATISTICS: Duration = Duration::from_secs(3);
 
+/// How often audio files are closed that nobody reads.
+const FILES_LOOKED_AT: Duration = Duration::from_secs(30);
+
 /// How often the database is swept of what has run out, and rooms of what nobody needs.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -419,7 +422,7 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(sweep(api.store.clone(), rooms.clone(), api.chat.clone(), gateway.clone()));
     background.spawn(keep_rooms(rooms.clone(), api.settings.rooms.ttl_s));
     background.spawn(api.notify.clone().deliver());
-    background.spawn(resume_making(api.streams.clone()));
+    background.spawn(keep_files(api.streams.clone()));
     background.spawn(keep_listens(api.store.clone(), api.streams.clone(), api.settings.streaming.listens_kept_days));
     background.spawn(api.outbox.clone().route());
     background.spawn(api.outbox.clone().deliver());
@@ -445,9 +448,15 @@ async fn bind_ice_tcp(settings: &Settings, udp: SocketAddr) -> Result<Option<Ice
     }
 }
 
-/// Goes on with what was being made of audio files when the last process ended.
-async fn resume_making(streams: Streams) {
+/// Goes on with what was being made of audio files when the last process ended; then closes those that nobody reads, for ever.
+async fn keep_files(streams: Streams) {
     streams.resume().await;
+    let mut ticks = tokio::time::interval(FILES_LOOKED_AT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        streams.close_unused().await;
+    }
 }
 
 /// Stores listening sessions that are over, and forgets those that were kept for long enough, for ever.

@@ -5,9 +5,9 @@ mod support;
 use std::{future::Future, os::unix::fs::PermissionsExt};
 
 use antiphon::store::{
-    AUDIT_KEPT, Attempt, Ban, Bucket, Channel, ChannelChange, ChannelLimits, ChannelRole, ChannelTotals, Increments,
-    LOGIN_PLACE_REMEMBERED, Lifetimes, Membership, NewAudit, NewChannel, NewInvite, NewUser, RoomTerms, Rotation,
-    Store, StoreError, Swept, User, UserTotals,
+    AUDIT_KEPT, Attempt, Ban, Bucket, Channel, ChannelChange, ChannelLimits, ChannelRole, ChannelTotals, Claim,
+    Claimed, FileSeen, Increments, LOGIN_PLACE_REMEMBERED, Lifetimes, Membership, NewAudit, NewChannel, NewInvite,
+    NewUser, RoomTerms, Rotation, Store, StoreError, Swept, User, UserTotals,
 };
 use antiphon_core::{
     gateway::Role,
@@ -53,6 +53,7 @@ on_both!(
     the_sweep_deletes_what_has_had_its_time,
     the_sweep_works_in_batches,
     rooms_end_when_nobody_keeps_them,
+    a_list_of_files_is_believed_less_than_what_was_written_since,
     totals_add_up_and_begin_anew,
     what_was_done_is_written_down_for_a_while,
     what_belongs_to_nobody_is_missing,
@@ -973,6 +974,35 @@ async fn a_closed_store_is_unavailable(Context { store, .. }: Context) {
     assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
     let refused = store.create_user(NewUser::named("Anna")).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}
+
+async fn a_list_of_files_is_believed_less_than_what_was_written_since(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let seen = |size_bytes| FileSeen { path: "a.mp3".to_owned(), size_bytes, modified: start() };
+    let claim = |size_bytes| Claim {
+        file: seen(size_bytes),
+        by: anna.id,
+        is_admin: false,
+        account_bytes_max: 100,
+        total_bytes_max: 1_000,
+    };
+    let size = async || store.library_file("a.mp3").await.expect("works").map(|file| file.seen.size_bytes);
+    assert!(matches!(store.claim_file(&claim(90), true).await, Ok(Claimed::Granted(_))));
+    assert_eq!(size().await, None, "it was only asked");
+    let Ok(Claimed::Granted(first)) = store.claim_file(&claim(90), false).await else { panic!("there is room") };
+    assert_eq!(store.claim_file(&claim(101), true).await, Ok(Claimed::AccountFull(0)));
+    // A list from before the upload, one in which it is not yet, and one of much later.
+    let now = OffsetDateTime::now_utc();
+    assert_eq!(store.sync_library(&[seen(10)], true, now).await, Ok(false));
+    assert_eq!(store.sync_library(&[], true, now).await, Ok(false));
+    assert_eq!(size().await, Some(90));
+    assert_eq!(store.sync_library(&[seen(90)], true, now).await, Ok(true));
+    assert_eq!(store.sync_library(&[seen(10)], true, now + Duration::HOUR).await, Ok(true));
+    assert_eq!(size().await, Some(10));
+    let Ok(Claimed::Granted(second)) = store.claim_file(&claim(80), false).await else { panic!("there is room") };
+    assert_eq!(store.forget_file("a.mp3", first).await, Ok(false), "it is another upload's by now");
+    assert_eq!(store.forget_file("a.mp3", second).await, Ok(true));
+    assert_eq!(size().await, None);
 }
 
 async fn rooms_end_when_nobody_keeps_them(Context { store, .. }: Context) {

@@ -7,7 +7,7 @@ use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use axum::{
     Router,
     extract::{FromRequest, FromRequestParts, OriginalUri, Query, Request, State},
-    http::{HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -43,7 +43,7 @@ const COLOR: [u8; 3] = [0x3b, 0x82, 0xf6];
 
 /// The one route of all this, described by its handlers.
 pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route(ROUTE, get(get_part).post(post_part).put(put_part).delete(delete_part))
+    Router::new().route(ROUTE, get(get_part).post(write_part).put(write_part).delete(delete_part))
 }
 
 /// A part of a file, by the end of its path.
@@ -131,44 +131,34 @@ async fn get_part(State(api): State<Arc<Api>>, OriginalUri(uri): OriginalUri, re
     }
 }
 
-async fn post_part(
+/// What a request with a body does: `POST` or `PUT`.
+async fn write_part(
     State(api): State<Arc<Api>>,
     OriginalUri(uri): OriginalUri,
     Caller(caller): Caller,
     request: Request,
 ) -> ApiResult<Response> {
-    match Part::of(uri.path()) {
-        Some((path, Part::Itself)) => {
+    let (path, part) = Part::of(uri.path()).ok_or_else(no_such_part)?;
+    match (part, request.method()) {
+        (Part::Itself, method) => {
+            let replaces = method == Method::PUT;
             let (parts, body) = request.into_parts();
-            Ok(upload_stream(&api, path, &caller, (&parts.headers, body)).await?.into_response())
+            let upload = (&parts.headers, body);
+            Ok(match replaces {
+                true => replace_stream(&api, path, &caller, upload).await?.into_response(),
+                false => upload_stream(&api, path, &caller, upload).await?.into_response(),
+            })
         }
-        Some((path, Part::Qualities)) => {
+        (Part::Qualities, &Method::POST) => {
             let Body(body) = Body::from_request(request, &api).await?;
             let named = Named::find(&api, path).await?;
             Ok(order_quality(&api, named, body).await?.into_response())
         }
-        Some(_) => Err(takes_no("POST")),
-        None => Err(no_such_part()),
-    }
-}
-
-async fn put_part(
-    State(api): State<Arc<Api>>,
-    OriginalUri(uri): OriginalUri,
-    Caller(caller): Caller,
-    request: Request,
-) -> ApiResult<Response> {
-    match Part::of(uri.path()) {
-        Some((path, Part::Itself)) => {
-            let (parts, body) = request.into_parts();
-            Ok(replace_stream(&api, path, &caller, (&parts.headers, body)).await?.into_response())
-        }
-        Some((path, Part::Tags)) => {
+        (Part::Tags, &Method::PUT) => {
             let Body(body) = Body::from_request(request, &api).await?;
             Ok(set_stream_tags(&api, path, &caller, body).await?.into_response())
         }
-        Some(_) => Err(takes_no("PUT")),
-        None => Err(no_such_part()),
+        (_, method) => Err(takes_no(method.as_str())),
     }
 }
 

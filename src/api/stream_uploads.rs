@@ -1,5 +1,7 @@
 //! Uploading, removing and tagging files of the library.
 
+use std::time::Duration;
+
 use antiphon_core::gateway::{ErrorCode, Role, UserView};
 use axum::{
     body::Body as RawBody,
@@ -15,8 +17,9 @@ use super::{
     error::{ApiError, ApiResult, ErrorBody},
 };
 use crate::{
+    error::AppError,
     store::check_printable,
-    streaming::{FilePath, Upload},
+    streaming::{FilePath, Keeping, Upload},
     telemetry::metrics::{UploadOutcome, metrics},
     transcode::TranscodeError,
 };
@@ -24,6 +27,11 @@ use crate::{
 /// Tags of one file, and characters of one.
 const TAGS_MAX: usize = 32;
 const TAG_CHARS_MAX: usize = 64;
+
+/// The body of an upload that is refused is taken all the same if it is no longer, and comes within this: whose connection ends
+/// while they send may not get to read why. Longer ones are not waited for.
+const REFUSED_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
+const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A file that was uploaded.
 #[derive(Serialize, ToSchema)]
@@ -46,6 +54,7 @@ pub(super) struct UploadedView {
     responses((status = CREATED, description = "The file", body = Answer<UploadedView>),
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`: guests, and accounts without a quota, do not upload", body = ErrorBody),
         (status = CONFLICT, description = "`CONFLICT`: there is a file; `LIMIT_REACHED`: it is too long, or a quota is used up", body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: the account uploads as many files as it may at once", body = ErrorBody),
         (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: it is not what its ending says, or cannot be decoded", body = ErrorBody)))]
 pub(super) async fn upload_stream(
     api: &Api,
@@ -64,6 +73,7 @@ pub(super) async fn upload_stream(
         (status = CREATED, description = "The file, which is new", body = Answer<UploadedView>),
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`: the file is not yours; guests, and accounts without a quota, do not upload", body = ErrorBody),
         (status = CONFLICT, description = "`LIMIT_REACHED`: it is too long, or a quota is used up", body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: the account uploads as many files as it may at once", body = ErrorBody),
         (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: it is not what its ending says, or cannot be decoded", body = ErrorBody)))]
 pub(super) async fn replace_stream(
     api: &Api,
@@ -81,24 +91,52 @@ async fn upload(
     (headers, body): (&HeaderMap, RawBody),
     replace: bool,
 ) -> ApiResult<(StatusCode, Answer<UploadedView>)> {
-    let is_admin = may_upload(api, user).await?;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let mut upload = api.streams.begin_upload(announced)?;
+    let (mut upload, keeping) = match begin(api, path, user, (announced, replace)).await {
+        Ok(begun) => begun,
+        Err(refused) => {
+            if !headers.contains_key(header::EXPECT) && announced.is_some_and(|bytes| bytes <= REFUSED_BYTES_MAX) {
+                discard(body).await;
+            }
+            return Err(refused);
+        }
+    };
+    let path = &keeping.path;
     receive(&mut upload, body).await?;
-    api.streams.check_upload(&upload, &path).await.map_err(|error| refusal(&error))?;
+    api.streams.check_upload(&upload, path).await.map_err(|error| refusal(&error))?;
     let size_bytes = upload.bytes();
-    let is_new = api.catalogue.keep(upload, &path, (user.id, is_admin), replace).await.inspect_err(|error| {
-        let outcome = match error.code {
-            ErrorCode::LimitReached => UploadOutcome::Quota,
-            _ => UploadOutcome::Failed,
-        };
-        metrics().streaming.uploads.of(outcome).increment(1);
-    })?;
+    let is_new = api.catalogue.keep(upload, &keeping).await.inspect_err(not_kept)?;
     let streaming = &metrics().streaming;
     streaming.uploads.of(UploadOutcome::Kept).increment(1);
     streaming.uploaded_bytes.increment(size_bytes);
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Answer::of(UploadedView { media_type: path.media_type(), path: path.to_string(), size_bytes })))
+}
+
+/// Looks at all that can be known of an upload before any of it is sent.
+async fn begin(
+    api: &Api,
+    path: FilePath,
+    user: &UserView,
+    (announced, replace): (Option<u64>, bool),
+) -> ApiResult<(Upload, Keeping)> {
+    let keeping = Keeping { path, by: user.id, is_admin: may_upload(api, user).await?, replace };
+    api.catalogue.check_keeping(&keeping, announced.unwrap_or(0)).await.inspect_err(not_kept)?;
+    Ok((api.streams.begin_upload(user.id, announced).await?, keeping))
+}
+
+async fn discard(body: RawBody) {
+    let mut body = body.into_data_stream();
+    let rest = async { while matches!(body.next().await, Some(Ok(_))) {} };
+    let _ = tokio::time::timeout(REFUSED_PATIENCE, rest).await;
+}
+
+fn not_kept(error: &AppError) {
+    let outcome = match error.code {
+        ErrorCode::LimitReached => UploadOutcome::Quota,
+        _ => UploadOutcome::Failed,
+    };
+    metrics().streaming.uploads.of(outcome).increment(1);
 }
 
 /// Whether somebody may upload at all, and whether as an administrator.

@@ -121,7 +121,7 @@ struct FileView {
 
 impl From<LibraryFile> for FileView {
     fn from(file: LibraryFile) -> Self {
-        let LibraryFile { seen, owner, tags } = file;
+        let LibraryFile { seen, owner, tags, .. } = file;
         Self {
             media_type: FilePath::new(&seen.path).map_or("application/octet-stream", |path| path.media_type()),
             path: seen.path,

@@ -63,6 +63,8 @@ socket_counters! {
     GatewayFramesDropped;
     /// Hand-overs to other workers dropped because their queue was full.
     HandoversDropped;
+    /// Frames of mixes likewise.
+    MixFramesDropped;
     /// Parts of long lists of listeners that were left to other workers.
     PartsLeft;
     /// Those that another worker had no room for, so that they were sent here.

@@ -29,6 +29,8 @@ pub(super) struct Inbox {
     pub(super) for_peers: ArrayQueue<PeerDatagram>,
     /// From the mixer.
     pub(super) mixed: ArrayQueue<MixedPacket>,
+    /// Frames of mixes from the other workers ([`Handover::Mixed`]), which take none of the room of those that are forwarded.
+    pub(super) mix_frames: ArrayQueue<Handover>,
     /// How busy the worker is.
     pub(super) load: Load,
     waker: Waker,
@@ -48,6 +50,7 @@ impl Inbox {
             parts: ArrayQueue::new(PARTS_MAX),
             for_peers: ArrayQueue::new(capacity),
             mixed: ArrayQueue::new(MIXED_MAX),
+            mix_frames: ArrayQueue::new(capacity),
             load: Load::default(),
             waker: Waker::new()?,
         })
@@ -62,7 +65,11 @@ impl Inbox {
 
     /// Leaves a hand-over; false when there is no room.
     pub(super) fn leave_handover(&self, handover: Handover) -> bool {
-        let left = self.handovers.push(handover).is_ok();
+        let queue = match handover {
+            Handover::Mixed { .. } => &self.mix_frames,
+            _ => &self.handovers,
+        };
+        let left = queue.push(handover).is_ok();
         self.waker.wake();
         left
     }
@@ -98,6 +105,7 @@ impl Inbox {
             && self.parts.is_empty()
             && self.for_peers.is_empty()
             && self.mixed.is_empty()
+            && self.mix_frames.is_empty()
     }
 }
 

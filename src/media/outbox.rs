@@ -104,9 +104,13 @@ impl Output for Outbox {
     }
 
     fn handover(&mut self, to: WorkerIndex, handover: Handover) -> bool {
+        let lost = match handover {
+            Handover::Mixed { .. } => SocketCounter::MixFramesDropped,
+            _ => SocketCounter::HandoversDropped,
+        };
         let left = self.inboxes.get(usize::from(to.0)).is_some_and(|inbox| inbox.leave_handover(handover));
         if !left {
-            self.sender.stats.add(SocketCounter::HandoversDropped, 1);
+            self.sender.stats.add(lost, 1);
         }
         left
     }
@@ -208,5 +212,17 @@ mod tests {
         assert_eq!([(); 3].map(|()| outbox.handover(WorkerIndex(0), handover())), [true, true, false]);
         assert!(!outbox.handover(WorkerIndex(7), handover()), "no such worker");
         assert_eq!(outbox.sender.stats[SocketCounter::HandoversDropped], 2);
+    }
+
+    #[test]
+    fn mixes_take_no_room_of_what_is_forwarded() {
+        let (mut outbox, _events) = outbox(1);
+        let header = FrameHeader { stream: StreamId(1), sequence: 0, timestamp: 0, kind_flags: 0, level: 0 };
+        let session = MediaSessionId(1);
+        let mix = || Handover::Mixed { session, header, bytes: FrameBytes::copy_from(&[1]).expect("short") };
+        assert_eq!([(); 3].map(|()| outbox.handover(WorkerIndex(0), mix())), [true, true, false]);
+        assert!(outbox.handover(WorkerIndex(0), Handover::Retire { session }));
+        let [mixes, others] = [SocketCounter::MixFramesDropped, SocketCounter::HandoversDropped];
+        assert_eq!((outbox.sender.stats[mixes], outbox.sender.stats[others]), (1, 0));
     }
 }

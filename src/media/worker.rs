@@ -14,6 +14,7 @@ use antiphon_core::{
     clock::Micros,
     engine::{Command, Engine, EngineConfig, Event},
     ids::WorkerIndex,
+    mix::TOGETHER_MAX,
     relay::RelayCommand,
 };
 use tokio::sync::mpsc;
@@ -36,6 +37,10 @@ use super::{
 const RECEIVES_PER_TURN: usize = 4;
 /// Commands taken in a turn: a crowd joining must not keep frames waiting.
 const COMMANDS_PER_TURN: usize = 64;
+/// Packets of mixes taken in a turn, and as many frames of them as those have listeners at most: each is sealed for one
+/// listener, and whoever is forwarded waits for them.
+const MIXED_PER_TURN: usize = 4;
+const MIX_FRAMES_PER_TURN: usize = MIXED_PER_TURN * TOGETHER_MAX;
 /// How often the kernel is asked for what it dropped.
 const KERNEL_DROPS_INTERVAL: Micros = Micros::from_secs(1);
 
@@ -240,11 +245,14 @@ impl Worker {
         for frame in (0..frames).map_while(|_| inbox.frames.pop()) {
             engine.command(now, frame, leaving);
         }
-        for packet in (0..inbox.mixed.len()).map_while(|_| inbox.mixed.pop()) {
-            engine.mixed(now, &packet.frame(), leaving);
-        }
         for handover in (0..handovers).map_while(|_| inbox.handovers.pop()) {
             engine.handover(now, handover, leaving);
+        }
+        for packet in (0..MIXED_PER_TURN).map_while(|_| inbox.mixed.pop()) {
+            engine.mixed(now, &packet.frame(), leaving);
+        }
+        for frame in (0..MIX_FRAMES_PER_TURN).map_while(|_| inbox.mix_frames.pop()) {
+            engine.handover(now, frame, leaving);
         }
         !inbox.is_empty() || !orders.is_empty()
     }
@@ -354,5 +362,54 @@ fn receive_batch(socket: &UdpSocket, batch: &mut ReceiveBatch, stats: &mut Socke
 fn note_kernel_drops(socket: &UdpSocket, stats: &mut SocketStats) {
     if let Ok(drops) = sys::receive_drops(socket.as_fd()) {
         stats.set(SocketCounter::KernelDrops, drops);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::{
+        engine::{FrameBytes, Handover},
+        ids::{ChannelId, MediaSessionId, StreamId},
+        mix::MixTo,
+        wire::frame::FrameHeader,
+    };
+    use uuid::Uuid;
+
+    use super::{super::mixing::MixedPacket, *};
+
+    fn worker(inboxes: &Arc<[Inbox]>) -> Worker {
+        Worker::new(Setup {
+            index: 0,
+            clock: Clock { started: std::time::Instant::now() },
+            socket: UdpSocket::bind("127.0.0.1:0").expect("a socket"),
+            hold: Micros(0),
+            spread_from_percent: 101,
+            datagram_bytes_max: 1_500,
+            commands: mpsc::channel(1).1,
+            relay: None,
+            mix: None,
+            peers: None,
+            events: mpsc::channel(8).0,
+            inboxes: Arc::clone(inboxes),
+            shared: Arc::default(),
+        })
+    }
+
+    #[test]
+    fn a_crowd_that_hears_mixes_keeps_nobody_waiting() {
+        let inboxes: Arc<[Inbox]> = Arc::new([Inbox::new(1_000).expect("an inbox")]);
+        let (mut worker, inbox) = (worker(&inboxes), &inboxes[0]);
+        let header = FrameHeader { stream: StreamId(1), sequence: 0, timestamp: 0, kind_flags: 0, level: 0 };
+        for _ in 0..2 * MIXED_PER_TURN {
+            let packet = MixedPacket::new(ChannelId(Uuid::nil()), &[MixTo::NOBODY; TOGETHER_MAX], 0, 0, &[1]);
+            assert!(inbox.leave_mixed(packet));
+        }
+        for _ in 0..2 * MIX_FRAMES_PER_TURN {
+            let (session, bytes) = (MediaSessionId(1), FrameBytes::copy_from(&[1]).expect("short"));
+            assert!(inbox.leave_handover(Handover::Mixed { session, header, bytes }));
+        }
+        assert!(worker.take_inbox(Micros(1)), "there is more");
+        assert_eq!((inbox.mixed.len(), inbox.mix_frames.len()), (MIXED_PER_TURN, MIX_FRAMES_PER_TURN));
+        assert!(!worker.take_inbox(Micros(2)), "that was all");
     }
 }

@@ -147,8 +147,8 @@ pub struct MixSeat {
 
 impl Drop for MixSeat {
     fn drop(&mut self) {
-        let before = self.listeners.fetch_sub(1, Ordering::AcqRel);
-        metrics().mixer.listeners.set(before.saturating_sub(1) as f64);
+        self.listeners.fetch_sub(1, Ordering::AcqRel);
+        metrics().mixer.listeners.decrement(1.0);
     }
 }
 
@@ -214,8 +214,9 @@ impl Mixer {
         self.seat_taken()
     }
 
+    /// The seat that was counted just now.
     fn seat_taken(&self) -> MixSeat {
-        metrics().mixer.listeners.set(self.listeners() as f64);
+        metrics().mixer.listeners.increment(1.0);
         MixSeat { listeners: Arc::clone(&self.inner.listeners) }
     }
 

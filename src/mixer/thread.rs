@@ -101,8 +101,7 @@ impl MixThread {
 
     /// Forwarding comes first wherever both want the same processor.
     fn yield_to_others(&self) {
-        // Without a process named, this thread's.
-        if let Err(error) = rustix::process::setpriority_process(None, self.setup.config.niceness) {
+        if let Err(error) = lower_priority(self.setup.config.niceness) {
             tracing::warn!(%error, thread = self.setup.index, "a mixing thread keeps the priority of the media workers");
         }
     }
@@ -235,6 +234,13 @@ impl MixThread {
     }
 }
 
+/// Lowers this thread's priority by so many steps, from whatever the process was given; the system knows the lowest.
+fn lower_priority(steps: i32) -> rustix::io::Result<()> {
+    // Without a process named, this thread's.
+    let own = rustix::process::getpriority_process(None)?;
+    rustix::process::setpriority_process(None, own + steps)
+}
+
 impl Drop for MixThread {
     fn drop(&mut self) {
         metrics().mixer.threads.of(self.shed.into()).decrement(1.0);
@@ -255,5 +261,25 @@ impl MixOutput for Outlet<'_> {
         if !self.media.try_mixed(self.home, packet) {
             metrics().mixer.packets_refused.increment(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{getpriority_process, setpriority_process};
+
+    use super::*;
+
+    #[test]
+    fn a_thread_of_a_process_that_is_nice_is_nicer() {
+        let nice = || getpriority_process(None).expect("a priority");
+        let process = nice();
+        let of_threads = std::thread::spawn(move || {
+            setpriority_process(None, process.max(3)).expect("lower");
+            lower_priority(5).expect("lower still");
+            nice()
+        });
+        assert_eq!(of_threads.join().expect("ended"), (process.max(3) + 5).min(19));
+        assert_eq!(nice(), process, "of that thread alone");
     }
 }

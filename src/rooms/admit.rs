@@ -40,15 +40,12 @@ impl Rooms {
         let Some(channel) = self.inner.store.channel(id).await? else { return Err(not_found()) };
         let (standing, priority) = self.standing(id, user).await?;
         let muted_by = self.inner.store.server_muted_by(id, user.id).await?;
-        let seat = self.seat_for(request)?;
-        match decide(&standing, channel.is_private, Action::Join) {
-            Decision::Allowed => Ok(Admission { channel, priority, muted_by, seat, decided_at }),
-            Decision::Denied(reason) => Err(AppError::new(ErrorCode::PermissionDenied, reason)),
-            Decision::Hidden => {
-                self.redeem(&standing, &channel, request.invite.as_deref()).await?;
-                Ok(Admission { channel, priority, muted_by, seat, decided_at })
-            }
-        }
+        let seat = match decide(&standing, channel.is_private, Action::Join) {
+            Decision::Allowed => self.seat_for(request)?,
+            Decision::Denied(reason) => return Err(AppError::new(ErrorCode::PermissionDenied, reason)),
+            Decision::Hidden => self.redeem(&standing, &channel, request).await?,
+        };
+        Ok(Admission { channel, priority, muted_by, seat, decided_at })
     }
 
     /// As what `user` would be removed from a channel that they are in; `None` where they may be there.
@@ -76,18 +73,25 @@ impl Rooms {
         Ok(standing(store, &UserView { role, ..user.clone() }, channel).await?)
     }
 
-    /// Makes a stranger a member of a private channel by an invite. A full channel leaves the invite as it is.
-    async fn redeem(&self, standing: &Standing, channel: &Channel, invite: Option<&str>) -> Result<(), AppError> {
+    /// Makes a stranger a member of a private channel by an invite, and takes their seat with the mixer. A full channel or
+    /// mixer leaves the invite as it is.
+    async fn redeem(
+        &self,
+        standing: &Standing,
+        channel: &Channel,
+        request: &JoinChannel,
+    ) -> Result<Option<MixSeat>, AppError> {
         let (store, now) = (&self.inner.store, OffsetDateTime::now_utc());
-        let Some(code) = invite.filter(|_| !standing.banned) else { return Err(not_found()) };
+        let Some(code) = request.invite.as_deref().filter(|_| !standing.banned) else { return Err(not_found()) };
         if store.invite(code, now).await?.is_none_or(|invite| invite.channel != channel.id) {
             return Err(not_found());
         }
         if self.occupancy(channel.id).await >= channel.max_users {
             return Err(channel_full(channel.max_users));
         }
+        let seat = self.seat_for(request)?;
         match store.redeem_invite(code, standing.user, now).await? {
-            Some(_) => Ok(()),
+            Some(_) => Ok(seat),
             None => Err(not_found()),
         }
     }
@@ -104,7 +108,7 @@ impl Rooms {
         if let Some(channels) = request.channels.filter(|channels| !(1..=2).contains(channels)) {
             return invalid(format!("channels {channels} is neither 1 (mono) nor 2 (stereo)"));
         }
-        Ok(())
+        self.check_mode(request)
     }
 }
 

@@ -41,21 +41,24 @@ impl Rooms {
         self.inner.config.mixer.as_ref()
     }
 
-    /// A seat with the mixer for whoever asks for a mix.
-    pub(super) fn seat_for(&self, request: &JoinChannel) -> Result<Option<MixSeat>, AppError> {
-        if request.mode == MediaMode::Forward {
-            return Ok(None);
-        }
-        let invalid = |message: &str| AppError::new(ErrorCode::InvalidInput, message);
-        if request.media == MediaTransport::Webrtc {
-            return Err(invalid(
+    /// Whether whoever asks for a mix could be given one at all.
+    pub(super) fn check_mode(&self, request: &JoinChannel) -> Result<(), AppError> {
+        let invalid = |message: &str| Err(AppError::new(ErrorCode::InvalidInput, message));
+        match (request.mode, request.media, self.mixer()) {
+            (MediaMode::Mixed, MediaTransport::Webrtc, _) => invalid(
                 "mode `mixed` goes with media `udp` or `websocket`: by `webrtc` each speaker is a track of their own",
-            ));
+            ),
+            (MediaMode::Mixed, _, None) => {
+                invalid("mode `mixed` is not offered by this server (mixer.threads is 0): use `forward`")
+            }
+            (MediaMode::Mixed | MediaMode::Forward, ..) => Ok(()),
         }
-        let mixer = self
-            .mixer()
-            .ok_or_else(|| invalid("mode `mixed` is not offered by this server (mixer.threads is 0): use `forward`"))?;
-        mixer.take_seat(request.channel_id).map(Some)
+    }
+
+    /// A seat with the mixer for whoever asks for a mix. Only who may enter the channel learns whether there is one.
+    pub(super) fn seat_for(&self, request: &JoinChannel) -> Result<Option<MixSeat>, AppError> {
+        let mixer = self.mixer().filter(|_| request.mode == MediaMode::Mixed);
+        mixer.map(|mixer| mixer.take_seat(request.channel_id)).transpose()
     }
 
     /// A seat for a member who had a mix on another node; `None` where nothing is mixed: they hear streams then.
@@ -112,6 +115,8 @@ impl Rooms {
             return Err(invalid("nobody hears themselves in their mix: name another user".to_owned()));
         }
         let place = presence.place(request.channel_id).ok_or_else(not_joined)?;
+        // Whoever comes or goes meanwhile has their levels set in the same order.
+        let _turn = place.room.turn.lock().await;
         let speaker = {
             let live = &mut *place.room.live_mut();
             let member = live.members.get_mut(&place.stream).ok_or_else(not_joined)?;

@@ -164,6 +164,7 @@ pub(super) fn streams(settings: &Settings, local: &LocalState) -> StreamsConfig 
         streams_per_address: limits.streams_per_address,
         making: making(settings),
         uploads_max: limits.uploads,
+        uploads_per_account: limits.uploads_per_account,
     }
 }
 

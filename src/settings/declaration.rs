@@ -201,6 +201,8 @@ settings! {
         streams_per_address: u32 [.only("at least 1", |count| *count >= 1)] = 64;
         /// Audio files being uploaded at once; further ones are told to try later.
         uploads: u32 [.only("from 1 to 10000", |count| (1..=10_000).contains(count))] = 16;
+        /// Audio files that one account uploads at once.
+        uploads_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 4;
         /// Qualities and waveforms that may wait to be made; further ones are told to try later.
         transcodes_queued: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
         /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.

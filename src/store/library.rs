@@ -18,7 +18,8 @@ pub const SEARCH_WORDS_MAX: usize = 6;
 /// Rows that one statement writes: SQLite takes no more than 32,766 values, and long statements hold others up.
 const ROWS_AT_ONCE: usize = 200;
 
-/// A file that an upload or a tag wrote so lately, in microseconds, is not missing because a list does not have it.
+/// A file that an upload or a tag wrote so lately, in microseconds, is believed more than a list that says otherwise: the list may
+/// be older.
 const TOUCHED_LATELY_US: i64 = 60_000_000;
 
 /// A file as it lies in the folder.
@@ -41,7 +42,13 @@ pub struct LibraryFile {
     pub owner: Option<UserId>,
     /// Its tags, in order.
     pub tags: Vec<String>,
+    /// When an upload or a tag last wrote it.
+    pub touched: Touched,
 }
+
+/// When an upload or a tag last wrote a file, in microseconds: what was found of it holds as long as this is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touched(i64);
 
 /// What to look for; what is `None` or empty excludes nothing.
 #[derive(Clone, Debug, Default)]
@@ -72,8 +79,8 @@ pub struct Claim {
 /// What became of an upload that asked for its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claimed {
-    /// It has it.
-    Granted,
+    /// It has it, since then.
+    Granted(Touched),
     /// There is a file that somebody else put there.
     Others,
     /// The account has uploaded so many bytes besides.
@@ -88,6 +95,7 @@ struct FileRow {
     size_bytes: i64,
     modified_us: i64,
     owner_id: Option<Uuid>,
+    touched_us: i64,
 }
 
 const WANTED: &str = "($1 IS NULL OR search LIKE $1 ESCAPE '!') AND ($2 IS NULL OR search LIKE $2 ESCAPE '!')
@@ -98,35 +106,39 @@ const WANTED: &str = "($1 IS NULL OR search LIKE $1 ESCAPE '!') AND ($2 IS NULL 
 
 impl Store {
     /// Makes the library what `seen`, the folder as a list begun at `listed` had it, says. What is missing there is forgotten
-    /// if that is `all` of the folder.
+    /// if that is `all` of the folder. False where files that were written lately are not as the list has them: another has to
+    /// be compared later.
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn sync_library(&self, seen: &[FileSeen], all: bool, listed: OffsetDateTime) -> Result<()> {
+    pub async fn sync_library(&self, seen: &[FileSeen], all: bool, listed: OffsetDateTime) -> Result<bool> {
         let known: Vec<(String, i64, i64, i64)> = on_db!(&self.readers, |db| {
             sqlx::query_as("SELECT path, size_bytes, modified_us, touched_us FROM audio_files").fetch_all(db).await?
         });
         let mut known: HashMap<&str, (i64, i64, i64)> =
             known.iter().map(|(path, size, modified, touched)| (path.as_str(), (*size, *modified, *touched))).collect();
-        let mut changed = Vec::new();
+        let before = micros(listed) - TOUCHED_LATELY_US;
+        let (mut changed, mut is_settled) = (Vec::new(), true);
         for file in seen {
-            let was = known.remove(file.path.as_str()).map(|(size, modified, _)| (size, modified));
-            if was != Some((bytes(file.size_bytes), micros(file.modified))) {
-                changed.push(file);
+            match known.remove(file.path.as_str()) {
+                Some((size, modified, _)) if (size, modified) == (bytes(file.size_bytes), micros(file.modified)) => {}
+                Some((_, _, touched)) if touched >= before => is_settled = false,
+                _ => changed.push(file),
             }
         }
-        let before = micros(listed) - TOUCHED_LATELY_US;
-        let gone: Vec<&str> = known.iter().filter(|(_, row)| all && row.2 < before).map(|(path, _)| *path).collect();
+        let missing = known.iter().filter(|_| all);
+        let (gone, lately): (Vec<_>, Vec<_>) = missing.partition(|(_, (_, _, touched))| *touched < before);
+        let gone: Vec<&str> = gone.into_iter().map(|(path, _)| *path).collect();
         for files in changed.chunks(ROWS_AT_ONCE) {
-            self.write_seen(files).await?;
+            self.write_seen(files, before).await?;
         }
         for paths in gone.chunks(ROWS_AT_ONCE) {
             self.remove_files(paths, before).await?;
         }
-        Ok(())
+        Ok(is_settled && lately.is_empty())
     }
 
-    async fn write_seen(&self, files: &[&FileSeen]) -> Result<()> {
+    async fn write_seen(&self, files: &[&FileSeen], before_us: i64) -> Result<()> {
         transaction!(self, |tx| {
             let mut insert = QueryBuilder::new(
                 "INSERT INTO audio_files (path, search, size_bytes, modified_us, uploaded, touched_us) ",
@@ -140,8 +152,10 @@ impl Store {
                     .push_bind(0_i64);
             });
             insert.push(
-                " ON CONFLICT (path) DO UPDATE SET size_bytes = excluded.size_bytes, modified_us = excluded.modified_us",
+                " ON CONFLICT (path) DO UPDATE SET size_bytes = excluded.size_bytes, modified_us = excluded.modified_us
+                 WHERE audio_files.touched_us < ",
             );
+            insert.push_bind(before_us);
             insert.build().execute(&mut *tx).await?;
             tx.commit().await?;
             Ok(())
@@ -171,7 +185,7 @@ impl Store {
         let mut patterns = query.words.iter().map(|word| super::listing::pattern_of(&word.to_lowercase()));
         let patterns: [Option<String>; SEARCH_WORDS_MAX] = std::array::from_fn(|_| patterns.next());
         let page = format!(
-            "SELECT path, size_bytes, modified_us, owner_id FROM audio_files WHERE {WANTED}
+            "SELECT path, size_bytes, modified_us, owner_id, touched_us FROM audio_files WHERE {WANTED}
             ORDER BY path LIMIT $9 OFFSET $10"
         );
         let owner = query.owner.map(|owner| owner.0);
@@ -202,10 +216,12 @@ impl Store {
     /// Only the database's.
     pub async fn library_file(&self, path: &str) -> Result<Option<LibraryFile>> {
         let row: Option<FileRow> = on_db!(&self.readers, |db| {
-            sqlx::query_as("SELECT path, size_bytes, modified_us, owner_id FROM audio_files WHERE path = $1")
-                .bind(path)
-                .fetch_optional(db)
-                .await?
+            sqlx::query_as(
+                "SELECT path, size_bytes, modified_us, owner_id, touched_us FROM audio_files WHERE path = $1",
+            )
+            .bind(path)
+            .fetch_optional(db)
+            .await?
         });
         let tags = self.tags_of(row.iter().map(|row| row.path.as_str())).await?;
         row.map(|row| row.with(&tags)).transpose()
@@ -232,11 +248,12 @@ impl Store {
         Ok(tags)
     }
 
-    /// Gives an upload its place among all, if there is one: of uploads at once only as many as the quotas hold.
+    /// Gives an upload its place among all, if there is one: of uploads at once only as many as the quotas hold. One that is
+    /// `asks_only` is told whether there would be.
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn claim_file(&self, claim: &Claim) -> Result<Claimed> {
+    pub async fn claim_file(&self, claim: &Claim, asks_only: bool) -> Result<Claimed> {
         let Claim { file, by, is_admin, account_bytes_max, total_bytes_max } = claim;
         let now_us = micros(OffsetDateTime::now_utc());
         transaction!(self, |tx| {
@@ -264,6 +281,9 @@ impl Store {
             if all.saturating_add(file.size_bytes) > *total_bytes_max {
                 return Ok(Claimed::TotalFull(all));
             }
+            if asks_only {
+                return Ok(Claimed::Granted(Touched(now_us)));
+            }
             sqlx::query(
                 "INSERT INTO audio_files (path, search, size_bytes, modified_us, uploaded, owner_id, touched_us)
                  VALUES ($1, $2, $3, $4, TRUE, $5, $6)
@@ -279,17 +299,21 @@ impl Store {
             .execute(&mut *tx)
             .await?;
             tx.commit().await?;
-            Ok(Claimed::Granted)
+            Ok(Claimed::Granted(Touched(now_us)))
         })
     }
 
-    /// Removes a file from the library, with its tags; false when it was not there.
+    /// Removes a file from the library, with its tags, unless it was written since; false when it was, or was not there.
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn forget_file(&self, path: &str) -> Result<bool> {
+    pub async fn forget_file(&self, path: &str, Touched(touched_us): Touched) -> Result<bool> {
         on_db!(&self.writers, |db| {
-            let done = sqlx::query("DELETE FROM audio_files WHERE path = $1").bind(path).execute(db).await?;
+            let done = sqlx::query("DELETE FROM audio_files WHERE path = $1 AND touched_us = $2")
+                .bind(path)
+                .bind(touched_us)
+                .execute(db)
+                .await?;
             Ok(done.rows_affected() > 0)
         })
     }
@@ -329,6 +353,7 @@ impl FileRow {
     fn with(self, tags: &HashMap<String, Vec<String>>) -> Result<LibraryFile> {
         Ok(LibraryFile {
             owner: self.owner_id.map(UserId),
+            touched: Touched(self.touched_us),
             tags: tags.get(&self.path).cloned().unwrap_or_default(),
             seen: FileSeen {
                 size_bytes: self.size_bytes.unsigned_abs(),

@@ -54,7 +54,7 @@ pub use deliveries::{AT_ONCE_PER_USER, Delivery, DeliveryState, OutboxFacts, Tri
 pub use error::StoreError;
 pub use facts::DatabaseFacts;
 pub use failures::{Attempt, Bucket};
-pub use library::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, SEARCH_WORDS_MAX};
+pub use library::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, SEARCH_WORDS_MAX, Touched};
 pub use listens::{Listen, ListenTotals};
 pub use listing::{UserDeletion, UserOrder, UserQuery};
 pub use members::Inviter;

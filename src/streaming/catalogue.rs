@@ -1,16 +1,23 @@
 //! The library as the database has it: the folder's files with who uploaded them and their tags, to be searched.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
-use super::{Entry, FilePath, Listing, Streams, uploads::Upload};
+use super::{Entry, FilePath, Listing, OpenFile, Streams, uploads::Upload};
 use crate::{
     error::AppError,
-    store::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, Store},
+    store::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, Store, Touched},
 };
+
+/// How often the whole list is compared although the folder is as it was: other nodes write the same rows.
+const COMPARED_EVERY: Duration = Duration::from_secs(300);
 
 /// What uploads may take.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +33,37 @@ pub struct Catalogue {
     store: Store,
     streams: Streams,
     quotas: UploadQuotas,
-    /// The list of the folder that the database knows. Locked while it is told of a new one.
-    told: Mutex<Option<Arc<Listing>>>,
+    /// What the database was last told. Locked while it is told more.
+    told: Mutex<Option<Told>>,
+}
+
+/// A list of the folder that the database was told.
+struct Told {
+    listing: Arc<Listing>,
+    at: Instant,
+    /// Whether the database has it all; what was written lately it believes more.
+    is_settled: bool,
+}
+
+impl Told {
+    /// Whether there is nothing new in another list.
+    fn holds(&self, listing: &Arc<Listing>) -> bool {
+        let is_fresh = self.is_settled && self.at.elapsed() < COMPARED_EVERY;
+        Arc::ptr_eq(&self.listing, listing) || (is_fresh && self.listing == *listing)
+    }
+}
+
+/// An upload that is to be kept: where, whose, and whether it may replace what is there.
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    /// Its path.
+    pub path: FilePath,
+    /// Who uploads.
+    pub by: UserId,
+    /// Whether they may replace others' files, and have no quota of their own.
+    pub is_admin: bool,
+    /// Whether what is there goes.
+    pub replace: bool,
 }
 
 impl Catalogue {
@@ -70,67 +106,87 @@ impl Catalogue {
     async fn tell(&self) -> Result<(), AppError> {
         let mut told = self.told.lock().await;
         let listed = OffsetDateTime::now_utc();
-        let entries = self.streams.library().await?;
-        if told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &entries)) {
+        let listing = self.streams.library().await?;
+        if told.as_ref().is_some_and(|told| told.holds(&listing)) {
             return Ok(());
         }
-        let seen: Vec<FileSeen> = entries.files.iter().map(FileSeen::from).collect();
-        self.store.sync_library(&seen, entries.is_whole, listed).await?;
-        *told = Some(entries);
+        let seen: Vec<FileSeen> = listing.files.iter().map(FileSeen::from).collect();
+        let is_settled = self.store.sync_library(&seen, listing.is_whole, listed).await?;
+        *told = Some(Told { listing, at: Instant::now(), is_settled });
         Ok(())
     }
 
-    /// Whether somebody may change a file: whoever uploaded it, and administrators.
-    ///
-    /// # Errors
-    /// `PERMISSION_DENIED`; the database's.
-    pub async fn check_owner(&self, path: &FilePath, by: UserId, is_admin: bool) -> Result<(), AppError> {
-        let owner = self.store.library_file(path.as_str()).await?.and_then(|file| file.owner);
-        if is_admin || owner == Some(by) {
-            return Ok(());
+    /// A file that somebody may change, as the database has it: whoever uploaded it, and administrators.
+    async fn check_owner(&self, path: &FilePath, by: UserId, is_admin: bool) -> Result<Option<LibraryFile>, AppError> {
+        let file = self.store.library_file(path.as_str()).await?;
+        if is_admin || file.as_ref().is_some_and(|file| file.owner == Some(by)) {
+            return Ok(file);
         }
         Err(others())
     }
 
-    /// Gives an upload, whole and checked, its place in the folder. True where there was no such file before.
+    /// Whether an upload of so many bytes would be kept, as things are now.
     ///
     /// # Errors
-    /// `CONFLICT` where `replace` is not wanted and the path is taken, `PERMISSION_DENIED`, `LIMIT_REACHED`.
-    pub async fn keep(
-        &self,
-        upload: Upload,
-        path: &FilePath,
-        (by, is_admin): (UserId, bool),
-        replace: bool,
-    ) -> Result<bool, AppError> {
+    /// As [`Catalogue::keep`].
+    pub async fn check_keeping(&self, keeping: &Keeping, size_bytes: u64) -> Result<(), AppError> {
+        self.replaced(keeping).await?;
+        self.claim(keeping, (size_bytes, OffsetDateTime::now_utc()), true).await.map(drop)
+    }
+
+    /// What an upload would replace.
+    async fn replaced(&self, keeping: &Keeping) -> Result<Option<Arc<OpenFile>>, AppError> {
+        let Keeping { path, by, is_admin, replace } = keeping;
         let before = self.streams.file(path).await.ok();
         // What cannot be streamed, as a link or too long a file, is nobody's to replace.
         let is_hidden = before.is_none() && self.streams.is_taken(path).await.map_err(failed)?;
         if is_hidden || (before.is_some() && !replace) {
             return Err(taken());
         }
-        if before.is_some() && !is_admin {
-            self.check_owner(path, by, is_admin).await?;
+        if before.is_some() {
+            self.check_owner(path, *by, *is_admin).await?;
         }
-        let (size_bytes, modified) = upload.finished().await.map_err(failed)?;
-        let file = FileSeen { path: path.to_string(), size_bytes, modified: modified.into() };
+        Ok(before)
+    }
+
+    /// Takes an upload's place in the quotas, or `asks_only` whether there is one.
+    async fn claim(
+        &self,
+        keeping: &Keeping,
+        (size_bytes, modified): (u64, OffsetDateTime),
+        asks_only: bool,
+    ) -> Result<Touched, AppError> {
+        let file = FileSeen { path: keeping.path.to_string(), size_bytes, modified };
         let UploadQuotas { account_bytes_max, total_bytes_max } = self.quotas;
+        let Keeping { by, is_admin, .. } = *keeping;
         let claim = Claim { file, by, is_admin, account_bytes_max, total_bytes_max };
-        match self.store.claim_file(&claim).await? {
-            Claimed::Granted => {}
-            Claimed::Others => return Err(others()),
-            Claimed::AccountFull(used) => return Err(full("you have uploaded", used, account_bytes_max)),
-            Claimed::TotalFull(used) => return Err(full("all together have uploaded", used, total_bytes_max)),
+        match self.store.claim_file(&claim, asks_only).await? {
+            Claimed::Granted(touched) => Ok(touched),
+            Claimed::Others => Err(others()),
+            Claimed::AccountFull(used) => Err(full("you have uploaded", used, account_bytes_max)),
+            Claimed::TotalFull(used) => Err(full("all together have uploaded", used, total_bytes_max)),
         }
+    }
+
+    /// Gives an upload, whole and checked, its place in the folder. True where there was no such file before.
+    ///
+    /// # Errors
+    /// `CONFLICT` where it may not replace and the path is taken, `PERMISSION_DENIED`, `LIMIT_REACHED`.
+    pub async fn keep(&self, upload: Upload, keeping: &Keeping) -> Result<bool, AppError> {
+        let path = &keeping.path;
+        let before = self.replaced(keeping).await?;
+        let (size_bytes, modified) = upload.finished().await.map_err(failed)?;
+        let claimed = self.claim(keeping, (size_bytes, modified.into()), false).await?;
         // What came meanwhile is another's.
         if let Err(error) = self.streams.place_upload(upload, path, before.is_some()).await {
             if error.kind() == io::ErrorKind::AlreadyExists {
                 return Err(taken());
             }
             if before.is_none() {
-                // Otherwise the next list puts the row right.
-                let _ = self.store.forget_file(path.as_str()).await;
+                // Otherwise a list of a minute later puts the row right.
+                let _ = self.store.forget_file(path.as_str(), claimed).await;
             }
+            *self.told.lock().await = None;
             return Err(failed(error));
         }
         if let Some(before) = &before {
@@ -145,10 +201,12 @@ impl Catalogue {
     /// `NOT_FOUND`, `PERMISSION_DENIED`.
     pub async fn remove(&self, path: &FilePath, by: UserId, is_admin: bool) -> Result<(), AppError> {
         let file = self.streams.file(path).await?;
-        self.check_owner(path, by, is_admin).await?;
+        let known = self.check_owner(path, by, is_admin).await?;
         self.streams.remove_file(path).await.map_err(failed)?;
         self.streams.forget_made(path, &file).await;
-        self.store.forget_file(path.as_str()).await?;
+        if let Some(known) = known {
+            self.store.forget_file(path.as_str(), known.touched).await?;
+        }
         Ok(())
     }
 

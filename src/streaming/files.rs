@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use rustix::{
     fs::{AtFlags, Mode, OFlags, mkdirat, open, openat, statat, unlinkat},
@@ -25,6 +26,9 @@ const OPEN_MAX: usize = 512;
 
 /// How long it is believed that an open file is still the one of its name.
 const BELIEVED: Duration = Duration::from_secs(1);
+
+/// How long a file stays open that nobody asks for.
+const IDLE: Duration = Duration::from_secs(600);
 
 /// A folder of files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +80,8 @@ pub(super) struct Files {
     began: Instant,
     numbers: AtomicU64,
     open: Cache<FilePath, Arc<OpenFile>>,
+    /// Held while sub-folders are made or removed, so that none goes before it has its file.
+    sub_folders: Mutex<()>,
 }
 
 impl Files {
@@ -90,6 +96,7 @@ impl Files {
             began: Instant::now(),
             numbers: AtomicU64::new(0),
             open: Cache::new(OPEN_MAX),
+            sub_folders: Mutex::new(()),
         })
     }
 
@@ -99,7 +106,7 @@ impl Files {
     /// `NotFound` and its like where there is none, `FileTooLarge`.
     pub(super) async fn get(&self, path: &FilePath) -> io::Result<Arc<OpenFile>> {
         let known = self.open.get(path);
-        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now_ms = self.now_ms();
         if let Some(file) = &known {
             let age_ms = now_ms.saturating_sub(file.found_ms.load(Ordering::Relaxed));
             if u128::from(age_ms) < BELIEVED.as_millis() {
@@ -124,11 +131,30 @@ impl Files {
         self.open.insert(path.clone(), Arc::clone(&opened));
         Ok(opened)
     }
+
+    /// Milliseconds since this began.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Files {
+    /// Closes what has no name any more, and so takes the disk's room for nobody, and what nobody has asked for lately. Who
+    /// reads on has it open all the same. Blocks.
+    pub(super) fn close_unused(&self) {
+        let now_ms = self.now_ms();
+        self.open.retain(|_, file| {
+            let idle_ms = now_ms.saturating_sub(file.found_ms.load(Ordering::Relaxed));
+            let is_named = file.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
+            is_named && u128::from(idle_ms) < IDLE.as_millis()
+        });
+    }
+
     /// Puts a whole file into its place, which is to be free unless it may `replace`; sub-folders are made. Blocks.
-    pub(super) fn put(&self, part: Part, path: &FilePath, replace: bool) -> io::Result<()> {
+    pub(super) fn put(&self, mut part: Part, path: &FilePath, replace: bool) -> io::Result<()> {
+        // What takes long is done before others wait.
+        part.sync()?;
+        let _sub_folders = self.sub_folders.lock();
         let (folder, name) = self.folder_of(path, true)?;
         part.finish_in(folder.as_ref().unwrap_or(&self.folder), name, replace)?;
         self.open.remove(path);
@@ -147,18 +173,33 @@ impl Files {
         }
     }
 
-    /// Removes a file. Blocks.
+    /// Removes a file, and the sub-folders that are empty without it. Blocks.
     pub(super) fn remove(&self, path: &FilePath) -> io::Result<()> {
+        let _sub_folders = self.sub_folders.lock();
         let (folder, name) = self.folder_of(path, false)?;
         unlinkat(folder.as_ref().unwrap_or(&self.folder), name, AtFlags::empty())?;
         self.open.remove(path);
+        let mut above: Vec<&str> = path.names().rev().skip(1).collect();
+        above.reverse();
+        while let Some(name) = above.pop() {
+            let Ok(folder) = self.walk_down(above.iter().copied(), false) else { break };
+            // One with something in it stays, and with it those above.
+            if unlinkat(folder.as_ref().unwrap_or(&self.folder), name, AtFlags::REMOVEDIR).is_err() {
+                break;
+            }
+        }
         Ok(())
     }
 
-    /// The folder of a file, `None` for the one of all, and the file's name in it. Like [`walk`], it follows nothing.
+    /// The folder of a file, `None` for the one of all, and the file's name in it.
     fn folder_of<'a>(&self, path: &'a FilePath, make: bool) -> io::Result<(Option<OwnedFd>, &'a str)> {
         let mut names = path.names();
         let name = names.next_back().ok_or(io::ErrorKind::NotFound)?;
+        Ok((self.walk_down(names, make)?, name))
+    }
+
+    /// The folder at the end of some names, `None` for the one of all. Like [`walk`], it follows nothing.
+    fn walk_down<'a>(&self, names: impl Iterator<Item = &'a str>, make: bool) -> io::Result<Option<OwnedFd>> {
         let mut below: Option<OwnedFd> = None;
         for name in names {
             let above = below.as_ref().unwrap_or(&self.folder);
@@ -171,7 +212,7 @@ impl Files {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::DIRECTORY;
             below = Some(openat(above, name, flags, Mode::empty())?);
         }
-        Ok((below, name))
+        Ok(below)
     }
 }
 
@@ -281,5 +322,39 @@ mod tests {
         fs::remove_file(audio.join("a.mp3")).expect("removes");
         forget(&other);
         assert!(late.get(&path("a.mp3")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_has_no_name_or_no_listener_is_closed() {
+        let folder = Folder::new();
+        let audio = folder.0.join("audio");
+        let files = Files::open(&audio, 100).expect("opens");
+        for name in ["gone.mp3", "idle.mp3", "heard.mp3"] {
+            fs::write(audio.join(name), "sound").expect("writes");
+            files.get(&path(name)).await.expect("there");
+        }
+        let late = Files { began: Instant::now() - IDLE * 2, ..files };
+        let found = |name| late.open.get(&path(name)).map(|file| file.found_ms.store(late.now_ms(), Ordering::Relaxed));
+        assert!(found("gone.mp3").is_some() && found("heard.mp3").is_some());
+        fs::remove_file(audio.join("gone.mp3")).expect("removes");
+        late.close_unused();
+        let open = ["gone.mp3", "idle.mp3", "heard.mp3"].map(|name| late.open.get(&path(name)).is_some());
+        assert_eq!(open, [false, false, true]);
+    }
+
+    #[test]
+    fn folders_go_with_their_last_file() {
+        let folder = Folder::new();
+        let audio = folder.0.join("audio");
+        let files = Files::open(&audio, 100).expect("opens");
+        fs::create_dir_all(audio.join("a/b/c")).expect("can be made");
+        for name in ["a/x.mp3", "a/b/c/y.mp3", "z.mp3"] {
+            fs::write(audio.join(name), "sound").expect("writes");
+        }
+        files.remove(&path("a/b/c/y.mp3")).expect("removes");
+        assert!(!audio.join("a/b").exists() && audio.join("a/x.mp3").exists(), "what is not empty stays");
+        files.remove(&path("a/x.mp3")).expect("removes");
+        files.remove(&path("z.mp3")).expect("removes");
+        assert!(!audio.join("a").exists() && audio.exists(), "the folder itself stays");
     }
 }

@@ -21,7 +21,7 @@ const ENTRIES_MAX: usize = 100_000;
 const KEPT: Duration = Duration::from_secs(5);
 
 /// A file of the library.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its path.
     pub path: FilePath,
@@ -32,7 +32,7 @@ pub struct Entry {
 }
 
 /// The files of the folder, by path.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Listing {
     /// The files.
     pub files: Vec<Entry>,

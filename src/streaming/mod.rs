@@ -23,11 +23,11 @@ pub mod waveform;
 
 use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
 
-use antiphon_core::gateway::ErrorCode;
+use antiphon_core::{gateway::ErrorCode, ids::UserId};
 
 pub use self::{
     body::{FileBody, Part},
-    catalogue::{Catalogue, UploadQuotas},
+    catalogue::{Catalogue, Keeping, UploadQuotas},
     files::{FolderError, OpenFile},
     library::{Entry, Listing},
     link::{Link, Secrets, TTL_MAX_S},
@@ -39,11 +39,22 @@ pub use self::{
     range::{Wanted, wanted},
     uploads::Upload,
 };
-use self::{cache::Blocks, files::Files, library::Library, making::Making, places::Places, uploads::Uploads};
+use self::{
+    cache::Blocks,
+    files::Files,
+    library::Library,
+    making::Making,
+    places::{NoPlace, Places},
+    uploads::Uploads,
+};
 use crate::{
     error::AppError,
+    telemetry::metrics::{StreamRefusal, metrics},
     transcode::{Peaks, TranscodeError},
 };
+
+/// When to come back to a node that is busy, in seconds.
+const RETRY_S: u64 = 5;
 
 /// What the operator has set.
 #[derive(Clone, Debug)]
@@ -68,6 +79,8 @@ pub struct StreamsConfig {
     pub making: MakingConfig,
     /// Files being uploaded at once.
     pub uploads_max: u32,
+    /// The same by one account.
+    pub uploads_per_account: u32,
 }
 
 /// The files and who reads them. Clones are the same.
@@ -81,7 +94,7 @@ struct Inner {
     range_bytes_max: u64,
     files: Files,
     blocks: Arc<Blocks>,
-    places: Arc<Places>,
+    places: Arc<Places<IpAddr>>,
     library: Library,
     making: Making,
     uploads: Uploads,
@@ -97,7 +110,8 @@ impl Streams {
         let fail = |error| FolderError::of(&config.folder, "streaming.audio_dir", error);
         let files = Files::open(&config.folder, config.file_bytes_max).map_err(fail)?;
         let (bounds, ffmpeg) = (config.making.bounds, config.making.ffmpeg.clone());
-        let uploads = Uploads::open(&config.folder, config.file_bytes_max, config.uploads_max, bounds, ffmpeg);
+        let at_once = (config.uploads_max, config.uploads_per_account);
+        let uploads = Uploads::open(&config.folder, config.file_bytes_max, at_once, bounds, ffmpeg);
         let uploads = uploads.map_err(fail)?;
         let making = Making::start(config.making)?;
         Ok(Self {
@@ -106,7 +120,11 @@ impl Streams {
                 range_bytes_max: config.range_bytes_max,
                 files,
                 blocks: Arc::new(Blocks::new(config.cache_bytes)),
-                places: Arc::new(Places::new(config.streams_max, config.streams_per_address)),
+                places: Arc::new(Places::new(
+                    config.streams_max,
+                    config.streams_per_address,
+                    &metrics().streaming.streams,
+                )),
                 library: Library::new(config.folder, config.file_bytes_max),
                 making,
                 uploads,
@@ -144,6 +162,16 @@ impl Streams {
     /// Goes on with what was being made when the last process ended.
     pub async fn resume(&self) {
         self.inner.making.resume(&self.inner.files).await;
+    }
+
+    /// Closes files that nobody reads.
+    pub async fn close_unused(&self) {
+        let inner = Arc::clone(&self.inner);
+        let closed = tokio::task::spawn_blocking(move || {
+            inner.files.close_unused();
+            inner.making.close_unused();
+        });
+        let _ = closed.await;
     }
 
     /// Ends what is being made; the next process makes it again.
@@ -196,12 +224,13 @@ impl Streams {
         self.inner.making.peaks(path, source).await
     }
 
-    /// Begins an upload of so many bytes, where that is known.
+    /// Begins an upload of somebody's, of so many bytes where that is known.
     ///
     /// # Errors
-    /// `LIMIT_REACHED` where they are too many, `TEMPORARILY_UNAVAILABLE` where too many upload at once.
-    pub fn begin_upload(&self, announced: Option<u64>) -> Result<Upload, AppError> {
-        self.inner.uploads.begin(announced)
+    /// `LIMIT_REACHED` where they are too many, `RATE_LIMITED` where they upload too many files at once,
+    /// `TEMPORARILY_UNAVAILABLE` where all together do.
+    pub async fn begin_upload(&self, by: UserId, announced: Option<u64>) -> Result<Upload, AppError> {
+        self.inner.uploads.begin(by, announced).await
     }
 
     /// Whether an upload that is whole holds what its path's ending says, and can be decoded.
@@ -248,7 +277,20 @@ impl Streams {
     /// # Errors
     /// `RATE_LIMITED` where the address has its share, `TEMPORARILY_UNAVAILABLE` where the node has.
     pub fn place(&self, address: IpAddr) -> Result<Place, AppError> {
-        Places::take(&self.inner.places, address)
+        let refused = |why, code, message| {
+            metrics().streaming.refused.of(why).increment(1);
+            AppError::retry(code, message, RETRY_S)
+        };
+        Places::take(&self.inner.places, address).map_err(|why| match why {
+            NoPlace::InAll(most) => {
+                let message = format!("this node sends {most} files at once and no more");
+                refused(StreamRefusal::Busy, ErrorCode::TemporarilyUnavailable, message)
+            }
+            NoPlace::ForEach(most) => {
+                let message = format!("too many files at once: at most {most} are sent to one address");
+                refused(StreamRefusal::AddressBusy, ErrorCode::RateLimited, message)
+            }
+        })
     }
 
     /// Who listens to what.

@@ -1,97 +1,95 @@
-//! How many files are sent at once, in all and to one address.
+//! How much goes on at once, in all and for each of those whom it is for.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, hash::Hash, net::IpAddr, sync::Arc};
 
-use antiphon_core::gateway::ErrorCode;
 use parking_lot::Mutex;
 
-use crate::{
-    error::AppError,
-    telemetry::metrics::{StreamRefusal, metrics},
-};
+use crate::telemetry::family::Gauge;
 
-/// When to come back to a node that is busy, in seconds.
-const RETRY_S: u64 = 5;
-
-/// Who is being sent files.
-#[derive(Debug)]
-pub(super) struct Places {
+/// How many places there are, and who has them.
+pub(super) struct Places<K> {
     in_all: u32,
-    per_address: u32,
-    taken: Mutex<Taken>,
+    for_each: u32,
+    taken: Mutex<Taken<K>>,
+    /// Shows how many are taken.
+    gauge: &'static Gauge,
 }
 
-#[derive(Debug, Default)]
-struct Taken {
+struct Taken<K> {
     in_all: u32,
-    by_address: HashMap<IpAddr, u32>,
+    by_key: HashMap<K, u32>,
 }
 
-/// A place among them, until it is dropped.
-#[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
-    address: IpAddr,
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// So many are taken, and there are no more.
+    InAll(u32),
+    /// Whoever asks has so many, and may have no more.
+    ForEach(u32),
 }
 
-impl Places {
-    pub(super) fn new(in_all: u32, per_address: u32) -> Self {
-        Self { in_all, per_address, taken: Mutex::default() }
+/// A place among those who are being sent files, or send them, until it is dropped.
+pub struct Place<K: Copy + Eq + Hash = IpAddr> {
+    places: Arc<Places<K>>,
+    key: K,
+}
+
+impl<K: Copy + Eq + Hash> Places<K> {
+    pub(super) fn new(in_all: u32, for_each: u32, gauge: &'static Gauge) -> Self {
+        let taken = Mutex::new(Taken { in_all: 0, by_key: HashMap::new() });
+        Self { in_all, for_each, taken, gauge }
     }
 
-    /// A place for `address`, if there is one.
-    pub(super) fn take(this: &Arc<Self>, address: IpAddr) -> Result<Place, AppError> {
+    /// A place for `key`, if there is one.
+    pub(super) fn take(this: &Arc<Self>, key: K) -> Result<Place<K>, NoPlace> {
         let mut taken = this.taken.lock();
-        let refused = |why| metrics().streaming.refused.of(why).increment(1);
         if taken.in_all >= this.in_all {
-            refused(StreamRefusal::Busy);
-            let message = format!("this node sends {} files at once and no more", this.in_all);
-            return Err(AppError::retry(ErrorCode::TemporarilyUnavailable, message, RETRY_S));
+            return Err(NoPlace::InAll(this.in_all));
         }
-        let own = taken.by_address.get(&address).copied().unwrap_or(0);
-        if own >= this.per_address {
-            refused(StreamRefusal::AddressBusy);
-            let message = format!("too many files at once: at most {} are sent to one address", this.per_address);
-            return Err(AppError::retry(ErrorCode::RateLimited, message, RETRY_S));
+        let own = taken.by_key.get(&key).copied().unwrap_or(0);
+        if own >= this.for_each {
+            return Err(NoPlace::ForEach(this.for_each));
         }
         taken.in_all += 1;
-        taken.by_address.insert(address, own + 1);
+        taken.by_key.insert(key, own + 1);
+        this.gauge.increment(1.0);
         drop(taken);
-        metrics().streaming.streams.increment(1.0);
-        Ok(Place { places: Arc::clone(this), address })
+        Ok(Place { places: Arc::clone(this), key })
     }
 }
 
-impl Drop for Place {
+impl<K: Copy + Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock();
         taken.in_all -= 1;
-        if let Some(own) = taken.by_address.get_mut(&self.address) {
+        if let Some(own) = taken.by_key.get_mut(&self.key) {
             *own -= 1;
             if *own == 0 {
-                taken.by_address.remove(&self.address);
+                taken.by_key.remove(&self.key);
             }
         }
-        metrics().streaming.streams.decrement(1.0);
+        self.places.gauge.decrement(1.0);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::metrics;
 
     #[test]
     fn places_are_bounded_in_all_and_for_each_and_come_back() {
-        let places = Arc::new(Places::new(3, 2));
+        let places = Arc::new(Places::new(3, 2, &metrics().streaming.streams));
         let take = |last: u8| Places::take(&places, IpAddr::from([203, 0, 113, last]));
         let first = take(1).expect("free");
         let _second = take(1).expect("free");
-        assert_eq!(take(1).expect_err("its share").code, ErrorCode::RateLimited);
+        assert_eq!(take(1).err(), Some(NoPlace::ForEach(2)));
         let _third = take(2).expect("free");
-        assert_eq!(take(3).expect_err("all").code, ErrorCode::TemporarilyUnavailable);
+        assert_eq!(take(3).err(), Some(NoPlace::InAll(3)));
         drop(first);
         drop(take(1).expect("free again"));
         drop(take(3).expect("free again"));
-        assert_eq!(places.taken.lock().by_address.len(), 2, "who has none is forgotten");
+        assert_eq!(places.taken.lock().by_key.len(), 2, "who has none is forgotten");
     }
 }

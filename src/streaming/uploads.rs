@@ -8,12 +8,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use antiphon_core::gateway::ErrorCode;
+use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{FilePath, making::part::Part};
+use super::{
+    FilePath,
+    making::part::Part,
+    places::{NoPlace, Place, Places},
+};
 use crate::{
     error::AppError,
     telemetry::metrics::{UploadOutcome, metrics},
@@ -38,7 +41,7 @@ pub(super) struct Uploads {
     bytes_max: u64,
     bounds: Bounds,
     ffmpeg: Option<PathBuf>,
-    places: Arc<Semaphore>,
+    places: Arc<Places<UserId>>,
 }
 
 /// A file that is being sent.
@@ -48,7 +51,7 @@ pub struct Upload {
     waiting_bytes: usize,
     bytes: u64,
     bytes_max: u64,
-    _place: OwnedSemaphorePermit,
+    _place: Place<UserId>,
 }
 
 impl Uploads {
@@ -56,7 +59,7 @@ impl Uploads {
     pub(super) fn open(
         audio: &Path,
         bytes_max: u64,
-        at_once: u32,
+        (at_once, per_account): (u32, u32),
         bounds: Bounds,
         ffmpeg: Option<PathBuf>,
     ) -> io::Result<Self> {
@@ -65,19 +68,17 @@ impl Uploads {
         if fs::create_dir_all(&folder).is_ok() {
             Part::sweep(&folder)?;
         }
-        let places = Arc::new(Semaphore::new(usize::try_from(at_once).unwrap_or(Semaphore::MAX_PERMITS)));
+        let places = Arc::new(Places::new(at_once, per_account, &metrics().streaming.uploads_running));
         Ok(Self { folder, bytes_max, bounds, ffmpeg, places })
     }
 
-    /// Begins an upload of `announced` bytes, where that is known.
-    pub(super) fn begin(&self, announced: Option<u64>) -> Result<Upload, AppError> {
+    /// Begins an upload of somebody's, of `announced` bytes where that is known.
+    pub(super) async fn begin(&self, by: UserId, announced: Option<u64>) -> Result<Upload, AppError> {
         check_size(announced.unwrap_or(0), self.bytes_max)?;
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            metrics().streaming.uploads.of(UploadOutcome::Busy).increment(1);
-            let message = "as many files are being uploaded as may be at once (limits.uploads)";
-            AppError::retry(ErrorCode::TemporarilyUnavailable, message, RETRY_S)
-        })?;
-        let part = Part::create(&self.folder).map_err(|error| failed(&error))?;
+        let place = Places::take(&self.places, by).map_err(busy)?;
+        let folder = self.folder.clone();
+        let made = tokio::task::spawn_blocking(move || Part::create(&folder)).await;
+        let part = made.map_err(io::Error::other).flatten().map_err(|error| failed(&error))?;
         Ok(Upload {
             part: Arc::new(Mutex::new(part)),
             waiting: Vec::new(),
@@ -166,6 +167,20 @@ fn check_size(bytes: u64, bytes_max: u64) -> Result<(), AppError> {
         return Err(AppError::new(ErrorCode::LimitReached, message));
     }
     Ok(())
+}
+
+fn busy(why: NoPlace) -> AppError {
+    metrics().streaming.uploads.of(UploadOutcome::Busy).increment(1);
+    match why {
+        NoPlace::InAll(_) => {
+            let message = "as many files are being uploaded as may be at once (limits.uploads)";
+            AppError::retry(ErrorCode::TemporarilyUnavailable, message, RETRY_S)
+        }
+        NoPlace::ForEach(most) => {
+            let message = format!("an account uploads {most} files at once and no more (limits.uploads_per_account)");
+            AppError::retry(ErrorCode::RateLimited, message, RETRY_S)
+        }
+    }
 }
 
 fn failed(error: &io::Error) -> AppError {

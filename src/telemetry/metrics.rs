@@ -128,6 +128,8 @@ catalogue! {
         counter listens [] = "antiphon_streaming_listens_total" Count;
         /// Listening sessions that were not followed or stored: too many at once, or the database was away for too long.
         counter listens_lost [] = "antiphon_streaming_listens_lost_total" Count;
+        /// Files being uploaded now.
+        gauge uploads_running [] = "antiphon_streaming_uploads_running" Count;
         /// Uploads of files, by how they ended.
         counter uploads [UploadOutcome] = "antiphon_streaming_uploads_total" Count;
         /// Bytes of uploads that were kept.
@@ -198,6 +200,8 @@ catalogue! {
         counter frames_handed_over [] = "antiphon_media_frames_handed_over_total" Count;
         /// Frames and reach dropped on the way to another worker, whose queue was full.
         counter handovers_dropped [] = "antiphon_media_handovers_dropped_total" Count;
+        /// Frames of mixes dropped on the way to the worker of their listener's session, whose queue of them was full.
+        counter mix_frames_dropped [] = "antiphon_media_mix_frames_dropped_total" Count;
         /// Parts of long lists of listeners that a busy worker had another send over, and those that it sent over itself
         /// because the other's queue was full.
         counter fan_out_parts [Outcome] = "antiphon_media_fan_out_parts_total" Count;

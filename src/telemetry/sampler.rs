@@ -90,10 +90,10 @@ impl Last {
 }
 
 /// What happened at the media workers' sockets and queues, each number with its metric.
-fn sockets<'a>(media: &'a MediaMetrics, stats: &SocketStats) -> [(Shown<'a>, u64); 15] {
+fn sockets<'a>(media: &'a MediaMetrics, stats: &SocketStats) -> [(Shown<'a>, u64); 16] {
     use SocketCounter as C;
     let (calls, errors, parts) = (&media.socket_calls, &media.socket_errors, &media.fan_out_parts);
-    let table: [(C, &Counter); 15] = [
+    let table: [(C, &Counter); 16] = [
         (C::BytesReceived, &media.received_bytes),
         (C::ReceiveCalls, calls.of(Direction::Receive)),
         (C::ReceiveErrors, errors.of(Direction::Receive)),
@@ -107,6 +107,7 @@ fn sockets<'a>(media: &'a MediaMetrics, stats: &SocketStats) -> [(Shown<'a>, u64
         (C::Commands, &media.commands),
         (C::GatewayFramesDropped, &media.gateway_frames_dropped),
         (C::HandoversDropped, &media.handovers_dropped),
+        (C::MixFramesDropped, &media.mix_frames_dropped),
         (C::PartsLeft, parts.of(Outcome::Ok)),
         (C::PartsRefused, parts.of(Outcome::Refused)),
     ];

@@ -88,10 +88,14 @@ impl<'a> Piped<'a> {
     }
 
     fn end(&mut self) -> Result<bool, TranscodeError> {
-        if self.child.wait()?.success() {
-            return Ok(false);
+        if !self.child.wait()?.success() {
+            return Err(TranscodeError::Undecodable("ffmpeg cannot decode it either".to_owned()));
         }
-        Err(TranscodeError::Undecodable("ffmpeg cannot decode it either".to_owned()))
+        if self.kept > 0 {
+            // It says that all is well, and does not end between two samples.
+            return Err(TranscodeError::Io(io::Error::other("what ffmpeg wrote is cut short")));
+        }
+        Ok(false)
     }
 }
 
@@ -100,5 +104,27 @@ impl Drop for Piped<'_> {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn output_that_ends_within_a_sample_is_an_error() {
+        let (file, watch) = (File::open("/dev/null").expect("opens"), Watch::new(0, Duration::from_secs(60)));
+        // It writes its arguments, which are no whole number of samples, and says that all is well.
+        let mut piped = Piped::open(Path::new("echo"), &file, &watch).expect("starts");
+        let mut samples = Vec::new();
+        let ended = loop {
+            match piped.next(&mut samples) {
+                Ok(true) => assert!(!samples.is_empty()),
+                ended => break ended,
+            }
+        };
+        assert!(matches!(ended, Err(TranscodeError::Io(_))), "{ended:?}");
     }
 }

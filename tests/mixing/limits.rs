@@ -1,6 +1,9 @@
 //! Who is refused a mix, and in which words; and what the server shows of its mixes.
 
-use antiphon_core::gateway::{MediaMode, MediaTransport};
+use antiphon_core::{
+    gateway::{MediaMode, MediaTransport},
+    ids::ChannelId,
+};
 use antiphon_loadtest::rest::Rest;
 
 use crate::{
@@ -29,6 +32,29 @@ async fn no_more_than_set_hear_a_mix_and_a_seat_is_free_again() {
     second.leave(channel).await.expect("left");
     let joined = second.join(mixed).await.expect("the seat is free");
     assert!(joined.voice.mix_stream_id.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_know_of_a_channel_does_not_learn_of_it_by_its_mixer() {
+    let server = Process::start(&[("ANTIPHON_MIXER__LISTENERS_MAX", "1")]).await;
+    let channel = make_channel(&server, "open", 20).await;
+    let (first, _events) = connect(server.url(), Vec::new(), "first").await;
+    first.join(how(channel, MediaMode::Mixed, MediaTransport::Udp)).await.expect("the only seat");
+    let rest = Rest::new(server.url()).expect("a client");
+    let account = rest.register("keeper", "a long enough password").await.expect("registered");
+    let made = http()
+        .post(server.url().http("/api/channels"))
+        .bearer_auth(&account.access_token)
+        .json(&serde_json::json!({"name": "hidden", "is_private": true}))
+        .send()
+        .await
+        .expect("answered");
+    let made: serde_json::Value = made.json().await.expect("JSON");
+    let hidden = made["data"]["id"].as_str().and_then(|id| id.parse().ok()).map(ChannelId).expect("made");
+    let (stranger, _events) = connect(server.url(), Vec::new(), "stranger").await;
+    let refused =
+        stranger.join(how(hidden, MediaMode::Mixed, MediaTransport::Udp)).await.expect_err("hidden").to_string();
+    assert!(refused.contains("CHANNEL_NOT_FOUND"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

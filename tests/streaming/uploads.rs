@@ -1,9 +1,14 @@
 //! Uploading, replacing, removing, tagging, and finding again; on either database.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::{
     Streaming,
@@ -21,6 +26,26 @@ fn tone(streaming: &Streaming, ending: &str, codec: &str) -> Vec<u8> {
 
 async fn send(client: &Client, method: Method, path: &str, bytes: &[u8]) -> Answer {
     client.send(client.request(method, &format!("/api/streams/{path}")).body(bytes.to_vec())).await
+}
+
+/// Announces an upload of so many bytes; what the server says to that, before any of them is sent.
+async fn announce(
+    streaming: &Streaming,
+    client: &Client,
+    (method, path): (&str, &str),
+    bytes: usize,
+) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(streaming.server.running.addresses().http).await.expect("listens");
+    let token = client.token();
+    let head = format!(
+        "{method} /api/streams/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nExpect: 100-continue\r\n\
+         Content-Length: {bytes}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("sends");
+    let mut answer = vec![0; 4_096];
+    let read = timeout(Duration::from_secs(30), stream.read(&mut answer)).await.expect("nothing need be sent");
+    let answer = String::from_utf8_lossy(&answer[..read.expect("an answer")]).into_owned();
+    (stream, answer)
 }
 
 async fn paths(client: &Client, query: &str) -> Vec<String> {
@@ -77,6 +102,7 @@ async fn what_is_uploaded_plays_is_found_and_can_be_removed() {
         assert_eq!((&shown["data"]["owner_id"], &shown["data"]["tags"]), (&bela.user["id"], &json!(["jazz", "live"])));
 
         send(&bela, Method::DELETE, "Bela/new/one.mp3", b"").await;
+        assert!(!streaming.audio_dir().join("Bela").exists(), "folders go with their last file");
         assert_eq!(paths(&cora, "").await, ["operators.flac"]);
         streaming.nobody.get(&link).await.expect_error(404, "NOT_FOUND");
         send(&root, Method::DELETE, "operators.flac", b"").await;
@@ -117,6 +143,7 @@ async fn quotas_hold_exactly_however_many_upload_at_once() {
             settings.database.url = Some(database.url().parse().expect("a URL"));
             settings.streaming.upload_quota_mb_per_account = 1;
             settings.streaming.upload_quota_mb = 2;
+            settings.limits.uploads_per_account = 16;
         })
         .await;
         let root = streaming.nobody.register("root").await;
@@ -147,4 +174,48 @@ async fn quotas_hold_exactly_however_many_upload_at_once() {
         assert!(refused > 0 && refused < more.len(), "{more:?}");
         streaming.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_not_be_kept_need_not_be_sent() {
+    let streaming = Streaming::start(|settings| settings.streaming.upload_quota_mb_per_account = 1).await;
+    let _root = streaming.nobody.register("root").await;
+    let (bela, cora) = (streaming.nobody.register("bela").await, streaming.nobody.register("cora").await);
+    send(&bela, Method::POST, "one.mp3", &tone(&streaming, "mp3", "libmp3lame")).await.expect(201);
+    for (client, what, bytes, expected) in [
+        (&cora, ("PUT", "one.mp3"), 900_000, ["HTTP/1.1 403", "PERMISSION_DENIED"]),
+        (&bela, ("POST", "one.mp3"), 900_000, ["HTTP/1.1 409", "CONFLICT"]),
+        (&bela, ("POST", "two.mp3"), 1_100_000, ["HTTP/1.1 409", "LIMIT_REACHED"]),
+        (&streaming.anna, ("POST", "three.mp3"), 900_000, ["HTTP/1.1 403", "PERMISSION_DENIED"]),
+        (&bela, ("PUT", "one.mp3"), 900_000, ["HTTP/1.1 100", "Continue"]),
+    ] {
+        let (_stream, answer) = announce(&streaming, client, what, bytes).await;
+        assert!(expected.iter().all(|part| answer.contains(part)), "{what:?}: {answer}");
+    }
+    streaming.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_account_does_not_take_all_places() {
+    let streaming = Streaming::start(|settings| {
+        settings.limits.uploads = 3;
+        settings.limits.uploads_per_account = 2;
+    })
+    .await;
+    let _root = streaming.nobody.register("root").await;
+    let (bela, cora) = (streaming.nobody.register("bela").await, streaming.nobody.register("cora").await);
+    let mut sending = Vec::new();
+    for (client, path, expected) in [
+        (&bela, "1.mp3", ["HTTP/1.1 100", "Continue"]),
+        (&bela, "2.mp3", ["HTTP/1.1 100", "Continue"]),
+        (&bela, "3.mp3", ["HTTP/1.1 429", "limits.uploads_per_account"]),
+        (&cora, "4.mp3", ["HTTP/1.1 100", "Continue"]),
+        (&cora, "5.mp3", ["HTTP/1.1 503", "limits.uploads"]),
+    ] {
+        let (stream, answer) = announce(&streaming, client, ("POST", path), 1_000).await;
+        assert!(expected.iter().all(|part| answer.contains(part)), "{path}: {answer}");
+        sending.push(stream);
+    }
+    drop(sending);
+    streaming.stop().await;
 }

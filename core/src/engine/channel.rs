@@ -529,7 +529,7 @@ impl Channel {
         self.traffic.bytes_out += hearing * bytes.len() as u64;
     }
 
-    /// Gives a frame to the mixer when members other than its speaker hear a mix.
+    /// Gives a frame to the mixer when members other than its speaker hear a mix, unless nobody but they can open it.
     fn give_to_mixer<O: Output>(
         &mut self,
         turn: &mut Turn<'_, O>,
@@ -540,6 +540,9 @@ impl Channel {
         let own = speaker.and_then(|key| self.members.get(key)).is_some_and(|member| member.hears_mix);
         if self.mixed == u64::from(own) {
             return;
+        }
+        if header.has(FrameHeader::FLAG_ENCRYPTED) {
+            return turn.work.stats.count(Counter::FrameMixerEncrypted);
         }
         let is_taken = turn.out.mix(turn.now, self.id, &header, bytes);
         turn.work.stats.count(if is_taken { Counter::FramesToMixer } else { Counter::FrameMixerBusy });

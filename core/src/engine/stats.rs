@@ -122,6 +122,8 @@ counters! {
     FrameRemoteStreams: FramesDropped, "remote_streams";
     /// The mixer could not keep up: the frame is missing in the mix.
     FrameMixerBusy: FramesDropped, "mixer_busy";
+    /// End-to-end encrypted: the mixer cannot hear it, and does not get it.
+    FrameMixerEncrypted: FramesDropped, "mixer_encrypted";
     /// Missing between accepted ones.
     FramesLost: FramesLost;
     /// Delivered over UDP.

@@ -172,11 +172,8 @@ impl<C: Codec> ChannelMix<C> {
         self.speakers.iter().find(|known| known.stream == speaker).map(|known| known.jitter.stats())
     }
 
-    /// A frame of a speaker arrived.
+    /// A frame of a speaker arrived, which is not end-to-end encrypted.
     pub fn push(&mut self, now: Micros, header: FrameHeader, bytes: &[u8], codec: &mut C, stats: &mut MixStats) {
-        if header.has(FrameHeader::FLAG_ENCRYPTED) {
-            return stats.count(MixCounter::Encrypted);
-        }
         let Some(index) = self.speaker_for(now, &header, codec, stats) else { return };
         let speaker = &mut self.speakers[index];
         speaker.heard_at = now;

@@ -26,8 +26,6 @@ counters! {
     NotBuffered: FramesDropped, "not_buffered";
     /// Others are louder, and as many are mixed as may be.
     NotSelected: FramesDropped, "not_selected";
-    /// End-to-end encrypted: the server cannot hear them.
-    Encrypted: FramesDropped, "encrypted";
     /// Left out to get rid of delay.
     Skipped: FramesDropped, "skipped";
     /// Decoded.

@@ -5,7 +5,7 @@ use antiphon_core::{
     gateway::Cipher,
     ids::{ChannelId, StreamId},
     mix::MixTo,
-    wire::frame::FrameKind,
+    wire::frame::{FrameHeader, FrameKind},
 };
 
 use crate::world::{Client, World, channel_id, ms, streams};
@@ -84,6 +84,20 @@ fn a_frame_without_room_is_missing_in_the_mix_alone() {
     assert_eq!((world.count(Counter::FrameMixerBusy), world.count(Counter::FramesToMixer)), (1, 0));
     let heard = world.heard();
     assert_eq!(streams(&heard, &clients[1]), [clients[0].stream.0]);
+}
+
+#[test]
+fn what_the_mixer_cannot_open_it_does_not_get() {
+    let mut world = World::new(1, ms(0));
+    let mut clients = world.room(0, channel(), 2, Cipher::Aes128Gcm);
+    join_mixed(&mut world, 7, true);
+    let header = clients[0].header(FrameKind::Audio as u8 | FrameHeader::FLAG_ENCRYPTED, 20);
+    let secret = clients[0].media(&[(header, &[7; 80])]);
+    world.send(&clients[0], secret);
+    assert!(world.out[0].given_to_mixer.is_empty());
+    assert_eq!((world.count(Counter::FrameMixerEncrypted), world.count(Counter::FramesToMixer)), (1, 0));
+    let heard = world.heard();
+    assert_eq!(streams(&heard, &clients[1]), [clients[0].stream.0], "who can open it gets it");
 }
 
 #[test]

@@ -116,6 +116,11 @@ impl Making {
         self.workshop.stop();
     }
 
+    /// Closes what was made and is not read. Blocks.
+    pub(super) fn close_unused(&self) {
+        self.shelf.close_unused();
+    }
+
     /// Bytes of all that was made, as last counted.
     pub(super) fn bytes(&self) -> u64 {
         self.shelf.bytes()
@@ -221,8 +226,12 @@ impl Making {
     /// Removes all that was made of a file.
     pub(super) async fn forget(&self, path: &FilePath, source: &Arc<OpenFile>) {
         let (shelf, version) = (Arc::clone(&self.shelf), Version::of(path, source));
-        self.workshop.cancel(&version);
+        let cancelled = self.workshop.cancel(&version);
         let removed = blocking(move || {
+            for job in &cancelled {
+                // A mark that stays is found to be of no file at the next start.
+                let _ = shelf.marks().remove(job);
+            }
             shelf.remove(&version);
             Ok(())
         });

@@ -95,7 +95,7 @@ pub(super) struct Job {
     pub(super) path: FilePath,
     pub(super) source: Arc<OpenFile>,
     state: watch::Sender<State>,
-    /// There once it has begun.
+    /// There once it has begun, or is to end before it has.
     progress: OnceLock<Watch>,
     ended: Mutex<Option<Instant>>,
 }
@@ -126,11 +126,9 @@ impl Job {
         self.state.send_replace(state);
     }
 
-    /// Has it ended early.
+    /// Has it ended early, also where it is just about to begin.
     pub(super) fn stop(&self) {
-        if let Some(watch) = self.progress.get() {
-            watch.stop();
-        }
+        self.progress.get_or_init(|| Watch::new(self.source.length, Duration::ZERO)).stop();
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -167,5 +165,33 @@ impl Job {
             _ => (format!("{name} of this file waits to be made"), QUEUED_RETRY_S),
         };
         AppError::retry(ErrorCode::TemporarilyUnavailable, message, retry_s.min(RETRY_MAX_S))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        streaming::files::Files,
+        transcode::{Bounds, Input, TranscodeError, check},
+    };
+
+    #[tokio::test]
+    async fn what_is_stopped_before_it_begins_does_not_begin() {
+        let folder = std::env::temp_dir().join(format!("antiphon-order-{}", uuid::Uuid::now_v7()));
+        let files = Files::open(&folder, 1_000).expect("opens");
+        fs::write(folder.join("a.mp3"), "no sound").expect("writes");
+        let path = FilePath::new("a.mp3").expect("a path");
+        let source = files.get(&path).await.expect("there");
+        let key = Key { version: Version::of(&path, &source), product: Product::Analysis };
+        let job = Job::new(key, path, source);
+        job.stop();
+        let input = Input { file: &job.source.file, ending: "mp3", ffmpeg: None };
+        let bounds = Bounds { sound: Duration::from_secs(60) };
+        let ended = check(&input, &bounds, job.begin(Duration::from_secs(60)));
+        assert!(matches!(ended, Err(TranscodeError::Stopped)), "{ended:?}");
+        let _ = fs::remove_dir_all(&folder);
     }
 }

@@ -46,6 +46,13 @@ impl Part {
         Ok(length)
     }
 
+    /// Sees to it that what was written is on the disk.
+    pub(in crate::streaming) fn sync(&mut self) -> io::Result<()> {
+        let Some(writer) = &mut self.writer else { return Err(io::ErrorKind::InvalidInput.into()) };
+        writer.flush()?;
+        writer.get_ref().sync_all()
+    }
+
     /// Gives it its name in an open folder, once all of it is on the disk. What has that name is replaced, or an error
     /// ([`io::ErrorKind::AlreadyExists`]).
     pub(in crate::streaming) fn finish_in(mut self, folder: &OwnedFd, name: &str, replace: bool) -> io::Result<()> {

@@ -71,6 +71,11 @@ impl Shelf {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Closes what nobody reads. Blocks.
+    pub(super) fn close_unused(&self) {
+        self.files.close_unused();
+    }
+
     /// A new file to be written.
     pub(super) fn part(&self) -> io::Result<Part> {
         Part::create(&self.root.join(PARTS))

@@ -92,19 +92,18 @@ impl Workshop {
         Some(job)
     }
 
-    /// Ends all orders of one content.
-    pub(super) fn cancel(&self, version: &Version) {
+    /// Ends all orders of one content. Those that had not begun are given back: their marks are left behind.
+    pub(super) fn cancel(&self, version: &Version) -> Vec<Arc<Job>> {
         let mut orders = self.shared.orders.lock();
         let is_its = |job: &Arc<Job>| job.key.version == *version;
         orders.known.values().filter(|job| is_its(job)).for_each(|job| job.stop());
         let (cancelled, queue) = std::mem::take(&mut orders.queue).into_iter().partition::<Vec<_>, _>(is_its);
         orders.queue = queue.into();
-        for job in cancelled {
+        for job in &cancelled {
             orders.known.remove(&job.key);
             job.end(State::Failed);
-            // What is left behind is found to be of no file at the next start.
-            let _ = self.shared.shelf.marks().remove(&job);
         }
+        cancelled
     }
 
     /// Takes no more orders and ends those that are being made, which keep their marks.
