@@ -88,7 +88,7 @@ pub enum StartError {
     #[error(transparent)]
     Outbox(#[from] OutboxError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({settings}): {error}")]
+    #[error("cannot listen on {address}: {error}; end what listens there, or name another address by {settings}")]
     Listen {
         /// Which.
         address: SocketAddr,

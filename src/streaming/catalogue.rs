@@ -192,6 +192,13 @@ impl Catalogue {
         if let Some(before) = &before {
             self.streams.forget_made(path, before).await;
         }
+        // Whoever removed the file meanwhile took the row with it: what came in its place counts all the same.
+        if self.store.library_file(path.as_str()).await?.is_none()
+            && let Err(error) = self.claim(keeping, (size_bytes, modified.into()), false).await
+        {
+            self.streams.remove_file(path).await.map_err(failed)?;
+            return Err(error);
+        }
         Ok(before.is_none())
     }
 
@@ -201,12 +208,12 @@ impl Catalogue {
     /// `NOT_FOUND`, `PERMISSION_DENIED`.
     pub async fn remove(&self, path: &FilePath, by: UserId, is_admin: bool) -> Result<(), AppError> {
         let file = self.streams.file(path).await?;
-        let known = self.check_owner(path, by, is_admin).await?;
-        self.streams.remove_file(path).await.map_err(failed)?;
-        self.streams.forget_made(path, &file).await;
-        if let Some(known) = known {
+        // First the row: an upload that comes meanwhile sees that it is gone, and does not escape the quotas.
+        if let Some(known) = self.check_owner(path, by, is_admin).await? {
             self.store.forget_file(path.as_str(), known.touched).await?;
         }
+        self.streams.remove_file(path).await.map_err(failed)?;
+        self.streams.forget_made(path, &file).await;
         Ok(())
     }
 

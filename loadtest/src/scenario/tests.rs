@@ -116,7 +116,7 @@ fn what_cannot_be_carried_out_says_where_and_why() {
             "chat = { members = 9, writers = 1, per_second = 1 }\nfaults = [\"1s kill 1\"]",
             "not come back",
         ),
-        ("talk = \"p59\"", "stream = { listeners = 0 }", "phase rough: stream: a file"),
+        ("talk = \"p59\"", "stream = { listeners = 0 }", "phase rough: stream: 1 to 100 files"),
         ("talk = \"p59\"", "stream = { listeners = 1, range_bytes = 0 }", "range_bytes"),
         ("talk = \"p59\"", "stream = { listeners = 1, pace = \"slow\" }", "playing"),
         ("talk = \"p59\"", "scrape_every = \"1ms\"", "scrape_every"),
