@@ -54,7 +54,7 @@ impl Way {
         self.newest_bps = sight.newest_bps;
         let waits = self.waits(sight);
         self.settles = self.shrank_at.is_some_and(|at| now.since(at) < SETTLES_WITHIN);
-        if self.average_bps.is_some() && !self.settles && (waits || self.fallen_bps().is_some()) {
+        if self.average_bps.is_some() && !self.settles && (waits || self.has_fallen()) {
             self.shrank_at = Some(now);
             (self.is_paused, self.settles) = (true, true);
             return true;
@@ -73,15 +73,17 @@ impl Way {
             return Some(0);
         }
         let average_bps = self.average_bps?;
-        let counts = self.settles || self.fallen_bps().is_some();
+        let counts = self.settles || self.has_fallen();
         Some(self.newest_bps.filter(|_| counts).map_or(average_bps, |newest| newest.min(average_bps)))
     }
 
-    fn fallen_bps(&self) -> Option<u64> {
-        let average_bps = self.average_bps?;
-        self.newest_bps.filter(|newest| newest * 100 < average_bps * FALLEN_PERCENT)
+    /// Whether the newest estimate is far below the average.
+    fn has_fallen(&self) -> bool {
+        let both = self.newest_bps.zip(self.average_bps);
+        both.is_some_and(|(newest, average)| newest * 100 < average * FALLEN_PERCENT)
     }
 
+    /// Whether packets take much longer than they did, and some are lost.
     fn waits(&mut self, sight: Sight) -> bool {
         let Some(round_trip) = sight.round_trip else { return false };
         let before = self.shortest.unwrap_or(round_trip);
