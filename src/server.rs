@@ -40,7 +40,7 @@ use crate::{
     mixer::Mixer,
     notify::{Notify, Outbox, OutboxError},
     rooms::{Rooms, directory::Directory},
-    settings::{LocalStateError, Settings},
+    settings::{DataDirLock, LocalStateError, Settings},
     store::{Store, StoreError},
     streaming::{Catalogue, FolderError, Streams},
     telemetry::{
@@ -202,6 +202,7 @@ pub struct Running {
     mixer: Option<Mixer>,
     store: Store,
     tls: Option<Tls>,
+    _data_dir: Option<DataDirLock>,
     /// Turns true when listeners are to stop.
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
@@ -219,6 +220,7 @@ impl Server {
         let settings = Arc::new(settings);
         let health = Arc::new(Health::starting());
         let local = settings.local_state()?;
+        let data_dir = settings.lock_data_dir()?;
         let streams = Streams::open(config::streams(&settings, &local))?;
         let tls = Tls::of(&settings)?;
         let store = open_store(&settings).await?;
@@ -289,6 +291,7 @@ impl Server {
             mixer,
             store,
             tls,
+            _data_dir: data_dir,
             stop,
             listeners,
             background,
