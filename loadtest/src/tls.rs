@@ -8,9 +8,14 @@ use std::{
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
+    },
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    server::ParsedCertificate,
 };
 
 use crate::gateway::install_crypto_provider;
@@ -34,13 +39,16 @@ pub enum TrustError {
     Decided,
 }
 
-/// Believes servers whose certificates these authorities have signed, and no others; the file is PEM.
+/// Believes servers whose certificates these authorities have signed, or who have one of the file's certificates themselves, as
+/// where it is self-signed, and no others; the file is PEM.
 ///
 /// # Errors
-/// When the file holds no authority, or a choice was made before.
+/// When the file holds no certificate, or a choice was made before.
 pub fn trust_authorities(file: &Path) -> Result<(), TrustError> {
     install_crypto_provider();
-    let config = ClientConfig::builder().with_root_certificates(authorities(file)?).with_no_client_auth();
+    let listed = Listed::read(file)?;
+    let config =
+        ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(listed)).with_no_client_auth();
     CHOSEN.set(Arc::new(config)).map_err(|_| TrustError::Decided)
 }
 
@@ -63,15 +71,69 @@ pub(crate) fn chosen() -> Option<Arc<ClientConfig>> {
     CHOSEN.get().cloned()
 }
 
-fn authorities(file: &Path) -> Result<RootCertStore, TrustError> {
-    let wrong = |reason: String| TrustError::File { file: file.to_owned(), reason };
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
-    let mut store = RootCertStore::empty();
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        store.add(certificate).map_err(|error| wrong(error.to_string()))?;
+/// Checks certificates against those of a file.
+#[derive(Debug)]
+struct Listed {
+    certificates: Vec<CertificateDer<'static>>,
+    authorities: Arc<WebPkiServerVerifier>,
+}
+
+impl Listed {
+    fn read(file: &Path) -> Result<Self, TrustError> {
+        let wrong = |reason: String| TrustError::File { file: file.to_owned(), reason };
+        let found = CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
+        let certificates = found.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(error.to_string()))?;
+        let mut store = RootCertStore::empty();
+        for certificate in &certificates {
+            store.add(certificate.clone()).map_err(|error| wrong(error.to_string()))?;
+        }
+        if store.is_empty() {
+            return Err(wrong("it holds no certificate in PEM".to_owned()));
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build();
+        Ok(Self { certificates, authorities: authorities.map_err(|error| wrong(error.to_string()))? })
     }
-    if store.is_empty() { Err(wrong("it holds no certificate in PEM".to_owned())) } else { Ok(store) }
+}
+
+impl ServerCertVerifier for Listed {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // Self-signed certificates are mostly made as authorities, which may not be servers' own. Who lists one means it.
+        if self.certificates.iter().any(|listed| listed == end_entity) {
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
+    }
 }
 
 /// Checks that the server has the key of its certificate, and nothing else.
@@ -122,9 +184,10 @@ mod tests {
     #[test]
     fn a_file_without_an_authority_is_named() {
         let file = std::env::temp_dir().join(format!("antiphon-loadtest-{}.pem", uuid::Uuid::new_v4()));
-        assert!(authorities(&file).expect_err("no file").to_string().contains("antiphon-loadtest-"));
+        install_crypto_provider();
+        assert!(Listed::read(&file).expect_err("no file").to_string().contains("antiphon-loadtest-"));
         std::fs::write(&file, "no certificate").expect("written");
-        let error = authorities(&file).expect_err("none in it").to_string();
+        let error = Listed::read(&file).expect_err("none in it").to_string();
         std::fs::remove_file(&file).expect("removed");
         assert!(error.contains("holds no certificate"), "{error}");
     }

@@ -5,6 +5,7 @@ mod support;
 
 mod authority;
 mod cluster;
+mod load_tester;
 mod reload;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
