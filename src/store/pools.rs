@@ -109,6 +109,8 @@ pub(super) enum Lock {
     Codes = 0x616e_7406,
     /// Uploads: how much there is of them.
     Uploads = 0x616e_7408,
+    /// Recordings: how many go on, and how much there is of them.
+    Recordings = 0x616e_7409,
 }
 
 impl Dialect for Sqlite {
@@ -315,10 +317,12 @@ macro_rules! migrations {
 
 const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
     3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks",
-    7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds");
+    7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds",
+    10 "0010_recordings");
 const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
     3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks",
-    7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds");
+    7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds",
+    10 "0010_recordings");
 
 fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {

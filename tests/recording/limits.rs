@@ -1,0 +1,48 @@
+//! Recordings that end by themselves, and what becomes of a server that is killed while it records.
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::{
+    channel::{Account, administrator},
+    support::{people::Person, process::Process},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_ends_when_nobody_is_there_and_when_it_is_long_enough() {
+    let settings = [("ANTIPHON_RECORDING__EMPTY_S", "5"), ("ANTIPHON_RECORDING__MAX_LENGTH_S", "10")];
+    let server = Process::start(&settings).await;
+    administrator(server.url()).await;
+    let owner = Account::register(server.url(), "owner").await;
+    let (empty, long) = (owner.make_channel("empty").await, owner.make_channel("long").await);
+    let person = Person::join(&server, "somebody", long).await;
+    let ids = [owner.start(empty).await, owner.start(long).await];
+    let ids = ids.map(|recording| recording["id"].as_str().expect("an id").to_owned());
+    let ended = |recording: &serde_json::Value| recording["ended_at"].is_string();
+    let first = owner.until(empty, &ids[0], ended).await;
+    assert_eq!((&first["ended_why"], &first["ended_by"]), (&json!("empty"), &serde_json::Value::Null));
+    let second = owner.until(long, &ids[1], ended).await;
+    assert_eq!(second["ended_why"], "max_length");
+    assert_eq!(owner.until_finished(long, &ids[1]).await["tracks"], 0, "nobody said anything");
+    drop(person);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_no_more_at_once_than_may_be_and_none_where_nothing_is_recorded() {
+    let server = Process::start(&[("ANTIPHON_RECORDING__AT_ONCE", "1")]).await;
+    administrator(server.url()).await;
+    let owner = Account::register(server.url(), "owner").await;
+    let (one, other) = (owner.make_channel("one").await, owner.make_channel("other").await);
+    owner.start(one).await;
+    let path = format!("/api/channels/{other}/recordings");
+    let (status, answer) = owner.ask(Method::POST, &path, Some(json!({}))).await;
+    assert_eq!((status, &answer["error_code"]), (StatusCode::CONFLICT, &json!("LIMIT_REACHED")));
+    let (status, _) = owner.ask(Method::DELETE, &format!("/api/channels/{one}"), None).await;
+    assert_eq!(status, StatusCode::OK, "a recording goes with its channel");
+    owner.start(other).await;
+    let deaf = Process::start(&[("ANTIPHON_RECORDING__ENABLED", "false")]).await;
+    let admin = administrator(deaf.url()).await;
+    let channel = admin.make_channel("lobby").await;
+    let (status, _) = admin.ask(Method::POST, &format!("/api/channels/{channel}/recordings"), Some(json!({}))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
