@@ -29,6 +29,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use antiphon_core::ids::{ChannelId, RecordingId, StreamId, UserId};
@@ -39,13 +40,19 @@ pub use self::{
     ended::{EndedTrack, KEPT, bytes_being_written, ended, is_pending, kept, sound_path, timeline},
     timeline::{Timeline, TrackHead},
 };
-use crate::media::{Media, RecordInlet};
+use crate::{
+    media::{Media, RecordInlet},
+    telemetry::metrics::metrics,
+};
 
 /// Samples of a track's file that its sound begins after; see `ogg`.
 pub const PRE_SKIP_SAMPLES: u16 = ogg::PRE_SKIP;
 
 /// Commands that may wait for the thread; more wait with their senders.
 const COMMANDS_MAX: usize = 256;
+
+/// How long whoever joins a channel waits for the recorder, which may wait for its disk.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How the recorder is set.
 #[derive(Clone, Debug)]
@@ -145,8 +152,12 @@ impl Recorder {
     }
 
     async fn send(&self, command: Command) {
-        // Nobody takes any once it has stopped.
-        let _ = self.inner.commands.send(command).await;
+        let sent = tokio::time::timeout(PATIENCE, self.inner.commands.send(command)).await;
+        // Nobody takes any once it has stopped. A disk that does not answer keeps nobody out of their channel.
+        if sent.is_err() {
+            metrics().recording.commands_lost.increment(1);
+            tracing::warn!("the recorder does not take what it is told: its disk does not answer");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 use antiphon_core::{
     clock::Micros,
     ids::{ChannelId, RecordingId, StreamId, TrackId, UserId},
+    wire::frame::FrameKind,
 };
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
@@ -171,6 +172,10 @@ impl RecorderThread {
     }
 
     fn take_frame(&mut self, frame: &FrameToRecord) -> Result<(), RecordDrop> {
+        if frame.header.kind() == Some(FrameKind::Silence) {
+            // Comfort noise between what is said: a hole, which becomes silence.
+            return Ok(());
+        }
         let now = self.setup.media.now();
         let (channel, stream) = (frame.channel, frame.header.stream);
         // It may have ended a moment ago.

@@ -291,6 +291,9 @@ catalogue! {
         counter dropped [RecordDrop] = "antiphon_recording_frames_dropped_total" Count;
         /// Times that a track could not be written.
         counter write_failures [] = "antiphon_recording_write_failures_total" Count;
+        /// Things that the recorder was told and did not take in time, since its disk did not answer: somebody is missing in a
+        /// recording, or a track is longer than it should be.
+        counter commands_lost [] = "antiphon_recording_commands_lost_total" Count;
         /// Tracks that were put into the library.
         counter kept [] = "antiphon_recording_tracks_kept_total" Count;
         /// Recordings that this node began.

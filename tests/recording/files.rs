@@ -16,14 +16,13 @@ pub(crate) fn said(file: &[u8]) -> Vec<(u64, Vec<u8>)> {
             continue;
         }
         let samples = u64::from(duration_samples(&packet.data).expect("a packet of Opus"));
+        let page_end = packet.last_in_page().then(|| packet.absgp_page());
         // All that is silence says nothing else.
         if !packet.data.ends_with(&[0xff, 0xfe]) {
             said.push((at * 1_000 / 48, packet.data));
         }
         at += samples;
-        if packet.last_in_page() {
-            assert_eq!(packet.absgp_page(), at, "granule positions are the samples so far");
-        }
+        assert_eq!(page_end.unwrap_or(at), at, "granule positions are the samples so far");
     }
     said
 }
