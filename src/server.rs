@@ -42,7 +42,7 @@ use crate::{
     recorder::Recorder,
     recordings::Recordings,
     rooms::{Rooms, directory::Directory},
-    settings::{LocalState, LocalStateError, Settings},
+    settings::{DataDirLock, LocalState, LocalStateError, Settings},
     store::{Store, StoreError},
     streaming::{Catalogue, FolderError, Streams},
     telemetry::{
@@ -209,6 +209,7 @@ pub struct Running {
     recordings: Recordings,
     store: Store,
     tls: Option<Tls>,
+    _data_dir: Option<DataDirLock>,
     /// Turns true when listeners are to stop.
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
@@ -226,6 +227,7 @@ impl Server {
         let settings = Arc::new(settings);
         let health = Arc::new(Health::starting());
         let local = settings.local_state()?;
+        let data_dir = settings.lock_data_dir()?;
         let streams = Streams::open(config::streams(&settings, &local))?;
         let tls = Tls::of(&settings)?;
         let store = open_store(&settings).await?;
@@ -306,6 +308,7 @@ impl Server {
             recordings,
             store,
             tls,
+            _data_dir: data_dir,
             stop,
             listeners,
             background,

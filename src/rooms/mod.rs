@@ -14,6 +14,7 @@ pub mod directory;
 mod admit;
 mod adopt;
 mod alone;
+mod awaited;
 mod chat;
 mod events;
 mod join;
@@ -61,7 +62,8 @@ use antiphon_core::{
 use dashmap::{DashMap, DashSet};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 
-pub use chat::{Sent, Stored, dm_data, event_of, message_data};
+pub use awaited::{Awaited, Sent};
+pub use chat::{Stored, dm_data, event_of, message_data};
 pub use journal::{EventsSince, event_json};
 pub use measure::{ChannelFigures, RoomsFigures};
 pub use meetings::RoomRequest;
@@ -181,6 +183,8 @@ struct Inner {
     /// Channels whose rooms closed here while they were alone, so that they may still have members of this node.
     left_alone: DashSet<ChannelId>,
     reconciling: Semaphore,
+    /// Who waits to hear of what they wrote.
+    awaited: Awaited,
     /// Who takes what is for single people.
     direct: OnceLock<mpsc::Sender<Direct>>,
     /// Turns true when the media workers have told all that they will.
@@ -213,6 +217,7 @@ impl Rooms {
                 changes: AtomicU64::new(0),
                 left_alone: DashSet::new(),
                 reconciling: Semaphore::new(RECONCILING_MAX),
+                awaited: Awaited::default(),
                 direct: OnceLock::new(),
                 told: watch::Sender::new(false),
             }),
