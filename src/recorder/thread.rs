@@ -155,10 +155,7 @@ impl RecorderThread {
 
     fn finish(&mut self, track: Track) {
         self.tracks -= 1;
-        if let Err(error) = track.finish() {
-            failed(&error);
-        }
-        self.setup.ended.notify_one();
+        finish(track, &self.setup.ended);
     }
 
     fn take_frames(&mut self) {
@@ -176,7 +173,7 @@ impl RecorderThread {
             // Comfort noise between what is said: a hole, which becomes silence.
             return Ok(());
         }
-        let now = self.setup.media.now();
+        let (now, setup) = (self.setup.media.now(), &self.setup);
         let (channel, stream) = (frame.channel, frame.header.stream);
         // It may have ended a moment ago.
         let recorded = self.channels.get_mut(&channel).ok_or(RecordDrop::Ended)?;
@@ -185,30 +182,17 @@ impl RecorderThread {
         }
         let (recording, speaker) = (recorded.recording, recorded.speakers.get_mut(&stream).ok_or(RecordDrop::Ended)?);
         let (packet, samples) = packet_of(frame).ok_or(RecordDrop::Malformed)?;
-        let bytes_max = self.setup.config.track_bytes_max;
-        let full = speaker.track.take_if(|track| track.is_full(bytes_max, frame.at));
-        if let Some(full) = full {
+        if let Some(full) = speaker.track.take_if(|track| track.is_full(setup.config.track_bytes_max, frame.at)) {
             self.tracks -= 1;
-            if let Err(error) = full.finish() {
-                failed(&error);
-            }
-            self.setup.ended.notify_one();
+            finish(full, &setup.ended);
         }
-        let written = match &mut speaker.track {
-            Some(track) => track.push(frame, (packet, samples)),
-            None if self.tracks >= self.setup.config.tracks_max => return Err(RecordDrop::Full),
-            None => {
-                let head = head(&self.setup.config, channel, recording, speaker, stream);
-                let wall_us = wall_us(now);
-                match Track::begin(&self.setup.config.folder, head, wall_us, frame) {
-                    Ok(track) => {
-                        self.tracks += 1;
-                        speaker.track.insert(track).push(frame, (packet, samples))
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-        };
+        if speaker.track.is_none() && self.tracks >= setup.config.tracks_max {
+            return Err(RecordDrop::Full);
+        }
+        let written = speaker.track_of(&setup.config, (channel, recording), frame, now).and_then(|(track, is_new)| {
+            self.tracks += usize::from(is_new);
+            track.push(frame, (packet, samples))
+        });
         written.map_err(|error| {
             failed(&error);
             self.give_up(channel, stream, now);
@@ -239,24 +223,40 @@ impl RecorderThread {
     }
 }
 
-fn head(
-    config: &RecorderConfig,
-    channel: ChannelId,
-    recording: RecordingId,
-    speaker: &Speaker,
-    stream: StreamId,
-) -> TrackHead {
-    TrackHead {
-        track: TrackId(Uuid::now_v7()),
-        recording,
-        channel,
-        user: speaker.user,
-        username: speaker.username.clone(),
-        node: config.node.clone(),
-        stream,
-        channels: 1,
-        started_us: 0,
+impl Speaker {
+    /// Their track, begun with a frame where there is none; and whether it was.
+    fn track_of(
+        &mut self,
+        config: &RecorderConfig,
+        (channel, recording): (ChannelId, RecordingId),
+        frame: &FrameToRecord,
+        now: Micros,
+    ) -> io::Result<(&mut Track, bool)> {
+        let is_new = self.track.is_none();
+        if is_new {
+            let head = TrackHead {
+                track: TrackId(Uuid::now_v7()),
+                recording,
+                channel,
+                user: self.user,
+                username: self.username.clone(),
+                node: config.node.clone(),
+                stream: frame.header.stream,
+                // What these are, its first frame says.
+                channels: 1,
+                started_us: 0,
+            };
+            self.track = Some(Track::begin(&config.folder, head, wall_us(now), frame)?);
+        }
+        self.track.as_mut().map(|track| (track, is_new)).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+}
+
+fn finish(track: Track, ended: &Notify) {
+    if let Err(error) = track.finish() {
+        failed(&error);
+    }
+    ended.notify_one();
 }
 
 /// What the wall's clock shows, in microseconds since 1970, when the node's shows zero.
