@@ -1,5 +1,5 @@
 //! Pages of an Ogg stream that holds one speaker's Opus packets as they came (RFC 3533, RFC 7845), written so that all but
-//! the last tenth of a second of it can be read whatever happens to the process.
+//! the last moment of it can be read whatever happens to the process.
 //!
 //! ```text
 //! "OggS" | version (1) | flags (1) | granule (8) | serial (4) | number (4) | check sum (4) | count (1) | lengths | bytes

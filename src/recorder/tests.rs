@@ -78,7 +78,7 @@ fn begin(folder: &Folder, first: &FrameToRecord) -> Track {
 
 fn push(track: &mut Track, frame: &FrameToRecord) {
     track.push(frame, packet_of(frame).expect("a packet")).expect("writes");
-    track.tick(frame.at).expect("writes");
+    track.tick(frame.at, Micros::ZERO).expect("writes");
 }
 
 /// Where each packet that was said begins, in ms, by its number.

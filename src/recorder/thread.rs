@@ -28,8 +28,13 @@ use crate::{
     telemetry::metrics::{RecordDrop, metrics},
 };
 
-/// How often what came is written.
-const TICK: Duration = Duration::from_millis(40);
+/// How often what came is written: as often as most speakers have something.
+const TICK: Duration = Duration::from_millis(20);
+
+/// With up to so many speakers all that came can be read from their files at once; with more, a write for each is too much, and it
+/// can be after a while.
+const SPEAKERS_AT_ONCE: usize = 100;
+const SHOWN_AFTER: Micros = Micros::from_millis(100);
 
 /// After a failure nothing of that channel is written for so long: a disk that is full is not asked for each packet.
 const AFTER_FAILURE: Micros = Micros::from_secs(5);
@@ -210,10 +215,11 @@ impl RecorderThread {
 
     fn tick(&mut self) {
         let now = self.setup.media.now();
+        let shown_after = if self.tracks <= SPEAKERS_AT_ONCE { Micros::ZERO } else { SHOWN_AFTER };
         let mut broken = Vec::new();
         for (channel, recorded) in &mut self.channels {
             for (stream, speaker) in &mut recorded.speakers {
-                if let Some(Err(error)) = speaker.track.as_mut().map(|track| track.tick(now)) {
+                if let Some(Err(error)) = speaker.track.as_mut().map(|track| track.tick(now, shown_after)) {
                     failed(&error);
                     broken.push((*channel, *stream));
                 }

@@ -24,9 +24,6 @@ use crate::{
 /// A page is full with so much: what a player that seeks reads too much at most.
 const PAGE_SAMPLES: u64 = 48_000;
 
-/// What was said can be read from the file so soon, full page or not: a process that is killed loses no more.
-const SHOWN_AFTER: Micros = Micros::from_millis(100);
-
 /// How long a frame waits for those before it, and how many wait.
 const ORDER_PATIENCE: Micros = Micros::from_millis(100);
 const WAITING_MAX: usize = 16;
@@ -146,10 +143,11 @@ impl Track {
         self.write_due(frame.at)
     }
 
-    /// Time has passed: what waited long enough is written.
-    pub(super) fn tick(&mut self, now: Micros) -> io::Result<()> {
+    /// Time has passed: what waited long enough is written. What was written by then can be read from the file `shown_after` so
+    /// long, full page or not: a process that is killed loses no more.
+    pub(super) fn tick(&mut self, now: Micros, shown_after: Micros) -> io::Result<()> {
         self.write_due(now)?;
-        if self.end > self.shown.1 && now.since(self.shown.0) >= SHOWN_AFTER {
+        if self.end > self.shown.1 && now.since(self.shown.0) >= shown_after {
             self.pages.show()?;
             self.shown = (now, self.end);
             let written = self.pages.written();

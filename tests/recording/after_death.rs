@@ -15,9 +15,8 @@ use crate::{
     },
 };
 
-/// A page is shown ten times a second, and the thread that does it looks every 40 ms: with some of the machine's own delay
-/// a killed node has so many frames less than the others heard.
-const UNWRITTEN_MAX: usize = 15;
+/// What came is written every 20 ms: with the machine's own delay, a killed node has so many frames less than the others heard.
+const UNWRITTEN_MAX: usize = 10;
 
 /// A speaker's packets: what number each has, and when it begins, in microseconds since the recording began.
 async fn packets_of(asker: &Account, recording: &Value, user: &str) -> Vec<Vec<(u32, i64)>> {
@@ -107,7 +106,7 @@ async fn a_server_that_was_killed_finds_what_it_had_recorded_and_goes_on() {
         ticks.tick().await;
         person.say(number).await;
     }
-    // What was said by now may be read a tenth of a second later.
+    // What was said by now is on its way to the disk.
     tokio::time::sleep(Duration::from_millis(500)).await;
     server.kill();
     drop(server);

@@ -1,11 +1,16 @@
 //! Recordings that end by themselves, and what becomes of a server that is killed while it records.
 
+use std::{path::Path, time::Duration};
+
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
     channel::{Account, administrator},
-    support::{people::Person, process::Process},
+    support::{
+        people::{PATIENCE, Person},
+        process::{Process, Scratch},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,4 +50,52 @@ async fn there_are_no_more_at_once_than_may_be_and_none_where_nothing_is_recorde
     let channel = admin.make_channel("lobby").await;
     let (status, _) = admin.ask(Method::POST, &format!("/api/channels/{channel}/recordings"), Some(json!({}))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+/// Makes all recordings of a server that does not run have ended so many days ago.
+async fn age(database: &Path, days: i64) {
+    let url = format!("sqlite:{}", database.display());
+    let database = sqlx::SqlitePool::connect(&url).await.expect("opens");
+    let older = sqlx::query("UPDATE recordings SET ended_us = ended_us - $1").bind(days * 86_400_000_000);
+    assert_eq!(older.execute(&database).await.expect("works").rows_affected(), 1);
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_was_kept_for_long_enough_is_removed_with_its_files() {
+    let scratch = Scratch::new();
+    let data = scratch.path().join("data");
+    let settings = [("ANTIPHON_DATA_DIR", data.to_str().expect("text"))];
+    let mut server = Process::start(&settings).await;
+    let admin = administrator(server.url()).await;
+    let channel = admin.make_channel("lobby").await;
+    let mut person = Person::join(&server, "speaker", channel).await;
+    person.udp_becomes(true).await;
+    let id = admin.start(channel).await["id"].as_str().expect("an id").to_owned();
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    for number in 0..20 {
+        ticks.tick().await;
+        person.say(number).await;
+    }
+    admin.stop(channel).await;
+    assert_eq!(admin.until_finished(channel, &id).await["tracks"], 1);
+    server.kill();
+    drop(server);
+    let files = data.join("audio/recordings").join(&id);
+    assert_eq!(std::fs::read_dir(&files).expect("there").count(), 2, "the sound, and what is known of it");
+    let path = format!("/api/channels/{channel}/recordings/{id}");
+    for (days, is_kept) in [(2, true), (2, false)] {
+        age(&data.join("antiphon.db"), days).await;
+        let settings = [settings[0], ("ANTIPHON_RECORDING__RETENTION_DAYS", "3")];
+        let mut server = Process::start(&settings).await;
+        let admin = admin.at(server.url());
+        let wait = async {
+            while admin.ask(Method::GET, &path, None).await.0 == StatusCode::OK || files.exists() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let patience = if is_kept { Duration::from_secs(3) } else { PATIENCE };
+        assert_eq!(tokio::time::timeout(patience, wait).await.is_err(), is_kept);
+        server.kill();
+    }
 }

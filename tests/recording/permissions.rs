@@ -20,6 +20,9 @@ async fn owners_and_moderators_record_and_nobody_else_hears_of_the_files() {
     let (status, _) = owner.ask(Method::PUT, &role, Some(json!({"role": "moderator"}))).await;
     assert_eq!(status, StatusCode::OK);
 
+    let hooks = format!("/api/channels/{channel}/webhooks");
+    let (status, hook) = admin.ask(Method::POST, &hooks, Some(json!({"url": "http://127.0.0.1:9/"}))).await;
+    assert_eq!(status, StatusCode::CREATED, "{hook}");
     let recordings = format!("/api/channels/{channel}/recordings");
     let (status, _) = stranger.ask(Method::POST, &recordings, Some(json!({}))).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
@@ -67,6 +70,12 @@ async fn owners_and_moderators_record_and_nobody_else_hears_of_the_files() {
     let (status, _) = owner.ask(Method::DELETE, &format!("{recordings}/{first}"), None).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
     assert_eq!(sign(&owner).await, StatusCode::NOT_FOUND);
+    // What webhooks are told is what happened since.
+    let after = format!("{}:{}", hook["data"]["epoch"].as_str().expect("an epoch"), hook["data"]["offset"]);
+    let (_, since) = admin.ask(Method::GET, &format!("/api/channels/{channel}/events?after={after}"), None).await;
+    let events = since["data"]["events"].as_array().expect("events").iter();
+    let told: Vec<&str> = events.filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(told, ["RecordingStarted", "UserJoined", "RecordingStopped", "RecordingFinished"]);
     let (_, audit) = admin.ask(Method::GET, "/api/advanced/admin/audit", None).await;
     let audit = audit.to_string();
     for action in ["recording.start", "recording.stop", "recording.delete"] {
