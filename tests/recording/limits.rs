@@ -45,6 +45,12 @@ async fn there_are_no_more_at_once_than_may_be_and_none_where_nothing_is_recorde
     let (status, _) = owner.ask(Method::DELETE, &format!("/api/channels/{one}"), None).await;
     assert_eq!(status, StatusCode::OK, "a recording goes with its channel");
     owner.start(other).await;
+    let full = Process::start(&[("ANTIPHON_RECORDING__FREE_MB", "4000000000")]).await;
+    let admin = administrator(full.url()).await;
+    let channel = admin.make_channel("lobby").await;
+    let (status, answer) =
+        admin.ask(Method::POST, &format!("/api/channels/{channel}/recordings"), Some(json!({}))).await;
+    assert_eq!((status, &answer["error_code"]), (StatusCode::CONFLICT, &json!("LIMIT_REACHED")), "no disk has that");
     let deaf = Process::start(&[("ANTIPHON_RECORDING__ENABLED", "false")]).await;
     let admin = administrator(deaf.url()).await;
     let channel = admin.make_channel("lobby").await;
