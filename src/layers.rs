@@ -10,9 +10,9 @@ use std::{
 const LAYERS: [&[&str]; 11] = [
     &["client_address", "error", "http_client", "origins", "random", "rates", "settings", "tls", "transcode"],
     &["store", "media"],
-    &["auth", "cluster", "mixer"],
+    &["auth", "cluster", "mixer", "recorder"],
     &["rooms", "streaming"],
-    &["chat"],
+    &["chat", "recordings"],
     &["notify"],
     &["gateway"],
     &["alerts"],

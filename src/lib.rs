@@ -24,6 +24,8 @@ pub mod notify;
 pub mod origins;
 mod random;
 pub mod rates;
+pub mod recorder;
+pub mod recordings;
 pub mod rooms;
 pub mod server;
 pub mod settings;

@@ -36,11 +36,13 @@ use crate::{
     cluster::{Placement, RedisError, Registry},
     gateway::Gateway,
     http_client::{ClientError, http_client, node_client},
-    media::{Media, MixInlets, webrtc::IceTcp},
+    media::{Media, MixInlets, RecordInlet, webrtc::IceTcp},
     mixer::Mixer,
     notify::{Notify, Outbox, OutboxError},
+    recorder::Recorder,
+    recordings::Recordings,
     rooms::{Rooms, directory::Directory},
-    settings::{DataDirLock, LocalStateError, Settings},
+    settings::{DataDirLock, LocalState, LocalStateError, Settings},
     store::{Store, StoreError},
     streaming::{Catalogue, FolderError, Streams},
     telemetry::{
@@ -100,6 +102,9 @@ pub enum StartError {
     /// The mixing threads do not start.
     #[error("cannot start the mixing threads (mixer.threads): {0}")]
     Mixer(io::Error),
+    /// The recorder does not start.
+    #[error("cannot start the recorder (recording.enabled): {0}")]
+    Recorder(io::Error),
     /// The system does not say where a port is.
     #[error("cannot tell which port was taken: {0}")]
     LocalAddress(io::Error),
@@ -200,6 +205,8 @@ pub struct Running {
     streams: Streams,
     media: Media,
     mixer: Option<Mixer>,
+    recorder: Option<Recorder>,
+    recordings: Recordings,
     store: Store,
     tls: Option<Tls>,
     _data_dir: Option<DataDirLock>,
@@ -226,7 +233,7 @@ impl Server {
         let store = open_store(&settings).await?;
         let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
         let listeners = Listeners::bind(&settings, tls.clone()).await?;
-        let (media, mixer, events) = start_media(&settings)?;
+        let (Voices { media, mixer, recorder }, events) = start_media(&settings, &local)?;
         let addresses = listeners.addresses(media.local_addr())?;
         let ice_tcp = bind_ice_tcp(&settings, media.local_addr()).await?;
         let tcp_port = ice_tcp.as_ref().and_then(|tcp| tcp.port().ok());
@@ -236,7 +243,7 @@ impl Server {
             media.clone(),
             events,
             (place.membership, place.notices),
-            config::rooms(&settings, tcp_port, mixer.clone()),
+            config::rooms(&settings, tcp_port, mixer.clone(), recorder.clone()),
         );
         let chat = Chat::start(store.clone(), rooms.clone(), place.records.clone(), config::chat(&settings));
         let outbox = Outbox::start(store.clone(), chat.clone(), http_client()?, config::outbox(&settings)).await?;
@@ -244,6 +251,13 @@ impl Server {
         let gateway =
             Gateway::new(auth.clone(), rooms.clone(), chat.clone(), records, config::gateway(&settings, &local));
         let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
+        let recordings = Recordings::new(
+            store.clone(),
+            rooms.clone(),
+            streams.clone(),
+            recorder.clone(),
+            config::recordings(&settings),
+        );
         let alerts = Arc::new(Alerts::new(NodeId(local.node_id.clone()))?);
         let vitals = Arc::new(Vitals::new(place.registry.clone(), alerts));
         let api = Arc::new(Api {
@@ -256,6 +270,7 @@ impl Server {
             gateway: gateway.clone(),
             catalogue: Catalogue::new(store.clone(), streams.clone(), config::upload_quotas(&settings)),
             streams: streams.clone(),
+            recordings: recordings.clone(),
             media: media.clone(),
             registry: place.registry.clone(),
             placement: Placement::default(),
@@ -289,6 +304,8 @@ impl Server {
             streams,
             media,
             mixer,
+            recorder,
+            recordings,
             store,
             tls,
             _data_dir: data_dir,
@@ -335,6 +352,10 @@ impl Running {
             mixer.stop().await;
         }
         self.media.stop().await;
+        if let Some(recorder) = &self.recorder {
+            recorder.stop().await;
+            self.recordings.put_away().await;
+        }
         // What was counted last is on its way from the media workers.
         self.rooms.until_told().await;
         self.rooms.store_statistics().await;
@@ -395,10 +416,18 @@ async fn open_store(settings: &Settings) -> Result<Store, StartError> {
     }
 }
 
-/// The media workers, and beside them the mixing threads where there are to be any.
-fn start_media(settings: &Settings) -> Result<(Media, Option<Mixer>, mpsc::Receiver<Event>), StartError> {
+/// The media workers, and what takes frames from them beside forwarding.
+struct Voices {
+    media: Media,
+    mixer: Option<Mixer>,
+    recorder: Option<Recorder>,
+}
+
+/// The media workers, and beside them the mixing threads and the recorder where there are to be any.
+fn start_media(settings: &Settings, local: &LocalState) -> Result<(Voices, mpsc::Receiver<Event>), StartError> {
     let inlets = (settings.mixer.threads > 0).then(|| MixInlets::new(settings.mixer.threads));
-    let config = config::media(settings, inlets.clone());
+    let inlet = settings.recording.enabled.then(RecordInlet::new);
+    let config = config::media(settings, inlets.clone(), inlet.clone());
     let address = config.bind;
     let (media, events) = Media::start(config).map_err(|error| StartError::Listen {
         address,
@@ -407,7 +436,9 @@ fn start_media(settings: &Settings) -> Result<(Media, Option<Mixer>, mpsc::Recei
     })?;
     let start = |inlets| Mixer::start(config::mixer(settings), inlets, &media);
     let mixer = inlets.map(start).transpose().map_err(StartError::Mixer)?;
-    Ok((media, mixer, events))
+    let start = |inlet| Recorder::start(config::recorder(settings, local), inlet, &media);
+    let recorder = inlet.map(start).transpose().map_err(StartError::Recorder)?;
+    Ok((Voices { media, mixer, recorder }, events))
 }
 
 /// What goes on beside requests, until this is dropped.
@@ -425,6 +456,8 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(sweep(api.store.clone(), rooms.clone(), api.chat.clone(), gateway.clone()));
     background.spawn(keep_rooms(rooms.clone(), api.settings.rooms.ttl_s));
     background.spawn(api.notify.clone().deliver());
+    background.spawn(api.recordings.clone().keep());
+    background.spawn(api.recordings.clone().make_mixes());
     background.spawn(keep_files(api.streams.clone()));
     background.spawn(keep_listens(api.store.clone(), api.streams.clone(), api.settings.streaming.listens_kept_days));
     background.spawn(api.outbox.clone().route());

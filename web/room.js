@@ -65,6 +65,15 @@ export class Room extends EventTarget {
       case "Removed":
         if (said.channel_id === this.#channel.id) this.#end(removal(said));
         break;
+      case "RecordingStarted":
+      case "RecordingStopped":
+        if (said.channel_id === this.#channel.id) showRecorded(message.type === "RecordingStarted");
+        break;
+      case "State":
+        if (said.channel_id !== this.#channel.id) break;
+        showRecorded(Boolean(said.recording));
+        this.#people.follow(message);
+        break;
       case "VoiceStateChanged":
         if (said.user_id === this.#account.user.id && said.server_muted) notice("A moderator muted you.");
         this.#people.follow(message);
@@ -158,6 +167,7 @@ export class Room extends EventTarget {
     const { id } = this.#channel;
     const { payload } = await this.#session.request({ type: "join_room", payload: { room_id: id } });
     this.#iceServers = payload.ice_servers;
+    showRecorded(Boolean(payload.recording));
     const { data } = await this.#account.request("GET", `/api/channels/${id}/members?limit=1000`);
     const inVoice = data.filter((entry) => entry.voice);
     this.#people.reset(inVoice.map(({ user, user_id, voice }) => ({ user, user_id, ...voice })));
@@ -241,6 +251,7 @@ export class Room extends EventTarget {
     for (const id of ["mute", "deafen", "camera", "screen"]) press(id, false);
     $("mute").lastChild.textContent = " Mute";
     $("connection").hidden = true;
+    $("recorded").hidden = true;
     this.dispatchEvent(new CustomEvent("left", { detail: why }));
   }
 }
@@ -251,6 +262,12 @@ function stopAll(stream) {
 
 function press(id, is) {
   $(id).setAttribute("aria-pressed", String(is));
+}
+
+/** Nobody is to be recorded without seeing it. */
+function showRecorded(is) {
+  if (is && $("recorded").hidden) notice("This channel is being recorded.");
+  $("recorded").hidden = !is;
 }
 
 function showConnection(state, words) {

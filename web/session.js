@@ -240,12 +240,12 @@ export class Session extends EventTarget {
     }
   }
 
-  #catchUp({ channel_id, recovered, events, members, position }) {
+  #catchUp({ channel_id, recovered, events, members, position, recording }) {
     if (recovered) {
       for (const event of events ?? []) this.#inOrder(event);
     } else if (members && position) {
       this.#positions.set(channel_id, position);
-      this.#pass({ type: "State", channel_id, members, position });
+      this.#pass({ type: "State", channel_id, members, position, recording });
     }
   }
 

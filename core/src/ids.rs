@@ -89,6 +89,16 @@ uuid_id!(
     PushId
 );
 
+uuid_id!(
+    /// One recording of a channel: from its start to its stop, all who spoke in it.
+    RecordingId
+);
+
+uuid_id!(
+    /// One file of a recording: one speaker as one node heard them, from some moment on.
+    TrackId
+);
+
 /// An unsigned number that travels as a number.
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {

@@ -131,6 +131,15 @@ pub enum Action<'a> {
     RemoveMessage(&'a Standing),
     /// Read what others reported.
     ReadReports,
+    /// Begin and end recordings of it.
+    Record,
+    /// Read and hear its recordings.
+    HearRecordings,
+    /// Delete one of its recordings, which somebody began: oneself or another.
+    DeleteRecording {
+        /// Whether it was oneself.
+        is_own: bool,
+    },
     /// Remove from its voice; they may come back.
     Kick(&'a Standing),
     /// Remove and keep out, or let in again.
@@ -179,6 +188,14 @@ pub fn decide(actor: &Standing, private: bool, action: Action<'_>) -> Decision {
         Action::RemoveMessage(author) if author.user == actor.user => Decision::Allowed,
         Action::RemoveMessage(author) => outranks(actor, author),
         Action::ReadReports => allow(actor.rank() >= 1, "only the channel's owner and moderators read reports"),
+        Action::Record => allow(actor.rank() >= 1, "only the channel's owner and moderators may record it"),
+        Action::HearRecordings => {
+            allow(actor.rank() >= 1, "only the channel's owner and moderators hear its recordings")
+        }
+        Action::DeleteRecording { is_own } => allow(
+            actor.rank() >= 2 || (is_own && actor.rank() >= 1),
+            "a recording is deleted by the channel's owner, or by the moderator who began it",
+        ),
         Action::Invite => allow(actor.rank() >= 1, "only the channel's owner and moderators may invite"),
         Action::Kick(target) | Action::Ban(target) | Action::Mute(target) => outranks(actor, target),
         Action::RemoveMember(target) => remove_member(actor, target),
@@ -327,6 +344,27 @@ mod tests {
             assert_eq!(allowed(&actor, false, Action::Edit), edits, "{actor:?}");
             assert_eq!(allowed(&actor, false, Action::Delete), edits, "{actor:?}");
             assert_eq!(allowed(&actor, false, Action::Invite), invites, "{actor:?}");
+        }
+    }
+
+    #[test]
+    fn owners_and_moderators_record_and_delete_what_is_theirs_to_delete() {
+        let mine = Action::DeleteRecording { is_own: true };
+        let others = Action::DeleteRecording { is_own: false };
+        for (actor, records, deletes_own, deletes_others) in [
+            (owner(), true, true, true),
+            (moderator(), true, true, false),
+            (member(), false, false, false),
+            (stranger(), false, false, false),
+            (admin(), true, true, true),
+        ] {
+            assert_eq!(allowed(&actor, false, Action::Record), records, "{actor:?}");
+            assert_eq!(allowed(&actor, false, Action::HearRecordings), records, "{actor:?}");
+            assert_eq!(allowed(&actor, false, mine), deletes_own, "{actor:?}");
+            assert_eq!(allowed(&actor, false, others), deletes_others, "{actor:?}");
+        }
+        for action in [Action::Record, Action::HearRecordings, others] {
+            assert_eq!(decide(&stranger(), true, action), Decision::Hidden, "{action:?}");
         }
     }
 

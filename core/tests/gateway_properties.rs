@@ -2,7 +2,7 @@
 
 use antiphon_core::{
     gateway::*,
-    ids::{ChannelId, GroupId, KeyId, MediaSessionId, MessageId, SessionId, StreamId, UserId},
+    ids::{ChannelId, GroupId, KeyId, MediaSessionId, MessageId, RecordingId, SessionId, StreamId, UserId},
 };
 use proptest::{
     collection::{hash_map, vec},
@@ -165,13 +165,41 @@ fn joined() -> impl Strategy<Value = ChannelJoined> {
     let voice = (any::<u32>(), option::of(any::<u32>()), option::of(udp_setup())).prop_map(|(stream, mix, udp)| {
         VoiceSetup { stream_id: StreamId(stream), mix_stream_id: mix.map(StreamId), udp }
     });
-    (channel(), vec(member(), 0..3), position(), voice).prop_map(|(channel, members, position, voice)| ChannelJoined {
-        channel_id: channel.id,
-        channel,
-        members,
-        position,
-        voice,
+    (channel(), vec(member(), 0..3), position(), voice, option::of(recording())).prop_map(
+        |(channel, members, position, voice, recording)| ChannelJoined {
+            channel_id: channel.id,
+            channel,
+            members,
+            position,
+            voice,
+            recording,
+        },
+    )
+}
+
+fn recording() -> impl Strategy<Value = RecordingNow> {
+    (uuid(), user_id(), text()).prop_map(|(id, by, started_at)| RecordingNow {
+        recording_id: RecordingId(id),
+        by,
+        started_at,
     })
+}
+
+fn recording_message() -> impl Strategy<Value = ServerMessage> {
+    let place = || (channel_id(), option::of(position()));
+    prop_oneof![
+        (place(), recording()).prop_map(|((channel_id, position), recording)| {
+            RecordingStarted { channel_id, recording, position }.into()
+        }),
+        (place(), uuid(), select(&RecordingEnd::ALL[..]), option::of(user_id())).prop_map(
+            |((channel_id, position), id, reason, by)| {
+                RecordingStopped { channel_id, recording_id: RecordingId(id), reason, by, position }.into()
+            }
+        ),
+        (place(), uuid(), any::<u32>()).prop_map(|((channel_id, position), id, tracks)| {
+            RecordingFinished { channel_id, recording_id: RecordingId(id), tracks, position }.into()
+        }),
+    ]
 }
 
 /// Events as the journal keeps them: maps of strings and numbers.
@@ -270,8 +298,9 @@ fn membership_message() -> impl Strategy<Value = ServerMessage> {
         }),
         (channel_id(), any::<bool>(), option::of(events()), option::of(vec(member(), 0..3)), option::of(position()))
             .prop_map(|(channel_id, recovered, events, members, position)| {
-                Recovered { channel_id, recovered, events, members, position }.into()
+                Recovered { channel_id, recovered, events, members, position, recording: None }.into()
             }),
+        recording_message(),
     ]
 }
 

@@ -50,6 +50,7 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
         (name = "advanced", description = "Accounts in pages; people, channels and the server in figures; the audio configuration"),
         (name = "admin", description = "For administrators"),
         (name = "streams", description = "Audio files behind signed links"),
+        (name = "recordings", description = "Recordings of channels"),
         (name = "notifications", description = "What one is told of, and how"),
         (name = "rooms", description = "Rooms, where browsers meet by WebRTC"),
         (name = "audio", description = "What clients should capture and play"),

@@ -31,6 +31,7 @@ mod page;
 mod paging;
 mod patience;
 mod peers;
+mod recordings;
 mod rooms;
 mod scrape;
 pub mod serve;
@@ -77,6 +78,7 @@ use crate::{
     media::Media,
     notify::{Notify, Outbox},
     origins::Origins,
+    recordings::Recordings,
     rooms::directory::Directory,
     settings::Settings,
     store::{AudioConfiguration, Store},
@@ -108,6 +110,8 @@ pub struct Api {
     pub streams: Streams,
     /// The same as the database knows them.
     pub catalogue: Catalogue,
+    /// Recordings of channels.
+    pub recordings: Recordings,
     /// The media workers.
     pub media: Media,
     /// The nodes of the cluster.
@@ -213,6 +217,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(channels::routes())
         .merge(chat::routes())
         .merge(webhooks::routes())
+        .merge(recordings::routes())
         .merge(notifications::routes())
         .merge(members::routes())
         .merge(invites::routes())

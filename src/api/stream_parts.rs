@@ -107,7 +107,10 @@ async fn get_part(State(api): State<Arc<Api>>, OriginalUri(uri): OriginalUri, re
         }
         // Who may not know says so first, whether there is something or not.
         _ => {
-            Caller::from_request_parts(&mut parts, &api).await?;
+            let Caller(caller) = Caller::from_request_parts(&mut parts, &api).await?;
+            if let Some((path, _)) = &found {
+                api.recordings.check_file(&caller, path).await?;
+            }
         }
     }
     let (path, part) = found.ok_or_else(no_such_part)?;
@@ -151,6 +154,7 @@ async fn write_part(
         }
         (Part::Qualities, &Method::POST) => {
             let Body(body) = Body::from_request(request, &api).await?;
+            api.recordings.check_file(&caller, &path).await?;
             let named = Named::find(&api, path).await?;
             Ok(order_quality(&api, named, body).await?.into_response())
         }

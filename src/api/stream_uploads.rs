@@ -123,6 +123,7 @@ async fn begin(
     user: &UserView,
     (announced, replace): (Option<u64>, bool),
 ) -> ApiResult<(Upload, Keeping)> {
+    api.recordings.check_change(&path)?;
     let keeping = Keeping { path, by: user.id, is_admin: may_upload(api, user).await?, replace };
     api.catalogue.check_keeping(&keeping, announced.unwrap_or(0)).await.inspect_err(not_kept)?;
     Ok((api.streams.begin_upload(user.id, announced).await?, keeping))
@@ -155,7 +156,7 @@ async fn may_upload(api: &Api, user: &UserView) -> ApiResult<bool> {
     Ok(is_admin)
 }
 
-async fn is_admin(api: &Api, user: &UserView) -> ApiResult<bool> {
+pub(super) async fn is_admin(api: &Api, user: &UserView) -> ApiResult<bool> {
     match user.role {
         Role::Admin => Ok(api.require_admin(user).await.is_ok()),
         _ => Ok(false),
@@ -204,6 +205,7 @@ fn refusal(error: &TranscodeError) -> ApiError {
     responses((status = NO_CONTENT, description = "It is gone"),
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`: it is not yours", body = ErrorBody)))]
 pub(super) async fn delete_stream(api: &Api, path: FilePath, user: &UserView) -> ApiResult<StatusCode> {
+    api.recordings.check_change(&path)?;
     let is_admin = is_admin(api, user).await?;
     api.catalogue.remove(&path, user.id, is_admin).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -229,6 +231,7 @@ pub(super) async fn set_stream_tags(
     body: TagsBody,
 ) -> ApiResult<Answer<TagsBody>> {
     let tags = checked(body.tags)?;
+    api.recordings.check_file(user, &path).await?;
     let is_admin = is_admin(api, user).await?;
     api.catalogue.set_tags(&path, (user.id, is_admin), &tags).await?;
     Ok(Answer::of(TagsBody { tags }))

@@ -17,6 +17,7 @@ use super::{
     extract::{Body, Caller, QueryOf},
     paging::{PageQuery, Paged},
     stream_file::{now_s, quality_of},
+    stream_uploads::is_admin,
 };
 use crate::{
     store::{LibraryFile, LibraryQuery, SEARCH_WORDS_MAX, rfc3339},
@@ -60,7 +61,7 @@ struct LinkView {
         (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: this quality cannot be made of the file", body = ErrorBody)))]
 async fn sign_stream(
     State(api): State<Arc<Api>>,
-    Caller(_caller): Caller,
+    Caller(caller): Caller,
     Body(SignBody { path, ttl_s, quality }): Body<SignBody>,
 ) -> ApiResult<Answer<LinkView>> {
     if !(1..=TTL_MAX_S).contains(&ttl_s) {
@@ -70,6 +71,7 @@ async fn sign_stream(
     let wanted = quality_of(&quality)?;
     let none = || ApiError::new(ErrorCode::NotFound, "there is no such audio file");
     let path = FilePath::new(&path).ok_or_else(none)?;
+    api.recordings.check_file(&caller, &path).await?;
     let file = api.streams.file(&path).await?;
     if let Some(wanted) = wanted
         && let Err(refused @ NotMade::Refused(_)) = api.streams.order(&path, &file, Product::Quality(wanted)).await
@@ -144,7 +146,7 @@ struct FilesAnswer {
     page: Paged<FileView>,
 }
 
-/// The audio files, by path.
+/// The audio files, by path. Those of recordings are there for administrators; others find them with their recording.
 #[utoipa::path(get, path = "/api/streams", tag = "streams", params(PageQuery, SearchQuery),
     responses((status = OK, description = "A page of them", body = FilesAnswer)))]
 async fn list_streams(
@@ -159,7 +161,8 @@ async fn list_streams(
         return Err(ApiError::invalid(format!("search takes up to {SEARCH_WORDS_MAX} words, not {}", words.len())));
     }
     let owner = mine.unwrap_or_default().then_some(caller.id);
-    let query = LibraryQuery { words, tag: tag.map(|tag| tag.to_lowercase()), owner };
+    let with_recordings = is_admin(&api, &caller).await?;
+    let query = LibraryQuery { words, tag: tag.map(|tag| tag.to_lowercase()), owner, with_recordings };
     let (files, total) = api.catalogue.page(&query, page.limit, page.offset()).await?;
     let views = files.into_iter().map(FileView::from).collect();
     Ok(Json(FilesAnswer { success: true, page: page.of(views, total) }))

@@ -276,6 +276,17 @@ impl ChannelState {
         Appended { is_done, newest, news, position: self.journal.position() }
     }
 
+    /// As `Membership::tell`.
+    pub fn tell(&mut self, event: &ServerMessage, known: Option<&Position>) -> News {
+        let before = self.journal.position();
+        self.journal.append(|position| Entry {
+            event: Arc::new(event.clone().placed(&position)),
+            position,
+            about: About::Channel,
+        });
+        self.news(known.unwrap_or(&before))
+    }
+
     pub(super) fn snapshot(&self, since: Option<&Position>) -> Snapshot {
         Snapshot {
             members: self.members(),

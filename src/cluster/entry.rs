@@ -66,6 +66,8 @@ pub enum About {
     Member(AboutMember),
     /// What somebody wrote.
     Chat(AboutChat),
+    /// The channel itself.
+    Channel,
 }
 
 /// What only nodes know of an entry about a member.
@@ -98,7 +100,7 @@ impl Entry {
     pub fn member(&self) -> Option<&AboutMember> {
         match &self.about {
             About::Member(about) => Some(about),
-            About::Chat(_) => None,
+            About::Chat(_) | About::Channel => None,
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Membership of channels with their journals, whatever keeps it.
 
 use antiphon_core::{
-    gateway::Position,
+    gateway::{Position, ServerMessage},
     ids::{ChannelId, MessageId, NodeNumber, SessionId, UserId},
 };
 
 use super::{
     entry::{
-        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, Notice, Snapshot, Unavailable, VoiceChange,
-        Written,
+        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable,
+        VoiceChange, Written,
     },
     memory::MemoryMembership,
     redis::RedisMembership,
@@ -173,6 +173,23 @@ impl Membership {
         match self {
             Self::Memory(memory) => memory.append(channel, previous, written, known),
             Self::Redis(redis) => redis.append(channel, previous, written, known).await,
+        }
+    }
+
+    /// Tells everyone in a channel something about the channel itself: `event`, which gets its place. A channel that has no
+    /// journal gets one. Yields what happened, the event last.
+    ///
+    /// # Errors
+    /// When what all nodes share cannot be reached.
+    pub async fn tell(
+        &self,
+        channel: ChannelId,
+        event: &ServerMessage,
+        known: Option<&Position>,
+    ) -> Result<News, Unavailable> {
+        match self {
+            Self::Memory(memory) => memory.tell(channel, event, known),
+            Self::Redis(redis) => redis.tell(channel, event, known).await,
         }
     }
 

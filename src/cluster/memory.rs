@@ -12,7 +12,7 @@ use std::{
 };
 
 use antiphon_core::{
-    gateway::Position,
+    gateway::{Position, ServerMessage},
     ids::{ChannelId, MessageId, NodeNumber, SessionId, UserId},
 };
 use dashmap::{DashMap, DashSet};
@@ -23,8 +23,8 @@ use uuid::Uuid;
 use super::{
     channel::ChannelState,
     entry::{
-        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, Notice, Snapshot, Unavailable, VoiceChange,
-        Written,
+        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable,
+        VoiceChange, Written,
     },
     membership::Membership,
     sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, SessionRecords, TokenHashes, Whereabouts},
@@ -302,6 +302,16 @@ impl MemoryMembership {
         Ok(self.step(channel, |state| state.append(previous, written, known)))
     }
 
+    pub(super) fn tell(
+        &self,
+        channel: ChannelId,
+        event: &ServerMessage,
+        known: Option<&Position>,
+    ) -> Result<News, Unavailable> {
+        self.check()?;
+        Ok(self.step(channel, |state| state.tell(event, known)))
+    }
+
     pub(super) fn snapshot(
         &self,
         channel: ChannelId,
@@ -480,12 +490,12 @@ impl MemoryRecords {
 #[cfg(test)]
 mod tests {
     use antiphon_core::{
-        gateway::{LeaveReason, MediaTransport, Role, ServerMessage, UserView},
-        ids::{StreamId, UserId},
+        gateway::{LeaveReason, MediaTransport, RecordingFinished, Role, UserView},
+        ids::{RecordingId, StreamId, UserId},
     };
 
     use super::{
-        super::entry::{Entry, News},
+        super::entry::{About, Entry},
         *,
     };
 
@@ -635,6 +645,21 @@ mod tests {
         let News::State { members, position } = fourth.news else { panic!("the journal keeps two entries") };
         assert_eq!((members, position), (fourth.members, fourth.position));
         assert_eq!(entries(join(&membership, new(5, 5, 5)).await.news).len(), 1, "its own, where none was known");
+    }
+
+    #[tokio::test]
+    async fn what_is_told_of_a_channel_has_its_place_among_the_others() {
+        let membership = membership(8);
+        let (channel_id, recording_id) = (CHANNEL, RecordingId(Uuid::from_u128(7)));
+        let event = ServerMessage::from(RecordingFinished { channel_id, recording_id, tracks: 1, position: None });
+        let told = entries(membership.tell(CHANNEL, &event, None).await.expect("reached")).remove(0);
+        assert_eq!((told.position.offset, &told.about), (1, &About::Channel));
+        assert!(
+            matches!(&*told.event, ServerMessage::RecordingFinished(event) if event.position.as_ref() == Some(&told.position))
+        );
+        let known = join(&membership, new(1, 1, 1)).await.position;
+        let news = membership.tell(CHANNEL, &event, Some(&known)).await.expect("reached");
+        assert_eq!(entries(news).iter().map(|entry| entry.position.offset).collect::<Vec<_>>(), [3]);
     }
 
     #[tokio::test]

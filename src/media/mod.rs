@@ -17,6 +17,7 @@ mod forwarding;
 mod inbox;
 mod mixing;
 mod outbox;
+mod recording;
 mod relayed;
 mod sender;
 mod socket;
@@ -47,6 +48,7 @@ use antiphon_core::{
 use tokio::sync::mpsc;
 
 use inbox::Inbox;
+use outbox::SideOutlets;
 use relayed::RelaySetup;
 use socket::Steering;
 use webrtc::{PeerCommand, PeerEvent, PeersSetup};
@@ -55,6 +57,7 @@ use worker::{Order, Setup, Shared, Worker};
 pub use counters::{MediaCounters, SocketCounter, SocketStats};
 pub use forwarding::{FORWARDING_BUCKETS, FORWARDING_US, ForwardingTimes};
 pub use mixing::{FrameForMix, MixInlets, MixedPacket};
+pub use recording::{FrameToRecord, RecordInlet};
 
 /// How long a probe waits before it looks again.
 const PROBE_PAUSE: Duration = Duration::from_millis(1);
@@ -89,6 +92,8 @@ pub struct MediaConfig {
     pub webrtc_peers: usize,
     /// Where frames for mixes go, if anywhere.
     pub mix: Option<MixInlets>,
+    /// Where frames of channels that are recorded go, if anywhere.
+    pub record: Option<RecordInlet>,
 }
 
 /// How the relay to the other nodes is set up. Keys are derived from what [`Media::set_peers`] says of this node: give it
@@ -125,6 +130,7 @@ impl Default for MediaConfig {
             relay: None,
             webrtc_peers: 2_000,
             mix: None,
+            record: None,
         }
     }
 }
@@ -204,7 +210,7 @@ impl Media {
                 datagram_bytes_max: config.datagram_bytes_max,
                 commands: taken,
                 relay,
-                mix: config.mix.clone(),
+                side: SideOutlets { mix: config.mix.clone(), record: config.record.clone() },
                 peers: peer_setup.clone().map(|setup| PeersSetup { worker: WorkerIndex(index as u16), ..setup }),
                 events: events.clone(),
                 inboxes: Arc::clone(&inboxes),

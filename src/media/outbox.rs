@@ -17,6 +17,7 @@ use super::{
     counters::SocketCounter,
     inbox::Inbox,
     mixing::MixInlets,
+    recording::RecordInlet,
     sender::Sender,
     spread::{LISTENERS_MIN, PART_LISTENERS, Part},
 };
@@ -26,6 +27,15 @@ const EVENTS_RESERVED: usize = 8;
 
 /// So many workers, this one included, send over one list at most.
 const WORKERS_SHARING: usize = 8;
+
+/// Where frames go that are wanted beside forwarding.
+#[derive(Clone, Default)]
+pub(super) struct SideOutlets {
+    /// Those for mixes.
+    pub(super) mix: Option<MixInlets>,
+    /// Those to be recorded.
+    pub(super) record: Option<RecordInlet>,
+}
 
 /// One worker's output.
 pub(super) struct Outbox {
@@ -37,8 +47,7 @@ pub(super) struct Outbox {
     inboxes: Arc<[Inbox]>,
     /// Whether long lists are shared with other workers just now.
     pub(super) sharing: bool,
-    /// Where frames for mixes go.
-    mix: Option<MixInlets>,
+    side: SideOutlets,
 }
 
 impl Outbox {
@@ -47,9 +56,9 @@ impl Outbox {
         events: mpsc::Sender<Event>,
         index: usize,
         inboxes: Arc<[Inbox]>,
-        mix: Option<MixInlets>,
+        side: SideOutlets,
     ) -> Self {
-        Self { sender: Sender::new(socket), events, index, inboxes, sharing: false, mix }
+        Self { sender: Sender::new(socket), events, index, inboxes, sharing: false, side }
     }
 
     /// All workers', by index.
@@ -116,7 +125,11 @@ impl Output for Outbox {
     }
 
     fn mix(&mut self, now: Micros, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
-        self.mix.as_ref().is_some_and(|inlets| inlets.leave(now, channel, header, bytes))
+        self.side.mix.as_ref().is_some_and(|inlets| inlets.leave(now, channel, header, bytes))
+    }
+
+    fn record(&mut self, now: Micros, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
+        self.side.record.as_ref().is_some_and(|inlet| inlet.leave(now, channel, header, bytes))
     }
 }
 
@@ -134,7 +147,7 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let (events, received) = mpsc::channel(event_queue);
         let inboxes = Arc::new([(); 2].map(|()| Inbox::new(2).expect("an inbox")));
-        (Outbox::new(Arc::new(socket), events, 0, inboxes, None), received)
+        (Outbox::new(Arc::new(socket), events, 0, inboxes, SideOutlets::default()), received)
     }
 
     fn listener() -> (UdpSocket, SocketAddr) {

@@ -197,6 +197,10 @@ impl engine::Output for Leaving<'_> {
         self.outbox.mix(now, channel, header, bytes)
     }
 
+    fn record(&mut self, now: Micros, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
+        self.outbox.record(now, channel, header, bytes)
+    }
+
     fn relay(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
         let Some(RelaySide { relay, sender, events, .. }) = self.relay.as_deref_mut() else { return true };
         relay.local_frame(self.now, channel, header, bytes, &mut Away { sender, events })

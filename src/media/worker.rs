@@ -24,8 +24,7 @@ use super::{
     counters::{Published, SocketCounter, SocketStats},
     forwarding::ForwardingTimes,
     inbox::Inbox,
-    mixing::MixInlets,
-    outbox::Outbox,
+    outbox::{Outbox, SideOutlets},
     relayed::{Leaving, RelaySetup, RelaySide},
     spread::Spread,
     sys::{self, RECEIVE_BATCH, ReceiveBatch},
@@ -74,8 +73,8 @@ pub(super) struct Setup {
     pub(super) datagram_bytes_max: usize,
     pub(super) commands: mpsc::Receiver<Order>,
     pub(super) relay: Option<RelaySetup>,
-    /// Where frames for mixes go.
-    pub(super) mix: Option<MixInlets>,
+    /// Where frames go that are wanted beside forwarding.
+    pub(super) side: SideOutlets,
     /// `None` where there is no WebRTC.
     pub(super) peers: Option<PeersSetup>,
     pub(super) events: mpsc::Sender<Event>,
@@ -114,13 +113,13 @@ impl Worker {
     /// To be called in the worker's thread.
     pub(super) fn new(setup: Setup) -> Self {
         let Setup { index, clock, socket, hold, spread_from_percent, datagram_bytes_max, .. } = setup;
-        let Setup { commands, relay, mix, peers, events, inboxes, shared, .. } = setup;
+        let Setup { commands, relay, side, peers, events, inboxes, shared, .. } = setup;
         let socket = Arc::new(socket);
         let worker = WorkerIndex(u16::try_from(index).unwrap_or(u16::MAX));
         Self {
             index,
             clock,
-            outbox: Outbox::new(Arc::clone(&socket), events, index, Arc::clone(&inboxes), mix),
+            outbox: Outbox::new(Arc::clone(&socket), events, index, Arc::clone(&inboxes), side),
             spread: Spread::new(clock.now(), spread_from_percent),
             socket,
             engine: Engine::new(EngineConfig { worker, hold, datagram_bytes_max, relayed: relay.is_some() }),
@@ -387,7 +386,7 @@ mod tests {
             datagram_bytes_max: 1_500,
             commands: mpsc::channel(1).1,
             relay: None,
-            mix: None,
+            side: SideOutlets::default(),
             peers: None,
             events: mpsc::channel(8).0,
             inboxes: Arc::clone(inboxes),

@@ -332,7 +332,7 @@ fn told_at(appended: &Appended) -> MessageId {
     };
     let first = entries.iter().find_map(|entry| match &entry.about {
         crate::cluster::About::Chat(about) => Some(about.previous),
-        crate::cluster::About::Member(_) => None,
+        crate::cluster::About::Member(_) | crate::cluster::About::Channel => None,
     });
     first.unwrap_or(appended.newest)
 }

@@ -205,6 +205,7 @@ impl Rooms {
         if matches!(*turn, Turn::New | Turn::Text) {
             let open = Command::OpenChannel { channel: room.id, max_speakers: channel.max_speakers };
             self.inner.media.send(room.home, open).await;
+            self.go_on_recording(room).await;
             *turn = Turn::Open;
         }
         room.live_mut().channel = Some(channel);
@@ -279,6 +280,7 @@ impl Rooms {
         switches: Switches,
         entrance: &Entrance,
     ) -> Option<Arc<UdpSession>> {
+        self.recorder_hears_of(room, stream, &presence.user).await;
         let place = Place {
             room: Arc::clone(room),
             stream,

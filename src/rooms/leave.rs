@@ -150,6 +150,7 @@ impl Rooms {
     async fn remove_from_media(&self, room: &Room, stream: StreamId, member: &LocalMember) {
         let media = &self.inner.media;
         media.send(room.home, Command::RemoveMember { channel: room.id, stream }).await;
+        self.recorder_lets_go_of(room, stream).await;
         if member.mix.is_some() {
             self.end_mix(room, stream).await;
         }
@@ -172,6 +173,7 @@ impl Rooms {
             Turn::Closed => {}
         }
         *turn = Turn::Closed;
+        self.recorder_closes(room).await;
         self.close_alone(room);
         self.inner.membership.unwatch(room.id).await;
         self.inner.rooms.remove_if(&room.id, |_, known| Arc::ptr_eq(known, room));

@@ -31,6 +31,7 @@ mod notices;
 mod outlet;
 mod presence;
 mod quality;
+mod recording;
 mod reports;
 mod resume;
 mod room;
@@ -68,6 +69,7 @@ pub use measure::{ChannelFigures, RoomsFigures};
 pub use meetings::RoomRequest;
 pub use outlet::{Form, Outlet, Shared, Unheard};
 pub use presence::{Link, Presence};
+pub use recording::recording_now;
 pub use stats::ChannelStats;
 pub use webrtc::IceConfig;
 
@@ -81,6 +83,7 @@ use crate::{
     cluster::{Direct, Membership, MembershipConfig, Notice},
     media::Media,
     mixer::Mixer,
+    recorder::Recorder,
     store::Store,
 };
 
@@ -115,6 +118,8 @@ pub struct RoomsConfig {
     pub room_ttl: Duration,
     /// What mixes for members with `mode: mixed`; `None` where there are none.
     pub mixer: Option<Mixer>,
+    /// What records members here; `None` where nothing is recorded.
+    pub recorder: Option<Recorder>,
 }
 
 /// How long a stopping node waits for what its media workers tell: they have ended by then.
@@ -147,6 +152,7 @@ impl Default for RoomsConfig {
             ice: IceConfig::default(),
             room_ttl: Duration::from_secs(7_200),
             mixer: None,
+            recorder: None,
         }
     }
 }

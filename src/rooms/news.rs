@@ -123,12 +123,13 @@ impl Rooms {
 
     /// Makes a room agree with a state; the members are told the difference, each with the state's place.
     pub(super) async fn agree(&self, room: &Arc<Room>, members: Vec<Member>, position: Position) {
+        let begins = room.applied().is_none();
+        if begins {
+            room.live_mut().roster.begin(members, position);
+            return self.look_at_recording(room).await;
+        }
         let Difference { gone, come, changed } = {
             let live = &mut *room.live_mut();
-            if live.roster.applied().is_none() {
-                live.roster.begin(members, position);
-                return;
-            }
             let is_old = live.roster.order(&position) == Order::Old;
             if is_old {
                 return;
@@ -151,6 +152,7 @@ impl Rooms {
         for member in changed {
             self.happen(room, &changed_entry(room, &member, &position)).await;
         }
+        self.look_at_recording(room).await;
     }
 
     /// The one way in which anything happens in a room.
@@ -158,6 +160,7 @@ impl Rooms {
         let about = match &entry.about {
             About::Member(about) => about,
             About::Chat(about) => return self.chat_happened(room, entry, *about).await,
+            About::Channel => return self.channel_happened(room, entry).await,
         };
         match &*entry.event {
             ServerMessage::UserJoined(joined) => {

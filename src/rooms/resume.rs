@@ -186,7 +186,8 @@ impl Rooms {
         let state = (!recovered).then(|| (room.live().roster.views(), position));
         let (members, position) = state.unzip();
         let events = missed.map(|missed| event_values(&missed, &link));
-        let answer = Recovered { channel_id: channel, recovered, events, members, position };
+        let recording = room.live().recording.clone().filter(|_| !recovered);
+        let answer = Recovered { channel_id: channel, recovered, events, members, position, recording };
         link.outlet.send(&Shared::answer(answer, request_id));
         Ok(())
     }

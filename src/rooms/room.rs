@@ -8,7 +8,7 @@ use std::{
 
 use antiphon_core::{
     engine::MemberFlags,
-    gateway::{Cipher, LeaveReason, MediaMode, MediaTransport, Position, PublishKind, ServerMessage},
+    gateway::{Cipher, LeaveReason, MediaMode, MediaTransport, Position, PublishKind, RecordingNow, ServerMessage},
     ids::{ChannelId, MessageId, NodeNumber, SessionId, StreamId, UserId, WorkerIndex},
     quality::QualityAdvisor,
 };
@@ -78,6 +78,8 @@ pub(super) struct Live {
     pub(super) alone: Option<Alone>,
     /// What members publish by WebRTC, on whatever node; those who publish nothing are not there.
     pub(super) publishes: HashMap<StreamId, Vec<PublishKind>>,
+    /// The recording of the channel that goes on.
+    pub(super) recording: Option<RecordingNow>,
     /// By cipher.
     pub(super) groups: [Option<Group>; Cipher::ALL.len()],
 }

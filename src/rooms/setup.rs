@@ -60,6 +60,7 @@ impl Rooms {
     ) -> (ChannelJoined, Option<KeyRotated>) {
         let (udp, next_key) = udp.and_then(|udp| self.udp_setup(room, udp, link)).unzip();
         let channel = self.channel_view(room, members.len());
+        let recording = room.live().recording.clone();
         let mix_stream_id =
             room.live().members.get(&stream).and_then(|member| member.mix.as_ref()).map(|mix| mix.stream);
         let answer = ChannelJoined {
@@ -68,6 +69,7 @@ impl Rooms {
             members,
             position,
             voice: VoiceSetup { stream_id: stream, mix_stream_id, udp },
+            recording,
         };
         (answer, next_key.flatten())
     }

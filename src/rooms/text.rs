@@ -120,6 +120,7 @@ impl Rooms {
         }
         if room.applied().is_none() {
             self.begin_text(room).await?;
+            self.look_at_recording(room).await;
         }
         // Before the session is told anything here: what the room reads meanwhile is among what was missed.
         let missed = self.missed(room, known).await;
@@ -143,7 +144,7 @@ impl Rooms {
         let between = snapshot.missed.unwrap_or_default();
         let told = between.iter().rev().find_map(|entry| match &entry.about {
             About::Chat(about) => Some(about.number),
-            About::Member(_) => None,
+            About::Member(_) | About::Channel => None,
         });
         let live = &mut *room.live_mut();
         live.roster.begin(snapshot.members, snapshot.position);

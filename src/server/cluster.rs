@@ -48,7 +48,7 @@ impl Place {
         media: &Media,
     ) -> Result<Self, StartError> {
         let node = record(settings, local, addresses, media);
-        let membership = config::rooms(settings, None, None).membership;
+        let membership = config::rooms(settings, None, None, None).membership;
         let Some(url) = &settings.redis.url else {
             let alone = MemoryCluster::single(membership);
             return Ok(Self {

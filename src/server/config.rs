@@ -6,17 +6,25 @@ use crate::{
     api::limits::LimitsConfig,
     chat::ChatConfig,
     gateway::{GatewayConfig, Rate, Rates},
-    media::{MediaConfig, MixInlets, RelayConfig},
+    media::{MediaConfig, MixInlets, RecordInlet, RelayConfig},
     mixer::{Mixer, MixerConfig},
     notify::{OutboxConfig, OutboxLimits},
     origins::Origins,
+    recorder::{Recorder, RecorderConfig},
+    recordings::RecordingsConfig,
     rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Secret, Settings},
     streaming::{Listening, MakingConfig, Secrets, StreamsConfig, UploadQuotas},
     transcode::Bounds,
 };
 
-pub(super) fn media(settings: &Settings, mix: Option<MixInlets>) -> MediaConfig {
+/// A track of a recording is ended at so many bytes, and another begun: hours of voice, and soon looked through.
+const TRACK_BYTES_MAX: u64 = 64 * 1_024 * 1_024;
+
+/// By how much a mix may be longer than a recording: nodes hear of its end one after the other.
+const MIX_MORE: Duration = Duration::from_secs(600);
+
+pub(super) fn media(settings: &Settings, mix: Option<MixInlets>, record: Option<RecordInlet>) -> MediaConfig {
     let defaults = MediaConfig::default();
     MediaConfig {
         bind: SocketAddr::new(settings.server.host, settings.audio.udp_port),
@@ -28,7 +36,36 @@ pub(super) fn media(settings: &Settings, mix: Option<MixInlets>) -> MediaConfig 
         relay: relay(settings),
         webrtc_peers: count(settings.limits.webrtc_peers),
         mix,
+        record,
         ..defaults
+    }
+}
+
+pub(super) fn recorder(settings: &Settings, local: &LocalState) -> RecorderConfig {
+    RecorderConfig {
+        folder: settings.audio_dir(),
+        node: local.node_id.clone(),
+        // What is longer is not streamed.
+        track_bytes_max: TRACK_BYTES_MAX.min(settings.streaming.max_file_size_bytes / 10 * 9),
+        tracks_max: count(settings.recording.tracks_max),
+    }
+}
+
+pub(super) fn recordings(settings: &Settings) -> RecordingsConfig {
+    let recording = &settings.recording;
+    let bytes = |mb: u32| u64::from(mb) * 1_024 * 1_024;
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    RecordingsConfig {
+        at_once: recording.at_once,
+        length_max: seconds(recording.max_length_s),
+        bytes_max: bytes(recording.max_size_mb),
+        quota_bytes: bytes(recording.quota_mb),
+        empty_for: seconds(recording.empty_s),
+        kept_for: (recording.retention_days > 0).then(|| seconds(recording.retention_days) * 86_400),
+        free_bytes_min: bytes(recording.free_mb),
+        folder: settings.audio_dir(),
+        mix_patience: seconds(settings.streaming.transcode_timeout_s),
+        bounds: Bounds { sound: seconds(recording.max_length_s) + MIX_MORE },
     }
 }
 
@@ -52,7 +89,12 @@ fn relay(settings: &Settings) -> Option<RelayConfig> {
 }
 
 /// `tcp_port` is where browsers come whose UDP is blocked, if anywhere.
-pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>, mixer: Option<Mixer>) -> RoomsConfig {
+pub(super) fn rooms(
+    settings: &Settings,
+    tcp_port: Option<u16>,
+    mixer: Option<Mixer>,
+    recorder: Option<Recorder>,
+) -> RoomsConfig {
     let list = |urls: &Option<String>| {
         let urls = urls.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|url| !url.is_empty());
         urls.map(str::to_owned).collect()
@@ -73,6 +115,7 @@ pub(super) fn rooms(settings: &Settings, tcp_port: Option<u16>, mixer: Option<Mi
         },
         room_ttl: Duration::from_secs(settings.rooms.ttl_s.into()),
         mixer,
+        recorder,
         ..RoomsConfig::default()
     }
 }

@@ -345,6 +345,28 @@ settings! {
         ffmpeg: Option<PathBuf> [] = None;
     }
 
+    /// Recordings of channels.
+    recording: Recording {
+        /// Whether channels may be recorded, by their owners and moderators.
+        enabled: bool [] = true;
+        /// Recordings that go on at once, on all nodes.
+        at_once: u32 [.only("from 1 to 10000", |count| (1..=10_000).contains(count))] = 32;
+        /// The longest recording in seconds; it ends then.
+        max_length_s: u32 [.only("from 10 to 86400 (a day)", |s| (10..=86_400).contains(s))] = 4 * 3_600;
+        /// The biggest recording in MiB, all of its speakers together; it ends then.
+        max_size_mb: u32 [.only("at least 1", |mb| *mb >= 1)] = 2_048;
+        /// What all recordings may take together, in MiB. None begins when it is used up, and those that go on end.
+        quota_mb: u32 [.only("at least 1", |mb| *mb >= 1)] = 20_480;
+        /// What is left free on the disk of audio files, in MiB. None begins when there is less, and those that go on end.
+        free_mb: u32 [] = 512;
+        /// How long, in seconds, nobody may be in a channel before its recording ends.
+        empty_s: u32 [.only("from 5 to 86400", |s| (5..=86_400).contains(s))] = 300;
+        /// How long, in days, a recording is kept after it has ended; 0 for good.
+        retention_days: u32 [.only("from 0 to 36500", |days| *days <= 36_500)] = 0;
+        /// Speakers whose voice one node writes at once; further ones are missing in their recordings.
+        tracks_max: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
+    }
+
     /// Rooms of browsers.
     rooms: Rooms {
         /// How long an empty room lasts, in seconds.

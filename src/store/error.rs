@@ -105,6 +105,8 @@ impl From<sqlx::Error> for StoreError {
 fn unique(message: &str) -> &'static str {
     if message.contains("username") {
         "username"
+    } else if message.contains("recordings") {
+        "recording of this channel"
     } else if message.contains("channels") {
         "channel name"
     } else {

@@ -62,6 +62,8 @@ pub struct LibraryQuery {
     pub tag: Option<String>,
     /// Who uploaded it.
     pub owner: Option<UserId>,
+    /// Whether files of recordings are wanted, too: not everyone may know of them.
+    pub with_recordings: bool,
 }
 
 /// An upload that asks for its place.
@@ -106,6 +108,9 @@ const WANTED: &str = "($1 IS NULL OR search LIKE $1 ESCAPE '!') AND ($2 IS NULL 
     AND ($5 IS NULL OR search LIKE $5 ESCAPE '!') AND ($6 IS NULL OR search LIKE $6 ESCAPE '!')
     AND ($7 IS NULL OR EXISTS (SELECT 1 FROM audio_tags WHERE audio_tags.path = audio_files.path AND tag = $7))
     AND ($8 IS NULL OR owner_id = $8)";
+
+/// Without what belongs to recordings of channels, whose files are in folders of their ids.
+const NO_RECORDINGS: &str = " AND path NOT LIKE 'recordings/________-____-____-____-____________/%'";
 
 impl Store {
     /// Makes the library what `seen`, the folder as a list begun at `listed` had it, says. What is missing there is forgotten
@@ -187,16 +192,18 @@ impl Store {
     pub async fn library_page(&self, query: &LibraryQuery, limit: u32, offset: u64) -> Result<(Vec<LibraryFile>, u64)> {
         let mut patterns = query.words.iter().map(|word| super::listing::pattern_of(&word.to_lowercase()));
         let patterns: [Option<String>; SEARCH_WORDS_MAX] = std::array::from_fn(|_| patterns.next());
+        let recordings = if query.with_recordings { "" } else { NO_RECORDINGS };
         let page = format!(
-            "SELECT path, size_bytes, modified_us, owner_id, touched_us FROM audio_files WHERE {WANTED}
+            "SELECT path, size_bytes, modified_us, owner_id, touched_us FROM audio_files WHERE {WANTED}{recordings}
             ORDER BY path LIMIT $9 OFFSET $10"
         );
         let owner = query.owner.map(|owner| owner.0);
         let (rows, count): (Vec<FileRow>, i64) = on_db!(&self.readers, |db| {
             // Only text of our own is put together.
             let mut rows = sqlx::query_as(sqlx::AssertSqlSafe(page));
-            let mut count =
-                sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM audio_files WHERE {WANTED}")));
+            let mut count = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+                "SELECT COUNT(*) FROM audio_files WHERE {WANTED}{recordings}"
+            )));
             for pattern in &patterns {
                 rows = rows.bind(pattern);
                 count = count.bind(pattern);
@@ -307,6 +314,31 @@ impl Store {
             tx.commit().await?;
             Ok(Claimed::Granted(Touched(now_us)))
         })
+    }
+
+    /// Puts a file into the library that this server made for somebody: it counts for no quota of uploads.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn add_library_file(&self, file: &FileSeen, owner: UserId) -> Result<()> {
+        let now_us = micros(OffsetDateTime::now_utc());
+        on_db!(&self.writers, |db| {
+            sqlx::query(
+                "INSERT INTO audio_files (path, search, size_bytes, modified_us, uploaded, owner_id, touched_us)
+                 VALUES ($1, $2, $3, $4, FALSE, (SELECT id FROM users WHERE id = $5), $6)
+                 ON CONFLICT (path) DO UPDATE SET size_bytes = excluded.size_bytes, modified_us = excluded.modified_us,
+                     owner_id = excluded.owner_id, touched_us = excluded.touched_us",
+            )
+            .bind(&file.path)
+            .bind(file.path.to_lowercase())
+            .bind(bytes(file.size_bytes))
+            .bind(micros(file.modified))
+            .bind(owner.0)
+            .bind(now_us)
+            .execute(db)
+            .await?;
+        });
+        Ok(())
     }
 
     /// Removes a file from the library, with its tags, unless it was written since; false when it was, or was not there.

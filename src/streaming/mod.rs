@@ -267,6 +267,15 @@ impl Streams {
         Ok(())
     }
 
+    /// Removes a file, if it is there, with all that was made of it.
+    pub async fn discard(&self, path: &FilePath) {
+        let Ok(file) = self.file(path).await else { return };
+        if let Err(error) = self.remove_file(path).await {
+            tracing::warn!(%path, %error, "a file could not be removed");
+        }
+        self.forget_made(path, &file).await;
+    }
+
     /// Removes what was made of a file.
     async fn forget_made(&self, path: &FilePath, source: &Arc<OpenFile>) {
         self.inner.making.forget(path, source).await;

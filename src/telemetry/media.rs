@@ -53,6 +53,7 @@ fn shown(media: &MediaMetrics, counter: Counter) -> Shown<'_> {
         Family::FramesToPeers => Shown::Counter(&media.frames_to_peers),
         Family::FramesToMixer => Shown::Counter(&media.frames_to_mixer),
         Family::FramesMixed => Shown::Counter(&media.frames_mixed),
+        Family::FramesToRecorder => Shown::Counter(&media.frames_to_recorder),
         Family::FramesTunnelled => Shown::Counter(&media.frames_tunnelled),
         Family::DatagramsSent => Shown::Counter(media.datagrams_sent.of(BundleSize(counter))),
         Family::Answers => Shown::Counter(&media.answers_sent),

@@ -8,7 +8,7 @@
 
 use std::sync::LazyLock;
 
-use antiphon_core::gateway::ErrorCode;
+use antiphon_core::gateway::{ErrorCode, RecordingEnd};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::media::FORWARDING_US;
@@ -188,6 +188,8 @@ catalogue! {
         counter frames_to_mixer [] = "antiphon_media_frames_to_mixer_total" Count;
         /// Frames of mixes sent to their listeners, over UDP or given to the gateway: each listener counts.
         counter frames_mixed [] = "antiphon_media_frames_mixed_total" Count;
+        /// Frames of members on this node given to the recorder, of channels that are recorded.
+        counter frames_to_recorder [] = "antiphon_media_frames_to_recorder_total" Count;
         /// Datagrams with frames sent, by how many frames they carry. Copies for several listeners count each.
         counter datagrams_sent [BundleSize] = "antiphon_media_datagrams_sent_total" Count;
         /// BindAcks and Pongs sent.
@@ -272,6 +274,36 @@ catalogue! {
         counter packets_refused [] = "antiphon_mixer_packets_refused_total" Count;
         /// Times that a decoder or encoder could not be made, or refused its work.
         counter codec_failures [] = "antiphon_mixer_codec_failures_total" Count;
+    }
+
+    /// Recordings
+    recording: RecordingMetrics {
+        /// Channels that are recorded now and have members on this node, or had since the recording began.
+        gauge channels [] = "antiphon_recording_channels" Count;
+        /// Tracks being written on this node now: one for each of their members here who has said something.
+        gauge tracks [] = "antiphon_recording_tracks" Count;
+        /// Packets written.
+        counter packets [] = "antiphon_recording_packets_total" Count;
+        /// Bytes written.
+        counter written_bytes [] = "antiphon_recording_written_bytes_total" Bytes;
+        /// Frames that are not in their recording, by why. Those that found the recorder's queue full are among the media
+        /// workers' dropped frames.
+        counter dropped [RecordDrop] = "antiphon_recording_frames_dropped_total" Count;
+        /// Times that a track could not be written.
+        counter write_failures [] = "antiphon_recording_write_failures_total" Count;
+        /// Things that the recorder was told and did not take in time, since its disk did not answer: somebody is missing in a
+        /// recording, or a track is longer than it should be.
+        counter commands_lost [] = "antiphon_recording_commands_lost_total" Count;
+        /// Tracks that were put into the library.
+        counter kept [] = "antiphon_recording_tracks_kept_total" Count;
+        /// Recordings that this node began.
+        counter started [] = "antiphon_recording_started_total" Count;
+        /// Recordings that this node ended, by why.
+        counter ended [RecordingEnd] = "antiphon_recording_ended_total" Count;
+        /// Mixes of recordings that were made, by how that ended.
+        counter mixes [Outcome] = "antiphon_recording_mixes_total" Count;
+        /// Recordings that were removed because they were kept for long enough.
+        counter expired [] = "antiphon_recording_expired_total" Count;
     }
 
     /// WebRTC
@@ -619,6 +651,22 @@ label!(
         Busy = "busy",
         /// The node mixes for as many as it may.
         Full = "full",
+    }
+);
+
+label!(
+    /// Why a frame is not in its recording.
+    pub RecordDrop = "reason" {
+        /// Its speaker had left, or the recording had ended.
+        Ended = "ended",
+        /// It is no Opus packet.
+        Malformed = "malformed",
+        /// What was said after it had been written.
+        Late = "late",
+        /// As many tracks are written as may be at once.
+        Full = "full",
+        /// The disk did not take it, or had not a moment before.
+        Failed = "failed",
     }
 );
 
@@ -1001,6 +1049,8 @@ label!(
         Adopt = "adopt",
         /// Something written in a channel.
         Append = "append",
+        /// Something about the channel itself.
+        Tell = "tell",
         /// A node writing its own members back.
         Restore = "restore",
         Snapshot = "snapshot",
@@ -1105,6 +1155,17 @@ label!(
 
 impl Label for ErrorCode {
     const KEY: &'static str = "code";
+    const ALL: &'static [Self] = &Self::ALL;
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Label for RecordingEnd {
+    const KEY: &'static str = "reason";
     const ALL: &'static [Self] = &Self::ALL;
     fn text(self) -> &'static str {
         self.as_str()

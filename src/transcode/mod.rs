@@ -19,6 +19,7 @@ mod ogg_opus;
 mod peaks;
 mod quality;
 mod resample;
+mod together;
 mod watch;
 
 use std::{
@@ -34,6 +35,7 @@ pub use self::{
     loudness::Loudness,
     peaks::{BASE_SAMPLES, Peaks},
     quality::Quality,
+    together::{Voice, mix_together},
     watch::Watch,
 };
 use self::{decode::Decoded, encode::OpusFile, ffmpeg::Piped, loudness::Meter, mix::Mixed, resample::To48k};

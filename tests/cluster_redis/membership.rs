@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use antiphon::cluster::{JoinRefused, Leave, MembershipConfig, Moves, News, Notice, RedisConfig, VoiceChange};
 use antiphon_core::{
-    gateway::{LeaveReason, Position},
-    ids::{ChannelId, StreamId},
+    gateway::{LeaveReason, Position, RecordingFinished, ServerMessage},
+    ids::{ChannelId, RecordingId, StreamId},
 };
 use uuid::Uuid;
 
@@ -128,6 +128,27 @@ async fn a_journal_that_is_too_short_gives_way_to_the_state() {
     assert!(missed(first).await.is_none());
     let elsewhere = Position { epoch: "another".to_owned(), offset: 4 };
     assert!(missed(elsewhere).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_of_a_channel_has_its_place_among_the_others() {
+    let redis = RedisServer::start();
+    let (a, mut b) = (Node::start(&redis.url(), "a").await, Node::start(&redis.url(), "b").await);
+    let (channel_id, recording_id) = (CHANNEL, RecordingId(Uuid::from_u128(7)));
+    let event = ServerMessage::from(RecordingFinished { channel_id, recording_id, tracks: 2, position: None });
+    let first = a.membership.tell(CHANNEL, &event, None).await.expect("available");
+    let News::Entries(entries) = first else { panic!("a journal of its own") };
+    assert_eq!(entries.iter().map(said).collect::<Vec<_>>(), [("recording", 7)]);
+    b.membership.watch(CHANNEL).await.expect("available");
+    let known = a.join(1).await.position;
+    a.membership.tell(CHANNEL, &event, Some(&known)).await.expect("available");
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        if let Notice::Entry { entry, .. } = b.notice().await {
+            heard.push((said(&entry), entry.position.offset));
+        }
+    }
+    assert_eq!(heard, [(("joined", 1), 2), (("recording", 7), 3)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -158,6 +158,7 @@ pub(crate) fn said(entry: &Entry) -> (&'static str, u128) {
         ServerMessage::UserJoined(joined) => ("joined", joined.user_id.0.as_u128()),
         ServerMessage::UserLeft(left) => ("left", left.user_id.0.as_u128()),
         ServerMessage::VoiceStateChanged(changed) => ("voice", changed.user_id.0.as_u128()),
+        ServerMessage::RecordingFinished(finished) => ("recording", finished.recording_id.0.as_u128()),
         other => panic!("{other:?} is no entry of a journal"),
     }
 }

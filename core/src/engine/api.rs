@@ -135,6 +135,14 @@ pub enum Command {
         /// As in `AddMember`.
         last_sequence: Option<u16>,
     },
+    /// Goes to the channel's worker: whether frames of its members here go to [`super::Output::record`], too. For a channel
+    /// that has closed meanwhile it does nothing.
+    SetRecorded {
+        /// Which channel.
+        channel: ChannelId,
+        /// Whether they do.
+        recorded: bool,
+    },
     /// A member's switches changed.
     SetMemberFlags {
         /// Which channel.

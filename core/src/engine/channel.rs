@@ -73,6 +73,8 @@ pub(super) struct Channel {
     by_peer: u64,
     /// How many hear a mix.
     mixed: u64,
+    /// Whether what members here send goes to the recorder, too.
+    recorded: bool,
     selector: Selector,
     recent: Recent,
     bundle: Bundle,
@@ -95,6 +97,7 @@ impl Channel {
             tunnelled: 0,
             by_peer: 0,
             mixed: 0,
+            recorded: false,
             selector: Selector::new(max_speakers),
             recent: Recent::default(),
             bundle: Bundle::new(),
@@ -107,6 +110,10 @@ impl Channel {
 
     pub(super) fn set_max_speakers(&mut self, now: Micros, max_speakers: u32) {
         self.selector.set_max_speakers(now, max_speakers, self.members.len());
+    }
+
+    pub(super) fn set_recorded(&mut self, recorded: bool) {
+        self.recorded = recorded;
     }
 
     /// A group's key; another group's id begins a new group.
@@ -244,6 +251,7 @@ impl Channel {
             }
             return Err(Counter::FrameNotSelected);
         }
+        self.give_to_recorder(turn, &header, bytes);
         self.pass_on(turn, Some(key), header, bytes);
         Ok(())
     }
@@ -546,6 +554,19 @@ impl Channel {
         }
         let is_taken = turn.out.mix(turn.now, self.id, &header, bytes);
         turn.work.stats.count(if is_taken { Counter::FramesToMixer } else { Counter::FrameMixerBusy });
+    }
+
+    /// Gives a frame of a member here to the recorder while the channel is recorded: each node records its own members, so
+    /// that no other node's end takes anything from a recording.
+    fn give_to_recorder<O: Output>(&mut self, turn: &mut Turn<'_, O>, header: &FrameHeader, bytes: &[u8]) {
+        if !self.recorded || bytes.is_empty() {
+            return;
+        }
+        if header.has(FrameHeader::FLAG_ENCRYPTED) {
+            return turn.work.stats.count(Counter::FrameRecorderEncrypted);
+        }
+        let is_taken = turn.out.record(turn.now, self.id, header, bytes);
+        turn.work.stats.count(if is_taken { Counter::FramesToRecorder } else { Counter::FrameRecorderBusy });
     }
 
     /// The ways of a frame of a member's mix, which is counted; `None` when they hear none.

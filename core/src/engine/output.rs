@@ -36,6 +36,13 @@ pub trait Output {
         false
     }
 
+    /// A frame of a member here, checked, of a channel that is recorded. False when there is no room for it: the frame is
+    /// missing in the recording.
+    fn record(&mut self, now: Micros, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
+        let (_, _, _, _) = (now, channel, header, bytes);
+        false
+    }
+
     /// A member's frame, checked, for the other nodes; only where the engine is `relayed`. False when nobody is to hear
     /// it, here or there: the channel limits its speakers and others are louder.
     fn relay(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {

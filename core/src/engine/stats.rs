@@ -27,6 +27,8 @@ pub enum Family {
     FramesToMixer,
     /// Frames of mixes sent to their listeners: each listener counts.
     FramesMixed,
+    /// Frames of members given to the recorder.
+    FramesToRecorder,
     /// Media datagrams sent; label: how many frames they carry.
     DatagramsSent,
     /// BindAcks and Pongs sent.
@@ -124,6 +126,10 @@ counters! {
     FrameMixerBusy: FramesDropped, "mixer_busy";
     /// End-to-end encrypted: the mixer cannot hear it, and does not get it.
     FrameMixerEncrypted: FramesDropped, "mixer_encrypted";
+    /// The recorder could not keep up: the frame is missing in the recording.
+    FrameRecorderBusy: FramesDropped, "recorder_busy";
+    /// End-to-end encrypted: nobody could hear it in a recording, and the recorder does not get it.
+    FrameRecorderEncrypted: FramesDropped, "recorder_encrypted";
     /// Missing between accepted ones.
     FramesLost: FramesLost;
     /// Delivered over UDP.
@@ -136,6 +142,8 @@ counters! {
     FramesToMixer: FramesToMixer;
     /// Of a mix, by UDP or for the gateway.
     FramesMixed: FramesMixed;
+    /// Of members here, of channels that are recorded.
+    FramesToRecorder: FramesToRecorder;
     /// Of one frame.
     DatagramsOfOne: DatagramsSent, "1";
     /// Of two.

@@ -550,7 +550,7 @@ impl ServerMessage {
         )
     }
 
-    /// A room's chat event at its place in the journal. Other messages stay as they are.
+    /// An event of a room's chat or recordings at its place in the journal. Other messages stay as they are.
     #[must_use]
     pub fn placed(mut self, position: &Position) -> Self {
         let place = match &mut self {
@@ -558,6 +558,9 @@ impl ServerMessage {
             Self::MessageEdited(event) => &mut event.data.position,
             Self::MessageDeleted(event) => &mut event.data.position,
             Self::ReactionsChanged(event) => &mut event.data.position,
+            Self::RecordingStarted(event) => &mut event.position,
+            Self::RecordingStopped(event) => &mut event.position,
+            Self::RecordingFinished(event) => &mut event.position,
             _ => return self,
         };
         *place = Some(position.clone());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ErrorCode, MediaTransport};
+use super::{ErrorCode, MediaTransport, RecordingNow};
 use crate::ids::{ChannelId, UserId};
 
 /// What somebody publishes.
@@ -253,6 +253,9 @@ pub struct JoinedRoomPayload {
     pub publishers: Vec<PublisherView>,
     /// For both connections.
     pub ice_servers: Vec<IceServer>,
+    /// The recording that goes on; absent while the room is not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<RecordingNow>,
 }
 
 /// Of [`PublisherJoined`].

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     AudioBytes, ChannelView, ChatError, Cipher, DmHistoryPage, DmPosted, ErrorCode, JoinAck, JoinedRoom, LeaveReason,
     LeftRoom, MediaTransport, MemberView, MessageDeleted, MessageEdited, MessagePosted, NotificationsRead, Notified,
-    Position, PresenceSeen, PublishAnswer, PublisherJoined, PublisherLeft, ReactionsChanged, ReadMarked, RoomError,
-    RoomHistoryPage, SearchFound, SubscribeOffer, TypingSeen, UnreadCounts, UserView, codec::messages,
+    Position, PresenceSeen, PublishAnswer, PublisherJoined, PublisherLeft, ReactionsChanged, ReadMarked,
+    RecordingFinished, RecordingNow, RecordingStarted, RecordingStopped, RoomError, RoomHistoryPage, SearchFound,
+    SubscribeOffer, TypingSeen, UnreadCounts, UserView, codec::messages,
 };
 use crate::ids::{ChannelId, GroupId, KeyId, MediaSessionId, SessionId, StreamId, UserId};
 
@@ -43,6 +44,12 @@ messages! {
         AudioStopped,
         /// Somebody was muted or deafened.
         VoiceStateChanged,
+        /// The channel is recorded from now on.
+        RecordingStarted,
+        /// The channel is not recorded any more.
+        RecordingStopped,
+        /// All that was recorded can be heard.
+        RecordingFinished,
         /// A frame of another member, when UDP to us is not proven.
         AudioFrame = "AudioData",
         /// The group's next key.
@@ -225,6 +232,9 @@ pub struct ChannelJoined {
     pub position: Position,
     /// How to send and receive.
     pub voice: VoiceSetup,
+    /// The recording that goes on; absent while the channel is not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<RecordingNow>,
 }
 
 /// How to send and receive in a channel.
@@ -431,4 +441,7 @@ pub struct Recovered {
     /// With false: the place that `members` is the state at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
+    /// With false: the recording that goes on; absent while the channel is not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<RecordingNow>,
 }

@@ -6,6 +6,7 @@ mod mixing;
 mod model;
 mod network;
 mod reach;
+mod recording;
 mod remote;
 mod routing;
 mod telling;

@@ -60,6 +60,10 @@ pub(crate) struct Recorder {
     pub(crate) given_to_mixer: Vec<FrameHeader>,
     /// Whether the mixer has room for nothing.
     pub(crate) refuse_mix: bool,
+    /// What was given to the recorder.
+    pub(crate) recorded: Vec<(FrameHeader, Vec<u8>)>,
+    /// Whether the recorder has room for nothing.
+    pub(crate) refuse_record: bool,
     /// Whom the relay does not select.
     pub(crate) silenced: Vec<StreamId>,
 }
@@ -99,6 +103,13 @@ impl Output for Recorder {
             self.given_to_mixer.push(*header);
         }
         !self.refuse_mix
+    }
+
+    fn record(&mut self, _: Micros, _: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
+        if !self.refuse_record {
+            self.recorded.push((*header, bytes.to_vec()));
+        }
+        !self.refuse_record
     }
 
     fn relay(&mut self, _: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {

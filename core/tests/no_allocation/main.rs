@@ -104,6 +104,10 @@ impl Output for Sink {
     fn mix(&mut self, _: Micros, _: ChannelId, _: &FrameHeader, _: &[u8]) -> bool {
         true
     }
+
+    fn record(&mut self, _: Micros, _: ChannelId, _: &FrameHeader, _: &[u8]) -> bool {
+        true
+    }
 }
 
 struct Node {
@@ -189,6 +193,7 @@ fn join(node: &mut Node, clients: &mut [Client]) {
         let activate_at = node.now;
         node.command(0, Command::SetGroupKey { channel, group, cipher, key_id: KeyId::FIRST, key, activate_at });
     }
+    node.command(0, Command::SetRecorded { channel, recorded: true });
     let streams_for = clients.len() - MIXED;
     for (index, client) in clients.iter_mut().enumerate() {
         let (session, stream, cipher) = (client.session, client.stream, client.cipher);
@@ -277,6 +282,7 @@ fn nothing_on_a_frames_way_allocates() {
         Counter::FramesTunnelled,
         Counter::FramesRemote,
         Counter::FramesToMixer,
+        Counter::FramesToRecorder,
         Counter::FramesMixed,
         Counter::FrameNotSelected,
         Counter::FrameSurplusSilence,

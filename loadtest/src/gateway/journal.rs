@@ -150,6 +150,9 @@ fn place(message: &ServerMessage) -> Option<(ChannelId, &Position)> {
         ServerMessage::MessageEdited(event) => Some((event.data.channel_id?, event.data.position.as_ref()?)),
         ServerMessage::MessageDeleted(event) => Some((event.data.channel_id?, event.data.position.as_ref()?)),
         ServerMessage::ReactionsChanged(event) => Some((event.data.channel_id?, event.data.position.as_ref()?)),
+        ServerMessage::RecordingStarted(event) => Some((event.channel_id, event.position.as_ref()?)),
+        ServerMessage::RecordingStopped(event) => Some((event.channel_id, event.position.as_ref()?)),
+        ServerMessage::RecordingFinished(event) => Some((event.channel_id, event.position.as_ref()?)),
         _ => None,
     }
 }
@@ -223,6 +226,7 @@ mod tests {
             events: Some([5, 6, 7].map(|offset| as_json(&event(offset))).to_vec()),
             members: None,
             position: None,
+            recording: None,
         };
         assert_eq!(journals.take(answer.into()), Step::deliver([5, 6, 7, 8].map(event).to_vec()));
         assert_eq!(journals.take(event(9)), Step::deliver(vec![event(9)]));
@@ -240,6 +244,7 @@ mod tests {
             events: Some([5, 6].map(|offset| as_json(&event(offset))).to_vec()),
             members: None,
             position: None,
+            recording: None,
         };
         let asked = Recover { channel_id: CHANNEL, position: position(6) };
         assert_eq!(journals.take(answer.into()), Step { deliver: vec![event(5), event(6)], ask: Some(asked) });
@@ -259,6 +264,7 @@ mod tests {
             events: None,
             members: Some(Vec::new()),
             position: Some(Position { epoch: "b".to_owned(), offset: 1 }),
+            recording: None,
         }
         .into();
         assert_eq!(journals.take(state.clone()), Step::deliver(vec![state]));

@@ -79,6 +79,7 @@ enum EntryKind {
     Left,
     Voice,
     Chat,
+    Told,
 }
 
 /// An entry of a channel's journal. Scripts write it.
@@ -93,6 +94,9 @@ pub(super) struct EntryRecord {
     /// What was written.
     #[serde(default)]
     chat: Option<ChatRecord>,
+    /// What is told of the channel itself, as [`ChatRecord::event`].
+    #[serde(default)]
+    told: Option<String>,
     #[serde(default)]
     reason: Option<LeaveReason>,
     #[serde(default)]
@@ -117,11 +121,14 @@ pub(super) fn event_text(event: &ServerMessage) -> Vec<u8> {
 
 impl ChatRecord {
     fn into_entry(self, position: Position) -> Result<Entry, Unreadable> {
-        let event = decode_server(Encoding::Json, self.event.as_bytes());
-        let (event, ..) = event.map_err(|error| Unreadable(error.to_string()))?;
         let about = AboutChat { number: self.number, previous: self.previous };
-        Ok(Entry { event: Arc::new(event.placed(&position)), position, about: About::Chat(about) })
+        Ok(Entry { event: placed_event(&self.event, &position)?, position, about: About::Chat(about) })
     }
+}
+
+fn placed_event(text: &str, position: &Position) -> Result<Arc<ServerMessage>, Unreadable> {
+    let (event, ..) = decode_server(Encoding::Json, text.as_bytes()).map_err(|error| Unreadable(error.to_string()))?;
+    Ok(Arc::new(event.placed(position)))
 }
 
 impl EntryRecord {
@@ -130,11 +137,14 @@ impl EntryRecord {
         if let Some(chat) = self.chat {
             return chat.into_entry(position);
         }
+        if let Some(told) = self.told {
+            return Ok(Entry { event: placed_event(&told, &position)?, position, about: About::Channel });
+        }
         let member = self.member.ok_or_else(|| Unreadable("an entry about nothing".to_owned()))?;
         let MemberRecord { user, session, stream, media, muted, deafened, server_muted, node } = member;
         let user_id = user.id;
         let event: ServerMessage = match self.kind {
-            EntryKind::Chat => return Err(Unreadable("an entry about nothing".to_owned())),
+            EntryKind::Chat | EntryKind::Told => return Err(Unreadable("an entry about nothing".to_owned())),
             EntryKind::Joined => {
                 UserJoined { channel_id: channel, user_id, stream_id: stream, user, media, position: position.clone() }
                     .into()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::{
-    gateway::Position,
+    gateway::{Position, ServerMessage},
     ids::{ChannelId, MessageId, NodeNumber, SessionId, UserId},
 };
 use fred::{
@@ -261,6 +261,26 @@ impl RedisMembership {
             Ok(Appended { is_done: kind == "ok", newest, news, position })
         };
         read().map_err(|error| unreadable(&error).into())
+    }
+
+    /// Tells everyone in a channel something about the channel itself, which gets its place. A channel that has no journal gets
+    /// one.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked.
+    pub async fn tell(
+        &self,
+        channel: ChannelId,
+        event: &ServerMessage,
+        known: Option<&Position>,
+    ) -> Result<News, Unavailable> {
+        let shared = self.shared();
+        let permit = shared.permitted()?;
+        let own = vec![bytes(event_text(event))];
+        let telling = shared.on_channel(RedisOperation::Tell, &permit, &script::TELL, channel, known, own);
+        let (_, mut answer) = telling.await?;
+        let news = answer.list().and_then(|news| read_news(news, channel)).map_err(|error| unreadable(&error))?;
+        Ok(news.0)
     }
 
     /// Everyone in the channel now, with what happened after `since`. `None` when nothing is known of the channel.

@@ -26,6 +26,7 @@ scripts! {
     SET_SERVER_MUTE = "channel", "set_server_mute";
     ADOPT = "channel", "adopt";
     APPEND = "channel", "append";
+    TELL = "channel", "tell";
     RESTORE = "channel", "restore";
     SWEEP = "channel", "sweep";
     SNAPSHOT = "channel", "snapshot";

@@ -142,6 +142,7 @@ impl Rooms {
             participant_id: presence.user.id,
             publishers,
             ice_servers: self.ice_servers(presence.user.id),
+            recording: live.recording.clone(),
         }
     }
 
