@@ -135,6 +135,14 @@ pub enum Command {
         /// As in `AddMember`.
         last_sequence: Option<u16>,
     },
+    /// Goes to the channel's worker: whether somebody who is no member hears the channel's mix here. The mixer then gets
+    /// its frames also where no member hears one.
+    SetOverheard {
+        /// Which channel.
+        channel: ChannelId,
+        /// Whether somebody does.
+        overheard: bool,
+    },
     /// A member's switches changed.
     SetMemberFlags {
         /// Which channel.
