@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 11] = [
     &["store", "media"],
     &["auth", "cluster", "mixer"],
     &["rooms", "streaming"],
-    &["chat"],
+    &["chat", "playback"],
     &["notify"],
     &["gateway"],
     &["alerts"],

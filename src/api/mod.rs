@@ -23,6 +23,7 @@ pub mod health;
 mod invites;
 pub mod limits;
 mod lingering;
+mod listen;
 mod members;
 mod nodes;
 mod notifications;
@@ -31,6 +32,7 @@ mod page;
 mod paging;
 mod patience;
 mod peers;
+mod playback;
 mod rooms;
 mod scrape;
 pub mod serve;
@@ -77,6 +79,7 @@ use crate::{
     media::Media,
     notify::{Notify, Outbox},
     origins::Origins,
+    playback::Playbacks,
     rooms::directory::Directory,
     settings::Settings,
     store::{AudioConfiguration, Store},
@@ -108,6 +111,8 @@ pub struct Api {
     pub streams: Streams,
     /// The same as the database knows them.
     pub catalogue: Catalogue,
+    /// What is played into channels.
+    pub playbacks: Playbacks,
     /// The media workers.
     pub media: Media,
     /// The nodes of the cluster.
@@ -192,6 +197,7 @@ pub fn router(api: &Arc<Api>, gateway: Router) -> Router {
         .merge(page::routes())
         .merge(stream_file::routes())
         .merge(stream_parts::routes())
+        .merge(listen::file_routes())
         .merge(document::routes(document::with_errors(document)));
     layered(api, Area::Unknown, refusing_others(router.with_state(Arc::clone(api)).merge(gateway)))
 }
@@ -215,10 +221,12 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(webhooks::routes())
         .merge(notifications::routes())
         .merge(members::routes())
+        .merge(playback::routes())
         .merge(invites::routes())
         .merge(rooms::routes())
         .merge(audio::routes())
         .merge(streams::routes())
+        .merge(listen::routes())
         .merge(stream_stats::routes())
         .merge(advanced::routes())
         .merge(figures::routes())

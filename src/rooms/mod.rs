@@ -10,6 +10,7 @@
 //! room's members, a session's state.
 
 pub mod directory;
+pub mod player;
 
 mod admit;
 mod adopt;
@@ -28,6 +29,7 @@ mod moderation;
 mod news;
 mod notices;
 mod outlet;
+mod overheard;
 mod presence;
 mod quality;
 mod reports;
@@ -47,7 +49,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -65,6 +67,7 @@ pub use journal::{EventsSince, event_json};
 pub use measure::{ChannelFigures, RoomsFigures};
 pub use meetings::RoomRequest;
 pub use outlet::{Form, Outlet, Shared, Unheard};
+pub use overheard::{Interruption, Overhearing, Parting};
 pub use presence::{Link, Presence};
 pub use stats::ChannelStats;
 pub use webrtc::IceConfig;
@@ -175,6 +178,8 @@ struct Inner {
     /// Channels whose rooms closed here while they were alone, so that they may still have members of this node.
     left_alone: DashSet<ChannelId>,
     reconciling: Semaphore,
+    /// Nobody who is not in a channel may begin to listen.
+    closed_to_outsiders: AtomicBool,
     /// Who takes what is for single people.
     direct: OnceLock<mpsc::Sender<Direct>>,
     /// Turns true when the media workers have told all that they will.
@@ -207,6 +212,7 @@ impl Rooms {
                 changes: AtomicU64::new(0),
                 left_alone: DashSet::new(),
                 reconciling: Semaphore::new(RECONCILING_MAX),
+                closed_to_outsiders: AtomicBool::new(false),
                 direct: OnceLock::new(),
                 told: watch::Sender::new(false),
             }),
