@@ -209,7 +209,10 @@ async fn ask(settings: &Settings, what: Asked) -> Result<(), String> {
         Asked::Ready => Probe::Ready,
     };
     match doctor::ask_own(settings, probe).await {
-        Ok(None) => Ok(()),
+        Ok(None) => {
+            say(&"ok");
+            Ok(())
+        }
         Ok(Some(wrong)) => Err(wrong),
         Err(error) => Err(error.to_string()),
     }

@@ -41,7 +41,7 @@ use crate::{
     notify::{Notify, Outbox, OutboxError},
     playback::Playbacks,
     rooms::{Rooms, directory::Directory},
-    settings::{LocalStateError, Settings},
+    settings::{DataDirLock, LocalStateError, Settings},
     store::{Store, StoreError},
     streaming::{Catalogue, FolderError, Streams},
     telemetry::{
@@ -203,6 +203,7 @@ pub struct Running {
     mixer: Option<Mixer>,
     store: Store,
     tls: Option<Tls>,
+    _data_dir: Option<DataDirLock>,
     /// Turns true when listeners are to stop.
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
@@ -220,6 +221,7 @@ impl Server {
         let settings = Arc::new(settings);
         let health = Arc::new(Health::starting());
         let local = settings.local_state()?;
+        let data_dir = settings.lock_data_dir()?;
         let streams = Streams::open(config::streams(&settings, &local))?;
         let tls = Tls::of(&settings)?;
         let store = open_store(&settings).await?;
@@ -293,6 +295,7 @@ impl Server {
             mixer,
             store,
             tls,
+            _data_dir: data_dir,
             stop,
             listeners,
             background,

@@ -760,6 +760,7 @@ async fn the_sweep_deletes_what_has_had_its_time(Context { store, .. }: Context)
             audit: 0,
             notifications: 0,
             codes: 0,
+            sends: 0,
             more: false
         }
     );
@@ -983,14 +984,14 @@ async fn a_list_of_files_is_believed_less_than_what_was_written_since(Context { 
         file: seen(size_bytes),
         by: anna.id,
         is_admin: false,
-        account_bytes_max: 100,
-        total_bytes_max: 1_000,
+        account_bytes_max: 100_000,
+        total_bytes_max: 1_000_000,
     };
     let size = async || store.library_file("a.mp3").await.expect("works").map(|file| file.seen.size_bytes);
     assert!(matches!(store.claim_file(&claim(90), true).await, Ok(Claimed::Granted(_))));
     assert_eq!(size().await, None, "it was only asked");
     let Ok(Claimed::Granted(first)) = store.claim_file(&claim(90), false).await else { panic!("there is room") };
-    assert_eq!(store.claim_file(&claim(101), true).await, Ok(Claimed::AccountFull(0)));
+    assert_eq!(store.claim_file(&claim(100_001), true).await, Ok(Claimed::AccountFull(0)));
     // A list from before the upload, one in which it is not yet, and one of much later.
     let now = OffsetDateTime::now_utc();
     assert_eq!(store.sync_library(&[seen(10)], true, now).await, Ok(false));

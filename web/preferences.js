@@ -127,7 +127,7 @@ export class Preferences {
       $(`${way}-forget`).hidden = !address && !pending;
     }
     const none = !addresses.email.available && !addresses.sms.available;
-    $("addresses-hint").textContent = none ? "" : this.#account.user.is_guest ? "Sign up with a password to be told by mail." : "";
+    $("addresses-hint").textContent = none ? "" : this.#account.user.is_guest ? "Sign up with a password to be told by mail or in this browser." : "";
   }
 
   async #reloadAddresses() {
@@ -154,7 +154,7 @@ export class Preferences {
   async #showPush() {
     const { data } = await this.#account.request("GET", `${PATH}/push`);
     const isAble = Boolean(data.public_key) && "serviceWorker" in navigator && "PushManager" in window;
-    $("push-part").hidden = !isAble;
+    $("push-part").hidden = !isAble || this.#account.user.is_guest;
     if (!isAble) return;
     const isOn = Boolean(await currentSubscription());
     $("push-switch").setAttribute("aria-pressed", String(isOn));

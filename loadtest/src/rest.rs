@@ -26,7 +26,7 @@ pub enum RestError {
         reason: String,
     },
     /// The server said no.
-    #[error("{message} ({code:?}, HTTP status {status})")]
+    #[error("{message} ({}HTTP status {status})", .code.map(|code| format!("{}, ", code.as_str())).unwrap_or_default())]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -334,9 +334,18 @@ impl Rest {
         access_token: &str,
         channel: &NewChannel,
     ) -> Result<ChannelView, RestError> {
-        if let Some(found) = self.find_channel(access_token, &channel.name).await? {
-            return Ok(found);
+        match self.find_channel(access_token, &channel.name).await? {
+            Some(found) => Ok(found),
+            None => self.make_channel(access_token, channel).await,
         }
+    }
+
+    /// Makes a channel, or finds the one that somebody else made meanwhile.
+    pub(crate) async fn make_channel(
+        &self,
+        access_token: &str,
+        channel: &NewChannel,
+    ) -> Result<ChannelView, RestError> {
         match self.create_channel(access_token, channel).await {
             Err(error) if error.code() == Some(ErrorCode::Conflict) => {
                 let found = self.find_channel(access_token, &channel.name).await?;
@@ -346,7 +355,8 @@ impl Rest {
         }
     }
 
-    async fn find_channel(&self, access_token: &str, name: &str) -> Result<Option<ChannelView>, RestError> {
+    /// The channel of that name, if there is one that the account sees.
+    pub(crate) async fn find_channel(&self, access_token: &str, name: &str) -> Result<Option<ChannelView>, RestError> {
         let folded = name.to_lowercase();
         let channels = self.channels(access_token).await?;
         Ok(channels.into_iter().find(|channel| channel.name.to_lowercase() == folded))

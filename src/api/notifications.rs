@@ -368,7 +368,7 @@ async fn subscribe(
     Caller(caller): Caller,
     Body(PushBody { endpoint, keys }): Body<PushBody>,
 ) -> ApiResult<Created<PushView>> {
-    let subscription = api.outbox.subscribe(caller.id, &endpoint, &keys.p256dh, &keys.auth).await?;
+    let subscription = api.outbox.subscribe(&caller, &endpoint, &keys.p256dh, &keys.auth).await?;
     Ok(Created(subscription.into()))
 }
 

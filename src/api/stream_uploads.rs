@@ -1,6 +1,6 @@
 //! Uploading, removing and tagging files of the library.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use antiphon_core::gateway::{ErrorCode, Role, UserView};
 use axum::{
@@ -32,6 +32,9 @@ const TAG_CHARS_MAX: usize = 64;
 /// while they send may not get to read why. Longer ones are not waited for.
 const REFUSED_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
 const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an upload may be slower than it should.
+const SLOW_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A file that was uploaded.
 #[derive(Serialize, ToSchema)]
@@ -102,7 +105,7 @@ async fn upload(
         }
     };
     let path = &keeping.path;
-    receive(&mut upload, body).await?;
+    receive(&mut upload, body, api.settings.streaming.upload_bytes_per_s_min).await?;
     api.streams.check_upload(&upload, path).await.map_err(|error| refusal(&error))?;
     let size_bytes = upload.bytes();
     let is_new = api.catalogue.keep(upload, &keeping).await.inspect_err(not_kept)?;
@@ -159,9 +162,16 @@ async fn is_admin(api: &Api, user: &UserView) -> ApiResult<bool> {
     }
 }
 
-async fn receive(upload: &mut Upload, body: RawBody) -> ApiResult<()> {
-    let mut body = body.into_data_stream();
-    while let Some(bytes) = body.next().await {
+/// Takes the body, as long as it comes with so many bytes a second.
+async fn receive(upload: &mut Upload, body: RawBody, per_s_min: u32) -> ApiResult<()> {
+    let (mut body, begun) = (body.into_data_stream(), Instant::now());
+    loop {
+        let patience = match per_s_min {
+            0 => Duration::MAX,
+            per_s_min => SLOW_PATIENCE + Duration::from_secs(upload.bytes() / u64::from(per_s_min)),
+        };
+        let next = tokio::time::timeout(patience.saturating_sub(begun.elapsed()), body.next());
+        let Some(bytes) = next.await.map_err(|_| too_slow(per_s_min))? else { break };
         let bytes = bytes.map_err(|_| {
             metrics().streaming.uploads.of(UploadOutcome::BrokenOff).increment(1);
             ApiError::invalid("the body broke off before its end")
@@ -169,6 +179,14 @@ async fn receive(upload: &mut Upload, body: RawBody) -> ApiResult<()> {
         upload.take(bytes).await?;
     }
     Ok(upload.end().await?)
+}
+
+fn too_slow(per_s_min: u32) -> ApiError {
+    metrics().streaming.uploads.of(UploadOutcome::TooSlow).increment(1);
+    let message = format!(
+        "the body comes with less than {per_s_min} bytes a second (streaming.upload_bytes_per_s_min), and others wait for the place"
+    );
+    ApiError::new(ErrorCode::Timeout, message)
 }
 
 fn refusal(error: &TranscodeError) -> ApiError {

@@ -17,7 +17,7 @@ use super::Chat;
 use crate::{
     cluster::Direct,
     error::AppError,
-    rooms::{Presence, Sent, Shared, Stored, event_of},
+    rooms::{Presence, Shared, Stored, event_of},
     store::{Event, Scope},
 };
 
@@ -37,7 +37,7 @@ impl Chat {
         while let Some(direct) = direct.recv().await {
             match direct {
                 Direct::Written { low, high, previous, newest } => {
-                    let telling = self.tell_pair(Scope::Pair(low, high), previous, newest, &[], &[]);
+                    let telling = self.tell_pair(Scope::Pair(low, high), previous, newest, &[]);
                     let _ = tokio::time::timeout(PATIENCE, telling).await;
                 }
                 Direct::Typing { from, username, to } => self.show_typing(from, username, to),
@@ -52,63 +52,55 @@ impl Chat {
 
     /// Tells two people, on all nodes, what was stored of them; each sender with their `request_id`.
     pub(super) async fn pair_stored(&self, scope: Scope, stored: Stored) {
-        let Stored { previous, events, sent } = stored;
+        let Stored { previous, events } = stored;
         let (Scope::Pair(low, high), Some(newest)) = (scope, events.last().map(|event| event.number)) else { return };
-        let answered = self.tell_pair(scope, previous, newest, &events, &sent).await;
-        for sent in sent.iter().filter(|sent| !answered.contains(&sent.number)) {
-            if let Some(event) = events.iter().find(|event| event.number == sent.number) {
-                sent.presence.send(&Shared::answer(event_of(event, ""), sent.request_id.clone()));
-            }
+        self.tell_pair(scope, previous, newest, &events).await;
+        for event in &events {
+            // Whom nobody could be told to.
+            self.answer_sender(event);
         }
         self.rooms().announce_direct(Direct::Written { low, high, previous, newest }).await;
     }
 
-    /// Tells those of a pair who are here everything up to `newest`; the numbers of `sent` that were answered with it.
-    pub(super) async fn tell_pair(
-        &self,
-        scope: Scope,
-        previous: MessageId,
-        newest: MessageId,
-        events: &[Event],
-        sent: &[Sent],
-    ) -> Vec<MessageId> {
-        let Scope::Pair(low, high) = scope else { return Vec::new() };
+    /// Tells those of a pair who are here everything up to `newest`; each sender who waits for it is answered.
+    pub(super) async fn tell_pair(&self, scope: Scope, previous: MessageId, newest: MessageId, events: &[Event]) {
+        let Scope::Pair(low, high) = scope else { return };
         if !self.inner.people.is_here(low) && !self.inner.people.is_here(high) {
             self.inner.pairs.remove(&scope);
-            return Vec::new();
+            return;
         }
         let turn = Arc::clone(&self.inner.pairs.entry(scope).or_default());
         let mut told = turn.lock().await;
         let mut known = *told.get_or_insert(previous);
-        let mut answered = Vec::new();
         if known == previous && !events.is_empty() {
-            answered.extend(events.iter().filter_map(|event| self.tell_both(event, (low, high), sent)));
+            events.iter().for_each(|event| self.tell_both(event, (low, high)));
             known = newest;
         }
         while known < newest {
             let Ok(missed) = self.store().happened(scope, known, READ_AT_ONCE).await else { break };
             let Some(last) = missed.last().map(|event| event.number) else { break };
-            answered.extend(missed.iter().filter_map(|event| self.tell_both(event, (low, high), sent)));
+            missed.iter().for_each(|event| self.tell_both(event, (low, high)));
             known = last;
         }
         *told = Some(known);
-        answered
     }
 
-    /// The event's number, if its sender was answered with it.
-    fn tell_both(&self, event: &Event, (low, high): (UserId, UserId), sent: &[Sent]) -> Option<MessageId> {
-        let message = event_of(event, "");
-        let shared = Shared::new(message.clone());
-        let sender = sent.iter().find(|sent| sent.number == event.number);
+    fn tell_both(&self, event: &Event, (low, high): (UserId, UserId)) {
+        let shared = Shared::new(event_of(event, ""));
+        let sender = self.answer_sender(event);
         let others = if low == high { vec![low] } else { vec![low, high] };
         for presence in others.into_iter().flat_map(|user| self.inner.people.sessions(user)) {
-            if sender.is_none_or(|sender| sender.presence.id != presence.id) {
+            if sender.as_ref().is_none_or(|sender| sender.id != presence.id) {
                 presence.send(&shared);
             }
         }
-        let sender = sender?;
-        sender.presence.send(&Shared::answer(message, sender.request_id.clone()));
-        Some(event.number)
+    }
+
+    /// Answers who waits for an event with it, unless they are answered already: through which session.
+    fn answer_sender(&self, event: &Event) -> Option<Arc<Presence>> {
+        let sent = self.rooms().awaited().take(event.number)?;
+        sent.presence.send(&Shared::answer(event_of(event, ""), sent.request_id));
+        Some(sent.presence)
     }
 
     /// Forgets what was told to pairs of whom nobody is here.

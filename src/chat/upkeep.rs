@@ -56,7 +56,7 @@ impl Chat {
                 Scope::Room(channel) => rooms.push((channel, newest)),
                 Scope::Pair(..) => {
                     let told = self.told_pair(scope).await.unwrap_or(look.settled);
-                    self.tell_pair(scope, told, newest, &[], &[]).await;
+                    self.tell_pair(scope, told, newest, &[]).await;
                 }
             }
         }

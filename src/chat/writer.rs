@@ -7,7 +7,10 @@ use std::{
     time::Instant,
 };
 
-use antiphon_core::gateway::{ErrorCode, RequestId};
+use antiphon_core::{
+    gateway::{ErrorCode, RequestId},
+    ids::MessageId,
+};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -93,13 +96,17 @@ impl Chat {
 
     async fn store_and_tell(&self, scope: Scope, batch: Vec<Waiting>) {
         let changes: Vec<Change> = batch.iter().map(|waiting| waiting.job.change.clone()).collect();
-        let applied = self.store().apply(scope, &changes).await;
+        let mut noted = Vec::new();
+        let applied =
+            self.store().apply_noting(scope, &changes, |outcomes| self.note(&batch, outcomes, &mut noted)).await;
         for waiting in &batch {
             metrics().chat.store_duration.record(waiting.since.elapsed().as_secs_f64());
         }
         match applied {
             Ok(applied) => self.tell(scope, batch, applied).await,
             Err(error) => {
+                // Should it be stored all the same, they hear of it as everybody does.
+                self.forget(&mut noted);
                 for waiting in batch {
                     let _ = waiting.reply.send(Err(refusal(&error)));
                 }
@@ -107,20 +114,35 @@ impl Chat {
         }
     }
 
+    /// Notes who is to be answered with what will have been stored.
+    fn note(&self, batch: &[Waiting], outcomes: &[Outcome], noted: &mut Vec<MessageId>) {
+        self.forget(noted);
+        for (Waiting { job, .. }, outcome) in batch.iter().zip(outcomes) {
+            if let (Outcome::Done(event), Some((presence, request_id))) = (outcome, job.from.clone()) {
+                self.rooms().awaited().note(Sent { number: event.number, presence, request_id });
+                noted.push(event.number);
+            }
+        }
+    }
+
+    fn forget(&self, noted: &mut Vec<MessageId>) {
+        for number in noted.drain(..) {
+            drop(self.rooms().awaited().take(number));
+        }
+    }
+
     async fn tell(&self, scope: Scope, batch: Vec<Waiting>, applied: Applied) {
         let Applied { previous, outcomes } = applied;
         let name = batch.first().map(|waiting| waiting.job.name.clone()).unwrap_or_default();
-        let (mut events, mut sent, mut replies) = (Vec::new(), Vec::new(), Vec::new());
-        for (Waiting { job, reply, .. }, outcome) in batch.into_iter().zip(outcomes) {
+        let (mut events, mut replies) = (Vec::new(), Vec::new());
+        for (Waiting { reply, .. }, outcome) in batch.into_iter().zip(outcomes) {
             if let Outcome::Done(event) = &outcome {
-                let number = event.number;
-                sent.extend(job.from.map(|(presence, request_id)| Sent { number, presence, request_id }));
                 events.push(event.clone());
             }
             replies.push((reply, outcome));
         }
         metrics().chat.stored.increment(u64::try_from(events.len()).unwrap_or(u64::MAX));
-        let stored = Stored { previous, events, sent };
+        let stored = Stored { previous, events };
         match scope {
             // What was sent again may not be told yet, should the node that stored it have died since.
             Scope::Room(channel) => self.rooms().chat_stored(channel, &name, stored).await,

@@ -198,15 +198,15 @@ impl Connection {
     }
 
     async fn write_all(&self, sink: &mut SplitSink<WebSocketStream<Io>, Message>) {
-        let mut flushed = true;
+        let mut flushed = Some(Instant::now());
         loop {
             let written = match self.outbox.next(flushed).await {
                 Outgoing::Message(bytes) => {
-                    flushed = false;
+                    flushed = None;
                     sink.feed(framed(self.outbox.encoding(), bytes)).await
                 }
                 Outgoing::Flush => {
-                    flushed = true;
+                    flushed = Some(Instant::now());
                     sink.flush().await
                 }
                 Outgoing::End(End::Close(cause)) => {

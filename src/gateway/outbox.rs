@@ -2,16 +2,20 @@
 //!
 //! Control messages (answers and events) are never dropped and keep their order; a client that leaves too many of them
 //! unread is closed as too slow. Audio is dropped, oldest first, and counted. Control goes before audio.
+//!
+//! What a write costs is the system call, not the bytes: where one was just made, events that everybody in a channel gets wait
+//! for others to go with them. Answers and audio wait for nothing, and what waits goes with them.
 
 use std::{
     collections::VecDeque,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
 };
 
 use antiphon_core::gateway::{Encoding, Shape};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::close::CloseCause;
 use crate::{
@@ -47,6 +51,13 @@ fn counted(bytes: &Bytes) -> usize {
     bytes.len().min(COUNTED_BYTES_MAX)
 }
 
+/// How long after a write events wait for company: too short to be noticed, and four of them share a write where 200 a second
+/// come.
+const COMPANY: Duration = Duration::from_millis(20);
+
+/// So many bytes of events need no more company.
+const COMPANY_BYTES: usize = 8 * 1024;
+
 /// The queues of one connection.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -66,6 +77,10 @@ struct Queues {
     control: VecDeque<Bytes>,
     control_bytes: usize,
     audio: VecDeque<Shared>,
+    /// Something in `control` does not wait for company.
+    is_urgent: bool,
+    /// The writer waits for company, and looks when that has been long enough.
+    is_resting: bool,
     /// Messages that wait until the client may be told.
     held: Option<Vec<Shared>>,
     /// Frames are dropped: nothing may come before the answer to `Resume`.
@@ -84,6 +99,14 @@ pub(super) enum End {
     Close(CloseCause),
     /// The client has gone or is going: nothing more needs to be written.
     Gone,
+}
+
+impl Queues {
+    /// Whether everything that waits may wait a moment longer.
+    fn is_patient(&self) -> bool {
+        let has_company = self.is_urgent || self.control_bytes >= COMPANY_BYTES;
+        !has_company && self.end.is_none() && self.audio.is_empty() && !self.control.is_empty()
+    }
 }
 
 /// What to write next.
@@ -216,21 +239,34 @@ impl Outbox {
         let bytes = message.bytes(self.form());
         queues.control_bytes += counted(bytes);
         queues.control.push_back(bytes.clone());
-        self.filled.notify_one();
+        queues.is_urgent |= !message.is_patient();
+        if !(queues.is_resting && queues.is_patient()) {
+            self.filled.notify_one();
+        }
     }
 
-    /// What to write next; once `flushed`, it waits until there is something.
-    pub(super) async fn next(&self, flushed: bool) -> Outgoing {
+    /// What to write next. Where everything went out, at `flushed`, it waits until there is something.
+    pub(super) async fn next(&self, flushed: Option<Instant>) -> Outgoing {
         loop {
-            if let Some(outgoing) = self.take() {
-                return outgoing;
-            }
-            if !flushed {
-                return Outgoing::Flush;
-            }
+            let rest = flushed.map_or(Duration::ZERO, |flushed| COMPANY.saturating_sub(flushed.elapsed()));
             // Whoever fills the queue leaves a permit, so nothing is missed between the look and the wait.
-            self.filled.notified().await;
+            if self.may_rest(rest) {
+                let _ = tokio::time::timeout(rest, self.filled.notified()).await;
+            } else if let Some(outgoing) = self.take() {
+                return outgoing;
+            } else if flushed.is_none() {
+                return Outgoing::Flush;
+            } else {
+                self.filled.notified().await;
+            }
         }
+    }
+
+    /// Whether to wait for company so long; who comes until then wakes the writer only if it is urgent.
+    fn may_rest(&self, rest: Duration) -> bool {
+        let mut queues = self.queues.lock();
+        queues.is_resting = !rest.is_zero() && queues.is_patient();
+        queues.is_resting
     }
 
     fn take(&self) -> Option<Outgoing> {
@@ -238,6 +274,7 @@ impl Outbox {
             let mut queues = self.queues.lock();
             if let Some(bytes) = queues.control.pop_front() {
                 queues.control_bytes -= counted(&bytes);
+                queues.is_urgent &= !queues.control.is_empty();
                 return Some(Outgoing::Message(bytes));
             }
             if let Some(end) = queues.end {
@@ -357,6 +394,47 @@ mod tests {
         outbox.send(&message(2));
         assert_eq!(outbox.end_in_sight(), None);
         assert_eq!(taken(&outbox)[1..], [json(1), json(2)]);
+    }
+
+    fn event(number: u64) -> Shared {
+        Shared::event(&std::sync::Arc::new(HeartbeatAck { server_time_us: number }.into()))
+    }
+
+    #[test]
+    fn events_wait_for_company_after_a_write_and_for_nothing_else() {
+        let outbox = outbox(1_000, 100_000, 10);
+        assert!(!outbox.may_rest(COMPANY), "nothing waits");
+        outbox.send(&event(1));
+        assert!(outbox.may_rest(COMPANY));
+        assert!(!outbox.may_rest(Duration::ZERO), "the last write was long ago");
+        let urgent: [fn(&Outbox); 4] = [
+            |outbox| outbox.send(&message(2)),
+            |outbox| outbox.send_audio(&message(3)),
+            |outbox| (0..COMPANY_BYTES as u64 / 40).for_each(|number| outbox.send(&event(number))),
+            |outbox| outbox.end(End::Close(CloseCause::RateLimited)),
+        ];
+        for make_urgent in urgent {
+            make_urgent(&outbox);
+            assert!(!outbox.may_rest(COMPANY));
+            taken(&outbox);
+            outbox.send(&event(4));
+            assert!(outbox.end_in_sight().is_some() || outbox.may_rest(COMPANY), "what was urgent is written");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_company_is_written_in_time_or_with_it() {
+        let outbox = outbox(10, 10_000, 10);
+        outbox.send(&event(1));
+        let flushed = Instant::now();
+        assert_eq!(outbox.next(Some(flushed)).await, Outgoing::Message(json(1).into()));
+        assert!(flushed.elapsed() >= COMPANY);
+        assert_eq!(outbox.next(None).await, Outgoing::Flush, "and nothing else waits");
+        let flushed = Instant::now();
+        outbox.send(&event(2));
+        let (first, ()) = tokio::join!(outbox.next(Some(flushed)), async { outbox.send(&message(3)) });
+        assert_eq!(first, Outgoing::Message(json(2).into()));
+        assert_eq!(outbox.next(None).await, Outgoing::Message(json(3).into()));
     }
 
     #[test]

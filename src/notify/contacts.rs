@@ -223,15 +223,18 @@ impl Outbox {
     /// `INVALID_INPUT`, `LIMIT_REACHED`; when the database fails.
     pub async fn subscribe(
         &self,
-        user: UserId,
+        caller: &UserView,
         endpoint: &str,
         p256dh: &str,
         auth: &str,
     ) -> Result<PushSubscription, AppError> {
+        if caller.is_guest {
+            return Err(AppError::new(ErrorCode::PermissionDenied, "push is for accounts with a password"));
+        }
         self.require(Way::Push)?;
         let push = self.inner.push.as_ref().ok_or_else(|| invalid("this server sends nothing by push"))?;
         let (p256dh, auth) = push.check(endpoint, p256dh, auth).map_err(invalid)?;
-        Ok(self.inner.store.subscribe_push(user, endpoint, &p256dh, &auth).await?)
+        Ok(self.inner.store.subscribe_push(caller.id, endpoint, &p256dh, &auth).await?)
     }
 
     /// Forgets a browser of somebody.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use antiphon_core::{
     gateway::{
         DeletedData, DmData, DmPosted, EditedData, MessageData, MessageDeleted, MessageEdited, MessagePosted, Position,
-        Reaction, ReactionsChanged, ReactionsData, RequestId, ServerMessage, UserView,
+        Reaction, ReactionsChanged, ReactionsData, ServerMessage, UserView,
     },
     ids::{ChannelId, MessageId, UserId},
     permission::Standing,
@@ -23,6 +23,7 @@ use antiphon_core::{
 
 use super::{
     Rooms,
+    awaited::{Awaited, Sent},
     outlet::Shared,
     presence::Presence,
     room::{Live, Room, Turn},
@@ -40,17 +41,6 @@ const READ_AT_ONCE: u32 = 200;
 /// How often a node tries to append while others do so, too: each time one of them got further.
 const TRIES_MAX: usize = 32;
 
-/// Something stored that its sender waits to hear of.
-#[derive(Clone, Debug)]
-pub struct Sent {
-    /// Its number.
-    pub number: MessageId,
-    /// Through which session.
-    pub presence: Arc<Presence>,
-    /// What the session's client called the message that did it.
-    pub request_id: Option<RequestId>,
-}
-
 /// What was stored in one step.
 #[derive(Debug)]
 pub struct Stored {
@@ -58,31 +48,40 @@ pub struct Stored {
     pub previous: MessageId,
     /// What happened, in order; may be nothing, to see to what another node left unfinished.
     pub events: Vec<Event>,
-    /// Who waits to hear of which.
-    pub sent: Vec<Sent>,
 }
 
 impl Rooms {
-    /// Tells everyone in a channel, on all nodes, what was stored, each sender with their `request_id`. While the others
-    /// cannot be reached those here are told, and the others when they can. Returns once each sender is answered.
+    /// Tells everyone in a channel, on all nodes, what was stored, each sender that is [awaited](Self::awaited) with their
+    /// `request_id`. While the others cannot be reached those here are told, and the others when they can. Returns once each
+    /// sender is answered.
     pub async fn chat_stored(&self, channel: ChannelId, name: &str, stored: Stored) {
-        let Stored { previous, events, sent } = stored;
+        let Stored { previous, events } = stored;
         let written: Vec<Written> = events.iter().map(|event| written(event, name)).collect();
-        let answers: Vec<Written> = if sent.is_empty() { Vec::new() } else { written.clone() };
         let Some((room, mut turn)) = self.turn_of(channel).await else {
             self.append_unheard(channel, name, previous, written).await;
-            answer_all(&sent, &answers);
+            self.answer_rest(&events, name);
             return;
         };
-        room.live_mut().sent.extend(sent.iter().map(|sent| (sent.number, sent.clone())));
         if turn.is_open() && self.tell(&room, previous, written).await.is_err() {
             tracing::warn!(%channel, "what was written is told later: the database cannot be read");
         }
-        // Whom the room has not answered, because it could not tell anybody.
-        let unanswered = |sent: &Sent| room.live_mut().sent.remove(&sent.number).is_some();
-        let unanswered: Vec<Sent> = sent.into_iter().filter(unanswered).collect();
-        answer_all(&unanswered, &answers);
+        self.answer_rest(&events, name);
         self.close_if_empty(&room, &mut turn).await;
+    }
+
+    /// Who waits to hear of what they wrote.
+    #[must_use]
+    pub fn awaited(&self) -> &Awaited {
+        &self.inner.awaited
+    }
+
+    /// Answers those whom nobody has answered yet, because nobody could be told.
+    fn answer_rest(&self, events: &[Event], name: &str) {
+        for event in events {
+            if let Some(sent) = self.inner.awaited.take(event.number) {
+                answer(&sent, &Arc::new(event_of(event, name)));
+            }
+        }
     }
 
     /// Sees to it that everything stored in a channel is told in its room here.
@@ -247,7 +246,7 @@ impl Rooms {
             }
             metrics().chat.read_again.increment(u64::try_from(written.len()).unwrap_or(u64::MAX));
             for Written { number, event } in written {
-                tell_here(room, number, &Arc::new(event));
+                self.tell_here(room, number, &Arc::new(event));
             }
         }
     }
@@ -260,7 +259,21 @@ impl Rooms {
             return;
         }
         if told.is_none_or(|told| about.number > told) {
-            tell_here(room, about.number, &entry.event);
+            self.tell_here(room, about.number, &entry.event);
+        }
+    }
+
+    /// Tells everyone here; who sent it is answered.
+    fn tell_here(&self, room: &Room, number: MessageId, event: &Arc<ServerMessage>) {
+        room.live_mut().told = Some(number);
+        let sent = self.inner.awaited.take(number);
+        let message = Shared::event(event);
+        room.live().each_listener(|presence, outlet| match &sent {
+            Some(sent) if sent.presence.id == presence.id => {}
+            _ => outlet.send(&message),
+        });
+        if let Some(sent) = sent {
+            answer(&sent, event);
         }
     }
 
@@ -324,36 +337,9 @@ fn told_at(appended: &Appended) -> MessageId {
     first.unwrap_or(appended.newest)
 }
 
-/// Tells everyone here; who sent it is answered.
-fn tell_here(room: &Room, number: MessageId, event: &Arc<ServerMessage>) {
-    let sent = {
-        let live = &mut *room.live_mut();
-        live.told = Some(number);
-        live.sent.remove(&number)
-    };
-    let message = Shared::event(event);
-    let live = room.live();
-    live.each_listener(|presence, outlet| match &sent {
-        Some(sent) if sent.presence.id == presence.id => {}
-        _ => outlet.send(&message),
-    });
-    drop(live);
-    if let Some(sent) = sent {
-        answer(&sent, event);
-    }
-}
-
 fn answer(sent: &Sent, event: &Arc<ServerMessage>) {
     let outlet = Arc::clone(&sent.presence.state().link.outlet);
     outlet.send(&Shared::answer_event(event, sent.request_id.clone()));
-}
-
-fn answer_all(sent: &[Sent], written: &[Written]) {
-    for sent in sent {
-        if let Some(written) = written.iter().find(|written| written.number == sent.number) {
-            answer(sent, &Arc::new(written.event.clone()));
-        }
-    }
 }
 
 impl Live {

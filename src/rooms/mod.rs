@@ -15,6 +15,7 @@ pub mod player;
 mod admit;
 mod adopt;
 mod alone;
+mod awaited;
 mod chat;
 mod events;
 mod join;
@@ -62,7 +63,8 @@ use antiphon_core::{
 use dashmap::{DashMap, DashSet};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
 
-pub use chat::{Sent, Stored, dm_data, event_of, message_data};
+pub use awaited::{Awaited, Sent};
+pub use chat::{Stored, dm_data, event_of, message_data};
 pub use journal::{EventsSince, event_json};
 pub use measure::{ChannelFigures, RoomsFigures};
 pub use meetings::RoomRequest;
@@ -180,6 +182,8 @@ struct Inner {
     reconciling: Semaphore,
     /// Nobody who is not in a channel may begin to listen.
     closed_to_outsiders: AtomicBool,
+    /// Who waits to hear of what they wrote.
+    awaited: Awaited,
     /// Who takes what is for single people.
     direct: OnceLock<mpsc::Sender<Direct>>,
     /// Turns true when the media workers have told all that they will.
@@ -213,6 +217,7 @@ impl Rooms {
                 left_alone: DashSet::new(),
                 reconciling: Semaphore::new(RECONCILING_MAX),
                 closed_to_outsiders: AtomicBool::new(false),
+                awaited: Awaited::default(),
                 direct: OnceLock::new(),
                 told: watch::Sender::new(false),
             }),

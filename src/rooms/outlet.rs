@@ -64,6 +64,8 @@ pub struct Shared(Arc<Inner>);
 struct Inner {
     message: Arc<ServerMessage>,
     request_id: Option<RequestId>,
+    /// May wait a moment for company.
+    is_patient: bool,
     encoded: [OnceLock<Bytes>; 4],
 }
 
@@ -75,29 +77,35 @@ impl Shared {
 
     /// A message that answers the one which carried `request_id`.
     pub fn answer(message: impl Into<ServerMessage>, request_id: Option<RequestId>) -> Self {
-        Self::build(Arc::new(message.into()), request_id)
+        Self::build(Arc::new(message.into()), request_id, false)
     }
 
-    /// An entry of a channel's journal.
+    /// An entry of a channel's journal. It goes to everyone there, so it may wait a moment for the next one.
     #[must_use]
     pub fn event(event: &Arc<ServerMessage>) -> Self {
-        Self::build(Arc::clone(event), None)
+        Self::build(Arc::clone(event), None, true)
     }
 
     /// An entry of a channel's journal, as the answer to whoever made it.
     #[must_use]
     pub fn answer_event(event: &Arc<ServerMessage>, request_id: Option<RequestId>) -> Self {
-        Self::build(Arc::clone(event), request_id)
+        Self::build(Arc::clone(event), request_id, false)
     }
 
-    fn build(message: Arc<ServerMessage>, request_id: Option<RequestId>) -> Self {
-        Self(Arc::new(Inner { message, request_id, encoded: [const { OnceLock::new() }; 4] }))
+    fn build(message: Arc<ServerMessage>, request_id: Option<RequestId>, is_patient: bool) -> Self {
+        Self(Arc::new(Inner { message, request_id, is_patient, encoded: [const { OnceLock::new() }; 4] }))
     }
 
     /// The message.
     #[must_use]
     pub fn message(&self) -> &ServerMessage {
         &self.0.message
+    }
+
+    /// Whether it may wait a moment, so that others travel with it.
+    #[must_use]
+    pub fn is_patient(&self) -> bool {
+        self.0.is_patient
     }
 
     /// Its bytes in a form, made when first asked for.

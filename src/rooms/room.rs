@@ -16,7 +16,6 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::AbortHandle;
 
 use super::{
-    chat::Sent,
     keys::Group,
     mixing::MixPlace,
     notices::Inbox,
@@ -76,8 +75,6 @@ pub(super) struct Live {
     pub(super) texts: HashMap<SessionId, TextMember>,
     /// The newest number of what was written that those here were told, or that was there before them.
     pub(super) told: Option<MessageId>,
-    /// Who waits to hear of what they wrote.
-    pub(super) sent: HashMap<MessageId, Sent>,
     /// The channel as it goes on here while what all nodes share cannot be reached.
     pub(super) alone: Option<Alone>,
     /// What members publish by WebRTC, on whatever node; those who publish nothing are not there.

@@ -334,6 +334,9 @@ settings! {
         upload_quota_mb_per_account: u32 [] = 256;
         /// What all may upload together, in MiB, administrators included.
         upload_quota_mb: u32 [] = 10_240;
+        /// How many bytes of an upload come in a second, on average after its first five; one that is slower gives up its place
+        /// to others. 0: however slow.
+        upload_bytes_per_s_min: u32 [] = 8_192;
         /// How long, in seconds, one upload may take.
         upload_timeout_s: u32 [.only("from 1 to 86400", |s| (1..=86_400).contains(s))] = 900;
         /// The folder of what is made of the files: qualities and waveforms. Everything in it can be made again. When not

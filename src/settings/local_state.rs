@@ -1,7 +1,7 @@
 //! What a node makes once and keeps in its data dir: the token secret and its name, when neither is set.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -32,7 +32,38 @@ pub(super) const JWT_SECRET_FILE: &str = "jwt_secret";
 /// The file of the generated node name, in the data dir.
 pub(super) const NODE_ID_FILE: &str = "node_id";
 
+/// Taken by the server that runs on the data dir.
+const LOCK_FILE: &str = "lock";
+
+/// The data dir is this server's alone until this is dropped, or the process has ended.
+#[derive(Debug)]
+pub struct DataDirLock {
+    _file: File,
+}
+
 impl Settings {
+    /// Takes the data dir for a server that has no others to share it with: two on one database whose people cannot hear each
+    /// other would look like one that is broken. Nodes of a cluster know each other, and take none.
+    ///
+    /// # Errors
+    /// When another server runs on it, or the file in it cannot be made.
+    pub fn lock_data_dir(&self) -> Result<Option<DataDirLock>, LocalStateError> {
+        if self.redis.url.is_some() {
+            return Ok(None);
+        }
+        let path = self.data_dir.join(LOCK_FILE);
+        let fail = |error| LocalStateError { path: path.clone(), error };
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(fail)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(DataDirLock { _file: file })),
+            Err(TryLockError::WouldBlock) => Err(fail(io::Error::other(
+                "another server runs on this folder; stop that one, or give this one another folder. Servers whose people are to \
+                 meet need a Redis (redis.url)",
+            ))),
+            Err(TryLockError::Error(error)) => Err(fail(error)),
+        }
+    }
+
     /// Makes the data dir, reads what was generated into it before, and generates what is still missing.
     ///
     /// # Errors
@@ -93,6 +124,21 @@ mod tests {
     fn settings_in_a_new_dir() -> Settings {
         let dir = std::env::temp_dir().join(format!("antiphon-state-{}", uuid::Uuid::now_v7()));
         Settings { data_dir: dir, ..Settings::default() }
+    }
+
+    #[test]
+    fn a_second_server_on_a_folder_is_told_of_the_first() {
+        let mut settings = settings_in_a_new_dir();
+        settings.local_state().expect("the folder can be made");
+        let lock = settings.lock_data_dir().expect("free");
+        let refused = settings.lock_data_dir().expect_err("taken").to_string();
+        assert!(refused.contains("another server runs"), "{refused}");
+        settings.redis.url = Some("redis://localhost".parse().expect("a URL"));
+        assert!(settings.lock_data_dir().expect("nodes of a cluster").is_none());
+        settings.redis.url = None;
+        drop(lock);
+        assert!(settings.lock_data_dir().expect("free again").is_some());
+        fs::remove_dir_all(&settings.data_dir).expect("ours");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::{
 pub use declaration::{
     Audio, Auth, Cluster, Database, Http, Limits, Log, Media, Metrics, Redis, Rooms, Server, Settings, Streaming,
 };
-pub use local_state::{LocalState, LocalStateError};
+pub use local_state::{DataDirLock, LocalState, LocalStateError};
 pub use reader::{Entry, Origin, Problem};
 pub use show::documentation;
 pub use types::{ConnectionUrl, LogFormat, Network, Secret};

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Result, Store, StoreError, count, micros, moment,
+    notifications::note_send,
     pools::{on_db, transaction},
 };
 
@@ -230,24 +231,29 @@ impl Store {
             Tried::GivenUp(error) => (DeliveryState::GivenUp, 1, Some(error.clone()), now),
         };
         let done_us = (state != DeliveryState::Waiting).then(|| micros(now));
-        let done = on_db!(&self.writers, |db| {
-            sqlx::query(
+        let was_told = matches!(state, DeliveryState::Sent | DeliveryState::GivenUp);
+        transaction!(self, |tx| {
+            let done: Option<(Uuid, Uuid, String)> = sqlx::query_as(
                 "UPDATE notification_deliveries SET state = $3, attempts = attempts + $4, last_error = $5, next_us = $6,
                      done_us = $7, lease_until_us = 0
-                 WHERE id = $1 AND lease_until_us = $2",
+                 WHERE id = $1 AND lease_until_us = $2 RETURNING notification_id, user_id, way",
             )
             .bind(id.0)
             .bind(micros(until))
             .bind(state.as_str())
             .bind(i64::from(made))
-            .bind(error)
+            .bind(&error)
             .bind(micros(next_at))
             .bind(done_us)
-            .execute(db)
-            .await?
-            .rows_affected()
-        });
-        Ok(done > 0)
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some((notification, user, way)) = done else { return Ok(false) };
+            if was_told {
+                note_send!(tx, notification, way.as_str(), user, None::<Uuid>, micros(now));
+            }
+            tx.commit().await?;
+            Ok(true)
+        })
     }
 
     /// The ways outside of somebody's notifications, from `oldest` on.

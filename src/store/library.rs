@@ -18,6 +18,9 @@ pub const SEARCH_WORDS_MAX: usize = 6;
 /// Rows that one statement writes: SQLite takes no more than 32,766 values, and long statements hold others up.
 const ROWS_AT_ONCE: usize = 200;
 
+/// What a file counts for in the quotas at least: it has a name, a row and a block of the disk, however short it is.
+const FILE_BYTES_COUNTED_MIN: u64 = 64 * 1_024;
+
 /// A file that an upload or a tag wrote so lately, in microseconds, is believed more than a list that says otherwise: the list may
 /// be older.
 const TOUCHED_LATELY_US: i64 = 60_000_000;
@@ -266,19 +269,22 @@ impl Store {
                 return Ok(Claimed::Others);
             }
             let (own, all): (i64, i64) = sqlx::query_as(
-                "SELECT CAST(COALESCE(SUM(CASE WHEN owner_id = $1 THEN size_bytes ELSE 0 END), 0) AS BIGINT),
-                        CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT)
-                 FROM audio_files WHERE uploaded = TRUE AND path <> $2",
+                "SELECT CAST(COALESCE(SUM(CASE WHEN owner_id = $1 THEN counted ELSE 0 END), 0) AS BIGINT),
+                        CAST(COALESCE(SUM(counted), 0) AS BIGINT)
+                 FROM (SELECT owner_id, CASE WHEN size_bytes < $3 THEN $3 ELSE size_bytes END AS counted
+                       FROM audio_files WHERE uploaded = TRUE AND path <> $2) AS others",
             )
             .bind(by.0)
             .bind(&file.path)
+            .bind(bytes(FILE_BYTES_COUNTED_MIN))
             .fetch_one(&mut *tx)
             .await?;
             let (own, all) = (own.unsigned_abs(), all.unsigned_abs());
-            if !is_admin && own.saturating_add(file.size_bytes) > *account_bytes_max {
+            let more = file.size_bytes.max(FILE_BYTES_COUNTED_MIN);
+            if !is_admin && own.saturating_add(more) > *account_bytes_max {
                 return Ok(Claimed::AccountFull(own));
             }
-            if all.saturating_add(file.size_bytes) > *total_bytes_max {
+            if all.saturating_add(more) > *total_bytes_max {
                 return Ok(Claimed::TotalFull(all));
             }
             if asks_only {

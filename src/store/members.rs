@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     ChannelRole, Membership, Result, Store, StoreError, User, micros,
-    notifications::{notify, was_invited},
+    notifications::{note_send, notify, was_invited},
     pools::{on_db, transaction},
     users::UserRow,
 };
@@ -187,9 +187,10 @@ impl Store {
                 end_invites!(tx, channel, user);
             }
             let told = if let Some(by) = by.filter(|by| known == 0 && by.user != user)
-                && !was_invited!(tx, user, channel, now_us)
+                && !was_invited!(tx, user, channel, by.user, now_us)
             {
                 let kind = NotificationKind::Invitation.as_str();
+                note_send!(tx, Uuid::now_v7(), kind, user.0, Some(by.user.0), now_us);
                 notify!(tx, user.0, kind, by.user.0, by.username, Some(channel.0), None::<i64>, now_us)
             } else {
                 0

@@ -583,6 +583,20 @@ impl Store {
     /// # Errors
     /// `Missing` when the channel does not exist; else only the database's. Nothing is stored then, as far as is known.
     pub async fn apply(&self, scope: Scope, changes: &[Change]) -> Result<Applied> {
+        self.apply_noting(scope, changes, |_| {}).await
+    }
+
+    /// The same; `note` learns the outcomes before anybody else can see them. Where the database has it done again, it learns
+    /// the new ones, too.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub async fn apply_noting(
+        &self,
+        scope: Scope,
+        changes: &[Change],
+        mut note: impl FnMut(&[Outcome]) + Send,
+    ) -> Result<Applied> {
         let now = OffsetDateTime::now_utc();
         let (channel, low, high) = scope.columns();
         let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);
@@ -620,6 +634,7 @@ impl Store {
                     .execute(&mut *tx)
                     .await?;
             }
+            note(&outcomes);
             tx.commit().await?;
             Ok((Applied { previous: message_id(previous)?, outcomes }, told))
         });

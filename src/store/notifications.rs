@@ -23,8 +23,15 @@ use crate::telemetry::metrics::metrics;
 /// How long notifications are kept.
 pub const NOTIFICATIONS_KEPT: Duration = Duration::days(30);
 
-/// Notifications that one person has at most; beyond that, the oldest go.
+/// Notifications that one person has at most. Beyond that, the oldest of whoever caused most of them go: nobody who writes much
+/// drives out what others wrote.
 pub const NOTIFICATIONS_PER_USER: u32 = 500;
+
+/// How long it is known what somebody was told, to bound what else they are.
+pub(super) const SENDS_KEPT: Duration = Duration::days(1);
+
+/// So often within [`SENDS_KEPT`] somebody is told that one and the same account took them in, whatever channels it has.
+pub(super) const INVITATIONS_PER_SENDER: i64 = 10;
 
 /// An hour.
 pub(super) const HOUR_US: i64 = 3_600_000_000;
@@ -193,10 +200,19 @@ macro_rules! notify {
 }
 pub(super) use notify;
 
-/// Whether `$user` was told within a day that they are a member of `$channel`, or has not read yet that they are, in the
-/// transaction `$tx`.
+/// Whether `$user` was told within a day that they are a member of `$channel`, or has not read yet that they are, or heard often
+/// enough of what `$by` takes them in, in the transaction `$tx`.
 macro_rules! was_invited {
-    ($tx:ident, $user:expr, $channel:expr, $now_us:expr) => {{
+    ($tx:ident, $user:expr, $channel:expr, $by:expr, $now_us:expr) => {{
+        let by_them: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM notification_sends
+             WHERE user_id = $1 AND way = 'invitation' AND sent_us > $3 AND from_id = $2",
+        )
+        .bind($user.0)
+        .bind($by.0)
+        .bind($now_us - 24 * $crate::store::notifications::HOUR_US)
+        .fetch_one(&mut *$tx)
+        .await?;
         let told: i64 = sqlx::query_scalar(
             "SELECT COUNT(*) FROM notifications WHERE user_id = $1 AND channel_id = $2 AND kind = 'invitation'
                  AND (read_us IS NULL OR created_us > $3)",
@@ -206,10 +222,28 @@ macro_rules! was_invited {
         .bind($now_us - 24 * $crate::store::notifications::HOUR_US)
         .fetch_one(&mut *$tx)
         .await?;
-        told > 0
+        told > 0 || by_them >= $crate::store::notifications::INVITATIONS_PER_SENDER
     }};
 }
 pub(super) use was_invited;
+
+/// Notes that `$user` was told by `$way` of the notification `$id`, in the transaction `$tx`.
+macro_rules! note_send {
+    ($tx:ident, $id:expr, $way:expr, $user:expr, $from:expr, $now_us:expr) => {
+        sqlx::query(
+            "INSERT INTO notification_sends (notification_id, way, user_id, from_id, sent_us) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind($id)
+        .bind($way)
+        .bind($user)
+        .bind($from)
+        .bind($now_us)
+        .execute(&mut *$tx)
+        .await?
+    };
+}
+pub(super) use note_send;
 
 /// Writes a way outside, in the transaction `$tx`: 1, or 0 where it is there already.
 macro_rules! write_delivery {
@@ -230,6 +264,32 @@ macro_rules! write_delivery {
         .await?
         .rows_affected()
     };
+}
+
+/// Forgets what `$user` has above their bound, in the transaction `$tx`: how many.
+macro_rules! forget_surplus {
+    ($tx:ident, $user:expr) => {{
+        let known: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM notifications WHERE user_id = $1")
+            .bind($user.0)
+            .fetch_one(&mut *$tx)
+            .await?;
+        let surplus = known - i64::from(NOTIFICATIONS_PER_USER);
+        if surplus > 0 {
+            sqlx::query(
+                "DELETE FROM notifications WHERE id IN (SELECT id FROM notifications WHERE user_id = $1 AND from_id =
+                     (SELECT from_id FROM notifications WHERE user_id = $1
+                      GROUP BY from_id ORDER BY COUNT(*) DESC, MIN(created_us) LIMIT 1)
+                 ORDER BY id LIMIT $2)",
+            )
+            .bind($user.0)
+            .bind(surplus)
+            .execute(&mut *$tx)
+            .await?
+            .rows_affected()
+        } else {
+            0
+        }
+    }};
 }
 
 fn all(rows: Vec<NotificationRow>) -> Result<Vec<Notification>> {
@@ -274,18 +334,21 @@ impl Store {
         Ok(ids.into_iter().map(NotificationId).collect())
     }
 
-    /// How many notifications but this one went to its user lately, by each way that some did. Asked before it is routed, so
-    /// that nobody waits for the count: nodes that route for one person at the same moment do not count each other's.
+    /// How many notifications but this one went to its user lately, by each way that some did, or wait to go. Asked before it is
+    /// routed, so that nobody waits for the count: nodes that route for one person at the same moment do not count each other's.
     ///
     /// # Errors
     /// Only the database's.
     pub async fn lately(&self, notification: &Notification) -> Result<Vec<(Way, Lately)>> {
         let rows: Vec<(String, i64, i64)> = on_db!(&self.readers, |db| {
             sqlx::query_as(
-                "SELECT way, COUNT(DISTINCT CASE WHEN created_us > $3 AND state <> 'skipped' THEN notification_id END),
-                     COUNT(DISTINCT CASE WHEN state = 'waiting' THEN notification_id END)
-                 FROM notification_deliveries
-                 WHERE user_id = $1 AND notification_id <> $2 AND (created_us > $3 OR state = 'waiting') GROUP BY way",
+                "SELECT way, COUNT(DISTINCT lately), COUNT(DISTINCT waiting) FROM (
+                     SELECT way, CASE WHEN created_us > $3 THEN notification_id END AS lately, notification_id AS waiting
+                     FROM notification_deliveries WHERE user_id = $1 AND notification_id <> $2 AND state = 'waiting'
+                     UNION ALL
+                     SELECT way, notification_id AS lately, NULL AS waiting
+                     FROM notification_sends WHERE user_id = $1 AND sent_us > $3 AND way <> 'invitation') AS told
+                 GROUP BY way",
             )
             .bind(notification.user.0)
             .bind(notification.id.0)
@@ -328,15 +391,7 @@ impl Store {
             for delivery in ways {
                 routed.written += write_delivery!(tx, notification, delivery, now_us);
             }
-            routed.forgotten = sqlx::query(
-                "DELETE FROM notifications WHERE user_id = $1 AND id <
-                     (SELECT id FROM notifications WHERE user_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)",
-            )
-            .bind(notification.user.0)
-            .bind(i64::from(NOTIFICATIONS_PER_USER) - 1)
-            .execute(&mut *tx)
-            .await?
-            .rows_affected();
+            routed.forgotten = forget_surplus!(tx, notification.user);
             tx.commit().await?;
             Ok(Some(routed))
         })

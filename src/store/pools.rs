@@ -315,10 +315,12 @@ macro_rules! migrations {
 
 const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
     3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks",
-    7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds");
+    7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds",
+    12 "0012_what_was_told");
 const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
     3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks",
-    7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds");
+    7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds",
+    12 "0012_what_was_told");
 
 fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {

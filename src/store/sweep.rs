@@ -2,7 +2,10 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{AUDIT_KEPT, NOTIFICATIONS_KEPT, Result, Store, codes::CODES_KEPT, micros, pools::transaction};
+use super::{
+    AUDIT_KEPT, NOTIFICATIONS_KEPT, Result, Store, codes::CODES_KEPT, micros, notifications::SENDS_KEPT,
+    pools::transaction,
+};
 
 /// Rows of one kind that one sweep deletes at most, so that it never holds the database for long.
 const BATCH: i64 = 500;
@@ -34,6 +37,8 @@ pub struct Swept {
     pub notifications: u64,
     /// What is known of codes that were sent, once it bounds no others any more.
     pub codes: u64,
+    /// What is known of what people were told, likewise.
+    pub sends: u64,
     /// Whether a batch was full: there is probably more to delete.
     pub more: bool,
 }
@@ -50,6 +55,7 @@ enum Kind {
     Rooms,
     Notifications,
     Codes,
+    Sends,
 }
 
 impl Store {
@@ -128,6 +134,12 @@ impl Store {
                 "DELETE FROM notification_codes WHERE id IN
                      (SELECT id FROM notification_codes WHERE sent_us <= $1 LIMIT $2)",
             ),
+            (
+                Kind::Sends,
+                micros(now - SENDS_KEPT),
+                "DELETE FROM notification_sends WHERE (notification_id, way) IN
+                     (SELECT notification_id, way FROM notification_sends WHERE sent_us <= $1 LIMIT $2)",
+            ),
         ] {
             let deleted = self.delete(statement, before_us).await?;
             *match kind {
@@ -140,6 +152,7 @@ impl Store {
                 Kind::Rooms => &mut swept.rooms,
                 Kind::Notifications => &mut swept.notifications,
                 Kind::Codes => &mut swept.codes,
+                Kind::Sends => &mut swept.sends,
             } += deleted;
             swept.more |= deleted >= BATCH.unsigned_abs();
         }

@@ -850,6 +850,7 @@ label!(
         Busy = "busy",
         /// The client went away.
         BrokenOff = "broken_off",
+        TooSlow = "too_slow",
         /// Its path is taken, or the disk or the database failed.
         Failed = "failed",
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use antiphon::store::{
-    AT_ONCE_PER_USER, Change, Delivery, Lately, NewDelivery, NewMessage, NewUser, Notification, Outcome, Scope, Store,
-    Tried, User, Way,
+    AT_ONCE_PER_USER, Change, Delivery, Lately, NOTIFICATIONS_PER_USER, NewDelivery, NewMessage, NewUser, Notification,
+    Outcome, Scope, Store, Tried, User, Way,
 };
 use antiphon_core::{gateway::NotificationKind, ids::PushId};
 use time::{Duration, OffsetDateTime};
@@ -21,6 +21,8 @@ on_both!(
     what_a_dead_node_left_is_taken_on_when_its_lease_is_over,
     ways_and_people_do_not_take_each_others_places,
     what_went_lately_is_counted_by_way_and_ends,
+    what_went_is_counted_when_its_cause_is_gone,
+    who_writes_much_drives_out_their_own,
 );
 
 const LEASE: Duration = Duration::seconds(30);
@@ -242,4 +244,47 @@ async fn what_went_lately_is_counted_by_way_and_ends(store: Store) {
     assert_eq!(swept.notifications, 4);
     assert_eq!(store.unread_notifications(bob.id).await.expect("works"), 0);
     assert_eq!(store.outbox_facts(now).await.expect("works").waiting, [], "and their ways with them");
+}
+
+/// Tells somebody as often as is kept; the last time.
+async fn write_more_than_is_kept(store: &Store, from: &User, to: &User) -> Notification {
+    let mut last = None;
+    for number in 0..NOTIFICATIONS_PER_USER {
+        write(store, from, to, &format!("more {number}")).await;
+        // Before others drive it out.
+        if number % 50 == 49 {
+            last = route_all(store, &[]).await.pop().or(last);
+        }
+    }
+    last.expect("some")
+}
+
+async fn what_went_is_counted_when_its_cause_is_gone(store: Store) {
+    let (ada, bob) = (user(&store, "ada").await, user(&store, "bob").await);
+    for number in 0..3 {
+        write(&store, &ada, &bob, &number.to_string()).await;
+    }
+    let all = route_all(&store, &[Way::Email]).await;
+    let now = OffsetDateTime::now_utc();
+    for mail in store.claim_deliveries(Way::Email, now, now + LEASE, 16).await.expect("works") {
+        let tried = if mail.notification == all[0].id { Tried::GivenUp("no".to_owned()) } else { Tried::Sent };
+        assert!(store.delivery_tried(mail.id, now + LEASE, &tried).await.expect("works"));
+    }
+    let last = write_more_than_is_kept(&store, &ada, &bob).await;
+    assert!(store.notification(all[2].id).await.expect("works").is_none(), "it had to go");
+    let lately = store.lately(&last).await.expect("works");
+    assert_eq!(lately, [(Way::Email, Lately { in_hour: 3, waiting: 0 })]);
+}
+
+async fn who_writes_much_drives_out_their_own(store: Store) {
+    let (ada, eve, bob) = (user(&store, "ada").await, user(&store, "eve").await, user(&store, "bob").await);
+    for number in 0..3 {
+        write(&store, &ada, &bob, &format!("ada {number}")).await;
+    }
+    route_all(&store, &[Way::Email]).await;
+    write_more_than_is_kept(&store, &eve, &bob).await;
+    let found = store.notifications(bob.id, None, true, 1_000).await.expect("works");
+    let of = |from: &User| found.iter().filter(|found| found.from == from.id).count();
+    assert_eq!((of(&ada), of(&eve)), (3, usize::try_from(NOTIFICATIONS_PER_USER).expect("few") - 3));
+    assert_eq!(claim(&store, Way::Email, 16).await.len(), 3, "and what waits of it goes out");
 }

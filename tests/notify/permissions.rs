@@ -15,12 +15,18 @@ use crate::{
     unread,
 };
 
-on_both!(who_may_not_read_is_told_nothing, who_may_not_read_any_more_sees_nothing_of_it, whom_one_blocks_tells_nothing);
+on_both!(
+    who_may_not_read_is_told_nothing,
+    who_may_not_read_any_more_sees_nothing_of_it,
+    whom_one_blocks_tells_nothing,
+    a_guest_subscribes_no_browser
+);
 
 async fn who_may_not_read_is_told_nothing(url: &str) {
     let owner_token = register(url, "owner").await;
     let mut owner = Chatter::with_token(url, &owner_token).await;
-    let mut eve = Chatter::guest(url, "eve").await;
+    let eve = register(url, "eve").await;
+    let mut eve = Chatter::with_token(url, &eve).await;
     let (_receiver, mut posts) = subscribe(url, &eve.token).await;
 
     // A private channel that she does not belong to.
@@ -119,4 +125,14 @@ async fn whom_one_blocks_tells_nothing(url: &str) {
     assert_eq!(alice.ask(json!({"type": "block", "user": "bob"})).await["type"], "Ack");
     assert_eq!(listed(url, &alice.token).await, Vec::<Value>::new());
     assert_eq!(unread(url, &alice.token).await, 0);
+}
+
+async fn a_guest_subscribes_no_browser(url: &str) {
+    let guest = Chatter::guest(url, "guest").await;
+    let (service, _posts) = Receiver::start().await;
+    let (_, page) = call(Method::GET, &path(url, "/push"), &guest.token, Value::Null).await;
+    let browser = Browser::new(page["data"]["public_key"].as_str().expect("a key"));
+    let (status, refused) =
+        call(Method::POST, &path(url, "/push"), &guest.token, browser.subscription(&service.url())).await;
+    assert_eq!((status, refused["error_code"].as_str()), (403, Some("PERMISSION_DENIED")), "anybody can be a guest");
 }

@@ -19,7 +19,12 @@ use crate::{
     support::databases::TestDatabase,
 };
 
-on_both!(the_list_shows_what_permissions_allow, a_page_is_full_whatever_is_not_shown, one_is_told_once_of_a_membership);
+on_both!(
+    the_list_shows_what_permissions_allow,
+    a_page_is_full_whatever_is_not_shown,
+    one_is_told_once_of_a_membership,
+    whoever_makes_channels_to_tell_of_them_is_not_heard_for_long
+);
 
 /// A channel as its reader stands to it.
 struct Place {
@@ -71,7 +76,6 @@ async fn tell(store: &Store, owner: &User, reader: &User, place: &Place, ban_end
 }
 
 async fn the_list_shows_what_permissions_allow(store: Store) {
-    let owner = user(&store, "owner").await;
     let roles = [None, Some(ChannelRole::Member), Some(ChannelRole::Moderator), Some(ChannelRole::Owner)];
     let now = OffsetDateTime::now_utc();
     let bans = [None, Some(now - Duration::HOUR), Some(now + Duration::HOUR)];
@@ -84,6 +88,8 @@ async fn the_list_shows_what_permissions_allow(store: Store) {
         {
             for (role, ban_ends) in roles.into_iter().flat_map(|role| bans.map(|ban| (role, ban))) {
                 let name = format!("{}-{}", reader.username, names.next().expect("endless"));
+                // Nobody is told of all that one takes them in.
+                let owner = user(&store, &format!("owner-{name}")).await;
                 let id = make(&store, &owner, name, is_private).await;
                 let place = Place { id, is_private, history, role, is_banned: ban_ends.is_some_and(|end| end > now) };
                 tell(&store, &owner, &reader, &place, ban_ends).await;
@@ -143,4 +149,26 @@ async fn one_is_told_once_of_a_membership(store: Store) {
         // Not again on the same day either, once it was read.
         store.read_notifications(ada.id, found[0].id).await.expect("works");
     }
+}
+
+async fn whoever_makes_channels_to_tell_of_them_is_not_heard_for_long(store: Store) {
+    let (eve, ada, reader) = (user(&store, "eve").await, user(&store, "ada").await, user(&store, "reader").await);
+    let mut told = 0;
+    for number in 0..12 {
+        let id = make(&store, &eve, format!("channel-{number}"), false).await;
+        invite(&store, &eve, &reader, id).await;
+        told += store.unread_notifications(reader.id).await.expect("works");
+        store.delete_channel(id).await.expect("works");
+        assert_eq!(store.unread_notifications(reader.id).await.expect("works"), 0, "it went with the channel");
+    }
+    assert_eq!(told, 10, "and counts all the same");
+    let id = make(&store, &ada, "another".to_owned(), false).await;
+    invite(&store, &ada, &reader, id).await;
+    assert_eq!(store.unread_notifications(reader.id).await.expect("works"), 1, "others are heard");
+    // A day later it is forgotten.
+    let swept = store.sweep(OffsetDateTime::now_utc() + Duration::hours(25)).await.expect("works");
+    assert_eq!(swept.sends, 11);
+    let id = make(&store, &eve, "channel-12".to_owned(), false).await;
+    invite(&store, &eve, &reader, id).await;
+    assert_eq!(store.unread_notifications(reader.id).await.expect("works"), 2);
 }

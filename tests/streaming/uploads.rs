@@ -219,3 +219,31 @@ async fn one_account_does_not_take_all_places() {
     drop(sending);
     streaming.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_comes_too_slowly_gives_up_its_place() {
+    let streaming = Streaming::start(|settings| settings.limits.uploads = 1).await;
+    let _root = streaming.nobody.register("root").await;
+    let bela = streaming.nobody.register("bela").await;
+    let (mut slow, answer) = announce(&streaming, &bela, ("POST", "slow.mp3"), 1_000_000).await;
+    assert!(answer.contains("100 Continue"), "{answer}");
+    slow.write_all(&[0; 100]).await.expect("sends");
+    let mut answer = String::new();
+    let end = timeout(Duration::from_secs(60), slow.read_to_string(&mut answer)).await;
+    assert!(answer.contains("504") && answer.contains("upload_bytes_per_s_min"), "{end:?} {answer}");
+    send(&bela, Method::POST, "fast.mp3", &tone(&streaming, "mp3", "libmp3lame")).await.expect(201);
+    streaming.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_files_count_too() {
+    let streaming = Streaming::start(|settings| settings.streaming.upload_quota_mb_per_account = 1).await;
+    let _root = streaming.nobody.register("root").await;
+    let bela = streaming.nobody.register("bela").await;
+    let tone = &tone(&streaming, "mp3", "libmp3lame")[..16_000];
+    for number in 0..16 {
+        send(&bela, Method::POST, &format!("{number}.mp3"), tone).await.expect(201);
+    }
+    send(&bela, Method::POST, "16.mp3", tone).await.expect_error(409, "LIMIT_REACHED");
+    streaming.stop().await;
+}

@@ -10,7 +10,7 @@ use antiphon_loadtest::{
     ServerUrl,
     client::{Client, ClientEvent},
     gateway::{GatewayConfig, Identity},
-    rest::{Account, NewChannel, Rest},
+    rest::{Account, NewChannel, Rest, RestError},
     tls,
 };
 use anyhow::{Context, Result};
@@ -177,9 +177,17 @@ pub(crate) async fn join(access: &AccessArguments, channel: &ChannelArguments, c
 }
 
 async fn find_channel(rest: &Rest, account: &Account, channel: &ChannelArguments) -> Result<ChannelView> {
-    let new = NewChannel { name: channel.channel.clone(), ..NewChannel::default() };
-    let found = rest.find_or_create_channel(&account.access_token, &new).await;
-    found.with_context(|| format!("the channel {}", channel.channel))
+    let name = &channel.channel;
+    let found = async {
+        if let Some(found) = rest.find_channel(&account.access_token, name).await? {
+            return Ok(found);
+        }
+        let new = NewChannel { name: name.clone(), ..NewChannel::default() };
+        let made = rest.make_channel(&account.access_token, &new).await?;
+        eprintln!("there was no channel {name}: it was made now");
+        Ok::<_, RestError>(made)
+    };
+    found.await.with_context(|| format!("the channel {name}"))
 }
 
 impl AccessArguments {
