@@ -5,7 +5,8 @@
 //! [`audio`] reads and writes sound in files.
 //! [`play`] and [`record`] put these together; [`load`] drives and measures servers with many clients at once
 //! as a [`scenario`] says, and
-//! [`scale`] computes and simulates what clusters too large to be driven would carry.
+//! [`scale`] computes and simulates what clusters too large to be driven would carry, and [`speech`] how a voice sounds through a bad
+//! network.
 
 pub mod audio;
 pub mod client;
@@ -19,6 +20,7 @@ pub mod rest;
 pub mod scale;
 pub mod scenario;
 mod server_url;
+pub mod speech;
 pub mod tls;
 pub mod voice;
 

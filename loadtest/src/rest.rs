@@ -341,11 +341,10 @@ impl Rest {
     }
 
     /// Makes a channel, or finds the one that somebody else made meanwhile.
-    pub(crate) async fn make_channel(
-        &self,
-        access_token: &str,
-        channel: &NewChannel,
-    ) -> Result<ChannelView, RestError> {
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn make_channel(&self, access_token: &str, channel: &NewChannel) -> Result<ChannelView, RestError> {
         match self.create_channel(access_token, channel).await {
             Err(error) if error.code() == Some(ErrorCode::Conflict) => {
                 let found = self.find_channel(access_token, &channel.name).await?;
@@ -356,7 +355,10 @@ impl Rest {
     }
 
     /// The channel of that name, if there is one that the account sees.
-    pub(crate) async fn find_channel(&self, access_token: &str, name: &str) -> Result<Option<ChannelView>, RestError> {
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn find_channel(&self, access_token: &str, name: &str) -> Result<Option<ChannelView>, RestError> {
         let folded = name.to_lowercase();
         let channels = self.channels(access_token).await?;
         Ok(channels.into_iter().find(|channel| channel.name.to_lowercase() == folded))

@@ -15,6 +15,7 @@ mod record;
 mod report;
 mod run;
 mod scale;
+mod speech;
 mod target;
 
 use std::process::ExitCode;
@@ -64,6 +65,8 @@ enum Command {
     Link(link::LinkArguments),
     /// Say what a cluster too large to have would carry: computed, and simulated with real relays in virtual time
     Scale(scale::ScaleArguments),
+    /// Send a voice through bad networks in virtual time, and say how like itself it is with and without the server's advice
+    Speech(speech::SpeechArguments),
     /// Be that relay (started by `floor` and `voice --floor`)
     #[command(hide = true)]
     Relay(load::RelayArguments),
@@ -89,6 +92,7 @@ impl Arguments {
             Command::Faults(arguments) => arguments.run(),
             Command::Link(arguments) => arguments.run(),
             Command::Scale(arguments) => arguments.run(),
+            Command::Speech(arguments) => arguments.run(),
             Command::Relay(arguments) => arguments.run(),
         }
     }
