@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 11] = [
     &["store", "media"],
     &["auth", "cluster", "mixer", "recorder"],
     &["rooms", "streaming"],
-    &["chat", "recordings"],
+    &["chat", "playback", "recordings"],
     &["notify"],
     &["gateway"],
     &["alerts"],

@@ -39,6 +39,7 @@ use crate::{
     media::{Media, MixInlets, RecordInlet, webrtc::IceTcp},
     mixer::Mixer,
     notify::{Notify, Outbox, OutboxError},
+    playback::Playbacks,
     recorder::Recorder,
     recordings::Recordings,
     rooms::{Rooms, directory::Directory},
@@ -250,7 +251,6 @@ impl Server {
         let records = (place.records, place.session_notices);
         let gateway =
             Gateway::new(auth.clone(), rooms.clone(), chat.clone(), records, config::gateway(&settings, &local));
-        let drain = Arc::new(Drain::new(gateway.clone(), place.registry.clone(), Arc::clone(&health)));
         let recordings = Recordings::new(
             store.clone(),
             rooms.clone(),
@@ -258,6 +258,9 @@ impl Server {
             recorder.clone(),
             config::recordings(&settings),
         );
+        let playbacks = Playbacks::new(rooms.clone(), config::playback(&settings));
+        let leaving = (rooms.clone(), playbacks.clone());
+        let drain = Arc::new(Drain::new(gateway.clone(), leaving, place.registry.clone(), Arc::clone(&health)));
         let alerts = Arc::new(Alerts::new(NodeId(local.node_id.clone()))?);
         let vitals = Arc::new(Vitals::new(place.registry.clone(), alerts));
         let api = Arc::new(Api {
@@ -270,6 +273,7 @@ impl Server {
             gateway: gateway.clone(),
             catalogue: Catalogue::new(store.clone(), streams.clone(), config::upload_quotas(&settings)),
             streams: streams.clone(),
+            playbacks,
             recordings: recordings.clone(),
             media: media.clone(),
             registry: place.registry.clone(),

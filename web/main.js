@@ -219,7 +219,9 @@ $("invite").addEventListener("click", ({ currentTarget }) =>
       const { data } = await account.request("POST", `/api/channels/${channel.id}/invites`, { ttl_s: 7 * 86_400 });
       link = `invite=${data.code}`;
     }
+    const { data: listen } = await account.request("POST", `/api/channels/${channel.id}/listen`, { ttl_s: 7 * 86_400 });
     $("invite-link").value = `${location.origin}/#${link}`;
+    $("listen-link").value = `${location.origin}${listen.url}`;
     $("invite-dialog").showModal();
     $("invite-link").select();
   }));

@@ -54,6 +54,30 @@ pub fn duration_samples(packet: &[u8]) -> Result<u32, OpusError> {
     if samples == 0 || samples > SAMPLES_MAX { Err(OpusError::Duration) } else { Ok(samples) }
 }
 
+/// Appends a packet to `out` with padding behind it, so that it has `length` bytes (RFC 6716, section 3.2.5): a
+/// decoder makes the same of it. One that is as long, or that does not consist of one frame alone, is appended as it is.
+pub fn pad_to(packet: &[u8], length: usize, out: &mut Vec<u8>) {
+    let (toc, missing) = match packet.first() {
+        Some(toc) if toc & 0b11 == 0 => (*toc, length.saturating_sub(packet.len())),
+        _ => return out.extend_from_slice(packet),
+    };
+    if missing == 0 {
+        return out.extend_from_slice(packet);
+    }
+    // The second byte, with the count of frames, is one of those that are added.
+    let padding = missing - 1;
+    out.extend([toc | 0b11, if padding > 0 { 0x41 } else { 0x01 }]);
+    let mut zeros = 0;
+    if padding > 0 {
+        let full = (padding - 1) / 255;
+        out.extend(std::iter::repeat_n(255, full));
+        out.push((padding - 255 * full - 1) as u8);
+        zeros = padding - full - 1;
+    }
+    out.extend_from_slice(&packet[1..]);
+    out.extend(std::iter::repeat_n(0, zeros));
+}
+
 /// Whether a packet is stereo; an empty one is not.
 #[must_use]
 pub fn is_stereo(packet: &[u8]) -> bool {
@@ -199,6 +223,24 @@ mod tests {
         long.resize(3 + 256, 7);
         assert_eq!(validate(&long), Ok(()));
         assert_eq!(validate(&long[..258]), Err(OpusError::Truncated));
+    }
+
+    #[test]
+    fn a_padded_packet_is_as_long_as_wanted_and_the_same_otherwise() {
+        let packet = [toc(31, 0), 7, 8, 9];
+        for length in (0..1_200).chain([5_000]) {
+            let mut padded = vec![0xaa];
+            pad_to(&packet, length, &mut padded);
+            let padded = &padded[1..];
+            assert_eq!(padded.len(), length.max(4), "{length}");
+            assert_eq!(validate(padded), Ok(()), "{length}");
+            assert_eq!(duration_samples(padded), Ok(960));
+            assert!(padded.windows(3).any(|window| window == [7, 8, 9]), "{length}");
+        }
+        let (two, mut same) = ([toc(31, 1), 7, 8], Vec::new());
+        pad_to(&two, 100, &mut same);
+        pad_to(&[], 100, &mut same);
+        assert_eq!(same, two, "what cannot be padded is left as it is");
     }
 
     #[test]

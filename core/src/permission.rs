@@ -125,6 +125,8 @@ pub enum Action<'a> {
     Delete,
     /// Make an invite code.
     Invite,
+    /// Play a file into its voice, and end that.
+    Play,
     /// Read what was written before, which is for those named.
     ReadHistory(HistoryFor),
     /// Take away what somebody wrote.
@@ -196,6 +198,10 @@ pub fn decide(actor: &Standing, private: bool, action: Action<'_>) -> Decision {
             actor.rank() >= 2 || (is_own && actor.rank() >= 1),
             "a recording is deleted by the channel's owner, or by the moderator who began it",
         ),
+        Action::Play => match decide(actor, private, Action::Join) {
+            Decision::Allowed => allow(actor.rank() >= 1, "only the channel's owner and moderators may play into it"),
+            decision => decision,
+        },
         Action::Invite => allow(actor.rank() >= 1, "only the channel's owner and moderators may invite"),
         Action::Kick(target) | Action::Ban(target) | Action::Mute(target) => outranks(actor, target),
         Action::RemoveMember(target) => remove_member(actor, target),
@@ -292,6 +298,7 @@ mod tests {
             Action::Edit,
             Action::Delete,
             Action::Invite,
+            Action::Play,
             Action::Kick(&target),
             Action::RemoveMember(&target),
             Action::SetRole { target: &target, role: ChannelRole::Moderator },
@@ -337,13 +344,17 @@ mod tests {
     }
 
     #[test]
-    fn only_owners_change_a_channel_and_moderators_invite() {
-        for (actor, edits, invites) in
+    fn only_owners_change_a_channel_and_moderators_invite_and_play() {
+        for (actor, edits, invites_and_plays) in
             [(owner(), true, true), (moderator(), false, true), (member(), false, false), (admin(), true, true)]
         {
             assert_eq!(allowed(&actor, false, Action::Edit), edits, "{actor:?}");
             assert_eq!(allowed(&actor, false, Action::Delete), edits, "{actor:?}");
-            assert_eq!(allowed(&actor, false, Action::Invite), invites, "{actor:?}");
+            assert_eq!(allowed(&actor, false, Action::Invite), invites_and_plays, "{actor:?}");
+            assert_eq!(allowed(&actor, false, Action::Play), invites_and_plays, "{actor:?}");
+            let banned = Standing { banned: true, ..actor };
+            let is_admin = actor.server == Role::Admin;
+            assert_eq!(allowed(&banned, false, Action::Play), is_admin, "{banned:?}");
         }
     }
 

@@ -47,6 +47,8 @@ pub(super) struct ChannelOnNode {
     speaking: u32,
     /// Of those, who hear a mix.
     mixed: u32,
+    /// Those who listen by a link, without being members.
+    listeners: u32,
     /// Streams of which listeners here have reported.
     streams: u32,
     /// Their round trips, each stream's median, added up.
@@ -73,6 +75,7 @@ impl std::ops::AddAssign<ChannelOnNode> for ChannelOnNodes {
             members: more.members,
             speaking: more.speaking,
             mixed: more.mixed,
+            listeners: more.listeners,
             voice: VoiceSums {
                 streams: more.streams,
                 round_trip_ms: more.round_trip_ms,
@@ -92,18 +95,19 @@ impl std::ops::AddAssign<ChannelOnNode> for ChannelOnNodes {
 pub(super) fn here(api: &Api, channel: ChannelId) -> ChannelOnNode {
     let figures = api.directory.figures_here(channel);
     if figures.members == 0 {
-        return ChannelOnNode::default();
+        return ChannelOnNode { listeners: figures.listeners, ..ChannelOnNode::default() };
     }
     let me = api.registry.number();
     let nodes = api.vitals.nodes();
     let own = nodes.iter().find(|node| node.number == me);
     let members = own.map_or(figures.members, |own| own.load.members.max(figures.members));
     let share = f64::from(figures.members) / f64::from(members.max(1));
-    let ChannelFigures { members, speaking, mixed, voice, cpu_percent } = figures;
+    let ChannelFigures { members, speaking, mixed, listeners, voice, cpu_percent } = figures;
     ChannelOnNode {
         members,
         speaking,
         mixed,
+        listeners,
         streams: voice.streams,
         round_trip_ms: voice.round_trip_ms,
         reported_loss: voice.reported_loss,

@@ -150,6 +150,8 @@ struct ChannelStatsView {
     speaking_users: u32,
     /// How many hear one mix instead of each speaker's stream (`mode: mixed`).
     mixed_users: u32,
+    /// How many listen by a link (`/listen/…`), without being in it: through this node and through those that have members.
+    listeners: u32,
     /// How often somebody joined.
     total_connections: u64,
     /// Since when this is counted, RFC 3339 UTC; null when nobody has joined yet.
@@ -193,6 +195,7 @@ fn stats_view(wide: &ChannelWide) -> ChannelStatsView {
         current_users: wide.current_users,
         speaking_users: figures.speaking,
         mixed_users: figures.mixed,
+        listeners: figures.listeners,
         total_connections: totals.joins,
         since: wide.counted.map(|counted| rfc3339(counted.since)),
         packets_received: totals.frames_in,

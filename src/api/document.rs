@@ -30,6 +30,7 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
     paths(
         super::gateway_entry::gateway,
         super::stream_file::stream,
+        super::listen::listen,
         super::stream_parts::show_stream,
         super::stream_parts::list_qualities,
         super::stream_parts::order_quality,
@@ -49,7 +50,7 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
         (name = "channels", description = "Channels, their members and invites"),
         (name = "advanced", description = "Accounts in pages; people, channels and the server in figures; the audio configuration"),
         (name = "admin", description = "For administrators"),
-        (name = "streams", description = "Audio files behind signed links"),
+        (name = "streams", description = "Audio files and channels behind signed links"),
         (name = "recordings", description = "Recordings of channels"),
         (name = "notifications", description = "What one is told of, and how"),
         (name = "rooms", description = "Rooms, where browsers meet by WebRTC"),
@@ -132,15 +133,16 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::api::{page, routes as described_routes, scrape, stream_file, stream_parts};
+    use crate::api::{listen, page, routes as described_routes, scrape, stream_file, stream_parts};
 
     /// Served, but not part of the API that the document describes.
-    const NOT_DESCRIBED: [&str; 9] = [
+    const NOT_DESCRIBED: [&str; 10] = [
         "get /api/openapi.json",
         "get /docs",
         "get /docs/",
         "get /docs/{*rest}",
         "get /stream/{*path}",
+        "get /listen/{file}",
         "get /api/streams/{*path}",
         "post /api/streams/{*path}",
         "put /api/streams/{*path}",
@@ -148,9 +150,10 @@ mod tests {
     ];
 
     /// Described here, and served by the gateway or under a path that no document can name.
-    const SERVED_ELSEWHERE: [&str; 12] = [
+    const SERVED_ELSEWHERE: [&str; 13] = [
         "get /ws",
         "get /stream/{path}",
+        "get /listen/{channel_id}.ogg",
         "get /api/streams/{path}",
         "post /api/streams/{path}",
         "put /api/streams/{path}",
@@ -174,6 +177,7 @@ mod tests {
                 .merge(page::routes())
                 .merge(stream_file::routes())
                 .merge(stream_parts::routes())
+                .merge(listen::file_routes())
                 .merge(routes(document)),
             value,
         )
@@ -251,8 +255,9 @@ mod tests {
                 .map(|parameter| parameter["name"].as_str().expect("a name"))
                 .collect();
             let (_, path) = route.split_once(' ').expect("method and path");
+            // An ending such as `.ogg` may follow.
             let in_path: BTreeSet<&str> =
-                path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+                path.split('/').filter_map(|part| Some(part.strip_prefix('{')?.split_once('}')?.0)).collect();
             assert_eq!(declared, in_path, "{route}");
         }
     }

@@ -20,11 +20,16 @@ use super::health::Health;
 use crate::{
     cluster::{NodeState, Registry},
     gateway::Gateway,
+    playback::Playbacks,
+    rooms::Rooms,
     telemetry::metrics::metrics,
 };
 
 /// Nodes that clients are told to go to: more make no difference to any of them.
 const NODES_NAMED_MAX: usize = 8;
+
+/// How long what is played may take to end: it is told when the drain begins.
+const PLAYBACK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How a node gets rid of its clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -81,6 +86,8 @@ struct Under {
 /// This node's drain.
 pub struct Drain {
     gateway: Gateway,
+    rooms: Rooms,
+    playbacks: Playbacks,
     registry: Registry,
     health: Arc<Health>,
     under: Mutex<Option<Under>>,
@@ -89,8 +96,13 @@ pub struct Drain {
 impl Drain {
     /// Of a node that serves.
     #[must_use]
-    pub fn new(gateway: Gateway, registry: Registry, health: Arc<Health>) -> Self {
-        Self { gateway, registry, health, under: Mutex::new(None) }
+    pub fn new(
+        gateway: Gateway,
+        (rooms, playbacks): (Rooms, Playbacks),
+        registry: Registry,
+        health: Arc<Health>,
+    ) -> Self {
+        Self { gateway, rooms, playbacks, registry, health, under: Mutex::new(None) }
     }
 
     /// Begins a drain; one that is under way takes on the new mode and deadline.
@@ -103,6 +115,9 @@ impl Drain {
         self.registry.set_state(NodeState::Draining);
         self.health.set_draining(true);
         self.gateway.begin_drain();
+        // Their players ask anew, and get to another node.
+        self.rooms.set_open_to_outsiders(false);
+        self.playbacks.set_open(false);
         let connections = self.gateway.connections();
         tracing::info!(?mode, deadline_s = deadline.as_secs(), connections, "draining");
         let drain = Arc::clone(self);
@@ -124,6 +139,10 @@ impl Drain {
         if tokio::time::timeout(patience, self.gateway.until_empty()).await.is_err() {
             self.gateway.close_all().await;
         }
+        // What was played leaves its channels before the node does.
+        if tokio::time::timeout(PLAYBACK_PATIENCE, self.playbacks.until_over()).await.is_err() {
+            tracing::warn!("files that were played have not left their channels yet");
+        }
         tracing::info!(left = self.gateway.connections(), "drained");
     }
 
@@ -132,6 +151,8 @@ impl Drain {
         let Some(under) = self.under.lock().take() else { return false };
         under.task.abort();
         self.gateway.cancel_drain();
+        self.rooms.set_open_to_outsiders(true);
+        self.playbacks.set_open(true);
         self.health.set_draining(false);
         self.registry.set_state(NodeState::Serving);
         tracing::info!("the drain was cancelled");

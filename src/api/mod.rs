@@ -23,6 +23,7 @@ pub mod health;
 mod invites;
 pub mod limits;
 mod lingering;
+mod listen;
 mod members;
 mod nodes;
 mod notifications;
@@ -31,6 +32,7 @@ mod page;
 mod paging;
 mod patience;
 mod peers;
+mod playback;
 mod recordings;
 mod rooms;
 mod scrape;
@@ -78,6 +80,7 @@ use crate::{
     media::Media,
     notify::{Notify, Outbox},
     origins::Origins,
+    playback::Playbacks,
     recordings::Recordings,
     rooms::directory::Directory,
     settings::Settings,
@@ -110,6 +113,8 @@ pub struct Api {
     pub streams: Streams,
     /// The same as the database knows them.
     pub catalogue: Catalogue,
+    /// What is played into channels.
+    pub playbacks: Playbacks,
     /// Recordings of channels.
     pub recordings: Recordings,
     /// The media workers.
@@ -196,6 +201,7 @@ pub fn router(api: &Arc<Api>, gateway: Router) -> Router {
         .merge(page::routes())
         .merge(stream_file::routes())
         .merge(stream_parts::routes())
+        .merge(listen::file_routes())
         .merge(document::routes(document::with_errors(document)));
     layered(api, Area::Unknown, refusing_others(router.with_state(Arc::clone(api)).merge(gateway)))
 }
@@ -220,10 +226,12 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(recordings::routes())
         .merge(notifications::routes())
         .merge(members::routes())
+        .merge(playback::routes())
         .merge(invites::routes())
         .merge(rooms::routes())
         .merge(audio::routes())
         .merge(streams::routes())
+        .merge(listen::routes())
         .merge(stream_stats::routes())
         .merge(advanced::routes())
         .merge(figures::routes())

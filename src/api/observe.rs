@@ -76,7 +76,11 @@ fn refusal(api: &Api, area: Area, route: Option<&str>, client: ClientAddress) ->
         Area::Metrics => api.limits.check_observation(client),
         Area::Health if route == Some(DETAILED_PATH) => api.limits.check_observation(client),
         Area::Health => Ok(()),
-        Area::Streams if route.is_some_and(|route| route.starts_with("/stream/")) => api.limits.check_stream(client),
+        Area::Streams
+            if route.is_some_and(|route| ["/stream/", "/listen/"].iter().any(|place| route.starts_with(place))) =>
+        {
+            api.limits.check_stream(client)
+        }
         _ => api.limits.check_address(client),
     };
     checked.err()
@@ -175,7 +179,7 @@ fn area_of(route: &str) -> Area {
             Area::Channels
         }
         _ if below("/api/audio") => Area::Audio,
-        _ if below("/api/streams") || below("/stream") || below("/admin") => Area::Streams,
+        _ if below("/api/streams") || below("/stream") || below("/listen") || below("/admin") => Area::Streams,
         _ if below("/api/advanced") => Area::Advanced,
         _ if below("/api/metrics") => Area::Figures,
         _ if below("/health") => Area::Health,
@@ -250,6 +254,7 @@ mod tests {
             ("/api/audio/config", Area::Audio),
             ("/api/streams/sign", Area::Streams),
             ("/stream/{*path}", Area::Streams),
+            ("/listen/{file}", Area::Streams),
             ("/api/advanced/users/{id}", Area::Advanced),
             ("/api/metrics/current", Area::Figures),
             ("/health/ready", Area::Health),

@@ -35,11 +35,11 @@ use crate::{
 const PREFIX: &str = "/stream/";
 
 /// What qualities are (RFC 7845 section 9).
-const OGG: &str = "audio/ogg";
+pub(super) const OGG: &str = "audio/ogg";
 
 /// Headers of every file: what it is must not be guessed, it runs no script, its link goes to nobody else, and other
 /// origins' players may play it, since the link and not the page says who may.
-const SAFE: [(HeaderName, HeaderValue); 5] = [
+pub(super) const SAFE: [(HeaderName, HeaderValue); 5] = [
     (
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'none'; media-src 'self'; style-src 'unsafe-inline'"),

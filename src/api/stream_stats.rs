@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use antiphon_core::ids::ChannelId;
 use axum::{
     extract::{FromRequestParts, Query, State},
     http::request::Parts,
@@ -135,6 +136,16 @@ struct LiveView {
     listeners: u64,
 }
 
+/// Listeners of a channel now.
+#[derive(Serialize, ToSchema)]
+struct LiveChannelView {
+    /// Which channel.
+    channel_id: ChannelId,
+    /// How many listen to it through this node, by links.
+    #[schema(example = 3)]
+    listeners: u64,
+}
+
 /// One session.
 #[derive(Serialize, ToSchema)]
 struct SessionView {
@@ -181,6 +192,11 @@ struct StatsView {
     live_listeners: u64,
     /// What they listen to, the most first; at most 50.
     live: Vec<LiveView>,
+    /// Listeners of channels through this node now.
+    #[schema(example = 12)]
+    live_channel_listeners: u64,
+    /// The channels that they listen to, the most first; at most 50.
+    live_channels: Vec<LiveChannelView>,
     /// So many days back the rest goes.
     #[schema(example = 30)]
     days: u32,
@@ -210,6 +226,7 @@ async fn stream_stats(
     }
     let since = OffsetDateTime::now_utc() - Duration::days(days.into());
     let live = api.streams.listening().live_by_path().into_iter().take(50);
+    let channels = api.directory.overheard();
     let files = api.store.listens_by_path(since, ENTRIES_MAX).await?.into_iter();
     let by_day = api.store.listens_by_day(since, DAYS_MAX + 1).await?.into_iter();
     let sessions = match &query.path {
@@ -219,6 +236,12 @@ async fn stream_stats(
     Ok(Answer::of(StatsView {
         live_listeners: api.streams.listening().live() as u64,
         live: live.map(|(path, count)| LiveView { path, listeners: count as u64 }).collect(),
+        live_channel_listeners: channels.iter().map(|(_, count)| *count as u64).sum(),
+        live_channels: channels
+            .iter()
+            .take(50)
+            .map(|(channel, count)| LiveChannelView { channel_id: *channel, listeners: *count as u64 })
+            .collect(),
         days,
         totals: api.store.listen_totals(since).await?.into(),
         files: files.map(|(path, totals)| FileTotalsView { path, totals: totals.into() }).collect(),

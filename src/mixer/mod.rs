@@ -11,6 +11,7 @@
 //! that cannot keep up gives something up, visibly ([`Shed`]): first how well it encodes, then further listeners.
 
 mod codec;
+mod feed;
 mod thread;
 
 use std::{
@@ -32,8 +33,11 @@ use antiphon_core::{
 };
 use tokio::sync::mpsc;
 
-pub use self::codec::OpusCodec;
 use self::thread::{MixThread, Setup};
+pub use self::{
+    codec::OpusCodec,
+    feed::{FEED_PACKETS, FeedPart, FeedSender, SILENCE, feed},
+};
 use crate::{
     error::AppError,
     media::{Media, MixInlets},
@@ -87,6 +91,8 @@ impl MixerConfig {
 enum Command {
     /// A member hears a mix from now on.
     Add { channel: ChannelId, home: WorkerIndex, member: StreamId, mix: StreamId },
+    /// Somebody who is no member hears it from now on, as if they were the member `member`.
+    AddFeed { channel: ChannelId, home: WorkerIndex, member: StreamId, feed: FeedSender },
     /// No longer. With its last listener a channel is mixed no more.
     Remove { channel: ChannelId, member: StreamId },
     /// Whether they want to hear anything.
@@ -99,6 +105,7 @@ impl Command {
     fn channel(&self) -> ChannelId {
         match self {
             Self::Add { channel, .. }
+            | Self::AddFeed { channel, .. }
             | Self::Remove { channel, .. }
             | Self::SetDeafened { channel, .. }
             | Self::SetLevel { channel, .. } => *channel,
@@ -229,6 +236,12 @@ impl Mixer {
     /// Mixes for a member from now on, whose channel lives in the media worker `home`, as the stream `mix`.
     pub async fn add(&self, channel: ChannelId, home: WorkerIndex, member: StreamId, mix: StreamId) {
         self.send(Command::Add { channel, home, member, mix }).await;
+    }
+
+    /// Mixes for those who are no members of a channel from now on; `member` is a stream that nobody has there. It ends by
+    /// [`Mixer::remove`].
+    pub async fn add_feed(&self, channel: ChannelId, home: WorkerIndex, member: StreamId, feed: FeedSender) {
+        self.send(Command::AddFeed { channel, home, member, feed }).await;
     }
 
     /// Does so no longer.

@@ -11,12 +11,12 @@ use std::{
 
 use antiphon_core::{
     clock::Micros,
-    ids::{ChannelId, WorkerIndex},
-    mix::{ChannelMix, MixOutput, MixStats, MixTo, Shed, Shedder, TICK},
+    ids::{ChannelId, StreamId, WorkerIndex},
+    mix::{ChannelMix, MixOutput, MixStats, MixTo, Shed, Shedder, TICK, TOGETHER_MAX},
 };
 use tokio::sync::mpsc;
 
-use super::{Command, MixerConfig, Shown, codec::OpusCodec};
+use super::{Command, MixerConfig, Shown, codec::OpusCodec, feed::Feed};
 use crate::{
     media::{Media, MixInlets, MixedPacket},
     telemetry::metrics::metrics,
@@ -42,6 +42,17 @@ pub(super) struct Setup {
 struct Mixed {
     home: WorkerIndex,
     mix: ChannelMix<OpusCodec>,
+    /// For those who are no members, where there are any.
+    feed: Option<Feed>,
+}
+
+impl Mixed {
+    fn skip(&mut self, ticks: u64) {
+        self.mix.skip(ticks);
+        if let Some(feed) = &mut self.feed {
+            feed.skip(ticks);
+        }
+    }
 }
 
 /// A thread.
@@ -114,7 +125,7 @@ impl MixThread {
         }
         let skipped = u64::try_from(late.as_micros()).unwrap_or(0) / TICK.0;
         *next += tick * u32::try_from(skipped).unwrap_or(u32::MAX);
-        self.channels.values_mut().for_each(|channel| channel.mix.skip(skipped));
+        self.channels.values_mut().for_each(|channel| channel.skip(skipped));
         metrics().mixer.ticks_skipped.increment(skipped);
         skipped
     }
@@ -131,39 +142,52 @@ impl MixThread {
     }
 
     fn obey(&mut self, command: Command) {
-        let Self { channels, codec, setup, .. } = self;
         match command {
             Command::Add { channel, home, member, mix } => {
-                let new = || {
-                    metrics().mixer.channels.increment(1.0);
-                    Mixed { home, mix: ChannelMix::new(setup.config.mix()) }
-                };
-                let mixed = channels.entry(channel).or_insert_with(new);
-                // A channel that was closed and opened anew may live elsewhere.
-                mixed.home = home;
-                mixed.mix.add_listener(member, mix, codec);
+                self.add(channel, home, member, mix);
             }
-            Command::Remove { channel, member } => {
-                let Some(mixed) = channels.get_mut(&channel) else { return };
-                mixed.mix.remove_listener(member, codec);
-                if mixed.mix.listeners() == 0
-                    && let Some(mixed) = channels.remove(&channel)
-                {
-                    metrics().mixer.channels.decrement(1.0);
-                    mixed.mix.close(codec);
-                }
+            Command::AddFeed { channel, home, member, feed } => {
+                // Of one who is no member the stream of their mix is of no matter.
+                self.add(channel, home, member, member).feed = Some(Feed::new(member, feed));
             }
+            Command::Remove { channel, member } => self.remove(channel, member),
             Command::SetDeafened { channel, member, deafened } => {
-                if let Some(mixed) = channels.get_mut(&channel) {
+                if let Some(mixed) = self.channels.get_mut(&channel) {
                     mixed.mix.set_deafened(member, deafened);
                 }
             }
             Command::SetLevel { channel, member, speaker, gain } => {
-                if let Some(mixed) = channels.get_mut(&channel) {
+                if let Some(mixed) = self.channels.get_mut(&channel) {
                     // Whoever set as many as they may was told so.
                     let _ = mixed.mix.set_level(member, speaker, gain);
                 }
             }
+        }
+    }
+
+    fn add(&mut self, channel: ChannelId, home: WorkerIndex, member: StreamId, mix: StreamId) -> &mut Mixed {
+        let Self { channels, codec, setup, .. } = self;
+        let new = || {
+            metrics().mixer.channels.increment(1.0);
+            Mixed { home, mix: ChannelMix::new(setup.config.mix()), feed: None }
+        };
+        let mixed = channels.entry(channel).or_insert_with(new);
+        // A channel that was closed and opened anew may live elsewhere.
+        mixed.home = home;
+        mixed.mix.add_listener(member, mix, codec);
+        mixed
+    }
+
+    fn remove(&mut self, channel: ChannelId, member: StreamId) {
+        let Self { channels, codec, .. } = self;
+        let Some(mixed) = channels.get_mut(&channel) else { return };
+        mixed.mix.remove_listener(member, codec);
+        mixed.feed.take_if(|feed| feed.member == member);
+        if mixed.mix.listeners() == 0
+            && let Some(mixed) = channels.remove(&channel)
+        {
+            metrics().mixer.channels.decrement(1.0);
+            mixed.mix.close(codec);
         }
     }
 
@@ -174,8 +198,12 @@ impl MixThread {
         self.take_frames();
         let Self { channels, codec, stats, setup, .. } = self;
         for (channel, mixed) in channels.iter_mut() {
-            let out = &mut Outlet { channel: *channel, home: mixed.home, media: &setup.media };
-            mixed.mix.tick(begun, complexity, codec, out, stats);
+            let Mixed { home, mix, feed } = mixed;
+            let out = &mut Outlet { channel: *channel, home: *home, media: &setup.media, feed: feed.as_mut() };
+            mix.tick(begun, complexity, codec, out, stats);
+            if let Some(feed) = feed {
+                feed.ticked();
+            }
         }
         self.ticks += 1;
         if self.ticks.is_multiple_of(DEPTHS_EVERY) {
@@ -248,15 +276,33 @@ impl Drop for MixThread {
     }
 }
 
-/// Gives packets to the channel's media worker.
+/// Gives packets to the channel's media worker, and to its feed.
 struct Outlet<'a> {
     channel: ChannelId,
     home: WorkerIndex,
     media: &'a Media,
+    feed: Option<&'a mut Feed>,
 }
 
 impl MixOutput for Outlet<'_> {
     fn mixed(&mut self, to: &[MixTo], timestamp: u32, level: u8, bytes: &[u8]) {
+        let place = self.feed.as_ref().and_then(|feed| to.iter().position(|to| to.member == feed.member));
+        let Some(place) = place else { return self.give(to, timestamp, level, bytes) };
+        if let Some(feed) = &mut self.feed {
+            feed.take(bytes);
+        }
+        let mut members = [MixTo::NOBODY; TOGETHER_MAX];
+        members[..to.len()].copy_from_slice(to);
+        members.copy_within(place + 1..to.len(), place);
+        self.give(&members[..to.len() - 1], timestamp, level, bytes);
+    }
+}
+
+impl Outlet<'_> {
+    fn give(&self, to: &[MixTo], timestamp: u32, level: u8, bytes: &[u8]) {
+        if to.is_empty() {
+            return;
+        }
         let packet = MixedPacket::new(self.channel, to, timestamp, level, bytes);
         if !self.media.try_mixed(self.home, packet) {
             metrics().mixer.packets_refused.increment(1);

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use antiphon_core::{
     gateway::{ErrorCode, JoinChannel, LeaveReason, MediaTransport, Role, UserView},
     ids::{ChannelId, UserId},
-    permission::{Action, Decision, Standing, decide},
+    permission::{Action, ChannelRole, Decision, Standing, decide},
 };
 use time::OffsetDateTime;
 
-use super::Rooms;
+use super::{Rooms, player::player_of};
 use crate::{
     error::AppError,
     mixer::MixSeat,
@@ -118,6 +118,12 @@ pub(super) async fn standing(
     user: &UserView,
     channel: ChannelId,
 ) -> Result<(Standing, bool), StoreError> {
+    if user.id == player_of(channel) {
+        // Nobody's account: whoever began it was asked, and it ranks below everybody who keeps order.
+        let channel = Some(ChannelRole::Member);
+        let standing = Standing { user: user.id, server: Role::User, channel, guest: true, banned: false };
+        return Ok((standing, false));
+    }
     let membership = store.membership(channel, user.id).await?;
     let banned = store.active_ban(channel, user.id, OffsetDateTime::now_utc()).await?.is_some();
     let standing = Standing {

@@ -491,6 +491,13 @@ impl Directory {
         self.channel(caller, id).await
     }
 
+    /// The channel, in which `caller` may do something.
+    pub(super) async fn may(&self, caller: &UserView, id: ChannelId, action: Action<'_>) -> Result<Channel> {
+        let scene = self.enter(caller, id).await?;
+        scene.require(action)?;
+        Ok(scene.channel)
+    }
+
     /// The channel, and how `caller` stands to it.
     async fn enter(&self, caller: &UserView, id: ChannelId) -> Result<Scene> {
         let channel = self.store.channel(id).await?.ok_or_else(no_such_channel)?;

@@ -32,7 +32,9 @@ pub struct ChannelFigures {
     pub speaking: u32,
     /// Of those, who hear a mix instead of streams.
     pub mixed: u32,
-    /// What is measured of their voice.
+    /// Those who hear the mix without being in the channel.
+    pub listeners: u32,
+    /// What is measured of the members' voice.
     pub voice: VoiceSums,
     /// The share of one processor that the channel's frames take, in percent.
     pub cpu_percent: f64,
@@ -133,6 +135,7 @@ fn figures_of(room: &Room) -> ChannelFigures {
         members: count(here.clone().count()),
         speaking: count(here.clone().filter(|member| member.sounding).count()),
         mixed: count(here.filter(|member| member.mix.is_some()).count()),
+        listeners: count(live.outsiders()),
         voice: room.totals.voice(),
         cpu_percent: room.totals.cpu_percent(),
     }
@@ -143,6 +146,7 @@ impl std::ops::AddAssign for ChannelFigures {
         self.members += more.members;
         self.speaking += more.speaking;
         self.mixed += more.mixed;
+        self.listeners += more.listeners;
         self.voice += more.voice;
         self.cpu_percent += more.cpu_percent;
     }

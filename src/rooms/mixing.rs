@@ -37,7 +37,7 @@ pub(super) struct MixPlace {
 }
 
 impl Rooms {
-    fn mixer(&self) -> Option<&Mixer> {
+    pub(super) fn mixer(&self) -> Option<&Mixer> {
         self.inner.config.mixer.as_ref()
     }
 

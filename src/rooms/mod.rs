@@ -10,6 +10,7 @@
 //! room's members, a session's state.
 
 pub mod directory;
+pub mod player;
 
 mod admit;
 mod adopt;
@@ -29,6 +30,7 @@ mod moderation;
 mod news;
 mod notices;
 mod outlet;
+mod overheard;
 mod presence;
 mod quality;
 mod recording;
@@ -49,7 +51,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -68,6 +70,7 @@ pub use journal::{EventsSince, event_json};
 pub use measure::{ChannelFigures, RoomsFigures};
 pub use meetings::RoomRequest;
 pub use outlet::{Form, Outlet, Shared, Unheard};
+pub use overheard::{Interruption, Overhearing, Parting};
 pub use presence::{Link, Presence};
 pub use recording::recording_now;
 pub use stats::ChannelStats;
@@ -183,6 +186,8 @@ struct Inner {
     /// Channels whose rooms closed here while they were alone, so that they may still have members of this node.
     left_alone: DashSet<ChannelId>,
     reconciling: Semaphore,
+    /// Nobody who is not in a channel may begin to listen.
+    closed_to_outsiders: AtomicBool,
     /// Who waits to hear of what they wrote.
     awaited: Awaited,
     /// Who takes what is for single people.
@@ -217,6 +222,7 @@ impl Rooms {
                 changes: AtomicU64::new(0),
                 left_alone: DashSet::new(),
                 reconciling: Semaphore::new(RECONCILING_MAX),
+                closed_to_outsiders: AtomicBool::new(false),
                 awaited: Awaited::default(),
                 direct: OnceLock::new(),
                 told: watch::Sender::new(false),

@@ -241,6 +241,7 @@ fn came(joined: &UserJoined, about: &AboutMember) -> Member {
 /// Whoever was removed from a channel does not go on to read there.
 fn remove_texts_of(room: &Room, user: UserId, farewell: Option<&Shared>) {
     let live = &mut *room.live_mut();
+    live.send_outsiders_away(user);
     for (_, text) in live.texts.extract_if(|_, text| text.presence.user.id == user) {
         text.presence.forget_text(room.id);
         if let Some(farewell) = farewell {

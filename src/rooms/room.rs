@@ -20,6 +20,7 @@ use super::{
     mixing::MixPlace,
     notices::Inbox,
     outlet::{Outlet, Shared},
+    overheard::Overheard,
     presence::Presence,
     roster::Roster,
     stats::Totals,
@@ -80,6 +81,8 @@ pub(super) struct Live {
     pub(super) publishes: HashMap<StreamId, Vec<PublishKind>>,
     /// The recording of the channel that goes on.
     pub(super) recording: Option<RecordingNow>,
+    /// Those who hear the mix without being in the channel.
+    pub(super) overheard: Option<Overheard>,
     /// By cipher.
     pub(super) groups: [Option<Group>; Cipher::ALL.len()],
 }
@@ -147,9 +150,9 @@ impl LocalMember {
 }
 
 impl Live {
-    /// Whether anyone is here whom the channel's events are for.
+    /// Whether nobody is here whom the channel's events, or its mix, are for.
     pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.texts.is_empty()
+        self.members.is_empty() && self.texts.is_empty() && self.overheard.is_none()
     }
 
     /// Whether a user is in the channel through this node.

@@ -96,7 +96,7 @@ impl Rooms {
     }
 
     /// The channel, if `user` may read and write in it.
-    async fn readable(&self, user: &UserView, channel: ChannelId) -> Result<Channel, AppError> {
+    pub(super) async fn readable(&self, user: &UserView, channel: ChannelId) -> Result<Channel, AppError> {
         let Some(found) = self.inner.store.channel(channel).await? else { return Err(not_found()) };
         let (standing, _) = self.standing(channel, user).await?;
         match decide(&standing, found.is_private, Action::Join) {
@@ -136,7 +136,7 @@ impl Rooms {
     }
 
     /// Begins a room without members here: with the state of all nodes, and what was told by then.
-    async fn begin_text(&self, room: &Arc<Room>) -> Result<(), AppError> {
+    pub(super) async fn begin_text(&self, room: &Arc<Room>) -> Result<(), AppError> {
         let newest = self.inner.store.newest(Scope::Room(room.id)).await?;
         let appended = self.inner.membership.append(room.id, newest, &[], None).await?;
         let snapshot = self.inner.membership.snapshot(room.id, Some(&appended.position)).await?.ok_or(Unavailable)?;
@@ -190,6 +190,7 @@ impl Rooms {
 
     /// Removes those here who may not be in a channel any more, after something changed that decides it.
     pub(super) async fn review_texts(&self, channel: ChannelId) {
+        self.review_outsiders(channel).await;
         let Some(room) = self.room(channel) else { return };
         let present: Vec<Arc<Presence>> = room.live().texts.values().map(|text| Arc::clone(&text.presence)).collect();
         for presence in present {
@@ -201,7 +202,11 @@ impl Rooms {
     }
 
     pub(super) fn review_texts_soon(&self, channel: ChannelId) {
-        if self.room(channel).is_some_and(|room| !room.live().texts.is_empty()) {
+        let has_any = |room: Arc<Room>| {
+            let live = room.live();
+            !live.texts.is_empty() || live.overheard.is_some()
+        };
+        if self.room(channel).is_some_and(has_any) {
             let rooms = self.clone();
             tokio::spawn(async move { rooms.review_texts(channel).await });
         }

@@ -10,11 +10,12 @@ use crate::{
     mixer::{Mixer, MixerConfig},
     notify::{OutboxConfig, OutboxLimits},
     origins::Origins,
+    playback::PlaybackConfig,
     recorder::{Recorder, RecorderConfig},
     recordings::RecordingsConfig,
     rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Secret, Settings},
-    streaming::{Listening, MakingConfig, Secrets, StreamsConfig, UploadQuotas},
+    streaming::{Listening, LiveConfig, MakingConfig, Secrets, StreamsConfig, UploadQuotas},
     transcode::Bounds,
 };
 
@@ -208,6 +209,19 @@ pub(super) fn streams(settings: &Settings, local: &LocalState) -> StreamsConfig 
         making: making(settings),
         uploads_max: limits.uploads,
         uploads_per_account: limits.uploads_per_account,
+        live: LiveConfig {
+            listeners_max: limits.live_listeners,
+            per_address: limits.live_listeners_per_address,
+            per_channel: limits.live_listeners_per_channel,
+            floor_bps: streaming.live_bitrate_min,
+        },
+    }
+}
+
+pub(super) fn playback(settings: &Settings) -> PlaybackConfig {
+    PlaybackConfig {
+        at_once: count(settings.limits.playbacks),
+        longest: Duration::from_secs(settings.streaming.playback_max_s.into()),
     }
 }
 

@@ -199,6 +199,14 @@ settings! {
         streams: u32 [.only("at least 1", |count| *count >= 1)] = 5_000;
         /// Audio files that the node sends at once to one address (an IPv6 network of 64 bits).
         streams_per_address: u32 [.only("at least 1", |count| *count >= 1)] = 64;
+        /// Listeners of channels, by links, at once; further ones are told to try later, or another node.
+        live_listeners: u32 [.only("at least 1", |count| *count >= 1)] = 1_000;
+        /// Of those, from one address (an IPv6 network of 64 bits).
+        live_listeners_per_address: u32 [.only("at least 1", |count| *count >= 1)] = 16;
+        /// Of those, of one channel.
+        live_listeners_per_channel: u32 [.only("at least 1", |count| *count >= 1)] = 500;
+        /// Channels that this node plays files into at once; 0 for none.
+        playbacks: u32 [.only("from 0 to 1000", |count| *count <= 1_000)] = 16;
         /// Audio files being uploaded at once; further ones are told to try later.
         uploads: u32 [.only("from 1 to 10000", |count| (1..=10_000).contains(count))] = 16;
         /// Audio files that one account uploads at once.
@@ -317,6 +325,11 @@ settings! {
         cache_max_size_mb: u32 [.env("CACHE_MAX_SIZE_MB").only("at most 1048576", |mb| *mb <= 1_048_576)] = 256;
         /// How long, in days, it is kept who listened to what, without addresses; 0 for not at all.
         listens_kept_days: u32 [.only("from 0 to 3650", |days| *days <= 3_650)] = 90;
+        /// Bits per second that listeners of channels are sent at least: packets are filled up to it, since some players, such
+        /// as Chromium's, begin only once they have some tens of kilobytes, and wait for ever in silence. 0: as few as there are.
+        live_bitrate_min: u32 [.only("from 0 to 256000", |bits| *bits <= 256_000)] = 64_000;
+        /// The longest, in seconds, that a file is played into a channel, repetitions included.
+        playback_max_s: u32 [.only("from 1 to 604800 (a week)", |s| (1..=604_800).contains(s))] = 6 * 3_600;
         /// What one account may upload, in MiB, files of guests excluded: they upload none. 0: only administrators upload.
         upload_quota_mb_per_account: u32 [] = 256;
         /// What all may upload together, in MiB, administrators included.

@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -62,6 +65,41 @@ pub struct OpenFile {
     identity: Identity,
     /// When it was last found under its name, in milliseconds of `Files::began`.
     found_ms: AtomicU64,
+}
+
+impl OpenFile {
+    /// Reads it from its beginning, whoever else reads it; a file that was replaced meanwhile is read to its end.
+    #[must_use]
+    pub fn reader(file: &Arc<Self>) -> FileReader {
+        FileReader { file: Arc::clone(file), at: 0 }
+    }
+}
+
+/// Somebody's place in a file.
+#[derive(Debug)]
+pub struct FileReader {
+    file: Arc<OpenFile>,
+    at: u64,
+}
+
+impl io::Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl io::Seek for FileReader {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let (from, by) = match to {
+            io::SeekFrom::Start(at) => (at, 0),
+            io::SeekFrom::End(by) => (self.file.length, by),
+            io::SeekFrom::Current(by) => (self.at, by),
+        };
+        self.at = from.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
 }
 
 /// What tells a file from the one that had its name before.

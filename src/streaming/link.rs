@@ -1,4 +1,4 @@
-//! Signed links: whoever has one may read one file until it runs out.
+//! Signed links: whoever has one may read one file, or hear one channel, until it runs out.
 
 use std::fmt;
 
@@ -6,7 +6,10 @@ use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::FilePath;
-use antiphon_core::gateway::ErrorCode;
+use antiphon_core::{
+    gateway::ErrorCode,
+    ids::{ChannelId, UserId},
+};
 
 use crate::error::AppError;
 
@@ -37,6 +40,17 @@ pub struct Link<'a> {
     pub quality: &'a str,
 }
 
+/// What a link to a channel's mix says.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveLink<'a> {
+    /// Which channel.
+    pub channel: ChannelId,
+    /// Whose link it is: it is good while they may hear the channel.
+    pub user: UserId,
+    /// Until when a listener may begin, in Unix seconds, as it is written.
+    pub expires: &'a str,
+}
+
 impl Secrets {
     /// Secrets for links alone.
     #[must_use]
@@ -54,23 +68,23 @@ impl Secrets {
 
     /// The `sig` of a link.
     #[must_use]
-    pub fn sign(&self, link: Link<'_>) -> String {
-        URL_SAFE_NO_PAD.encode(hmac::sign(&self.current, &link.signed()))
+    pub fn sign(&self, link: impl Signed) -> String {
+        URL_SAFE_NO_PAD.encode(hmac::sign(&self.current, link.signed().as_bytes()))
     }
 
     /// Whether `sig` is a link's, and the link good at `now_s` (Unix seconds).
     ///
     /// # Errors
     /// `BAD_SIGNATURE`, also for a link that runs out too far ahead; `LINK_EXPIRED`.
-    pub fn check(&self, link: Link<'_>, sig: &str, now_s: u64) -> Result<(), AppError> {
+    pub fn check(&self, link: impl Signed, sig: &str, now_s: u64) -> Result<(), AppError> {
         let bad = |message: &str| AppError::new(ErrorCode::BadSignature, message);
         let tag = URL_SAFE_NO_PAD.decode(sig).map_err(|_| bad("the link's sig is no signature"))?;
         let signed = link.signed();
-        let is_of = |key: &hmac::Key| hmac::verify(key, &signed, &tag).is_ok();
+        let is_of = |key: &hmac::Key| hmac::verify(key, signed.as_bytes(), &tag).is_ok();
         if !is_of(&self.current) && !self.previous.as_ref().is_some_and(is_of) {
-            return Err(bad("the link's sig is not this server's for this path, expires and quality"));
+            return Err(bad("the link's sig is not this server's for what the link says"));
         }
-        let expires: u64 = link.expires.parse().map_err(|_| bad("the link's expires is no number of seconds"))?;
+        let expires: u64 = link.expires().parse().map_err(|_| bad("the link's expires is no number of seconds"))?;
         if expires <= now_s {
             return Err(AppError::new(ErrorCode::LinkExpired, "the link has run out; ask for a new one"));
         }
@@ -81,9 +95,33 @@ impl Secrets {
     }
 }
 
-impl Link<'_> {
-    fn signed(self) -> Vec<u8> {
-        format!("{}\n{}\n{}", self.path, self.expires, self.quality).into_bytes()
+/// A link that can be signed.
+pub trait Signed {
+    /// What its signature is of. No two kinds of links have a text in common.
+    fn signed(&self) -> String;
+    /// Until when it is good, as it is written.
+    fn expires(&self) -> &str;
+}
+
+impl Signed for Link<'_> {
+    /// Begins with the path, which is never empty.
+    fn signed(&self) -> String {
+        format!("{}\n{}\n{}", self.path, self.expires, self.quality)
+    }
+
+    fn expires(&self) -> &str {
+        self.expires
+    }
+}
+
+impl Signed for LiveLink<'_> {
+    /// Begins with a line break, as no path does.
+    fn signed(&self) -> String {
+        format!("\nlisten\n{}\n{}\n{}", self.channel, self.user, self.expires)
+    }
+
+    fn expires(&self) -> &str {
+        self.expires
     }
 }
 
@@ -95,6 +133,8 @@ impl fmt::Debug for Secrets {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     const NOW: u64 = 1_700_000_000;
@@ -134,6 +174,39 @@ mod tests {
         for sig in ["", "x", "====", &sig[1..], &format!("{sig}A"), &format!("{sig}=")] {
             assert_eq!(refused(&secrets, link, sig), ErrorCode::BadSignature, "{sig}");
         }
+    }
+
+    #[test]
+    fn a_link_to_a_channel_is_none_to_a_file_and_the_other_way_round() {
+        let (channel, user) = (ChannelId(Uuid::from_u128(7)), UserId(Uuid::from_u128(8)));
+        let secrets = Secrets::new(b"your-32-chars-secret-key-here", None);
+        let live = LiveLink { channel, user, expires: "1700000600" };
+        // printf '\nlisten\n00000000-0000-0000-0000-000000000007\n00000000-0000-0000-0000-000000000008\n1700000600' |
+        //   openssl dgst -sha256 -hmac your-32-chars-secret-key-here -binary | base64 | tr '+/' '-_' | tr -d '='
+        let sig = "2_Ed7W6-cuzSMWjmAMg056lZQXbfuQFez9bX6td73DE";
+        assert_eq!(secrets.sign(live), sig);
+        secrets.check(live, sig, NOW).expect("good");
+        Secrets::new(b"new", Some(b"your-32-chars-secret-key-here")).check(live, sig, NOW).expect("still good");
+        for changed in [
+            LiveLink { channel: ChannelId(Uuid::from_u128(9)), ..live },
+            LiveLink { user: UserId(Uuid::from_u128(7)), ..live },
+            LiveLink { expires: "1700000601", ..live },
+        ] {
+            assert_eq!(secrets.check(changed, sig, NOW).expect_err("refused").code, ErrorCode::BadSignature);
+        }
+        // Whatever path is asked for under the same signature, its text does not begin as a channel's does.
+        for path in ["listen", "a.mp3", &channel.to_string()] {
+            let path = FilePath::new(path).or_else(|| FilePath::new("x.ogg")).expect("a path");
+            let (expires, user) = (user.to_string(), "1700000600");
+            let file = Link { path: &path, expires: &expires, quality: user };
+            assert!(!file.signed().starts_with('\n'));
+            assert_eq!(secrets.check(file, sig, NOW).expect_err("refused").code, ErrorCode::BadSignature);
+            assert_eq!(
+                secrets.check(live, &secrets.sign(file), NOW).expect_err("refused").code,
+                ErrorCode::BadSignature
+            );
+        }
+        assert!(FilePath::new("").is_none() && FilePath::new("\nlisten").is_none());
     }
 
     #[test]

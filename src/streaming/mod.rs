@@ -12,6 +12,7 @@ mod files;
 mod library;
 mod link;
 mod listening;
+mod live;
 mod making;
 mod media_type;
 mod path;
@@ -28,10 +29,11 @@ use antiphon_core::{gateway::ErrorCode, ids::UserId};
 pub use self::{
     body::{FileBody, Part},
     catalogue::{Catalogue, Keeping, UploadQuotas},
-    files::{FolderError, OpenFile},
+    files::{FileReader, FolderError, OpenFile},
     library::{Entry, Listing},
-    link::{Link, Secrets, TTL_MAX_S},
+    link::{Link, LiveLink, Secrets, Signed, TTL_MAX_S},
     listening::{Heard, Listening},
+    live::{FLOOR_MAX_BPS, Live, LiveBody, LiveConfig, LivePlace},
     making::{Facts, Made, MakingConfig, NotMade, Product, State},
     path::FilePath,
     places::Place,
@@ -81,6 +83,8 @@ pub struct StreamsConfig {
     pub uploads_max: u32,
     /// The same by one account.
     pub uploads_per_account: u32,
+    /// Who listens to channels.
+    pub live: LiveConfig,
 }
 
 /// The files and who reads them. Clones are the same.
@@ -99,6 +103,7 @@ struct Inner {
     making: Making,
     uploads: Uploads,
     listening: Arc<Listening>,
+    live: Live,
 }
 
 impl Streams {
@@ -129,6 +134,7 @@ impl Streams {
                 making,
                 uploads,
                 listening: config.listening,
+                live: Live::new(config.live),
             }),
         })
     }
@@ -302,7 +308,13 @@ impl Streams {
         })
     }
 
-    /// Who listens to what.
+    /// Who listens to channels.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.inner.live
+    }
+
+    /// Who listens to which files.
     #[must_use]
     pub fn listening(&self) -> &Arc<Listening> {
         &self.inner.listening

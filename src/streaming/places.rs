@@ -11,8 +11,8 @@ pub(super) struct Places<K> {
     in_all: u32,
     for_each: u32,
     taken: Mutex<Taken<K>>,
-    /// Shows how many are taken.
-    gauge: &'static Gauge,
+    /// Shows how many are taken, where that is to be seen.
+    gauge: Option<&'static Gauge>,
 }
 
 struct Taken<K> {
@@ -37,8 +37,13 @@ pub struct Place<K: Copy + Eq + Hash = IpAddr> {
 
 impl<K: Copy + Eq + Hash> Places<K> {
     pub(super) fn new(in_all: u32, for_each: u32, gauge: &'static Gauge) -> Self {
+        Self { gauge: Some(gauge), ..Self::unseen(in_all, for_each) }
+    }
+
+    /// Places whose number is not shown.
+    pub(super) fn unseen(in_all: u32, for_each: u32) -> Self {
         let taken = Mutex::new(Taken { in_all: 0, by_key: HashMap::new() });
-        Self { in_all, for_each, taken, gauge }
+        Self { in_all, for_each, taken, gauge: None }
     }
 
     /// A place for `key`, if there is one.
@@ -53,7 +58,9 @@ impl<K: Copy + Eq + Hash> Places<K> {
         }
         taken.in_all += 1;
         taken.by_key.insert(key, own + 1);
-        this.gauge.increment(1.0);
+        if let Some(gauge) = this.gauge {
+            gauge.increment(1.0);
+        }
         drop(taken);
         Ok(Place { places: Arc::clone(this), key })
     }
@@ -69,7 +76,9 @@ impl<K: Copy + Eq + Hash> Drop for Place<K> {
                 taken.by_key.remove(&self.key);
             }
         }
-        self.places.gauge.decrement(1.0);
+        if let Some(gauge) = self.places.gauge {
+            gauge.decrement(1.0);
+        }
     }
 }
 

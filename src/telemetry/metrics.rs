@@ -150,6 +150,27 @@ catalogue! {
         gauge made_bytes [] = "antiphon_streaming_made_bytes" Bytes;
         /// Files of which what was made had to go, because it was used longest ago and the limit was reached.
         counter made_removed [] = "antiphon_streaming_made_removed_total" Count;
+        /// Listeners of channels now: those who hear a channel's mix by a link.
+        gauge live_listeners [] = "antiphon_streaming_live_listeners" Count;
+        /// Listeners of channels who began.
+        counter live_listens [] = "antiphon_streaming_live_listens_total" Count;
+        /// Listeners of channels who stopped, by why.
+        counter live_ends [LiveEnd] = "antiphon_streaming_live_ends_total" Count;
+        /// Requests to listen to a channel that were refused, by why.
+        counter live_refused [LiveRefusal] = "antiphon_streaming_live_refused_total" Count;
+        /// Bytes that listeners of channels were sent.
+        counter live_sent_bytes [] = "antiphon_streaming_live_sent_bytes_total" Bytes;
+        /// Parts of 100 ms that a listener of a channel missed because they read too slowly.
+        counter live_parts_dropped [] = "antiphon_streaming_live_parts_dropped_total" Count;
+        /// Files being played into channels now.
+        gauge playbacks [] = "antiphon_streaming_playbacks" Count;
+        /// Files that were played into a channel, by how that ended.
+        counter playback_ends [PlaybackEnd] = "antiphon_streaming_playback_ends_total" Count;
+        /// Packets of files played into channels.
+        counter playback_packets [] = "antiphon_streaming_playback_packets_total" Count;
+        /// Requests to play a file into a channel that were refused because the node plays as many as it may, or is about to
+        /// stop.
+        counter playbacks_refused [] = "antiphon_streaming_playbacks_refused_total" Count;
     }
 
     /// Database
@@ -801,6 +822,56 @@ label!(
         Busy = "busy",
         /// The address is sent as many files as it may.
         AddressBusy = "address_busy",
+    }
+);
+
+label!(
+    /// Why somebody could not begin to listen to a channel.
+    pub LiveRefusal = "reason" {
+        /// The link's signature is missing or wrong, or whose it is has no account any more.
+        BadSignature = "bad_signature",
+        /// The link has run out.
+        Expired = "expired",
+        /// The channel is gone, or whose link it is may not hear it.
+        Unwelcome = "unwelcome",
+        /// As many listen through the node as may.
+        Busy = "busy",
+        /// As many listen from the address as may.
+        AddressBusy = "address_busy",
+        /// As many listen to the channel through the node as may.
+        ChannelBusy = "channel_busy",
+        /// The node is about to stop, its mixer has no time, or what all nodes share cannot be reached.
+        Unavailable = "unavailable",
+    }
+);
+
+label!(
+    /// Why a listener of a channel stopped.
+    pub LiveEnd = "reason" {
+        /// They closed the connection, or took nothing for 30 s.
+        Left = "left",
+        /// They read too slowly for too long.
+        TooSlow = "too_slow",
+        /// The channel is gone, or whose link it is may not hear it any more.
+        Unwelcome = "unwelcome",
+        /// The node was about to stop.
+        Draining = "draining",
+    }
+);
+
+label!(
+    /// How the playing of a file into a channel ended.
+    pub PlaybackEnd = "reason" {
+        /// At the file's end.
+        Finished = "finished",
+        /// It was stopped, removed by a moderator, or another took its place.
+        Removed = "removed",
+        /// It lasted as long as one may.
+        TooLong = "too_long",
+        /// The file could not be read on.
+        Failed = "failed",
+        /// The node was about to stop.
+        Draining = "draining",
     }
 );
 

@@ -33,6 +33,7 @@ pub use self::{
     bounds::Bounds,
     error::TranscodeError,
     loudness::Loudness,
+    ogg_opus::{head, tags},
     peaks::{BASE_SAMPLES, Peaks},
     quality::Quality,
     together::{Voice, mix_together},

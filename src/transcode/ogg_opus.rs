@@ -34,7 +34,7 @@ impl<W: Write> OggOpus<W> {
     pub(super) fn new(writer: W, channels: u8, pre_skip: u16) -> io::Result<Self> {
         let mut packets = PacketWriter::new(writer);
         packets.write_packet(head(channels, pre_skip), STREAM_SERIAL, PacketWriteEndInfo::EndPage, 0)?;
-        packets.write_packet(tags(), STREAM_SERIAL, PacketWriteEndInfo::EndPage, 0)?;
+        packets.write_packet(tags(&[]), STREAM_SERIAL, PacketWriteEndInfo::EndPage, 0)?;
         Ok(Self { packets, pending: None, granule: 0, page_end: 0 })
     }
 
@@ -61,7 +61,9 @@ impl<W: Write> OggOpus<W> {
     }
 }
 
-fn head(channels: u8, pre_skip: u16) -> Vec<u8> {
+/// The first packet of a stream; a decoder is to leave out `pre_skip` samples.
+#[must_use]
+pub fn head(channels: u8, pre_skip: u16) -> Vec<u8> {
     let mut packet = b"OpusHead\x01".to_vec();
     packet.push(channels);
     packet.extend(pre_skip.to_le_bytes());
@@ -71,12 +73,17 @@ fn head(channels: u8, pre_skip: u16) -> Vec<u8> {
     packet
 }
 
-/// Names who wrote it, and nothing of where it comes from.
-fn tags() -> Vec<u8> {
+/// The second one: names who wrote it, and what the comments (`NAME=value`) say.
+#[must_use]
+pub fn tags(comments: &[String]) -> Vec<u8> {
     let vendor = concat!("antiphon ", env!("CARGO_PKG_VERSION"));
     let mut packet = b"OpusTags".to_vec();
     packet.extend((vendor.len() as u32).to_le_bytes());
     packet.extend(vendor.as_bytes());
-    packet.extend(0_u32.to_le_bytes());
+    packet.extend((comments.len() as u32).to_le_bytes());
+    for comment in comments {
+        packet.extend((comment.len() as u32).to_le_bytes());
+        packet.extend(comment.as_bytes());
+    }
     packet
 }

@@ -9,6 +9,7 @@ mod chromium;
 mod cluster;
 mod gate;
 mod layers;
+mod listening;
 mod meeting;
 mod moving;
 mod standalone;

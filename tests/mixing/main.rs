@@ -8,6 +8,7 @@ mod support;
 
 mod gains;
 mod limits;
+mod listening;
 mod moving;
 mod tones;
 mod voices;

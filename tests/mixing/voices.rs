@@ -30,7 +30,7 @@ const FRAME_SAMPLES: usize = 960;
 /// What is kept of what was heard: 1.5 s, in which tones of a few Hz apart can be told apart.
 const KEPT_SAMPLES: usize = 72_000;
 /// How loud everybody speaks: some -16 dB of full scale, so that five are not limited.
-const AMPLITUDE: f64 = 5_000.0;
+pub(crate) const AMPLITUDE: f64 = 5_000.0;
 
 /// Somebody in a channel who says a tone all the time, or nothing, and hears a mix, or streams.
 pub(crate) struct Voice {
@@ -180,12 +180,12 @@ impl Voice {
 }
 
 /// How far below what was said.
-fn decibels(amplitude: f64) -> f64 {
+pub(crate) fn decibels(amplitude: f64) -> f64 {
     20.0 * (amplitude.max(1e-9) / AMPLITUDE).log10()
 }
 
 /// The amplitude of one frequency (Goertzel).
-fn amplitude_of(samples: &[i16], hz: f64) -> f64 {
+pub(crate) fn amplitude_of(samples: &[i16], hz: f64) -> f64 {
     let coefficient = 2.0 * (TAU * hz / 48_000.0).cos();
     let (mut s1, mut s2) = (0.0, 0.0);
     for (index, sample) in samples.iter().enumerate() {

@@ -3,6 +3,7 @@
 mod links;
 mod listens;
 mod listing;
+mod playback;
 mod players;
 mod qualities;
 mod ranges;

@@ -143,6 +143,14 @@ pub enum Command {
         /// Whether they do.
         recorded: bool,
     },
+    /// Goes to the channel's worker: whether somebody who is no member hears the channel's mix here. The mixer then gets
+    /// its frames also where no member hears one.
+    SetOverheard {
+        /// Which channel.
+        channel: ChannelId,
+        /// Whether somebody does.
+        overheard: bool,
+    },
     /// A member's switches changed.
     SetMemberFlags {
         /// Which channel.

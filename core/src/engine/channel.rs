@@ -75,6 +75,8 @@ pub(super) struct Channel {
     mixed: u64,
     /// Whether what members here send goes to the recorder, too.
     recorded: bool,
+    /// Somebody who is no member hears one.
+    overheard: bool,
     selector: Selector,
     recent: Recent,
     bundle: Bundle,
@@ -98,6 +100,7 @@ impl Channel {
             by_peer: 0,
             mixed: 0,
             recorded: false,
+            overheard: false,
             selector: Selector::new(max_speakers),
             recent: Recent::default(),
             bundle: Bundle::new(),
@@ -114,6 +117,11 @@ impl Channel {
 
     pub(super) fn set_recorded(&mut self, recorded: bool) {
         self.recorded = recorded;
+    }
+
+    /// Whether somebody who is no member hears the mix.
+    pub(super) fn set_overheard(&mut self, overheard: bool) {
+        self.overheard = overheard;
     }
 
     /// A group's key; another group's id begins a new group.
@@ -537,7 +545,7 @@ impl Channel {
         self.traffic.bytes_out += hearing * bytes.len() as u64;
     }
 
-    /// Gives a frame to the mixer when members other than its speaker hear a mix, unless nobody but they can open it.
+    /// Gives a frame to the mixer when anybody but its speaker hears a mix, unless nobody but the members can open it.
     fn give_to_mixer<O: Output>(
         &mut self,
         turn: &mut Turn<'_, O>,
@@ -546,7 +554,7 @@ impl Channel {
         bytes: &[u8],
     ) {
         let own = speaker.and_then(|key| self.members.get(key)).is_some_and(|member| member.hears_mix);
-        if self.mixed == u64::from(own) {
+        if self.mixed == u64::from(own) && !self.overheard {
             return;
         }
         if header.has(FrameHeader::FLAG_ENCRYPTED) {

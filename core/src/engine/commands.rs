@@ -72,6 +72,11 @@ impl Engine {
                 }
                 Some(())
             }
+            Command::SetOverheard { channel, overheard } => {
+                let (channel, _) = self.channel_turn(now, channel, out)?;
+                channel.set_overheard(overheard);
+                Some(())
+            }
             Command::SetMemberFlags { channel, stream, flags } => {
                 let (channel, mut turn) = self.channel_turn(now, channel, out)?;
                 channel.set_flags(&mut turn, stream, flags)

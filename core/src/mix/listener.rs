@@ -173,7 +173,8 @@ pub(super) fn apply_gain(sum: &mut [i32; FRAME_SAMPLES], frame: &[i16; FRAME_SAM
 }
 
 /// RFC 6464's level of samples: their mean energy as -dBov.
-fn level_of(samples: &[i16]) -> u8 {
+#[must_use]
+pub fn level_of(samples: &[i16]) -> u8 {
     let energy: f64 = samples.iter().map(|sample| f64::from(*sample) * f64::from(*sample)).sum();
     let mean = energy / (samples.len().max(1) as f64) / (32_768.0 * 32_768.0);
     if mean <= 0.0 {

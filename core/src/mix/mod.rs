@@ -33,7 +33,7 @@ use speaker::{PAUSE, Speaker};
 
 pub use codec::{Codec, Decoder, Encoder, FRAME_SAMPLES, MIX_BYTES_MAX, PACKET_SAMPLES_MAX};
 pub use limiter::{CEILING, LIMIT, Limiter};
-pub use listener::{Gain, LEVELS_MAX};
+pub use listener::{Gain, LEVELS_MAX, level_of};
 pub use shed::{Shed, Shedder};
 pub use stats::{MixCounter, MixFamily, MixStats};
 

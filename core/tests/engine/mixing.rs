@@ -75,6 +75,23 @@ fn the_mixer_gets_what_somebody_with_a_mix_is_to_hear_and_nobody_hears_both() {
 }
 
 #[test]
+fn somebody_who_is_no_member_hears_the_mix_of_everybody() {
+    let mut world = World::new(1, ms(0));
+    let mut clients = world.room(0, channel(), 1, Cipher::Aes128Gcm);
+    let mut mixed = join_mixed(&mut world, 7, true);
+    let present = world.count(Counter::MembersPresent);
+    world.command(0, Command::SetOverheard { channel: channel(), overheard: true });
+    for (client, given) in [(&mut clients[0], 1), (&mut mixed, 2)] {
+        speak(&mut world, client);
+        assert_eq!(world.out[0].given_to_mixer.len(), given, "each frame once, also those of who alone hears a mix");
+    }
+    world.command(0, Command::SetOverheard { channel: channel(), overheard: false });
+    speak(&mut world, &mut mixed);
+    assert_eq!(world.out[0].given_to_mixer.len(), 2);
+    assert_eq!(world.count(Counter::MembersPresent), present, "it makes nobody a member");
+}
+
+#[test]
 fn a_frame_without_room_is_missing_in_the_mix_alone() {
     let mut world = World::new(1, ms(0));
     let mut clients = world.room(0, channel(), 2, Cipher::Aes128Gcm);
