@@ -49,6 +49,10 @@ async fn owners_and_moderators_record_and_nobody_else_hears_of_the_files() {
     };
     assert_eq!(sign(&stranger).await, StatusCode::NOT_FOUND);
     assert_eq!(sign(&moderator).await, StatusCode::OK);
+    let theirs = stranger.make_channel("theirs").await;
+    let play = format!("/api/channels/{theirs}/playback");
+    let (status, _) = stranger.ask(Method::POST, &play, Some(json!({"path": path}))).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "nor is it played where they may play");
     for path in [recordings.clone(), format!("{recordings}/{first}"), format!("{recordings}/{first}/timeline")] {
         assert_eq!(stranger.ask(Method::GET, &path, None).await.0, StatusCode::FORBIDDEN, "{path}");
         assert_eq!(admin.ask(Method::GET, &path, None).await.0, StatusCode::OK, "{path}");
