@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Ticks of Opus's RTP clock (RFC 7587) in a millisecond.
-const TICKS_PER_MS: u64 = 48;
+pub(crate) const TICKS_PER_MS: u64 = 48;
 /// A larger step of a stream's sequence is a jump and no loss, as in the engine: one second of 20 ms frames.
 const GAP_MAX: i16 = 50;
 /// What Opus sends while a speaker is silent (DTX) has no more bytes than this (RFC 6716, 3.1: a frame of at most one byte).

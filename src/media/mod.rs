@@ -35,7 +35,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use antiphon_core::{
@@ -139,9 +139,21 @@ impl Default for MediaConfig {
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     started: Instant,
+    /// The same moment since 1970.
+    started_unix_us: u64,
 }
 
 impl Clock {
+    fn start() -> Self {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { started: Instant::now(), started_unix_us: u64::try_from(unix.as_micros()).unwrap_or(u64::MAX) }
+    }
+
+    /// A time since 1970, however the system's clock was set since the workers started.
+    fn unix_us(self, now: Micros) -> u64 {
+        self.started_unix_us.saturating_add(now.0.saturating_sub(1))
+    }
+
     /// The moment that a time stands for.
     fn instant(self, now: Micros) -> Instant {
         self.started + Duration::from_micros(now.0.saturating_sub(1))
@@ -192,7 +204,7 @@ impl Media {
         let sockets = socket::bind(&config, config.bind, Steering::Client)?;
         let local_addr = sockets[0].local_addr()?;
         let (relays, relay_addr, relay_events) = bind_relays(&config)?;
-        let clock = Clock { started: Instant::now() };
+        let clock = Clock::start();
         let (events, received) = mpsc::channel(config.event_queue);
         let (peer_setup, peer_events) = set_up_peers(&config, clock, local_addr)?;
         let inboxes = sockets.iter().map(|_| Inbox::new(config.frame_queue)).collect::<io::Result<Arc<[_]>>>()?;

@@ -189,7 +189,7 @@ impl engine::Output for Leaving<'_> {
 
     fn peers(&mut self, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) {
         if let Some(peers) = &mut self.peers {
-            peers.voice(self.now, channel, header, bytes);
+            peers.voice(self.now, channel, (header, bytes), self.outbox);
         }
     }
 

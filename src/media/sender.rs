@@ -73,6 +73,23 @@ impl Sender {
         }
     }
 
+    /// What `write` makes in place to one, with the next flush; false when it makes nothing.
+    pub(super) fn compose(
+        &mut self,
+        to: SocketAddr,
+        write: impl FnOnce(&mut [u8; DATAGRAM_BYTES_MAX]) -> Option<usize>,
+    ) -> bool {
+        if self.used == DATAGRAMS || self.outgoing.len() == SEND_BATCH {
+            self.flush();
+        }
+        let gathered = &mut self.datagrams[self.used];
+        let Some(length) = write(&mut gathered.bytes) else { return false };
+        gathered.length = length;
+        self.outgoing.push(Outgoing::one(self.used, to));
+        self.used += 1;
+        true
+    }
+
     /// Sends everything gathered.
     pub(super) fn flush(&mut self) {
         let Self { socket, datagrams, used, outgoing, headers, segmenting, stats } = self;

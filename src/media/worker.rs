@@ -379,7 +379,7 @@ mod tests {
     fn worker(inboxes: &Arc<[Inbox]>) -> Worker {
         Worker::new(Setup {
             index: 0,
-            clock: Clock { started: std::time::Instant::now() },
+            clock: Clock::start(),
             socket: UdpSocket::bind("127.0.0.1:0").expect("a socket"),
             hold: Micros(0),
             spread_from_percent: 101,

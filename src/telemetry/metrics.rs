@@ -351,6 +351,8 @@ catalogue! {
         counter tcp_dropped [] = "antiphon_webrtc_tcp_dropped_total" Count;
         /// RTP packets, by what they carry and their direction. Those sent again are not counted once more.
         counter rtp [RtpMedia, Direction] = "antiphon_webrtc_rtp_packets_total" Count;
+        /// RTP packets of voice that subscribers reported lost.
+        counter audio_lost [] = "antiphon_webrtc_audio_lost_total" Count;
         /// Frames of voice that were lost on their way here and came again as redundant audio.
         counter recovered [] = "antiphon_webrtc_audio_recovered_total" Count;
         /// Packets not sent to a subscriber, by why.

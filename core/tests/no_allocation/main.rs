@@ -6,6 +6,7 @@
 mod world;
 
 mod relay;
+mod voice;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

@@ -50,6 +50,8 @@ peer_counters! {
     AudioIn;
     /// RTP packets of voice sent.
     AudioOut;
+    /// RTP packets of voice that their receivers reported lost.
+    AudioLost;
     /// RTP packets of pictures taken.
     VideoIn;
     /// RTP packets of pictures sent.
@@ -97,7 +99,11 @@ impl PeerStats {
     }
 
     pub(super) fn count(&mut self, counter: PeerCounter) {
-        self.numbers[counter as usize] += 1;
+        self.add(counter, 1);
+    }
+
+    pub(super) fn add(&mut self, counter: PeerCounter, more: u64) {
+        self.numbers[counter as usize] += more;
     }
 
     pub(super) fn down(&mut self, gauge: PeerCounter) {

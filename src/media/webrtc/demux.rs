@@ -122,12 +122,16 @@ impl Peers {
             let worker = if fragment.is_some() { named } else { self.directory.worker_at(&from) };
             return self.pass_on(worker.filter(|_| may_pass_on), from, datagram, &inboxes);
         };
+        if self.reports_on_voice(number, from, datagram) {
+            return self.stats.count(PeerCounter::Taken);
+        }
         let at = self.instant(now);
         let Some(peer) = self.peers.get_mut(&number) else { return };
         match peer.receive(at, from, datagram) {
             Ok(true) => {
                 self.stats.count(PeerCounter::Taken);
                 if fragment.is_some() {
+                    peer.checks_from(at, from);
                     self.client_is_at(now, number, from, &inboxes);
                 }
                 self.drain(now, number, engine, outbox);

@@ -1,6 +1,4 @@
-//! Voice and pictures on their way: from publishers to the engine and to subscribers, and which layer each gets.
-
-use std::sync::Arc;
+//! What publishers send on its way: voice to the engine, pictures to subscribers, and which layer each gets.
 
 use antiphon_core::{
     clock::Micros,
@@ -8,7 +6,6 @@ use antiphon_core::{
     gateway::{PeerRole, PublishKind, VideoQuality},
     ids::{ChannelId, StreamId},
     video::{LAYERS_MAX, Meeting, Numbers, Sight, Track as LayerTrack, allocate, desired_bps},
-    wire::frame::FrameHeader,
 };
 use str0m::{
     bwe::Bitrate,
@@ -125,34 +122,6 @@ impl Peers {
         self.marked = marked;
     }
 
-    /// A frame of the engine for the peers of its channel.
-    pub(in crate::media) fn voice(&mut self, now: Micros, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) {
-        let at = self.instant(now);
-        let Some(room) = self.rooms.get(&channel) else { return };
-        let mut shared: Option<Arc<[u8]>> = None;
-        let mut marked = std::mem::take(&mut self.marked);
-        for number in &room.subscribers {
-            let Some(peer) = self.peers.get_mut(number) else { continue };
-            let (is_own, connected) = (peer.key.stream == header.stream, peer.connected);
-            let Side::Subscribing(side) = &mut peer.side else { continue };
-            if is_own || !connected || side.deafened {
-                continue;
-            }
-            let Some(track) = side.voice_track(now, header.stream).filter(|track| track.is_open()) else {
-                self.stats.count(PeerCounter::NoTrack);
-                continue;
-            };
-            let bytes = shared.get_or_insert_with(|| bytes.into());
-            if track.write_voice(&mut peer.rtc, (now, at), header, bytes) {
-                side.audio_rate.add(bytes.len());
-                self.stats.count(PeerCounter::AudioOut);
-                marked.push(*number);
-            }
-        }
-        marked.drain(..).for_each(|number| self.mark(number));
-        self.marked = marked;
-    }
-
     /// A subscriber cannot go on without a whole picture.
     pub(super) fn picture_wanted(&mut self, now: Micros, number: u32, mid: Mid) {
         self.stats.count(PeerCounter::KeyframesWanted);
@@ -205,9 +174,6 @@ impl Peers {
         }
         let subscribers: Vec<u32> = self.rooms.values().flat_map(|room| room.subscribers.iter().copied()).collect();
         for number in subscribers {
-            if let Some(Side::Subscribing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) {
-                side.audio_rate.measure();
-            }
             self.choose_layers(now, number);
         }
         for (channel, source) in sources {
@@ -217,7 +183,11 @@ impl Peers {
 
     /// A look at a subscriber's way, ten times a second.
     pub(super) fn way_seen(&mut self, now: Micros, number: u32, stats: &PeerStats) {
-        let Some(Side::Subscribing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) else { return };
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        if let Some(pair) = &stats.selected_candidate_pair {
+            peer.nominated = Some((pair.protocol, pair.remote.addr));
+        }
+        let Side::Subscribing(side) = &mut peer.side else { return };
         let sight = Sight {
             newest_bps: stats.bwe_tx.map(|bitrate| bitrate.as_u64()),
             round_trip: stats.rtt.map(|rtt| Micros(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX))),
@@ -253,7 +223,7 @@ impl Peers {
         }
         let budget_bps = budget_bps(side, now);
         allocate(budget_bps, &mut layers);
-        let desired = desired_bps(&layers) + side.audio_rate.bps();
+        let desired = desired_bps(&layers);
         peer.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
         let mut keyframes = Vec::new();
         for ((index, source), chosen) in wanted.into_iter().zip(layers) {
@@ -330,12 +300,12 @@ fn first_or(target: Option<usize>, track: &LayerTrack) -> Option<usize> {
     target.or((unmeasured && track.current.is_none()).then_some(0)).or(track.current.filter(|_| unmeasured))
 }
 
-/// What a subscriber's way carries beside voices.
+/// What a subscriber's way carries beside voices, which congestion control sees as others' traffic.
 fn budget_bps(side: &Subscribing, now: Micros) -> u64 {
     let measured = side.connected_at.is_some_and(|at| now.since(at) >= MEASURED_AFTER);
     side.way.carries_bps().map_or(u64::MAX, |estimate| {
         let estimate = if measured || estimate == 0 { estimate } else { estimate.max(UNMEASURED_BPS) };
-        (estimate * KEPT_FOR_VIDEO_PERCENT / 100).saturating_sub(side.audio_rate.bps())
+        estimate * KEPT_FOR_VIDEO_PERCENT / 100
     })
 }
 

@@ -9,14 +9,15 @@
 //! A peer lives in the worker of its channel, so that what one publishes reaches all subscribers without another thread.
 //! The kernel steers STUN by the worker that our fragment names (`stun`); whatever else comes from an address goes where
 //! its STUN went, and is handed over by the worker that it came to. Unknown addresses are dropped before anything is
-//! allocated. Voice becomes frames of the engine, under whose rules it is from then on; pictures are forwarded here, as
-//! the layer that each subscriber's way carries ([`antiphon_core::video`]).
+//! allocated. Voice becomes frames of the engine, under whose rules it is from then on, and goes to subscribers past the library
+//! (`voice`); pictures are forwarded here, as the layer that each subscriber's way carries ([`antiphon_core::video`]).
 
 mod api;
 mod counters;
 mod demux;
 mod elsewhere;
 mod forward;
+mod keys;
 mod negotiate;
 mod peer;
 mod publishing;
@@ -24,11 +25,15 @@ mod setup;
 pub(super) mod stun;
 mod subscribing;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod video;
+mod voice;
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     time::{Duration, Instant},
 };
 
@@ -48,7 +53,7 @@ use tokio::sync::mpsc;
 
 use super::{Clock, counters::SocketCounter, outbox::Outbox};
 use demux::Directory;
-use peer::{PATIENCE, Peer, Side};
+use peer::{PATIENCE, Peer, QUIET, Side};
 use publishing::Arrived;
 use subscribing::SourceKey;
 use video::{MEASURE_INTERVAL, Video};
@@ -65,6 +70,27 @@ pub use tcp::IceTcp;
 const OUTPUTS_MAX: usize = 256;
 /// Peers looked after in a turn: native frames wait for no more.
 const PEERS_PER_TURN: usize = 64;
+
+/// Something by numbers that are given out here, so that nobody can choose any that collide.
+type ByNumber<T> = HashMap<u32, T, BuildHasherDefault<NumberHasher>>;
+
+/// Spreads numbers by a multiplication (Knuth's).
+#[derive(Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
 
 /// What all workers' peers are set up with.
 #[derive(Clone)]
@@ -96,7 +122,7 @@ struct PeerRoom {
 /// All of one worker's.
 pub(super) struct Peers {
     setup: PeersSetup,
-    peers: HashMap<u32, Box<Peer>>,
+    peers: ByNumber<Box<Peer>>,
     by_key: HashMap<PeerKey, u32>,
     by_fragment: HashMap<String, u32>,
     by_address: HashMap<Address, u32>,
@@ -124,7 +150,7 @@ pub(super) struct Peers {
 impl Peers {
     pub(super) fn new(setup: PeersSetup) -> Self {
         Self {
-            peers: HashMap::new(),
+            peers: ByNumber::default(),
             by_key: HashMap::new(),
             by_fragment: HashMap::new(),
             by_address: HashMap::new(),
@@ -268,15 +294,19 @@ impl Peers {
     /// Takes all that a peer has to say and to send, and acts upon it. To be done after each datagram that it was given: it
     /// holds no more than one packet that came.
     fn drain(&mut self, now: Micros, number: u32, engine: &Engine, outbox: &mut Outbox) {
+        let at = self.instant(now);
         let mut outputs = 0;
         loop {
             let Some(peer) = self.peers.get_mut(&number) else { return };
             match peer.rtc.poll_output() {
                 Ok(Output::Timeout(due)) => {
-                    peer.due = due;
+                    peer.due = if peer.is_quiet(at) { due.max(at + QUIET) } else { due };
                     break;
                 }
-                Ok(Output::Transmit(transmit)) => self.send(&transmit, outbox),
+                Ok(Output::Transmit(transmit)) => {
+                    peer.sends_to(&transmit);
+                    self.send(&transmit, outbox);
+                }
                 Ok(Output::Event(event)) => self.happened.push((number, event)),
                 Err(_) => return self.end(number, PeerCounter::Broken),
             }
@@ -285,6 +315,9 @@ impl Peers {
                 self.mark(number);
                 break;
             }
+        }
+        if let Some(peer) = self.peers.get_mut(&number) {
+            peer.take_keys();
         }
         let mut happened = std::mem::take(&mut self.happened);
         for (number, event) in happened.drain(..) {

@@ -13,6 +13,7 @@ use super::{
     Peers,
     api::{PeerCommand, PeerError, PeerEvent, PeerKey, Ways, Wish},
     counters::PeerCounter,
+    keys::Agreed,
     peer::{Peer, Side},
     publishing::Publishing,
     setup, stun,
@@ -189,7 +190,7 @@ impl Peers {
         key: PeerKey,
         ways: Ways,
         side: impl FnOnce(bool) -> Side,
-        make: fn(std::time::Instant, &str0m::config::DtlsCert, IceCreds) -> Rtc,
+        make: fn(std::time::Instant, &str0m::config::DtlsCert, IceCreds) -> (Rtc, Agreed),
     ) -> Result<u32, PeerError> {
         if let Some(number) = self.by_key.get(&key) {
             return Ok(*number);

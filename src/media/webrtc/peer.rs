@@ -7,18 +7,27 @@ use std::{
 
 use str0m::{
     Candidate, IceCreds, Input, Rtc, RtcError,
-    net::{Protocol, Receive, TcpType},
+    net::{Protocol, Receive, TcpType, Transmit},
 };
 
 use super::{
     api::{PeerError, PeerKey, Ways},
+    keys::Agreed,
     publishing::Publishing,
     subscribing::Subscribing,
+    voice::Sealing,
 };
 
 /// How long a connection may take to come to stand, and how long one that was lost is kept for its client to find another
 /// way.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// A connection that carries voices alone is looked after so seldom unless its client sends something. Clients check their way more
+/// often than that: its timers only matter when they do not.
+pub(super) const QUIET: Duration = Duration::from_secs(5);
+/// How long a client that was heard from another address is looked after as often as the library wants: it may choose another way.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+/// The first byte of what is no STUN (RFC 7983, 7).
+const STUN_BELOW: u8 = 4;
 /// Addresses of a client that are known at a time: it tries all of its own, and keeps one.
 const ADDRESSES_MAX: usize = 16;
 /// Candidates that a client may send for one connection.
@@ -36,8 +45,16 @@ pub(super) enum Side {
 /// A connection.
 pub(super) struct Peer {
     pub(super) key: PeerKey,
-    pub(super) rtc: Rtc,
+    /// Apart: voice goes past it, and what voice needs is to lie together.
+    pub(super) rtc: Box<Rtc>,
     pub(super) side: Side,
+    /// Where the keys of its DTLS are found.
+    agreed: Agreed,
+    /// What voice to it is sealed with, once there are keys.
+    pub(super) sealing: Option<Sealing>,
+    /// Where the library sends its media.
+    pub(super) nominated: Option<Address>,
+    unsettled_until: Option<Instant>,
     /// The fragments by which its client's STUN is known: the newest last.
     pub(super) fragments: Vec<String>,
     pub(super) addresses: Vec<Address>,
@@ -57,14 +74,25 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(now: Instant, key: PeerKey, mut rtc: Rtc, side: Side, fragment: String, ways: Ways) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        key: PeerKey,
+        (mut rtc, agreed): (Rtc, Agreed),
+        side: Side,
+        fragment: String,
+        ways: Ways,
+    ) -> Self {
         for candidate in candidates(&ways) {
             rtc.add_local_candidate(candidate);
         }
         Self {
             key,
-            rtc,
+            rtc: Box::new(rtc),
             side,
+            agreed,
+            sealing: None,
+            nominated: None,
+            unsettled_until: None,
             fragments: vec![fragment],
             addresses: Vec::new(),
             ways,
@@ -107,6 +135,34 @@ impl Peer {
         (self.addresses.len() > ADDRESSES_MAX).then(|| self.addresses.remove(0))
     }
 
+    /// The library sends something. What is no STUN goes the way that was chosen.
+    pub(super) fn sends_to(&mut self, transmit: &Transmit) {
+        if transmit.contents.first().is_some_and(|first| *first >= STUN_BELOW) {
+            self.nominated = Some((transmit.proto, transmit.destination));
+        }
+    }
+
+    /// The client was heard at an address.
+    pub(super) fn checks_from(&mut self, now: Instant, from: Address) {
+        if self.nominated != Some(from) {
+            self.unsettled_until = Some(now + SETTLES_WITHIN);
+        }
+    }
+
+    /// Voice is sealed with the keys that were agreed upon, if there are new ones.
+    pub(super) fn take_keys(&mut self) {
+        if let Some(keys) = self.agreed.take() {
+            self.sealing = Some(Sealing::new(keys));
+        }
+    }
+
+    /// Whether the library has nothing to do of itself: it stands by a settled way, and sends no pictures.
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
+        let Side::Subscribing(side) = &self.side else { return false };
+        let is_settled = self.unsettled_until.is_none_or(|until| until <= now);
+        self.connected && self.given_up_at.is_none() && is_settled && self.nominated.is_some() && !side.has_pictures()
+    }
+
     pub(super) fn add_candidate(&mut self, candidate: Candidate) -> Result<(), PeerError> {
         if self.candidates >= CANDIDATES_MAX {
             return Err(PeerError::TooMany("a connection takes at most 64 candidates"));
@@ -117,11 +173,12 @@ impl Peer {
     }
 
     /// The library has drawn credentials of its own for a restart: puts ours, by which we know our clients, in their place
-    /// in a description that names them.
+    /// in a description that names them, which each candidate does as well.
     pub(super) fn restart_as(&mut self, sdp: &str, drawn: &IceCreds, ours: &IceCreds) -> String {
         self.fragments.push(ours.ufrag.clone());
         sdp.replace(&format!("a=ice-ufrag:{}", drawn.ufrag), &format!("a=ice-ufrag:{}", ours.ufrag))
             .replace(&format!("a=ice-pwd:{}", drawn.pass), &format!("a=ice-pwd:{}", ours.pass))
+            .replace(&format!(" ufrag {}", drawn.ufrag), &format!(" ufrag {}", ours.ufrag))
     }
 }
 

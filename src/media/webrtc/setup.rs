@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use str0m::{IceCreds, Rtc, RtcConfig, bwe::Bitrate, config::DtlsCert, crypto::from_feature_flags};
+use str0m::{IceCreds, Rtc, RtcConfig, bwe::Bitrate, config::DtlsCert, crypto::from_feature_flags, format::Codec};
+
+use super::keys::{self, Agreed};
 
 /// What a subscriber's way is taken to carry before anything was measured: a small picture at once.
 const FIRST_ESTIMATE: Bitrate = Bitrate::kbps(800);
@@ -11,24 +13,36 @@ const FIRST_ESTIMATE: Bitrate = Bitrate::kbps(800);
 /// way that has become narrow loses voices.
 const WAY_SEEN_EVERY: Duration = Duration::from_millis(100);
 
+/// Longer than any connection lasts: the library reports of no voice, which it does not send.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// A certificate for this node's connections while it runs (RFC 8827, 6.5: self-signed, known by its fingerprint).
 pub(in crate::media) fn certificate() -> Option<DtlsCert> {
-    from_feature_flags().dtls_provider.generate_certificate()
+    let certificate = from_feature_flags().dtls_provider.generate_certificate()?;
+    // The library reads the system's clock once, with its first connection, and reports of pictures by it. We do when the workers
+    // start, and report of voices: should the clock be set in between, they would be played apart. So it is to be now.
+    drop(keys::build(coded(&certificate, IceCreds::new()), Instant::now()));
+    Some(certificate)
 }
 
 /// A connection that a client publishes by.
-pub(super) fn publisher(now: Instant, certificate: &DtlsCert, credentials: IceCreds) -> Rtc {
+pub(super) fn publisher(now: Instant, certificate: &DtlsCert, credentials: IceCreds) -> (Rtc, Agreed) {
     // Redundant audio is taken apart here; whoever sends it survives more loss.
-    coded(certificate, credentials).enable_opus(true, true).build(now)
+    let (rtc, _) = keys::build(coded(certificate, credentials).enable_opus(true, true), now);
+    (rtc, Agreed::default())
 }
 
 /// A connection that a client hears and sees by.
-pub(super) fn subscriber(now: Instant, certificate: &DtlsCert, credentials: IceCreds) -> Rtc {
-    coded(certificate, credentials)
+pub(super) fn subscriber(now: Instant, certificate: &DtlsCert, credentials: IceCreds) -> (Rtc, Agreed) {
+    let mut config = coded(certificate, credentials)
         .enable_opus(true, false)
         .enable_bwe(Some(FIRST_ESTIMATE))
-        .set_stats_interval(Some(WAY_SEEN_EVERY))
-        .build(now)
+        .set_rtcp_report_interval_audio(NEVER)
+        .set_stats_interval(Some(WAY_SEEN_EVERY));
+    // Voices are sent whatever the way carries, and nothing is measured by them.
+    let opus = config.codec_config().iter_mut().filter(|params| params.spec().codec == Codec::Opus);
+    opus.for_each(|params| params.set_fb_transport_cc(false));
+    keys::build(config, now)
 }
 
 fn coded(certificate: &DtlsCert, credentials: IceCreds) -> RtcConfig {

@@ -11,22 +11,18 @@ use antiphon_core::{
     clock::Micros,
     gateway::{PublishKind, VideoQuality},
     ids::StreamId,
-    rtp::PacketNumbers,
     video::{Numbers, Rewriter, VideoCodec, Way},
-    wire::frame::FrameHeader,
+    voice::{ExtensionId, Mid as VoiceMid, Terms, VoiceStream},
 };
 use str0m::{
     Rtc,
     change::SdpPendingOffer,
     format::Codec,
     media::{Direction, MediaKind, Mid, Pt},
-    rtp::{ExtensionValues, RtpWrite, Ssrc},
+    rtp::{Extension, RtpWrite, Ssrc},
 };
 
-use super::{
-    api::{OfferedTrack, Wish},
-    video::Rate,
-};
+use super::api::{OfferedTrack, Wish};
 
 /// Media sections of one subscriber for voices, and for pictures. Whoever finds none is heard once another has gone.
 const VOICES_MAX: usize = 64;
@@ -51,8 +47,11 @@ pub(super) struct Track {
     /// The client knows of it, and takes what is sent.
     sends: Option<Ssrc>,
     negotiated: bool,
-    voice: PacketNumbers,
-    heard_at: Micros,
+    /// Its packets are sealed by this alone: the library never sends any for the source of a voice.
+    pub(super) voice: VoiceStream,
+    /// What its source is called in reports.
+    pub(super) cname: Box<str>,
+    pub(super) heard_at: Micros,
     pub(super) picture: Picture,
 }
 
@@ -83,6 +82,8 @@ pub(super) enum Fate {
 pub(super) struct Subscribing {
     pub(super) tracks: Vec<Track>,
     by_source: HashMap<SourceKey, usize>,
+    /// Of those the voices: few, and looked up for each of their packets.
+    voices: Vec<(StreamId, usize)>,
     wishes: Vec<Wish>,
     pub(super) pending: Option<SdpPendingOffer>,
     /// What is wished for is not all offered.
@@ -93,7 +94,6 @@ pub(super) struct Subscribing {
     /// When its connection came to stand.
     pub(super) connected_at: Option<Micros>,
     pub(super) way: Way,
-    pub(super) audio_rate: Rate,
 }
 
 impl Subscribing {
@@ -101,6 +101,7 @@ impl Subscribing {
         Self {
             tracks: Vec::new(),
             by_source: HashMap::new(),
+            voices: Vec::new(),
             wishes: Vec::new(),
             pending: None,
             behind: false,
@@ -108,7 +109,6 @@ impl Subscribing {
             deafened,
             connected_at: None,
             way: Way::default(),
-            audio_rate: Rate::default(),
         }
     }
 
@@ -183,6 +183,8 @@ impl Subscribing {
     fn index(&mut self) {
         let indexed = self.tracks.iter().enumerate().filter_map(|(index, track)| Some((track.of?, index)));
         self.by_source = indexed.collect();
+        let voices = self.by_source.iter().filter(|((_, kind), _)| *kind == PublishKind::Audio);
+        self.voices = voices.map(|((stream, _), index)| (*stream, *index)).collect();
     }
 
     /// The description is agreed upon: which sections the client takes, and under which numbers.
@@ -193,7 +195,21 @@ impl Subscribing {
             track.negotiated = true;
             track.sends = stream.filter(|_| sends);
             track.picture.pt = None;
+            if track.media == MediaKind::Audio {
+                track.voice.agree(track.sends.and_then(|ssrc| terms(rtc, track.mid, ssrc)));
+                track.cname = rtc.media(track.mid).map(|media| media.cname().into()).unwrap_or_default();
+            }
         }
+    }
+
+    /// Whether it may be sent pictures.
+    pub(super) fn has_pictures(&self) -> bool {
+        self.tracks.iter().any(|track| track.media == MediaKind::Video && track.is_open())
+    }
+
+    /// The voice that is sent under a source.
+    pub(super) fn voice_by_ssrc(&mut self, ssrc: u32) -> Option<&mut VoiceStream> {
+        self.tracks.iter_mut().map(|track| &mut track.voice).find(|voice| voice.ssrc() == Some(ssrc))
     }
 
     /// Whose the sections are.
@@ -208,7 +224,8 @@ impl Subscribing {
     /// The section that a frame of voice goes to.
     pub(super) fn voice_track(&mut self, now: Micros, stream: StreamId) -> Option<&mut Track> {
         if !self.follows_speakers {
-            return self.track_of((stream, PublishKind::Audio));
+            let index = self.voice_index(stream)?;
+            return self.tracks.get_mut(index);
         }
         let track = self.tracks.iter_mut().find(|track| track.media == MediaKind::Audio)?;
         let source = Some((stream, PublishKind::Audio));
@@ -220,6 +237,17 @@ impl Subscribing {
             track.voice.switch();
         }
         Some(track)
+    }
+
+    fn voice_index(&self, stream: StreamId) -> Option<usize> {
+        self.voices.iter().find(|(of, _)| *of == stream).map(|(_, index)| *index)
+    }
+
+    /// What a frame of voice is going to need.
+    pub(super) fn expected_voice(&self, stream: StreamId) -> Option<&VoiceStream> {
+        let track =
+            if self.follows_speakers { self.tracks.first() } else { self.tracks.get(self.voice_index(stream)?) };
+        track.map(|track| &track.voice)
     }
 
     /// A section that takes any picture takes the first there is.
@@ -260,7 +288,8 @@ impl Track {
             of,
             sends: None,
             negotiated: false,
-            voice: PacketNumbers::default(),
+            voice: VoiceStream::default(),
+            cname: Box::default(),
             heard_at: Micros::ZERO,
             picture: Picture::default(),
         }
@@ -276,27 +305,6 @@ impl Track {
     /// Whether anything can be sent in it.
     pub(super) fn is_open(&self) -> bool {
         self.sends.is_some()
-    }
-
-    /// Sends a frame of voice; false when there was nothing to send.
-    pub(super) fn write_voice(
-        &mut self,
-        rtc: &mut Rtc,
-        (now, at): (Micros, Instant),
-        header: &FrameHeader,
-        bytes: &Arc<[u8]>,
-    ) -> bool {
-        let Some(ssrc) = self.sends else { return false };
-        let Some(numbers) = self.voice.next(now, header, bytes) else { return false };
-        let Some(pt) = payload_type(rtc, self.mid, |codec| codec == Codec::Opus) else { return false };
-        self.heard_at = now;
-        let mut direct = rtc.direct_api();
-        let Some(stream) = direct.stream_tx(&ssrc) else { return false };
-        let level = i8::try_from(header.level.min(127)).unwrap_or(i8::MAX);
-        let extensions = ExtensionValues { audio_level: Some(-level), ..ExtensionValues::default() };
-        let packet = RtpWrite::new(pt, numbers.sequence.into(), numbers.timestamp, at, Arc::clone(bytes));
-        stream.write_rtp(packet.marker(numbers.marker).ext_vals(extensions));
-        true
     }
 
     /// What was sent of a picture that stopped for want of room is not sent again: it would stand in the way of voices.
@@ -360,6 +368,15 @@ impl Picture {
         self.rewriter.pause();
         self.current = None;
     }
+}
+
+/// How a client takes a voice in a section; `None` where it does not know Opus.
+fn terms(rtc: &Rtc, mid: Mid, ssrc: Ssrc) -> Option<Terms> {
+    let payload_type = *payload_type(rtc, mid, |codec| codec == Codec::Opus)?;
+    let extensions = rtc.media(mid)?.remote_extmap();
+    let id = |extension| extensions.id_of(extension).and_then(ExtensionId::new);
+    let (level_id, mid_id) = (id(Extension::AudioLevel), id(Extension::RtpMid));
+    Some(Terms { ssrc: *ssrc, payload_type, level_id, mid: mid_id.zip(VoiceMid::new(&mid)) })
 }
 
 /// A packet of a picture on its way.

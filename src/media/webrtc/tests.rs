@@ -1,0 +1,402 @@
+//! Subscribers of voice against another implementation of WebRTC: what is sealed here comes out of its SRTP. Time is not the
+//! clock's; datagrams are the kernel's.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use antiphon_core::{
+    clock::Micros,
+    engine::{Command, Engine, EngineConfig, MemberFlags},
+    gateway::{PeerRole, PublishKind, VideoQuality},
+    ids::{ChannelId, StreamId, WorkerIndex},
+    prng::Prng,
+    wire::{
+        datagram::DATAGRAM_BYTES_MAX,
+        frame::{FrameHeader, FrameKind},
+    },
+};
+use str0m::{
+    Candidate, Event, Input, Output, Rtc, RtcConfig,
+    change::{SdpAnswer, SdpOffer},
+    net::{Protocol, Receive},
+    rtp::RtpPacket,
+};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::{
+    super::{Clock, inbox::Inbox, outbox::Outbox},
+    OfferedTrack, PeerCommand, PeerCounter, PeerEvent, PeerKey, Peers, PeersSetup, Ways, Wish, certificate,
+};
+
+const STEP: Micros = Micros::from_millis(20);
+const LISTENER: StreamId = StreamId(1);
+const ANNA: StreamId = StreamId(2);
+const BERTA: StreamId = StreamId(3);
+const LEVEL: u8 = 30;
+
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_nonblocking(true).expect("a socket");
+    socket
+}
+
+/// A browser as far as hearing goes.
+struct Listener {
+    rtc: Rtc,
+    socket: UdpSocket,
+    connected: bool,
+    heard: Vec<RtpPacket>,
+}
+
+impl Listener {
+    fn new(now: Instant) -> Self {
+        let mut rtc = RtcConfig::new().set_rtp_mode(true).clear_codecs().enable_opus(true, false).build(now);
+        let socket = socket();
+        rtc.add_local_candidate(candidate(&socket));
+        Self { rtc, socket, connected: false, heard: Vec::new() }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("bound")
+    }
+
+    fn take(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        let receive = Receive::new(Protocol::Udp, from, self.address(), datagram).expect("a datagram of WebRTC");
+        self.rtc.handle_input(Input::Receive(now, receive)).expect("in order");
+        self.say();
+    }
+
+    /// Takes what came and says what it has to say; true when anything came.
+    fn turn(&mut self, now: Instant) -> bool {
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        let mut came = false;
+        while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
+            came = true;
+            self.take(now, from, &buffer[..length]);
+        }
+        self.rtc.handle_input(Input::Timeout(now)).expect("in order");
+        self.say();
+        came
+    }
+
+    fn say(&mut self) {
+        loop {
+            match self.rtc.poll_output().expect("in order") {
+                Output::Transmit(transmit) if transmit.source == self.address() => {
+                    self.socket.send_to(&transmit.contents, transmit.destination).expect("sent");
+                }
+                Output::Event(Event::RtpPacket(packet)) => self.heard.push(packet),
+                Output::Event(Event::Connected) => self.connected = true,
+                Output::Timeout(_) => return,
+                Output::Transmit(_) | Output::Event(_) => {}
+            }
+        }
+    }
+
+    /// The numbers of what was heard under a source.
+    fn numbers(&self, ssrc: u32) -> Vec<u64> {
+        self.heard.iter().filter(|packet| *packet.header.ssrc == ssrc).map(|packet| *packet.seq_no).collect()
+    }
+}
+
+fn candidate(socket: &UdpSocket) -> Candidate {
+    Candidate::host(socket.local_addr().expect("bound"), "udp").expect("a candidate")
+}
+
+/// A worker's peers, and one who listens.
+struct World {
+    clock: Clock,
+    now: Micros,
+    peers: Peers,
+    engine: Engine,
+    outbox: Outbox,
+    node: Arc<UdpSocket>,
+    events: mpsc::Receiver<PeerEvent>,
+    channel: ChannelId,
+    listener: Listener,
+}
+
+impl World {
+    /// One in which the listener hears these.
+    fn connected(wishes: &[StreamId]) -> Self {
+        let mut world = Self::new();
+        world.subscribe(wishes, false);
+        for _ in 0..1_000 {
+            world.pass(STEP);
+            if world.listener.connected && world.peers.stats[PeerCounter::Connected] == 1 {
+                return world;
+            }
+        }
+        panic!("never connected")
+    }
+
+    fn new() -> Self {
+        let (clock, node) = (Clock::start(), Arc::new(socket()));
+        let (told, events) = mpsc::channel(64);
+        let setup = PeersSetup {
+            worker: WorkerIndex(0),
+            clock,
+            certificate: certificate().expect("a certificate"),
+            events: told,
+            peers_max: 4,
+            is_relayed: false,
+            is_ipv6: false,
+        };
+        let inboxes = Arc::new([Inbox::new(2).expect("an inbox")]);
+        let config = EngineConfig {
+            worker: WorkerIndex(0),
+            hold: Micros::ZERO,
+            datagram_bytes_max: DATAGRAM_BYTES_MAX,
+            relayed: false,
+        };
+        let channel = ChannelId(Uuid::from_u128(7));
+        let mut peers = Peers::new(setup);
+        let flags = MemberFlags::default();
+        peers.follow(&Command::AddPeerMember { channel, stream: LISTENER, flags, last_sequence: None });
+        let now = Micros::from_secs(1);
+        Self {
+            clock,
+            now,
+            peers,
+            engine: Engine::new(config),
+            outbox: Outbox::new(Arc::clone(&node), mpsc::channel(8).0, 0, inboxes, None),
+            node,
+            events,
+            channel,
+            listener: Listener::new(clock.instant(now)),
+        }
+    }
+
+    fn key(&self) -> PeerKey {
+        PeerKey { channel: self.channel, stream: LISTENER, role: PeerRole::Subscriber }
+    }
+
+    fn at(&self) -> Instant {
+        self.clock.instant(self.now)
+    }
+
+    /// Wishes for these voices, and answers what is offered.
+    fn subscribe(&mut self, wishes: &[StreamId], restart: bool) -> Vec<OfferedTrack> {
+        let wish = |stream: &StreamId| Wish { stream: *stream, kind: PublishKind::Audio, quality: VideoQuality::Off };
+        let ways = Ways { udp: vec![self.node.local_addr().expect("bound")], tcp: Vec::new() };
+        let wishes = wishes.iter().map(wish).collect();
+        self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart });
+        self.turn();
+        let (sdp, tracks) = loop {
+            match self.events.try_recv().expect("an offer") {
+                PeerEvent::Offer { sdp, tracks, .. } => break (sdp, tracks),
+                _ => {}
+            }
+        };
+        let offer = SdpOffer::from_sdp_string(&sdp).expect("an offer");
+        let answer = self.listener.rtc.sdp_api().accept_offer(offer).expect("acceptable").to_sdp_string();
+        let answer = SdpAnswer::from_sdp_string(&answer).expect("an answer");
+        let (reply, mut replied) = oneshot::channel();
+        self.peers.command(self.now, PeerCommand::Answer { key: self.key(), answer, reply });
+        replied.try_recv().expect("at once").expect("taken");
+        tracks
+    }
+
+    fn turn(&mut self) -> bool {
+        let (mut buffer, mut came) = ([0; DATAGRAM_BYTES_MAX], false);
+        while let Ok((length, from)) = self.node.recv_from(&mut buffer) {
+            came = true;
+            self.peers.datagram(self.now, from, &buffer[..length], (&self.engine, &mut self.outbox));
+        }
+        while self.peers.turn(self.now, &self.engine, &mut self.outbox) {}
+        self.outbox.sender.flush();
+        came
+    }
+
+    /// Time passes, and both sides say all that they have to say.
+    fn pass(&mut self, time: Micros) {
+        self.now = self.now + time;
+        while self.turn() | self.listener.turn(self.at()) {}
+    }
+
+    /// Somebody is heard for a frame's time.
+    fn speaks(&mut self, stream: StreamId, number: u32) {
+        self.speaks_unheard(stream, number);
+        self.pass(STEP);
+    }
+
+    fn speaks_unheard(&mut self, stream: StreamId, number: u32) {
+        let (sequence, timestamp) = (number as u16, number.wrapping_mul(960));
+        let header =
+            FrameHeader { stream, sequence, timestamp, kind_flags: 0, level: LEVEL }.with_kind(FrameKind::Audio);
+        self.peers.voice(self.now, self.channel, (&header, &number.to_be_bytes()), &mut self.outbox);
+        self.outbox.sender.flush();
+    }
+
+    fn ssrc_of(&mut self, stream: StreamId) -> u32 {
+        let key = self.key();
+        let peer = self.peers.peer_by_key(key).expect("there");
+        let super::Side::Subscribing(side) = &mut peer.side else { panic!("it subscribes") };
+        side.track_of((stream, PublishKind::Audio)).and_then(|track| track.voice.ssrc()).expect("negotiated")
+    }
+}
+
+#[test]
+fn what_is_sealed_here_comes_out_of_anothers_srtp() {
+    let mut world = World::connected(&[ANNA]);
+    let ssrc = world.ssrc_of(ANNA);
+    (0..100).for_each(|number| world.speaks(ANNA, number));
+    assert_eq!(world.listener.numbers(ssrc), (1..=100).collect::<Vec<_>>());
+    for (number, packet) in world.listener.heard.iter().enumerate() {
+        assert_eq!(packet.payload[..], (number as u32).to_be_bytes());
+        assert_eq!(packet.header.timestamp, number as u32 * 960);
+        assert_eq!(packet.header.ext_vals.audio_level, Some(-(LEVEL as i8)));
+        assert_eq!(packet.header.ext_vals.transport_cc, None);
+    }
+    assert_eq!(world.peers.stats[PeerCounter::AudioOut], 100);
+    world.speaks(LISTENER, 0);
+    assert_eq!(world.listener.heard.len(), 100, "nobody hears themselves");
+}
+
+#[test]
+fn receivers_are_told_by_which_clock_a_voice_runs() {
+    let mut world = World::connected(&[ANNA]);
+    (0..300).for_each(|number| world.speaks(ANNA, number));
+    let told: Vec<_> = world.listener.heard.iter().filter_map(|packet| packet.last_sender_info.as_ref()).collect();
+    let (first, last) = (told.first().expect("told"), told.last().expect("told"));
+    assert_eq!((first.sender_packet_count, first.sender_octet_count), (1, 4));
+    assert_eq!((last.sender_packet_count, last.sender_octet_count), (251, 251 * 4));
+    let passed = last.ntp_time.duration_since(first.ntp_time).expect("later");
+    assert!(passed.abs_diff(Duration::from_secs(5)) < Duration::from_millis(1), "{passed:?}");
+    assert_eq!(last.rtp_time.numer() - first.rtp_time.numer(), 5 * 48_000);
+}
+
+#[test]
+fn what_receivers_report_lost_is_counted() {
+    let mut world = World::connected(&[ANNA]);
+    for number in 0..1_000 {
+        world.speaks_unheard(ANNA, number);
+        if matches!(number, 100 | 200 | 201) {
+            while world.listener.socket.recv(&mut [0; DATAGRAM_BYTES_MAX]).is_ok() {}
+        }
+        world.pass(STEP);
+    }
+    assert_eq!(world.listener.heard.len(), 997);
+    assert_eq!(world.peers.stats[PeerCounter::AudioLost], 3);
+    assert_eq!(world.peers.stats[PeerCounter::NotAuthentic], 0);
+}
+
+/// A second of frames missing between each two makes 65,536 of them come soon.
+#[test]
+fn numbers_that_come_round_are_heard_on() {
+    let mut world = World::connected(&[ANNA]);
+    let ssrc = world.ssrc_of(ANNA);
+    let numbers: Vec<u32> = (0..1_400).map(|step| step * 50).collect();
+    for number in &numbers {
+        world.speaks(ANNA, *number);
+    }
+    let expected: Vec<u64> = numbers.iter().map(|number| u64::from(*number) + 1).collect();
+    assert!(expected.last().is_some_and(|last| *last > 1 << 16));
+    assert_eq!(world.listener.numbers(ssrc), expected);
+}
+
+#[test]
+fn a_voice_goes_on_while_others_come_and_go() {
+    let mut world = World::connected(&[ANNA]);
+    let anna = world.ssrc_of(ANNA);
+    (0..50).for_each(|number| world.speaks(ANNA, number));
+    assert_eq!(world.subscribe(&[ANNA, BERTA], false).len(), 2);
+    let berta = world.ssrc_of(BERTA);
+    for number in 50..100 {
+        world.speaks(ANNA, number);
+        world.speaks(BERTA, number);
+    }
+    world.subscribe(&[BERTA], false);
+    (100..150).for_each(|number| world.speaks(BERTA, number));
+    world.subscribe(&[BERTA, ANNA], false);
+    (150..200).for_each(|number| world.speaks(ANNA, number));
+    assert_eq!(world.ssrc_of(ANNA), anna, "her section is used again");
+    assert_eq!(world.listener.numbers(anna), (1..=150).collect::<Vec<_>>());
+    assert_eq!(world.listener.numbers(berta), (1..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_listener_who_moves_hears_on() {
+    let mut world = World::connected(&[ANNA]);
+    let ssrc = world.ssrc_of(ANNA);
+    (0..50).for_each(|number| world.speaks(ANNA, number));
+    let former = std::mem::replace(&mut world.listener.socket, socket());
+    world.listener.rtc.direct_api().invalidate_candidate(&candidate(&former));
+    world.subscribe(&[ANNA], true);
+    let new = candidate(&world.listener.socket);
+    world.listener.rtc.add_local_candidate(new);
+    (50..200).for_each(|number| world.speaks(ANNA, number));
+    let heard = world.listener.numbers(ssrc);
+    let missing = 200 - heard.len();
+    // Until the new way is chosen, and that is seen.
+    assert!(heard.last() == Some(&200) && missing < 50, "{missing} missing");
+    while former.recv(&mut [0; 8]).is_ok() {}
+    world.speaks(ANNA, 200);
+    assert!(former.recv(&mut [0; 8]).is_err(), "nothing goes where the listener was");
+}
+
+#[test]
+fn a_listener_by_tcp_gets_the_same() {
+    let mut world = World::connected(&[ANNA]);
+    let (way, mut came) = mpsc::channel(2);
+    let address = (Protocol::Tcp, SocketAddr::from(([127, 0, 0, 1], 9)));
+    world.peers.command(world.now, PeerCommand::Reach { address, way });
+    let key = world.key();
+    world.peers.peer_by_key(key).expect("there").nominated = Some(address);
+    for number in 0..3 {
+        world.speaks_unheard(ANNA, number);
+    }
+    // A packet and the report that goes with the first; there is no room for more.
+    let node = world.node.local_addr().expect("bound");
+    for _ in 0..2 {
+        let datagram = came.try_recv().expect("left");
+        world.listener.take(world.at(), node, &datagram);
+    }
+    assert_eq!(world.listener.heard.len(), 1);
+    assert_eq!(world.peers.stats[PeerCounter::TcpDropped], 2);
+}
+
+#[test]
+fn garbage_at_the_port_loses_nobody_anything() {
+    let mut world = World::connected(&[ANNA]);
+    let ssrc = world.ssrc_of(ANNA);
+    let mut prng = Prng::new(3);
+    let stranger = SocketAddr::from(([127, 0, 0, 1], 9));
+    for number in 0..200 {
+        for _ in 0..20 {
+            let mut garbage = vec![0; 1 + prng.below(200) as usize];
+            prng.fill(&mut garbage);
+            // STUN, DTLS, RTP and RTCP, from anywhere and as if from the listener.
+            garbage[0] = [0, 1, 20, 22, 23, 128, 144, 191][prng.below(8) as usize];
+            if prng.chance(0.3) && garbage.len() > 1 {
+                garbage[1] = [200, 201, 205, 111][prng.below(4) as usize];
+            }
+            let from = if prng.chance(0.5) { stranger } else { world.listener.address() };
+            world.peers.datagram(world.now, from, &garbage, (&world.engine, &mut world.outbox));
+        }
+        world.speaks(ANNA, number);
+    }
+    assert_eq!(world.listener.numbers(ssrc), (1..=200).collect::<Vec<_>>());
+    assert_eq!(world.peers.stats[PeerCounter::Connected], 1);
+}
+
+/// The library would look after each ten times a second.
+#[test]
+fn a_connection_of_voices_alone_is_seldom_looked_after() {
+    let mut world = World::connected(&[ANNA]);
+    for number in 0..1_000 {
+        world.speaks(ANNA, number);
+    }
+    let key = world.key();
+    let due = world.peers.peer_by_key(key).expect("there").due;
+    assert!(due.saturating_duration_since(world.at()) > Duration::from_secs(1), "{:?}", due);
+    world.listener.socket = socket();
+    for _ in 0..120 * 50 {
+        world.pass(STEP);
+    }
+    assert_eq!(world.peers.stats[PeerCounter::Lost], 1, "who is heard no more is given up all the same");
+}
