@@ -229,7 +229,11 @@ async fn who_signs_out_is_told_nothing_more_in_the_browser() {
     let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
     let home = server.url().http("/").to_string();
     let anna = browser.visit(&home).await;
-    come_in(&anna, "Anna").await;
+    // Guests are told nothing while the page is closed.
+    fill(&anna, "#account-name", "Anna").await;
+    fill(&anna, "#account-password", "a long enough password").await;
+    click(&anna, "#account-form button[value=register]").await;
+    anna.until("document.querySelector('#me').textContent", |me| me == "Anna").await;
     let token = anna.evaluate("JSON.parse(localStorage.getItem('antiphon.account')).access_token").await;
     let token = token.as_str().expect("a token").to_owned();
     // The example of RFC 8291, since no push service is at hand.

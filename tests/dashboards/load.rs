@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    chatters::{Chatter, call},
+    chatters::{Chatter, call, register},
     network::TcpWay,
     nodes::http,
     people::{Person, how_to_join, make_channel},
@@ -108,7 +108,7 @@ async fn ask(node: ServerUrl) {
 async fn subscribe(node: &ServerUrl) {
     let url = node.http("").to_string();
     let url = url.trim_end_matches('/');
-    let told = Chatter::guest(url, "told").await;
+    let told = register(url, "told").await;
     // The key and secret of RFC 8291's example.
     let keys = json!({
         "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
@@ -116,7 +116,7 @@ async fn subscribe(node: &ServerUrl) {
     });
     let subscription = json!({"endpoint": "https://localhost:9/", "keys": keys});
     let push = format!("{url}/api/v1/users/me/notifications/push");
-    let (status, answer) = call(reqwest::Method::POST, &push, &told.token, subscription).await;
+    let (status, answer) = call(reqwest::Method::POST, &push, &told, subscription).await;
     assert_eq!(status, 201, "{answer}");
 }
 

@@ -17,6 +17,8 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use tokio::sync::mpsc;
 
+use super::output;
+
 /// Which certificates servers are believed by.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct TrustArguments {
@@ -184,7 +186,7 @@ async fn find_channel(rest: &Rest, account: &Account, channel: &ChannelArguments
         }
         let new = NewChannel { name: name.clone(), ..NewChannel::default() };
         let made = rest.make_channel(&account.access_token, &new).await?;
-        eprintln!("there was no channel {name}: it was made now");
+        output::note(format_args!("there was no channel {name}: it was made now"));
         Ok::<_, RestError>(made)
     };
     found.await.with_context(|| format!("the channel {name}"))
