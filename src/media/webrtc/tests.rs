@@ -28,7 +28,11 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    super::{Clock, inbox::Inbox, outbox::Outbox},
+    super::{
+        Clock,
+        inbox::Inbox,
+        outbox::{Outbox, SideOutlets},
+    },
     OfferedTrack, PeerCommand, PeerCounter, PeerEvent, PeerKey, Peers, PeersSetup, Ways, Wish, certificate,
 };
 
@@ -163,7 +167,7 @@ impl World {
             now,
             peers,
             engine: Engine::new(config),
-            outbox: Outbox::new(Arc::clone(&node), mpsc::channel(8).0, 0, inboxes, None),
+            outbox: Outbox::new(Arc::clone(&node), mpsc::channel(8).0, 0, inboxes, SideOutlets::default()),
             node,
             events,
             channel,
