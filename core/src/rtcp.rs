@@ -22,7 +22,8 @@ const NTP_TO_UNIX_S: u64 = 2_208_988_800;
 #[must_use]
 pub const fn ntp(unix_us: u64) -> u64 {
     let seconds = unix_us / 1_000_000 + NTP_TO_UNIX_S;
-    seconds << 32 | ((unix_us % 1_000_000) << 32) / 1_000_000
+    let part = ((unix_us % 1_000_000) << 32) / 1_000_000;
+    (seconds << 32) | part
 }
 
 /// What a sender says of its stream.
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn a_time_has_its_seconds_and_their_parts() {
         assert_eq!(ntp(0), NTP_TO_UNIX_S << 32);
-        assert_eq!(ntp(1_500_000), (NTP_TO_UNIX_S + 1) << 32 | 1 << 31);
+        assert_eq!(ntp(1_500_000), ((NTP_TO_UNIX_S + 1) << 32) + (1 << 31));
     }
 
     #[test]

@@ -374,8 +374,11 @@ mod tests {
                 changed[at] ^= 1;
                 assert_eq!(way(Side::Client).open_rtcp(&mut changed[..length]), None, "{profile:?} {at}");
             }
+            for short in 0..length {
+                let mut cut = packet;
+                assert_eq!(way(Side::Client).open_rtcp(&mut cut[..short]), None);
+            }
             assert_eq!(way(Side::Client).open_rtcp(&mut packet[..length]), Some(&plain[..]));
-            (0..length).for_each(|short| assert_eq!(way(Side::Client).open_rtcp(&mut packet.clone()[..short]), None));
             assert!(Srtp::new(profile, &exported[1..], Side::Server).is_none());
         }
     }

@@ -5,7 +5,7 @@
 //! connection, in the same thread, and leaves where its keys are found for it to take.
 //!
 //! It also shares what all connections' DTLS is configured with. The library would make that anew for each, and its cryptography
-//! proves itself each time, with signatures and agreements over every curve: a third of what a join cost.
+//! proves itself each time, with signatures and agreements over every curve: a fifth or more of what a join cost.
 
 use std::{
     cell::RefCell,

@@ -28,7 +28,11 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    super::{Clock, inbox::Inbox, outbox::Outbox},
+    super::{
+        Clock,
+        inbox::Inbox,
+        outbox::{Outbox, SideOutlets},
+    },
     OfferedTrack, PeerCommand, PeerCounter, PeerEvent, PeerKey, Peers, PeersSetup, Ways, Wish, certificate,
 };
 
@@ -163,7 +167,7 @@ impl World {
             now,
             peers,
             engine: Engine::new(config),
-            outbox: Outbox::new(Arc::clone(&node), mpsc::channel(8).0, 0, inboxes, None),
+            outbox: Outbox::new(Arc::clone(&node), mpsc::channel(8).0, 0, inboxes, SideOutlets::default()),
             node,
             events,
             channel,
@@ -187,9 +191,8 @@ impl World {
         self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart });
         self.turn();
         let (sdp, tracks) = loop {
-            match self.events.try_recv().expect("an offer") {
-                PeerEvent::Offer { sdp, tracks, .. } => break (sdp, tracks),
-                _ => {}
+            if let PeerEvent::Offer { sdp, tracks, .. } = self.events.try_recv().expect("an offer") {
+                break (sdp, tracks);
             }
         };
         let offer = SdpOffer::from_sdp_string(&sdp).expect("an offer");
@@ -393,7 +396,7 @@ fn a_connection_of_voices_alone_is_seldom_looked_after() {
     }
     let key = world.key();
     let due = world.peers.peer_by_key(key).expect("there").due;
-    assert!(due.saturating_duration_since(world.at()) > Duration::from_secs(1), "{:?}", due);
+    assert!(due.saturating_duration_since(world.at()) > Duration::from_secs(1), "{due:?}");
     world.listener.socket = socket();
     for _ in 0..120 * 50 {
         world.pass(STEP);
