@@ -2,8 +2,9 @@
 //!
 //! Congestion control tells an average over some seconds, which keeps pictures from flickering but is of no use to the
 //! voices on a way that shrank just now: what waits in it fills up within a few hundred milliseconds, and from then on
-//! voices are lost beside the pictures. So two quick signs count as well: the newest estimate is far below the average, or packets
-//! take much longer than they did and some of them are lost. Upon either, pictures stop until what waits is through.
+//! voices are lost beside the pictures. So two quick signs count as well: the newest estimate is far below the average and below
+//! what is sent, or packets take much longer than they did and some of them are lost. Upon either, pictures stop until what
+//! waits is through. An estimate that falls to what is sent, or above it, says only that no more was tried.
 
 use crate::clock::Micros;
 
@@ -29,6 +30,8 @@ pub struct Sight {
     pub round_trip: Option<Micros>,
     /// Packets lost in the last second, in percent.
     pub lost_percent: Option<f32>,
+    /// What pictures take of it now, in bits per second.
+    pub pictures_bps: u64,
 }
 
 /// One subscriber's way.
@@ -54,7 +57,8 @@ impl Way {
         self.newest_bps = sight.newest_bps;
         let waits = self.waits(sight);
         self.settles = self.shrank_at.is_some_and(|at| now.since(at) < SETTLES_WITHIN);
-        if self.average_bps.is_some() && !self.settles && (waits || self.has_fallen()) {
+        let is_narrow = self.has_fallen() && sight.newest_bps.is_some_and(|newest| newest < sight.pictures_bps);
+        if self.average_bps.is_some() && !self.settles && (waits || is_narrow) {
             self.shrank_at = Some(now);
             (self.is_paused, self.settles) = (true, true);
             return true;
@@ -97,8 +101,12 @@ impl Way {
 mod tests {
     use super::*;
 
-    const CALM: Sight =
-        Sight { newest_bps: Some(1_000_000), round_trip: Some(Micros::from_millis(20)), lost_percent: Some(0.0) };
+    const CALM: Sight = Sight {
+        newest_bps: Some(1_000_000),
+        round_trip: Some(Micros::from_millis(20)),
+        lost_percent: Some(0.0),
+        pictures_bps: 700_000,
+    };
 
     fn calm_way() -> Way {
         let mut way = Way::default();
@@ -127,6 +135,14 @@ mod tests {
         assert_eq!(way.carries_bps(), Some(250_000));
         assert!(!way.seen(at(4_500), shrunk));
         assert_eq!(way.carries_bps(), Some(400_000), "the average has nearly come down: it counts again");
+    }
+
+    #[test]
+    fn an_estimate_that_no_more_was_tried_than_stops_nothing() {
+        let mut way = calm_way();
+        let tried_less = Sight { newest_bps: Some(250_000), pictures_bps: 200_000, ..CALM };
+        assert!(!way.seen(at(1_000), tried_less));
+        assert_eq!(way.carries_bps(), Some(250_000), "and it has room for what is sent");
     }
 
     #[test]

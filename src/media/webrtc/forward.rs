@@ -192,6 +192,7 @@ impl Peers {
             newest_bps: stats.bwe_tx.map(|bitrate| bitrate.as_u64()),
             round_trip: stats.rtt.map(|rtt| Micros(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX))),
             lost_percent: stats.egress_loss_fraction.map(|fraction| fraction * 100.0),
+            pictures_bps: side.pictures_bps,
         };
         if side.way.seen(now, sight) {
             self.choose_layers(now, number);
@@ -219,10 +220,12 @@ impl Peers {
             wanted.push((index, source));
         }
         if layers.is_empty() {
+            side.pictures_bps = 0;
             return;
         }
         let budget_bps = budget_bps(side, now);
         allocate(budget_bps, &mut layers);
+        side.pictures_bps = layers.iter().filter_map(|layer| Some(layer.layers_bps[layer.target?])).sum();
         let desired = desired_bps(&layers);
         peer.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
         let mut keyframes = Vec::new();

@@ -94,6 +94,8 @@ pub(super) struct Subscribing {
     /// When its connection came to stand.
     pub(super) connected_at: Option<Micros>,
     pub(super) way: Way,
+    /// What it is sent of pictures, in bits per second.
+    pub(super) pictures_bps: u64,
 }
 
 impl Subscribing {
@@ -109,6 +111,7 @@ impl Subscribing {
             deafened,
             connected_at: None,
             way: Way::default(),
+            pictures_bps: 0,
         }
     }
 
