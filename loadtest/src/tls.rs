@@ -45,11 +45,7 @@ pub enum TrustError {
 /// # Errors
 /// When the file holds no certificate, or a choice was made before.
 pub fn trust_authorities(file: &Path) -> Result<(), TrustError> {
-    install_crypto_provider();
-    let listed = Listed::read(file)?;
-    let config =
-        ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(listed)).with_no_client_auth();
-    CHOSEN.set(Arc::new(config)).map_err(|_| TrustError::Decided)
+    Believed::listed(file)?.decide()
 }
 
 /// Believes any server, whoever it is: for tests of one's own servers.
@@ -57,13 +53,7 @@ pub fn trust_authorities(file: &Path) -> Result<(), TrustError> {
 /// # Errors
 /// When a choice was made before.
 pub fn trust_anyone() -> Result<(), TrustError> {
-    install_crypto_provider();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        .with_no_client_auth();
-    CHOSEN.set(Arc::new(config)).map_err(|_| TrustError::Decided)
+    Believed::Anyone.decide()
 }
 
 /// What was chosen; `None` leaves it to the system's authorities.
@@ -71,15 +61,17 @@ pub(crate) fn chosen() -> Option<Arc<ClientConfig>> {
     CHOSEN.get().cloned()
 }
 
-/// Checks certificates against those of a file.
+/// Whose certificates are believed.
 #[derive(Debug)]
-struct Listed {
-    certificates: Vec<CertificateDer<'static>>,
-    authorities: Arc<WebPkiServerVerifier>,
+enum Believed {
+    /// Anybody's.
+    Anyone,
+    /// Those of a file, and whose they have signed.
+    Listed { certificates: Vec<CertificateDer<'static>>, authorities: Arc<WebPkiServerVerifier> },
 }
 
-impl Listed {
-    fn read(file: &Path) -> Result<Self, TrustError> {
+impl Believed {
+    fn listed(file: &Path) -> Result<Self, TrustError> {
         let wrong = |reason: String| TrustError::File { file: file.to_owned(), reason };
         let found = CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?;
         let certificates = found.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(error.to_string()))?;
@@ -90,13 +82,33 @@ impl Listed {
         if store.is_empty() {
             return Err(wrong("it holds no certificate in PEM".to_owned()));
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build();
-        Ok(Self { certificates, authorities: authorities.map_err(|error| wrong(error.to_string()))? })
+        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider()).build();
+        Ok(Self::Listed { certificates, authorities: authorities.map_err(|error| wrong(error.to_string()))? })
+    }
+
+    fn decide(self) -> Result<(), TrustError> {
+        install_crypto_provider();
+        let verifier = Verifier { believed: self, provider: provider() };
+        let config = ClientConfig::builder()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        CHOSEN.set(Arc::new(config)).map_err(|_| TrustError::Decided)
     }
 }
 
-impl ServerCertVerifier for Listed {
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Checks that a server is believed, and that it has the key of its certificate.
+#[derive(Debug)]
+struct Verifier {
+    believed: Believed,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -105,12 +117,17 @@ impl ServerCertVerifier for Listed {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        // Self-signed certificates are mostly made as authorities, which may not be servers' own. Who lists one means it.
-        if self.certificates.iter().any(|listed| listed == end_entity) {
-            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-            return Ok(ServerCertVerified::assertion());
+        match &self.believed {
+            Believed::Anyone => Ok(ServerCertVerified::assertion()),
+            // Self-signed certificates are mostly made as authorities, which may not be servers' own. Who lists one means it.
+            Believed::Listed { certificates, .. } if certificates.iter().any(|listed| listed == end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            Believed::Listed { authorities, .. } => {
+                authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
         }
-        self.authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -119,46 +136,7 @@ impl ServerCertVerifier for Listed {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
-    }
-}
-
-/// Checks that the server has the key of its certificate, and nothing else.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
@@ -168,12 +146,12 @@ impl ServerCertVerifier for Anyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -184,10 +162,9 @@ mod tests {
     #[test]
     fn a_file_without_an_authority_is_named() {
         let file = std::env::temp_dir().join(format!("antiphon-loadtest-{}.pem", uuid::Uuid::new_v4()));
-        install_crypto_provider();
-        assert!(Listed::read(&file).expect_err("no file").to_string().contains("antiphon-loadtest-"));
+        assert!(Believed::listed(&file).expect_err("no file").to_string().contains("antiphon-loadtest-"));
         std::fs::write(&file, "no certificate").expect("written");
-        let error = Listed::read(&file).expect_err("none in it").to_string();
+        let error = Believed::listed(&file).expect_err("none in it").to_string();
         std::fs::remove_file(&file).expect("removed");
         assert!(error.contains("holds no certificate"), "{error}");
     }

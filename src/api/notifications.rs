@@ -362,6 +362,7 @@ struct PushKeys {
 #[utoipa::path(post, path = "/api/v1/users/me/notifications/push", tag = "notifications",
     operation_id = "subscribe_push", request_body = PushBody,
     responses((status = CREATED, description = "The browser", body = Answer<PushView>),
+        (status = FORBIDDEN, description = "`PERMISSION_DENIED`: guests subscribe none", body = ErrorBody),
         (status = CONFLICT, description = "`LIMIT_REACHED`: one has ten browsers", body = ErrorBody)))]
 async fn subscribe(
     State(api): State<Arc<Api>>,

@@ -120,6 +120,15 @@ pub(super) enum Outgoing {
     End(End),
 }
 
+/// Why there is nothing to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Idle {
+    /// Nothing waits.
+    Empty,
+    /// What waits may wait for company.
+    Resting,
+}
+
 impl Outbox {
     pub(super) fn new(encoding: Encoding, limits: OutboxLimits) -> Self {
         Self {
@@ -250,40 +259,35 @@ impl Outbox {
         loop {
             let rest = flushed.map_or(Duration::ZERO, |flushed| COMPANY.saturating_sub(flushed.elapsed()));
             // Whoever fills the queue leaves a permit, so nothing is missed between the look and the wait.
-            if self.may_rest(rest) {
-                let _ = tokio::time::timeout(rest, self.filled.notified()).await;
-            } else if let Some(outgoing) = self.take() {
-                return outgoing;
-            } else if flushed.is_none() {
-                return Outgoing::Flush;
-            } else {
-                self.filled.notified().await;
+            match self.take(rest) {
+                Ok(outgoing) => return outgoing,
+                Err(Idle::Resting) => drop(tokio::time::timeout(rest, self.filled.notified()).await),
+                Err(Idle::Empty) if flushed.is_none() => return Outgoing::Flush,
+                Err(Idle::Empty) => self.filled.notified().await,
             }
         }
     }
 
-    /// Whether to wait for company so long; who comes until then wakes the writer only if it is urgent.
-    fn may_rest(&self, rest: Duration) -> bool {
-        let mut queues = self.queues.lock();
-        queues.is_resting = !rest.is_zero() && queues.is_patient();
-        queues.is_resting
-    }
-
-    fn take(&self) -> Option<Outgoing> {
+    /// The next thing to write, unless all that waits may do so for `rest`: until then only what is urgent wakes the writer.
+    fn take(&self, rest: Duration) -> Result<Outgoing, Idle> {
         let frame = {
             let mut queues = self.queues.lock();
+            queues.is_resting = !rest.is_zero() && queues.is_patient();
+            if queues.is_resting {
+                return Err(Idle::Resting);
+            }
             if let Some(bytes) = queues.control.pop_front() {
                 queues.control_bytes -= counted(&bytes);
                 queues.is_urgent &= !queues.control.is_empty();
-                return Some(Outgoing::Message(bytes));
+                return Ok(Outgoing::Message(bytes));
             }
             if let Some(end) = queues.end {
-                return Some(Outgoing::End(end));
+                return Ok(Outgoing::End(end));
             }
-            queues.audio.pop_front()?
+            queues.audio.pop_front().ok_or(Idle::Empty)?
         };
         metrics().gateway.frames_sent.increment(1);
-        Some(Outgoing::Message(frame.bytes(self.form()).clone()))
+        Ok(Outgoing::Message(frame.bytes(self.form()).clone()))
     }
 }
 
@@ -329,13 +333,13 @@ mod tests {
     fn taken(outbox: &Outbox) -> Vec<String> {
         let mut taken = Vec::new();
         loop {
-            match outbox.take() {
-                Some(Outgoing::Message(bytes)) => taken.push(String::from_utf8(bytes.to_vec()).expect("JSON")),
-                Some(Outgoing::End(end)) => {
+            match outbox.take(Duration::ZERO) {
+                Ok(Outgoing::Message(bytes)) => taken.push(String::from_utf8(bytes.to_vec()).expect("JSON")),
+                Ok(Outgoing::End(end)) => {
                     taken.push(format!("{end:?}"));
                     return taken;
                 }
-                Some(Outgoing::Flush) | None => return taken,
+                Ok(Outgoing::Flush) | Err(_) => return taken,
             }
         }
     }
@@ -403,10 +407,11 @@ mod tests {
     #[test]
     fn events_wait_for_company_after_a_write_and_for_nothing_else() {
         let outbox = outbox(1_000, 100_000, 10);
-        assert!(!outbox.may_rest(COMPANY), "nothing waits");
+        assert_eq!(outbox.take(COMPANY), Err(Idle::Empty));
         outbox.send(&event(1));
-        assert!(outbox.may_rest(COMPANY));
-        assert!(!outbox.may_rest(Duration::ZERO), "the last write was long ago");
+        assert_eq!(outbox.take(COMPANY), Err(Idle::Resting));
+        assert_eq!(taken(&outbox), [json(1)], "the last write was long ago");
+        outbox.send(&event(1));
         let urgent: [fn(&Outbox); 4] = [
             |outbox| outbox.send(&message(2)),
             |outbox| outbox.send_audio(&message(3)),
@@ -415,10 +420,11 @@ mod tests {
         ];
         for make_urgent in urgent {
             make_urgent(&outbox);
-            assert!(!outbox.may_rest(COMPANY));
+            assert!(outbox.take(COMPANY).is_ok());
             taken(&outbox);
             outbox.send(&event(4));
-            assert!(outbox.end_in_sight().is_some() || outbox.may_rest(COMPANY), "what was urgent is written");
+            let rests = outbox.take(COMPANY) == Err(Idle::Resting);
+            assert!(outbox.end_in_sight().is_some() || rests, "what was urgent is written");
         }
     }
 

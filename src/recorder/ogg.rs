@@ -1,11 +1,14 @@
 //! Pages of an Ogg stream that holds one speaker's Opus packets as they came (RFC 3533, RFC 7845), written so that all but
-//! the last moment of it can be read whatever happens to the process.
+//! the last moment of it can be read whatever happens to the process. That takes pages that are written over by the ones after
+//! them, which the library's writer does not do.
 //!
 //! ```text
 //! "OggS" | version (1) | flags (1) | granule (8) | serial (4) | number (4) | check sum (4) | count (1) | lengths | bytes
 //! ```
 
 use std::io::{self, Seek, SeekFrom, Write};
+
+use crate::transcode::{head, tags};
 
 /// Everything of a page before the lengths of what it holds.
 const HEADER_BYTES: usize = 27;
@@ -71,7 +74,8 @@ impl<W: Write + Seek> Pages<W> {
             granule: 0,
             written: 0,
         };
-        for head in [opus_head(channels), opus_tags()] {
+        // The second names who wrote it, and nothing of who is heard in it.
+        for head in [head(channels, PRE_SKIP), tags(&[])] {
             pages.add(&head, 0)?;
             pages.flush()?;
         }
@@ -221,26 +225,6 @@ fn marked_last(mut page: Vec<u8>) -> Vec<u8> {
 
 /// Pages of the heads.
 pub(super) const HEAD_PAGES: u32 = 2;
-
-fn opus_head(channels: u8) -> Vec<u8> {
-    let mut packet = b"OpusHead\x01".to_vec();
-    packet.push(channels);
-    packet.extend(PRE_SKIP.to_le_bytes());
-    packet.extend(48_000_u32.to_le_bytes());
-    packet.extend(0_i16.to_le_bytes());
-    packet.push(0);
-    packet
-}
-
-/// Names who wrote it, and nothing of who is heard in it.
-fn opus_tags() -> Vec<u8> {
-    let vendor = concat!("antiphon ", env!("CARGO_PKG_VERSION"));
-    let mut packet = b"OpusTags".to_vec();
-    packet.extend((vendor.len() as u32).to_le_bytes());
-    packet.extend(vendor.as_bytes());
-    packet.extend(0_u32.to_le_bytes());
-    packet
-}
 
 #[cfg(test)]
 mod tests {

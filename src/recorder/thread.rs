@@ -85,6 +85,7 @@ impl RecorderThread {
                     None => break,
                 }
             } else {
+                // Nobody wakes it: a media worker that had to would pay for it with each frame.
                 std::thread::sleep(TICK);
                 None
             };

@@ -113,8 +113,7 @@ impl Rooms {
 
     /// Everything may have changed unheard: each room writes its members back and reads on.
     pub(super) fn reconcile_all(&self) {
-        let rooms: Vec<Arc<Room>> = self.inner.rooms.iter().map(|room| Arc::clone(&room)).collect();
-        rooms.iter().for_each(|room| self.reconcile_soon(room));
+        self.all_rooms().iter().for_each(|room| self.reconcile_soon(room));
         self.settle_all();
     }
 
@@ -125,8 +124,7 @@ impl Rooms {
 
     /// Tries again for rooms that are still alone, should the word that all is well again have been lost.
     pub(super) fn reconcile_degraded(&self) {
-        let rooms: Vec<Arc<Room>> = self.inner.rooms.iter().map(|room| Arc::clone(&room)).collect();
-        rooms.iter().filter(|room| room.is_alone()).for_each(|room| self.reconcile_soon(room));
+        self.all_rooms().iter().filter(|room| room.is_alone()).for_each(|room| self.reconcile_soon(room));
         self.settle_all();
     }
 

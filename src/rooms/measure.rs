@@ -70,7 +70,7 @@ impl Rooms {
     /// busy for `busy_percent` of one processor's time, which the channels are charged with by their frames.
     #[must_use]
     pub fn measure(&self, busy_percent: f64) -> RoomsFigures {
-        let rooms: Vec<_> = self.inner.rooms.iter().map(|room| room.value().clone()).collect();
+        let rooms = self.all_rooms();
         let me = self.inner.membership.node();
         let (mut figures, mut people, mut work) = (RoomsFigures::default(), HashSet::new(), Vec::new());
         for room in &rooms {

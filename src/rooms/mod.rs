@@ -284,6 +284,11 @@ impl Rooms {
         self.inner.changes.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// All that there are now: nothing that takes long is done while the map is held.
+    fn all_rooms(&self) -> Vec<Arc<Room>> {
+        self.inner.rooms.iter().map(|room| Arc::clone(&room)).collect()
+    }
+
     fn room(&self, channel: ChannelId) -> Option<Arc<Room>> {
         self.inner.rooms.get(&channel).map(|room| Arc::clone(&room))
     }

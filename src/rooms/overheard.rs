@@ -298,10 +298,6 @@ impl Rooms {
         heard
     }
 
-    fn all_rooms(&self) -> Vec<Arc<Room>> {
-        self.inner.rooms.iter().map(|room| Arc::clone(&room)).collect()
-    }
-
     /// Whether people may listen without being in a channel. While they may not, those who do are sent away.
     pub fn set_open_to_outsiders(&self, open: bool) {
         self.inner.closed_to_outsiders.store(!open, Ordering::Release);

@@ -109,8 +109,7 @@ impl Rooms {
     pub async fn follow_recordings(&self, open: &[Recording]) {
         let before = OffsetDateTime::now_utc() - ON_ITS_WAY;
         let open: HashMap<ChannelId, &Recording> = open.iter().map(|open| (open.channel, open)).collect();
-        let rooms: Vec<Arc<Room>> = self.inner.rooms.iter().map(|room| Arc::clone(&room)).collect();
-        for room in rooms {
+        for room in self.all_rooms() {
             let known = room.live().recording.as_ref().map(|now| now.recording_id);
             let wanted = open.get(&room.id);
             let differs = wanted.map(|open| open.id) != known;

@@ -24,11 +24,11 @@ impl Report {
         Self { resident_bytes_before: before, ..Self::default() }
     }
 
-    pub(crate) fn talked(&mut self, step: &Step, talked: Talked) {
+    pub(crate) fn talked(&mut self, step: &Step, talked: &Talked) {
         let kind = usize::from(!step.harms_nobody_else());
         self.silences[kind].push(talked.longest_silence);
         self.said[kind] += talked.said;
-        self.lost[kind] += talked.lost;
+        self.lost[kind] += talked.lost.len();
     }
 
     /// Takes over what somebody who ends has counted.

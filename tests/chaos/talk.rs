@@ -48,10 +48,11 @@ pub(crate) struct Talk {
 }
 
 /// How it went.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Talked {
     pub(crate) said: usize,
-    pub(crate) lost: usize,
+    /// Which were lost: 0 is the first that was said, a frame's length before the next.
+    pub(crate) lost: Vec<u32>,
     pub(crate) longest_silence: Duration,
 }
 
@@ -89,7 +90,8 @@ impl Talk {
         let mut arrivals: Vec<Instant> = heard.values().copied().chain([self.begun, ended]).collect();
         arrivals.sort_unstable();
         let silences = arrivals.windows(2).map(|pair| pair[1] - pair[0]);
-        Talked { said, lost: said - heard.len(), longest_silence: silences.max().unwrap_or_default() }
+        let lost = (self.first..end).filter(|number| !heard.contains_key(number)).map(|number| number - self.first);
+        Talked { said, lost: lost.collect(), longest_silence: silences.max().unwrap_or_default() }
     }
 
     fn heard(&self) -> BTreeMap<u32, Instant> {

@@ -117,8 +117,8 @@ impl World {
 
     async fn judge(&mut self, step: &Step, talk: Talk) -> Result<(), String> {
         let talked = talk.end().await;
-        self.report.talked(step, talked);
-        if step.harms_nobody_else() && talked.lost > 0 {
+        self.report.talked(step, &talked);
+        if step.harms_nobody_else() && !talked.lost.is_empty() {
             return Err(format!("others lost frames: {talked:?}"));
         }
         if step.faults.len() < 2 && talked.longest_silence > SILENCE_MAX {

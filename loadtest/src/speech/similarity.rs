@@ -3,6 +3,8 @@
 //! model", EURASIP Journal on Audio, Speech, and Music Processing 2015:13. It is not ViSQOL, whose bands are gammatone
 //! filters and whose result is mapped to opinion scores: it ranks, and is worth nothing beside figures of other tools.
 
+use std::sync::Arc;
+
 use realfft::{RealFftPlanner, RealToComplex};
 
 use crate::audio::SAMPLE_RATE_HZ;
@@ -30,7 +32,7 @@ type Spectrogram = Vec<[f64; BANDS]>;
 
 /// From 0, nothing alike, to 1, the same. Patches of the original in which nobody speaks do not count.
 pub(super) fn similarity(original: &[f32], degraded: &[f32]) -> f64 {
-    let mut analysis = Analysis::new();
+    let analysis = Analysis::new();
     let (mut original, mut degraded) = (analysis.spectrogram(original), analysis.spectrogram(degraded));
     let loudest = original.iter().flatten().copied().fold(f64::MIN, f64::max);
     let floor = loudest - RANGE_DB;
@@ -53,7 +55,7 @@ pub(super) fn similarity(original: &[f32], degraded: &[f32]) -> f64 {
 }
 
 /// Where near `expected` a patch's counterpart begins, and how like it is.
-fn counterpart(patch: &[[f64; BANDS]], degraded: &Spectrogram, expected: usize) -> (usize, f64) {
+fn counterpart(patch: &[[f64; BANDS]], degraded: &[[f64; BANDS]], expected: usize) -> (usize, f64) {
     let starts = expected.saturating_sub(SHIFT_MAX)..=expected + SHIFT_MAX;
     let compared = starts.filter_map(|start| Some((start, nsim(patch, degraded.get(start..start + PATCH)?))));
     compared.max_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or((expected, 0.0))
@@ -87,7 +89,7 @@ fn nsim(one: &[[f64; BANDS]], other: &[[f64; BANDS]]) -> f64 {
 
 /// Makes spectrograms.
 struct Analysis {
-    fft: std::sync::Arc<dyn RealToComplex<f64>>,
+    fft: Arc<dyn RealToComplex<f64>>,
     window: Vec<f64>,
     /// For each band, the first bin that counts, and how much it and those behind it do.
     bands: Vec<(usize, Vec<f64>)>,
@@ -103,7 +105,7 @@ impl Analysis {
         }
     }
 
-    fn spectrogram(&mut self, samples: &[f32]) -> Spectrogram {
+    fn spectrogram(&self, samples: &[f32]) -> Spectrogram {
         let (mut input, mut output) = (self.fft.make_input_vec(), self.fft.make_output_vec());
         let mut levels = |samples: &[f32]| {
             for ((place, sample), weight) in input.iter_mut().zip(samples).zip(&self.window) {

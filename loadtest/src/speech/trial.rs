@@ -49,7 +49,7 @@ pub struct SpeechRun {
     pub similarity: f64,
     /// Frames that the listener's decoder got.
     pub played: u64,
-    /// Missing ones that it got back from the next packet (in-band FEC).
+    /// Missing ones of which the next packet had a copy (in-band FEC).
     pub repaired: u64,
     /// Missing ones that it made up.
     pub made_up: u64,
@@ -89,7 +89,9 @@ impl Listener {
                 let missing = &mut samples[..missing as usize];
                 match self.buffer.following() {
                     Some(next) => {
-                        self.repaired += 1;
+                        let has_copy = has_copy(next);
+                        self.repaired += u64::from(has_copy);
+                        self.made_up += u64::from(!has_copy);
                         self.decoder.decode_float(next, missing, true)?
                     }
                     None => {
@@ -161,6 +163,12 @@ pub(super) fn run(samples: &[f32], network: &SpeechNetwork, adapts: bool, seed: 
         hints,
         bitrate: bytes * 8 / seconds.max(1),
     })
+}
+
+/// Whether a packet of 20 ms has a copy of the one before (RFC 6716): its mode is not CELT alone (3.1), it holds one frame (3.2.2), and
+/// behind the bit for voice activity that for a copy is set (4.2.3).
+fn has_copy(packet: &[u8]) -> bool {
+    matches!(packet, [contents, first, ..] if contents & 0x80 == 0 && contents & 3 == 0 && first & 0x40 != 0)
 }
 
 fn header(tick: usize) -> FrameHeader {
