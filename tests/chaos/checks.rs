@@ -108,9 +108,9 @@ async fn members(world: &World, node: &Process, channel: usize) -> Result<Seats,
 
 /// What a node's own figures say that must not be.
 async fn unhealthy(node: &Process) -> Option<String> {
-    let answer = match http().get(node.url().http("/metrics")).send().await {
-        Ok(answer) => answer.text().await.unwrap_or_default(),
-        Err(error) => return Some(error.to_string()),
+    let answer = match metrics(node).await {
+        Ok(answer) => answer,
+        Err(error) => return Some(error),
     };
     let figures: BTreeMap<&str, &str> = answer.lines().filter_map(|line| line.rsplit_once(' ')).collect();
     for name in ["antiphon_media_commands_refused_total", "antiphon_rooms_degraded"] {
@@ -120,6 +120,23 @@ async fn unhealthy(node: &Process) -> Option<String> {
         }
     }
     None
+}
+
+async fn metrics(node: &Process) -> Result<String, String> {
+    let answer = http().get(node.url().http("/metrics")).send().await.map_err(|error| error.to_string())?;
+    answer.text().await.map_err(|error| error.to_string())
+}
+
+/// What nodes say that they have dropped, for whoever looks for the reason of a loss.
+pub(crate) async fn dropped(world: &World) -> Vec<String> {
+    let mut dropped = Vec::new();
+    for (index, node) in world.nodes.nodes.iter().enumerate() {
+        let figures = metrics(node).await.unwrap_or_else(|error| error);
+        let lines =
+            figures.lines().filter(|line| line.contains("drop") && !line.starts_with('#') && !line.ends_with(" 0"));
+        dropped.extend(lines.map(|line| format!("node {index}: {line}")));
+    }
+    dropped
 }
 
 /// Watchers stay where they are, whatever becomes of their nodes: nobody may have been told that one has left.

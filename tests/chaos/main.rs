@@ -51,6 +51,7 @@ async fn a_cluster_outlives_a_life_of_faults() {
             world.people.iter().for_each(|person| world.report.gone(person));
             println!("{}", world.report);
             checks::no_violation(&world).unwrap_or_else(|violation| println!("{violation}"));
+            checks::dropped(&world).await.iter().for_each(|dropped| println!("{dropped}"));
             step.timeline().iter().for_each(|(at_ms, event)| println!("{at_ms:>6} ms {event:?}"));
             panic!("seed {seed}, step {index} ({step}): {error}");
         }

@@ -28,6 +28,9 @@ const LOST: Micros = Micros::from_millis(400);
 pub const HEARTBEAT_AT_LEAST: Micros = Micros::from_secs(1);
 /// Nodes that are gone from the registry and may come back under the same keys: their replay windows are kept.
 const RETIRED_MAX: usize = 64;
+/// A node that registered anew is known by its new number at once here, and a moment later or sooner there: for so long it goes
+/// on under the old one, by which all know it still.
+const RENUMBERED: Micros = Micros::from_secs(1);
 
 /// A worker of another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,6 +124,10 @@ pub(super) struct Link {
     version: u8,
     send_key: Key,
     counter: u64,
+    /// The number that it had before it registered anew, by which it goes on for [`RENUMBERED`].
+    former: Option<NodeNumber>,
+    /// This node's former number, and until when datagrams to that node say it.
+    sent_as: Option<(NodeNumber, Micros)>,
     pub(super) paths: Box<[Path]>,
 }
 
@@ -129,8 +136,20 @@ impl Link {
         &mut self.paths[usize::from(worker.0)]
     }
 
+    /// What is now known of the node, whose number was `before`, and how this one is to be known to it for a moment.
+    fn renumber(&mut self, before: NodeNumber, node: &NodeInfo, sent_as: Option<(NodeNumber, Micros)>) {
+        self.node = node.clone();
+        if before != node.number {
+            self.former = Some(before);
+        }
+        if sent_as.is_some() {
+            self.sent_as = sent_as;
+        }
+    }
+
     /// Nobody waits for it, and nothing waits for it.
     fn rest(&mut self) {
+        (self.former, self.sent_as) = (None, None);
         for path in &mut self.paths {
             (path.awaited, path.served) = (0, 0);
             path.hearing = Hearing::Well;
@@ -198,8 +217,9 @@ impl Links {
         self.links.len()
     }
 
-    /// The cluster is this. Links to nodes that stay keep their state; a node that started anew is another.
-    pub(super) fn set(&mut self, me: &NodeInfo, peers: &[NodeInfo]) {
+    /// The cluster is this. Links to nodes that stay keep their state, also under another number; a node that started anew is
+    /// another.
+    pub(super) fn set(&mut self, now: Micros, me: &NodeInfo, peers: &[NodeInfo]) {
         let same = |a: &NodeInfo, b: &NodeInfo| {
             a.id == b.id && a.started_at_us == b.started_at_us && a.workers == b.workers && a.versions == b.versions
         };
@@ -208,22 +228,36 @@ impl Links {
             // Their keys were those of this node's earlier start.
             self.retired.clear();
         }
+        let former = self.me.as_ref().map(|before| before.number).filter(|before| *before != me.number);
+        let sent_as = former.map(|former| (former, now + RENUMBERED));
         let usable = |peer: &&NodeInfo| peer.id != me.id && (1..=super::WORKERS_MAX).contains(&peer.workers);
-        let mut before: Vec<_> = self.by_number.drain().map(|(_, key)| key).collect();
+        let links = &self.links;
+        let is_current = |number: NodeNumber, key| links.get(key).is_some_and(|link| link.node.number == number);
+        let mut before: Vec<_> = self.by_number.drain().filter(|(number, key)| is_current(*number, *key)).collect();
         for peer in peers.iter().filter(usable) {
             let Some(version) = me.versions.common(peer.versions) else { continue };
-            let known = |key: &SlabKey| !renewed && self.links.get(*key).is_some_and(|link| same(&link.node, peer));
+            let known =
+                |(_, key): &(_, SlabKey)| !renewed && self.links.get(*key).is_some_and(|link| same(&link.node, peer));
             let key = match before.iter().position(known) {
-                Some(index) => before.swap_remove(index),
+                Some(index) => {
+                    let (number, key) = before.swap_remove(index);
+                    if let Some(link) = self.links.get_mut(key) {
+                        link.renumber(number, peer, sent_as);
+                    }
+                    key
+                }
                 None => self.add(me, peer, version),
             };
-            if let Some(link) = self.links.get_mut(key) {
-                link.node = peer.clone();
-            }
             self.by_number.insert(peer.number, key);
         }
-        for key in before {
+        for (_, key) in before {
             self.retire(key);
+        }
+        for key in self.by_number.values().copied().collect::<Vec<_>>() {
+            if let Some(former) = self.links.get(key).and_then(|link| link.former) {
+                // Should it be another's by now, it is that one's.
+                self.by_number.entry(former).or_insert(key);
+            }
         }
         if renewed {
             self.retired.clear();
@@ -244,9 +278,11 @@ impl Links {
             version,
             send_key: self.secret.key(version, me, peer, self.worker),
             counter: self.counter_floor,
+            former: None,
+            sent_as: None,
             paths: (0..peer.workers).map(|_| Path::default()).collect(),
         });
-        self.links.insert_with(|_| link)
+        self.links.insert_with(|_| Link { node: peer.clone(), ..link })
     }
 
     fn retire(&mut self, key: SlabKey) {
@@ -354,13 +390,14 @@ impl Links {
 
     fn seal_and_send(&mut self, to: PathKey, leaving: &mut Leaving<'_, impl Output>) {
         let Some(me) = &self.me else { return };
-        let Some(Link { node, send_key, counter, paths, .. }) = self.links.get_mut(to.link) else { return };
+        let Some(Link { node, send_key, counter, sent_as, paths, .. }) = self.links.get_mut(to.link) else { return };
+        let me = sent_as.filter(|(_, until)| leaving.now < *until).map_or(me.number, |(former, _)| former);
         let path = &mut paths[usize::from(to.worker.0)];
         let Some(bundle) = path.bundle.as_mut().filter(|bundle| bundle.length > 0) else { return };
         let header = Header {
             packet_type: PacketType::Media,
             key_id: KeyId(self.worker.0.to_be_bytes()[1]),
-            id: (me.number.0 << 8) | u32::from(to.worker.0),
+            id: (me.0 << 8) | u32::from(to.worker.0),
             counter: *counter,
         };
         *counter += 1;

@@ -134,7 +134,7 @@ impl Relay {
     }
 
     fn set_peers(&mut self, now: Micros, epoch: u64, me: &NodeInfo, peers: &[NodeInfo]) {
-        self.work.links.set(me, peers);
+        self.work.links.set(now, me, peers);
         let known = self.work.links.len();
         while self.work.stats[Counter::PeersKnown] > known as u64 {
             self.work.stats.down(Counter::PeersKnown);

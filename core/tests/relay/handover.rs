@@ -1,6 +1,7 @@
 //! Owners that change although nobody died.
 
 use antiphon_core::{
+    ids::NodeNumber,
     netsim::NetworkConfig,
     prng::Prng,
     relay::{Counter, RelayEvent},
@@ -56,6 +57,46 @@ fn a_planned_change_loses_no_frame() {
         }
     }
     assert!(changes > 0);
+}
+
+/// A node that was given up while it could not reach the registry goes on under another number: each hears of it when it does,
+/// and nothing of what anyone says is lost.
+#[test]
+fn another_number_loses_no_frame() {
+    for seed in seeds(200) {
+        let mut prng = Prng::new(seed);
+        let nodes = 3 + prng.below(3) as usize;
+        let config = unruly(&mut prng);
+        let mut world = World::new(seed, &vec![1 + prng.below(3) as u16; nodes], config);
+        world.tell_all(1);
+        let channel = channel_id(u128::from(seed));
+        (0..nodes).for_each(|node| world.open(node, channel, 0));
+        world.run(ms(500));
+        (0..nodes).for_each(|node| _ = world.speaker(node, channel, 30));
+        world.run(ms(200));
+        let all: Vec<_> = (0..nodes).collect();
+        for epoch in 2..5 {
+            let renumbered = &mut world.nodes[prng.below(nodes as u64) as usize].info;
+            renumbered.number = NodeNumber(renumbered.number.0 + 1_000);
+            let mut order = all.clone();
+            for index in 0..nodes {
+                order.swap(index, prng.below(nodes as u64) as usize);
+            }
+            for node in order {
+                world.run(ms(prng.below(900 / nodes as u64)));
+                world.tell(node, epoch, &all);
+            }
+            // Whoever is given up again has been away for a lease's length.
+            world.run(ms(1_000 + prng.below(1_500)));
+        }
+        world.speakers.iter_mut().for_each(|speaker| speaker.speaking = false);
+        world.run(ms(300));
+        for (speaker, listener) in all.iter().flat_map(|one| all.iter().map(move |other| (*one, *other))) {
+            if speaker != listener {
+                assert_eq!(world.missing(listener, speaker, 0), NOTHING, "seed {seed}: {speaker} at {listener}");
+            }
+        }
+    }
 }
 
 /// A new node is told of before the others know it, or after: until they do, it is refused, and nobody is disturbed.
