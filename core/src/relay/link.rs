@@ -137,7 +137,7 @@ impl Link {
     }
 
     /// What is now known of the node, whose number was `before`, and how this one is to be known to it for a moment.
-    fn renumber(&mut self, before: NodeNumber, node: &NodeInfo, sent_as: Option<(NodeNumber, Micros)>) {
+    fn update(&mut self, before: NodeNumber, node: &NodeInfo, sent_as: Option<(NodeNumber, Micros)>) {
         self.node = node.clone();
         if before != node.number {
             self.former = Some(before);
@@ -242,7 +242,7 @@ impl Links {
                 Some(index) => {
                     let (number, key) = before.swap_remove(index);
                     if let Some(link) = self.links.get_mut(key) {
-                        link.renumber(number, peer, sent_as);
+                        link.update(number, peer, sent_as);
                     }
                     key
                 }

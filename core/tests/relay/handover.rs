@@ -9,6 +9,27 @@ use antiphon_core::{
 
 use crate::world::{NOTHING, World, channel_id, good, ms, seeds, unruly};
 
+/// Everyone hears of everyone as they are now, in some order, within 900 ms: views differ meanwhile.
+fn tell_in_some_order(world: &mut World, prng: &mut Prng, epoch: u64) {
+    let all: Vec<_> = (0..world.nodes.len()).collect();
+    let mut order = all.clone();
+    for index in 0..order.len() {
+        order.swap(index, prng.below(all.len() as u64) as usize);
+    }
+    for node in order {
+        world.run(ms(prng.below(900 / all.len() as u64)));
+        world.tell(node, epoch, &all);
+    }
+}
+
+fn nobody_misses_anything(world: &World, seed: u64) {
+    for speaker in 0..world.speakers.len() {
+        for listener in (0..world.nodes.len()).filter(|node| *node != world.speakers[speaker].node) {
+            assert_eq!(world.missing(listener, speaker, 0), NOTHING, "seed {seed}: {speaker} at {listener}");
+        }
+    }
+}
+
 /// Nodes and channels in turmoil: who serves changes all the time, each node hears of it when it does, and nothing of what
 /// anyone says is lost.
 #[test]
@@ -29,29 +50,16 @@ fn a_planned_change_loses_no_frame() {
             world.speaker(prng.below(nodes as u64) as usize, *channel, 30);
         }
         world.run(ms(200));
-        let all: Vec<_> = (0..nodes).collect();
         for epoch in 2..6 {
             let drained = prng.below(nodes as u64) as usize;
             world.nodes.iter_mut().enumerate().for_each(|(index, node)| node.info.serving = index != drained);
-            // Everyone hears of it, in some order, within 900 ms: views differ meanwhile.
-            let mut order = all.clone();
-            for index in 0..nodes {
-                order.swap(index, prng.below(nodes as u64) as usize);
-            }
-            for node in order {
-                world.run(ms(prng.below(900 / nodes as u64)));
-                world.tell(node, epoch, &all);
-            }
+            tell_in_some_order(&mut world, &mut prng, epoch);
             world.run(ms(prng.below(1_500)));
         }
         world.speakers.iter_mut().for_each(|speaker| speaker.speaking = false);
         world.run(ms(300));
         changes += world.total(Counter::OwnerChanges);
-        for speaker in 0..channels.len() {
-            for listener in all.iter().filter(|node| **node != world.speakers[speaker].node) {
-                assert_eq!(world.missing(*listener, speaker, 0), NOTHING, "seed {seed}: {speaker} at {listener}");
-            }
-        }
+        nobody_misses_anything(&world, seed);
         for channel in channels {
             assert!(world.owner(channel).is_some(), "seed {seed}: one view in the end");
         }
@@ -74,28 +82,16 @@ fn another_number_loses_no_frame() {
         world.run(ms(500));
         (0..nodes).for_each(|node| _ = world.speaker(node, channel, 30));
         world.run(ms(200));
-        let all: Vec<_> = (0..nodes).collect();
         for epoch in 2..5 {
             let renumbered = &mut world.nodes[prng.below(nodes as u64) as usize].info;
             renumbered.number = NodeNumber(renumbered.number.0 + 1_000);
-            let mut order = all.clone();
-            for index in 0..nodes {
-                order.swap(index, prng.below(nodes as u64) as usize);
-            }
-            for node in order {
-                world.run(ms(prng.below(900 / nodes as u64)));
-                world.tell(node, epoch, &all);
-            }
+            tell_in_some_order(&mut world, &mut prng, epoch);
             // Whoever is given up again has been away for a lease's length.
             world.run(ms(1_000 + prng.below(1_500)));
         }
         world.speakers.iter_mut().for_each(|speaker| speaker.speaking = false);
         world.run(ms(300));
-        for (speaker, listener) in all.iter().flat_map(|one| all.iter().map(move |other| (*one, *other))) {
-            if speaker != listener {
-                assert_eq!(world.missing(listener, speaker, 0), NOTHING, "seed {seed}: {speaker} at {listener}");
-            }
-        }
+        nobody_misses_anything(&world, seed);
     }
 }
 
