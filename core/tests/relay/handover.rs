@@ -9,6 +9,16 @@ use antiphon_core::{
 
 use crate::world::{NOTHING, World, channel_id, good, ms, seeds, unruly};
 
+/// Three to five nodes that know each other, on a network that delays, reorders and duplicates.
+fn unruly_world(seed: u64) -> (World, Prng) {
+    let mut prng = Prng::new(seed);
+    let nodes = 3 + prng.below(3) as usize;
+    let config = unruly(&mut prng);
+    let mut world = World::new(seed, &vec![1 + prng.below(3) as u16; nodes], config);
+    world.tell_all(1);
+    (world, prng)
+}
+
 /// Everyone hears of everyone as they are now, in some order, within 900 ms: views differ meanwhile.
 fn tell_in_some_order(world: &mut World, prng: &mut Prng, epoch: u64) {
     let all: Vec<_> = (0..world.nodes.len()).collect();
@@ -36,11 +46,8 @@ fn nobody_misses_anything(world: &World, seed: u64) {
 fn a_planned_change_loses_no_frame() {
     let mut changes = 0;
     for seed in seeds(200) {
-        let mut prng = Prng::new(seed);
-        let nodes = 3 + prng.below(3) as usize;
-        let config = unruly(&mut prng);
-        let mut world = World::new(seed, &vec![1 + prng.below(3) as u16; nodes], config);
-        world.tell_all(1);
+        let (mut world, mut prng) = unruly_world(seed);
+        let nodes = world.nodes.len();
         let channels: Vec<_> = (0..6).map(channel_id).collect();
         for channel in &channels {
             (0..nodes).for_each(|node| world.open(node, *channel, 0));
@@ -72,11 +79,8 @@ fn a_planned_change_loses_no_frame() {
 #[test]
 fn another_number_loses_no_frame() {
     for seed in seeds(200) {
-        let mut prng = Prng::new(seed);
-        let nodes = 3 + prng.below(3) as usize;
-        let config = unruly(&mut prng);
-        let mut world = World::new(seed, &vec![1 + prng.below(3) as u16; nodes], config);
-        world.tell_all(1);
+        let (mut world, mut prng) = unruly_world(seed);
+        let nodes = world.nodes.len();
         let channel = channel_id(u128::from(seed));
         (0..nodes).for_each(|node| world.open(node, channel, 0));
         world.run(ms(500));
