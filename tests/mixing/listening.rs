@@ -17,7 +17,7 @@ use crate::{
     support::{
         nodes::{Nodes, http},
         people::PATIENCE,
-        process::Process,
+        process::{Process, Scratch},
     },
     voices::{AMPLITUDE, Voice, amplitude_of, decibels, how},
 };
@@ -103,9 +103,24 @@ async fn output(program: &'static str, arguments: Vec<String>) -> Vec<u8> {
 async fn heard_by_ffmpeg(url: &str, skip_s: u32, seconds: u32) -> Vec<i16> {
     let arguments = format!("-v error -i {url} -t {} -f s16le -ac 1 -ar 48000 -", skip_s + seconds);
     let bytes = output("ffmpeg", arguments.split(' ').map(str::to_owned).collect()).await;
-    let samples: Vec<i16> = bytes.as_chunks::<2>().0.iter().map(|sample| i16::from_le_bytes(*sample)).collect();
+    let samples = samples_of(&bytes);
     assert!(samples.len() >= ((skip_s + seconds) * 48_000) as usize, "{} samples", samples.len());
     samples[(skip_s * 48_000) as usize..].to_vec()
+}
+
+/// The first seconds as mpv plays them.
+async fn played_by_mpv(url: &str, seconds: u32) -> Vec<i16> {
+    let folder = Scratch::new();
+    let file = folder.path().join("played");
+    let sound = "--ao=pcm --ao-pcm-waveheader=no --audio-format=s16 --audio-channels=mono --audio-samplerate=48000";
+    let what =
+        format!("--no-config --no-terminal --no-video --length={seconds} --ao-pcm-file={} {url}", file.display());
+    output("mpv", format!("{sound} {what}").split(' ').map(str::to_owned).collect()).await;
+    samples_of(&std::fs::read(&file).expect("mpv's"))
+}
+
+fn samples_of(bytes: &[u8]) -> Vec<i16> {
+    bytes.as_chunks::<2>().0.iter().map(|sample| i16::from_le_bytes(*sample)).collect()
 }
 
 fn is_tone(samples: &[i16], present_hz: f64, absent_hz: f64) {
@@ -149,6 +164,8 @@ async fn ordinary_players_hear_the_channel_and_its_silence() {
     let speaker = Voice::join(server.url(), "speaker", Some(TONE_HZ), how_to_speak).await;
     speaker.until_udp_works().await;
     is_tone(&heard_by_ffmpeg(&url, 1, 2).await, TONE_HZ, OTHER_HZ);
+    let played = played_by_mpv(&url, 3).await;
+    is_tone(&played[48_000..], TONE_HZ, OTHER_HZ);
     let stats = radio.stats().await;
     assert_eq!((&stats["current_users"], &stats["mixed_users"]), (&json!(1), &json!(0)), "no member: {stats}");
     // Who stops is followed by silence in the same file.

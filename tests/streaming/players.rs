@@ -1,4 +1,4 @@
-//! What people play with: curl, ffprobe and ffmpeg read, seek and resume every format.
+//! What people play with: curl, ffprobe, ffmpeg and mpv read, seek and resume every format.
 
 use std::{fs, path::Path, process::Command};
 
@@ -30,6 +30,15 @@ pub(crate) fn write_sound(path: &Path, codec: &str) {
     output("ffmpeg", &["-v", "error", "-f", "lavfi", "-i", &source, "-c:a", codec, "-y", path]);
 }
 
+/// A second from 8 s on, as mpv plays it: 16-bit samples, as many a second as the file has.
+fn played_by_mpv(source: &str, into: &Path) -> Vec<u8> {
+    let file = format!("--ao-pcm-file={}", into.to_str().expect("text"));
+    let sound = ["--ao=pcm", "--ao-pcm-waveheader=no", "--audio-format=s16", "--audio-channels=mono", &file];
+    let what = ["--no-config", "--no-terminal", "--no-video", "--start=8", "--length=1", source];
+    output("mpv", &[&sound[..], &what[..]].concat());
+    fs::read(into).expect("mpv's")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ordinary_players_read_seek_and_resume_every_format() {
     let streaming = Streaming::start(|settings| settings.streaming.max_range_size_bytes = 10_000).await;
@@ -47,6 +56,9 @@ async fn ordinary_players_read_seek_and_resume_every_format() {
         };
         let (streamed, read) = (seek(&url), seek(path.to_str().expect("text")));
         assert!(!streamed.is_empty() && streamed == read, "{ending}: another sound after seeking");
+        let pcm = streaming.audio_dir().with_file_name(format!("{ending}.pcm"));
+        let (streamed, read) = (played_by_mpv(&url, &pcm), played_by_mpv(path.to_str().expect("text"), &pcm));
+        assert!(streamed.len() > 48_000 && streamed == read, "{ending}: mpv plays another sound after seeking");
         // curl, broken off in the middle and resumed.
         let content = fs::read(&path).expect("ours");
         let partial = streaming.audio_dir().with_file_name(format!("{ending}.part"));
