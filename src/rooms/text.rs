@@ -7,8 +7,8 @@ use std::{
 };
 
 use antiphon_core::{
-    gateway::{ErrorCode, LeaveReason, Position, Removed, ResumedText, UserView},
-    ids::{ChannelId, MessageId, SessionId},
+    gateway::{ErrorCode, Position, Removed, ResumedText, UserView},
+    ids::{ChannelId, MessageId, SessionId, UserId},
     permission::{Action, Decision, decide},
 };
 
@@ -22,7 +22,7 @@ use super::{
     room::{Room, Turn},
 };
 use crate::{
-    cluster::{About, Unavailable},
+    cluster::{About, Leave, Notice, Unavailable},
     error::AppError,
     store::{Channel, Scope},
 };
@@ -188,16 +188,33 @@ impl Rooms {
         state.texts.contains_key(&channel) || state.places.contains_key(&channel)
     }
 
+    /// Puts somebody out of a channel where they read and write without voice, here and, as far as those can be told, on the
+    /// other nodes. False when no session of theirs here did.
+    pub(super) async fn remove_texts(&self, channel: ChannelId, leave: &Leave) -> bool {
+        let was_here = self.remove_texts_here(channel, leave).await;
+        self.inner.membership.announce(Notice::Removed { channel, leave: leave.clone() }).await;
+        was_here
+    }
+
+    /// Likewise on this node alone.
+    pub(super) async fn remove_texts_here(&self, channel: ChannelId, leave: &Leave) -> bool {
+        let Some((room, mut turn)) = self.turn_of(channel).await else { return false };
+        let Leave { user, reason, by, message, .. } = leave;
+        let farewell = Removed { channel_id: channel, reason: *reason, by: *by, message: message.clone() };
+        let was_here = room.remove_texts_of(*user, &Shared::new(farewell));
+        self.close_if_empty(&room, &mut turn).await;
+        was_here
+    }
+
     /// Removes those here who may not be in a channel any more, after something changed that decides it.
     pub(super) async fn review_texts(&self, channel: ChannelId) {
         self.review_outsiders(channel).await;
         let Some(room) = self.room(channel) else { return };
-        let present: Vec<Arc<Presence>> = room.live().texts.values().map(|text| Arc::clone(&text.presence)).collect();
-        for presence in present {
-            // While the database is away nobody can have changed anything.
-            if let Ok(Some(reason)) = self.why_unwelcome(&presence.user, channel).await {
-                self.remove_text(&room, &presence, reason).await;
-            }
+        let present: Vec<UserView> = room.live().texts.values().map(|text| text.presence.user.clone()).collect();
+        // While the database is away nobody can have changed anything.
+        let Ok(unwelcome) = self.unwelcome(channel, present).await else { return };
+        for leave in unwelcome.values() {
+            self.remove_texts_here(channel, leave).await;
         }
     }
 
@@ -210,17 +227,6 @@ impl Rooms {
             let rooms = self.clone();
             tokio::spawn(async move { rooms.review_texts(channel).await });
         }
-    }
-
-    async fn remove_text(&self, room: &Arc<Room>, presence: &Presence, reason: LeaveReason) {
-        let mut turn = room.turn.lock().await;
-        presence.state().texts.remove(&room.id);
-        let removed = room.live_mut().texts.remove(&presence.id);
-        if let Some(text) = removed {
-            let farewell = Removed { channel_id: room.id, reason, by: None, message: None };
-            text.outlet.send(&Shared::new(farewell));
-        }
-        self.close_if_empty(room, &mut turn).await;
     }
 
     /// Turns the rooms of a session to another connection.
@@ -264,6 +270,24 @@ impl Rooms {
             }
         }
         Ok(resumed)
+    }
+}
+
+impl Room {
+    /// Ends reading and writing here for a user, and their listening from outside. Each of their sessions hears `farewell`, but
+    /// one that is in voice: it hears when it leaves that. False when none of them was here for that alone.
+    pub(super) fn remove_texts_of(&self, user: UserId, farewell: &Shared) -> bool {
+        let live = &mut *self.live_mut();
+        live.send_outsiders_away(user);
+        let mut was_here = false;
+        for (_, text) in live.texts.extract_if(|_, text| text.presence.user.id == user) {
+            text.presence.forget_text(self.id);
+            if !text.is_in_voice {
+                was_here = true;
+                text.outlet.send(farewell);
+            }
+        }
+        was_here
     }
 }
 

@@ -1192,6 +1192,8 @@ label!(
         ChannelChanged = "channel_changed",
         /// What somebody is in a channel is otherwise in the database.
         StandingChanged = "standing_changed",
+        /// Somebody was put out of a channel.
+        Removed = "removed",
         /// Something for single people.
         Direct = "direct",
         /// Another node took up a session.

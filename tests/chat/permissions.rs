@@ -1,12 +1,14 @@
 //! Who may not read a room gets nothing of it, by whatever message.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
     on_both, run,
     support::{
-        chatters::{Chatter, call, channel, register},
+        chatters::{Chatter, PATIENCE, call, channel, register},
         databases::TestDatabase,
     },
 };
@@ -15,6 +17,8 @@ on_both!(
     who_may_not_read_gets_nothing,
     a_history_is_for_whom_the_channel_says,
     who_was_removed_hears_nothing_more,
+    who_is_kicked_without_voice_is_put_out,
+    who_is_banned_for_a_time_is_put_out_until_it_is_over,
     those_who_keep_order_remove_mute_and_hear_reports,
 );
 
@@ -174,4 +178,74 @@ async fn those_who_keep_order_remove_mute_and_hear_reports(url: &str) {
     assert_eq!(status, 200);
     let again = json!({"type": "message", "room": "lobby", "content": "rude again"});
     assert_eq!(alice.refused(again).await, "PERMISSION_DENIED");
+}
+
+/// What somebody was told who was put out, and nothing more than once.
+async fn put_out(chatter: &mut Chatter) -> Value {
+    let removed = chatter.next("Removed").await;
+    let further = chatter.heard_meanwhile().await;
+    assert!(further.iter().all(|message| message["type"] != "Removed"), "{further:?}");
+    json!([removed["channel_id"], removed["reason"], removed["by"], removed["message"]])
+}
+
+async fn who_is_kicked_without_voice_is_put_out(url: &str) {
+    let owner_token = register(url, "owner").await;
+    let id = channel(url, &owner_token, "open", json!({})).await;
+    let mut owner = Chatter::with_token(url, &owner_token).await;
+    let (mut eve, mut dora) = (Chatter::guest(url, "eve").await, Chatter::guest(url, "dora").await);
+    for chatter in [&mut owner, &mut eve, &mut dora] {
+        chatter.join("open").await;
+    }
+    let kick = json!({"user_id": eve.id(), "reason": "enough"});
+    let kicking = async || call(Method::POST, &format!("{url}/api/channels/{id}/kick"), &owner_token, kick.clone()).await.0;
+    assert_eq!(kicking().await, 200);
+    assert_eq!(put_out(&mut eve).await, json!([id, "kicked", owner.id(), "enough"]));
+    owner.say("open", "is eve gone?").await;
+    assert_eq!(dora.next("message").await["data"]["content"], "is eve gone?", "others stay");
+    assert_eq!(eve.heard_meanwhile().await, Vec::<Value>::new());
+    assert_eq!(eve.refused(json!({"type": "message", "room": "open", "content": "no"})).await, "PERMISSION_DENIED");
+    assert_eq!(kicking().await, 404, "she is nowhere in it");
+    // She may come back, and is told once where she is in voice, too.
+    eve.join("open").await;
+    let joined = eve.ask(json!({"type": "JoinChannel", "channel_id": id, "media": "websocket"})).await;
+    assert_eq!(joined["type"], "ChannelJoined", "{joined}");
+    assert_eq!(kicking().await, 200);
+    assert_eq!(put_out(&mut eve).await, json!([id, "kicked", owner.id(), "enough"]));
+    owner.say("open", "and now?").await;
+    assert_eq!(eve.heard_meanwhile().await, Vec::<Value>::new());
+}
+
+async fn who_is_banned_for_a_time_is_put_out_until_it_is_over(url: &str) {
+    let owner_token = register(url, "owner").await;
+    let id = channel(url, &owner_token, "open", json!({})).await;
+    let mut owner = Chatter::with_token(url, &owner_token).await;
+    let mut eve = Chatter::guest(url, "eve").await;
+    owner.join("open").await;
+    eve.join("open").await;
+    let message = eve.say("open", "a secret of mine").await["id"].clone();
+    let ban = async |seconds: u32| {
+        let ban = json!({"user_id": eve.id(), "reason": "spam", "duration_s": seconds});
+        call(Method::POST, &format!("{url}/api/channels/{id}/ban"), &owner_token, ban).await.0
+    };
+    assert_eq!(ban(3_600).await, 200);
+    assert_eq!(ban(3_600).await, 200, "once more, for who is out");
+    assert_eq!(put_out(&mut eve).await, json!([id, "banned", owner.id(), "spam"]));
+    owner.say("open", "@eve cannot read the secret").await;
+    for way in ways("open", &message) {
+        assert_eq!(eve.refused(way.clone()).await, "PERMISSION_DENIED", "{way}");
+    }
+    sees_nothing(&mut eve).await;
+    let (status, told) =
+        call(Method::GET, &format!("{url}/api/v1/users/me/notifications"), &eve.token, Value::Null).await;
+    assert_eq!((status, &told["data"]["notifications"]), (200, &json!([])), "{told}");
+    let ban = json!({"user_id": eve.id(), "duration_s": 1});
+    assert_eq!(call(Method::POST, &format!("{url}/api/channels/{id}/ban"), &owner_token, ban).await.0, 200);
+    let joined = async {
+        // Nobody is told that a ban is over.
+        while eve.ask(json!({"type": "join", "room": "open"})).await["type"] != "join_ack" {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, joined).await.expect("a ban ends");
+    assert_eq!(eve.say("open", "back").await["content"], "back");
 }

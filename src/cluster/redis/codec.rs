@@ -268,6 +268,13 @@ pub(super) enum Said {
         /// Who.
         user: UserId,
     },
+    /// Somebody was put out of a channel.
+    Removed {
+        /// Of which.
+        channel: ChannelId,
+        /// Who, and why.
+        leave: Leave,
+    },
     /// Something for single people.
     Direct {
         /// What.
