@@ -51,7 +51,7 @@ pub use audit::{AUDIT_KEPT, Audit, NewAudit};
 pub use channels::ChannelLimits;
 pub use chat::{ChatTerms, Expired, Report, UNREAD_MAX, Unread};
 pub use codes::{CODE_LASTS, CodeGiven, CodeWish};
-pub use deliveries::{AT_ONCE_PER_USER, Delivery, DeliveryState, OutboxFacts, Tried, Way};
+pub use deliveries::{AT_ONCE_PER_USER, Delivery, DeliveryState, DuePlace, LOOKED_AT_ONCE, OutboxFacts, Tried, Way};
 pub use error::StoreError;
 pub use facts::DatabaseFacts;
 pub use failures::{Attempt, Bucket};

@@ -197,7 +197,8 @@ async fn who_is_kicked_without_voice_is_put_out(url: &str) {
         chatter.join("open").await;
     }
     let kick = json!({"user_id": eve.id(), "reason": "enough"});
-    let kicking = async || call(Method::POST, &format!("{url}/api/channels/{id}/kick"), &owner_token, kick.clone()).await.0;
+    let kicking =
+        async || call(Method::POST, &format!("{url}/api/channels/{id}/kick"), &owner_token, kick.clone()).await.0;
     assert_eq!(kicking().await, 200);
     assert_eq!(put_out(&mut eve).await, json!([id, "kicked", owner.id(), "enough"]));
     owner.say("open", "is eve gone?").await;
