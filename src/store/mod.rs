@@ -27,6 +27,7 @@ mod mutes;
 mod names;
 mod notifications;
 mod pools;
+mod presence;
 mod recordings;
 mod refresh;
 mod rooms;
@@ -65,6 +66,7 @@ pub use messages::{
 };
 pub use names::{DISPLAY_NAME_CHARS_MAX, NAME_CHARS_MAX, check_name, check_printable, folded, tidied};
 pub use notifications::{Lately, NOTIFICATIONS_KEPT, NOTIFICATIONS_PER_USER, NewDelivery, Notification, Routed};
+pub use presence::PresenceRun;
 pub use recordings::{MixState, NewRecording, Recording, RecordingLimits, RecordingTrack};
 pub use refresh::{Lifetimes, Rotation};
 pub use rooms::RoomTerms;

@@ -10,12 +10,14 @@ use std::{
     time::Duration,
 };
 
+use antiphon::store::Store;
 use reqwest::Method;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    chatters::{Chatter, call, channel, register},
+    chatters::{Chatter, call, channel, is_seen_between, register, seen_after_coming},
     nodes::Nodes,
 };
 
@@ -261,11 +263,15 @@ async fn who_is_at_another_node_is_there_until_it_dies() {
     while seen["channels"][0]["channel_id"] != lobby {
         seen = alice.next("presence").await["data"][0].clone();
     }
+    let store = Store::open(&cluster.database.url).await.expect("opens");
+    let alive = seen_after_coming(&store, &bob).await;
     cluster.nodes[1].kill();
+    let killed = OffsetDateTime::now_utc();
     while seen["online"] == true {
         seen = alice.next("presence").await["data"][0].clone();
     }
-    assert!(seen["last_seen"].is_string(), "{seen}");
+    assert!(is_seen_between(&seen, alive, killed), "{seen}: alive at {alive}, killed at {killed}");
+    store.close().await;
 }
 
 /// Somebody at one node who reads in a room without voice, and their moderator at another.
