@@ -347,6 +347,9 @@ impl Rooms {
             text.is_in_voice = true;
         }
         live.members.insert(stream, local);
+        if let Some(position) = live.roster.applied() {
+            presence.state().note_entry(room.id, position.clone());
+        }
         link
     }
 

@@ -123,7 +123,7 @@ impl Rooms {
             self.look_at_recording(room).await;
         }
         // Before the session is told anything here: what the room reads meanwhile is among what was missed.
-        let missed = self.missed(room, known).await;
+        let missed = self.missed_by(presence, room, known).await;
         let position = room.applied().ok_or(Unavailable)?;
         let link = presence.state().link.clone();
         let live = &mut *room.live_mut();
@@ -131,7 +131,10 @@ impl Rooms {
         let is_in_voice = live.members.values().any(|member| member.presence.id == presence.id);
         let text = TextMember { presence: Arc::clone(presence), outlet: Arc::clone(&link.outlet), is_in_voice };
         live.texts.insert(presence.id, text);
-        presence.state().texts.insert(room.id, Arc::clone(room));
+        let mut state = presence.state();
+        state.texts.insert(room.id, Arc::clone(room));
+        state.note_entry(room.id, position.clone());
+        drop(state);
         Ok(resumed_text(room.id, position, (known, missed), &link))
     }
 
@@ -162,15 +165,17 @@ impl Rooms {
     /// When the session is not there by [`Rooms::attend`].
     pub async fn unattend(&self, presence: &Presence, channel: ChannelId) -> Result<(), AppError> {
         let _turn = presence.turn.lock().await;
-        let room = presence.state().texts.remove(&channel).ok_or_else(not_attending)?;
+        let room = presence.state().texts.get(&channel).cloned().ok_or_else(not_attending)?;
+        presence.forget_text(channel);
         self.take_out_text(&room, presence.id).await;
         Ok(())
     }
 
     /// Ends it everywhere, for a session that is over or moves.
     pub(super) async fn unattend_all(&self, presence: &Presence) {
-        let rooms: Vec<Arc<Room>> = presence.state().texts.drain().map(|(_, room)| room).collect();
+        let rooms: Vec<Arc<Room>> = presence.state().texts.values().cloned().collect();
         for room in rooms {
+            presence.forget_text(room.id);
             self.take_out_text(&room, presence.id).await;
         }
     }
@@ -243,7 +248,7 @@ impl Rooms {
             let mut turn = room.turn.lock().await;
             let known = positions.get(&room.id);
             // Before the session is told anything by its new connection, as when it comes from another node.
-            let missed = self.missed(&room, known).await;
+            let missed = self.missed_by(presence, &room, known).await;
             let text = room.live_mut().texts.get_mut(&presence.id).map(|text| text.outlet = Arc::clone(&link.outlet));
             // Without one it was removed meanwhile.
             if let (Some(()), Some(position)) = (text, room.applied()) {
@@ -263,10 +268,15 @@ impl Rooms {
     ) -> Result<Vec<ResumedText>, Unavailable> {
         let mut resumed = Vec::with_capacity(texts.len());
         for channel in texts {
-            match self.attend_within(presence, *channel, positions.get(channel)).await {
+            let known = positions.get(channel);
+            if let Some(known) = known {
+                // A node of the release before does not say since when it is there; its client does.
+                presence.state().note_entry(*channel, known.clone());
+            }
+            match self.attend_within(presence, *channel, known).await {
                 Ok(text) => resumed.push(text),
                 Err(error) if error.code == ErrorCode::TemporarilyUnavailable => return Err(Unavailable),
-                Err(_) => {}
+                Err(_) => presence.state().forget_entry(*channel),
             }
         }
         Ok(resumed)

@@ -363,6 +363,25 @@ async fn who_reads_at_another_node_is_put_out_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_missed_begins_when_one_came_at_another_node_too() {
+    let mut bench = Bench::start().await;
+    let lobby = channel(&bench.nodes[0], &bench.owner.token, "lobby", json!({})).await;
+    let terms = json!({"history": "members"});
+    assert_eq!(bench.moderate(Method::PUT, &format!("{lobby}/chat"), terms).await, 200);
+    bench.owner.join("lobby").await;
+    bench.owner.say("lobby", "the secret word").await;
+    bench.eve.join("lobby").await;
+    bench.eve.lose().await;
+    bench.owner.say("lobby", "and while away").await;
+    let from_the_beginning = json!({"epoch": bench.eve.positions[&lobby]["epoch"], "offset": 0});
+    bench.eve.positions.insert(lobby.clone(), from_the_beginning);
+    let resumed = bench.eve.resume(&bench.nodes[0]).await;
+    let missed = resumed["rooms"][0]["events"].to_string();
+    assert!(missed.contains("and while away") && !missed.contains("secret"), "{resumed}");
+    drop(bench.cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_banned_while_away_comes_back_to_nothing_of_the_room() {
     let mut bench = Bench::start().await;
     let eve = bench.eve.id().to_owned();

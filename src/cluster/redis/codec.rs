@@ -203,6 +203,9 @@ pub(super) struct SessionBody {
     /// Where it reads and writes without voice.
     #[serde(default)]
     pub(super) texts: Vec<ChannelId>,
+    /// From where on it is in each of them. Nodes of the release before write none.
+    #[serde(default)]
+    pub(super) entries: Vec<(ChannelId, Position)>,
 }
 
 /// A session's place in a channel.
