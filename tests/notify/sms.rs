@@ -91,8 +91,10 @@ async fn short_messages_come_signed_also_when_the_provider_dies(
     bob.join("lobby").await;
 
     // Short messages cost money: nobody gets them who did not ask for them.
+    // In her session she is told of it once it is decided which ways it goes.
+    let mut session = Chatter::with_token(url, &ada).await;
     bob.say("lobby", "@ada: not wanted").await;
-    newest(url, &ada, |found| found["content"] == "@ada: not wanted").await;
+    assert_eq!(session.next("notification").await["data"]["content"], "@ada: not wanted");
     let wanted = json!({"mention": {"sms": true}});
     assert_eq!(call(Method::PUT, &path(url, "/preferences"), &ada, wanted).await.0, 200);
     bob.say("lobby", "@ada: two\nlines").await;
