@@ -248,7 +248,7 @@ impl Server {
         );
         let chat = Chat::start(store.clone(), rooms.clone(), place.records.clone(), config::chat(&settings));
         let outbox = Outbox::start(store.clone(), chat.clone(), http_client()?, config::outbox(&settings)).await?;
-        let records = (place.records, place.session_notices);
+        let records = (place.records.clone(), place.session_notices);
         let gateway =
             Gateway::new(auth.clone(), rooms.clone(), chat.clone(), records, config::gateway(&settings, &local));
         let recordings = Recordings::new(
@@ -269,7 +269,7 @@ impl Server {
             chat,
             notify: Notify::new(store.clone(), rooms.clone(), http_client()?),
             outbox,
-            directory: Directory::new(store.clone(), rooms.clone(), config::directory(&settings)),
+            directory: Directory::new(store.clone(), rooms.clone(), place.records, config::directory(&settings)),
             gateway: gateway.clone(),
             catalogue: Catalogue::new(store.clone(), streams.clone(), config::upload_quotas(&settings)),
             streams: streams.clone(),

@@ -142,7 +142,7 @@ pub enum Action<'a> {
         /// Whether it was oneself.
         is_own: bool,
     },
-    /// Remove from its voice; they may come back.
+    /// Remove from its voice and text; they may come back.
     Kick(&'a Standing),
     /// Remove and keep out, or let in again.
     Ban(&'a Standing),

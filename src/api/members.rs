@@ -174,7 +174,7 @@ struct KickBody {
     reason: Option<String>,
 }
 
-/// Removes somebody from a channel's voice. They may come back.
+/// Removes somebody from a channel, from its voice and from where they read and write. They may come back.
 #[utoipa::path(post, path = "/api/channels/{id}/kick", tag = "channels",
     params(("id" = ChannelId, Path, description = "The channel's id")), request_body = KickBody,
     responses((status = OK, description = "They are out", body = Answer<Done>),

@@ -115,7 +115,9 @@ impl Chat {
         if self.store().server_muted_by(channel.id, presence.user.id).await?.is_some() {
             return Err(AppError::new(ErrorCode::PermissionDenied, "a moderator has muted you in this channel"));
         }
-        let role = self.store().membership(channel.id, presence.user.id).await?.map(|membership| membership.role);
+        // Word of a ban may not have come here yet.
+        let standing = self.rooms().standing_of(&presence.user, channel.id).await?;
+        require(&standing, channel.is_private, Action::Join)?;
         let named = self.mentions(&content).await?;
         let new = NewMessage {
             from: presence.user.id,
@@ -125,7 +127,7 @@ impl Chat {
             content,
             nonce,
             reply_to,
-            is_slowed: role.is_none_or(|role| role < ChannelRole::Moderator),
+            is_slowed: standing.channel.is_none_or(|role| role < ChannelRole::Moderator),
         };
         let outcome = self.change(asker, Scope::Room(channel.id), &channel.name, Change::Post(new)).await?;
         if let Some(message) = outcome

@@ -127,9 +127,17 @@ impl Chat {
         if let Ok(Some(notification)) = self.store().notification(id).await
             && notification.user == user
             && !notification.is_deleted
+            && self.still_sees(&notification).await
         {
             self.inner.people.send(user, &Shared::new(Notified::from(notification_data(&notification))));
         }
+    }
+
+    /// Whether somebody who is here may see what they are told of, now that they are.
+    async fn still_sees(&self, notification: &Notification) -> bool {
+        let Some(channel) = notification.channel else { return true };
+        let Some(presence) = self.inner.people.sessions(notification.user).into_iter().next() else { return false };
+        self.sees(&presence.user, channel, notification.kind).await.unwrap_or(false)
     }
 
     /// Tells somebody's sessions, on all nodes, that they have read some of what they were told of.

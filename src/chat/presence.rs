@@ -2,7 +2,8 @@
 //!
 //! Each node keeps what its own people do where all nodes can read it, under its own name: what a node said that has died is
 //! read by nobody, so nobody seems to be there who is not. A change is announced, and whoever follows somebody looks; all are
-//! looked at now and then, should a word have been lost or a node have died.
+//! looked at now and then, should a word have been lost or a node have died. Until when somebody was there the database knows
+//! who comes and goes, and that this process lives, should it end without a word.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,17 +27,20 @@ use crate::{
     cluster::{Direct, Unavailable, Whereabouts},
     error::AppError,
     rooms::{Presence, Shared},
-    store::{StoreError, rfc3339},
+    store::{PresenceRun, StoreError, rfc3339},
 };
 
 /// People that one session can follow.
 const FOLLOWED_MAX: usize = 200;
 
 /// What is known of who is there.
-#[derive(Default)]
 pub(super) struct Whereabout {
+    /// This process, as the database knows it.
+    run: PresenceRun,
     /// What all nodes were told of people here; those they could not be told of are missing.
     said: DashMap<UserId, Whereabouts>,
+    /// Whom the database knows to be here; since when they are not, where it does not know that yet.
+    noted: DashMap<UserId, Option<OffsetDateTime>>,
     /// Of whom something may have changed.
     dirty: DashMap<UserId, ()>,
     /// Wakes whoever tells of them.
@@ -44,6 +48,20 @@ pub(super) struct Whereabout {
     followers: DashMap<SessionId, Follower>,
     /// Everything said may be gone.
     is_lost: AtomicBool,
+}
+
+impl Default for Whereabout {
+    fn default() -> Self {
+        Self {
+            run: PresenceRun::begin(),
+            said: DashMap::new(),
+            noted: DashMap::new(),
+            dirty: DashMap::new(),
+            changed: Notify::new(),
+            followers: DashMap::new(),
+            is_lost: AtomicBool::new(false),
+        }
+    }
 }
 
 /// A session that wants to know who is there.
@@ -90,29 +108,65 @@ impl Chat {
 
     /// Looks at everyone here, in case something changed that nobody said, and at everyone followed.
     async fn review(&self) {
+        self.note_alive().await;
+        let Whereabout { said, noted, dirty, .. } = &self.inner.whereabout;
         self.inner.people.each(|user| {
-            let is_as_said =
-                self.inner.whereabout.said.get(&user).is_some_and(|said| *said == self.whereabouts_here(user));
-            if !is_as_said {
-                self.inner.whereabout.dirty.insert(user, ());
+            let is_as_said = said.get(&user).is_some_and(|said| *said == self.whereabouts_here(user));
+            if !is_as_said || !noted.contains_key(&user) {
+                dirty.insert(user, ());
             }
         });
-        let said: Vec<UserId> = self.inner.whereabout.said.iter().map(|entry| *entry.key()).collect();
-        for user in said.into_iter().filter(|user| !self.inner.people.is_here(*user)) {
-            self.inner.whereabout.dirty.insert(user, ());
+        let known: Vec<UserId> =
+            said.iter().map(|entry| *entry.key()).chain(noted.iter().map(|entry| *entry.key())).collect();
+        for user in known.into_iter().filter(|user| !self.inner.people.is_here(*user)) {
+            dirty.insert(user, ());
         }
         self.look_for_followers(None).await;
+    }
+
+    /// Says in the database that this process lives, so that whoever is here was seen until now, should it die.
+    async fn note_alive(&self) {
+        let Whereabout { run, noted, .. } = &self.inner.whereabout;
+        if noted.is_empty() {
+            return;
+        }
+        // It was suspended for so long that it was taken for dead: everyone comes anew.
+        if matches!(self.store().note_alive(*run, OffsetDateTime::now_utc()).await, Ok(false)) {
+            noted.clear();
+        }
+    }
+
+    /// Says in the database that somebody has come here, or gone, unless it knows. What it cannot be told now it is at the next
+    /// look, as of now.
+    async fn note_presence(&self, user: UserId, is_here: bool) {
+        let Whereabout { run, noted, .. } = &self.inner.whereabout;
+        let now = OffsetDateTime::now_utc();
+        let known = noted.get_mut(&user).map(|mut gone_at| {
+            *gone_at = if is_here { None } else { gone_at.or(Some(now)) };
+            *gone_at
+        });
+        // An account that is gone was seen by nobody.
+        match known {
+            None if is_here => {
+                if let Ok(()) | Err(StoreError::Missing) = self.store().note_came(user, *run, now).await {
+                    noted.insert(user, None);
+                }
+            }
+            Some(Some(gone_at)) => {
+                if let Ok(()) | Err(StoreError::Missing) = self.store().note_went(user, *run, gone_at).await {
+                    noted.remove(&user);
+                }
+            }
+            None | Some(None) => {}
+        }
     }
 
     async fn tell_of(&self, user: UserId) {
         let (said, records) = (&self.inner.whereabout.said, &self.inner.records);
         let here = self.inner.people.is_here(user).then(|| self.whereabouts_here(user));
+        self.note_presence(user, here.is_some()).await;
         if said.get(&user).as_deref() == here.as_ref() {
             return;
-        }
-        if here.is_none() || !said.contains_key(&user) {
-            // An account that is gone was seen by nobody.
-            let _ = self.store().set_last_seen(user, OffsetDateTime::now_utc()).await;
         }
         match (records.set_whereabouts(user, here.clone()).await, here) {
             (Ok(()), Some(here)) => drop(said.insert(user, here)),

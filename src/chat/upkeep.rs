@@ -12,6 +12,10 @@ use crate::{
 /// Scopes looked at in one round; the rest comes with the next.
 const AT_ONCE: u32 = 1_000;
 
+/// A process that has not said for so long that it lives is dead: far more than a database is usually away, or clocks of
+/// nodes differ.
+const DEAD_AFTER: time::Duration = time::Duration::minutes(10);
+
 /// Where the look at what has changed has got to. What has changed is looked at twice, since a transaction with a lower
 /// number may be stored after one with a higher.
 #[derive(Debug)]
@@ -65,8 +69,13 @@ impl Chat {
         Ok(())
     }
 
-    /// Deletes messages that their channel keeps no longer. To be called every minute or so; nodes take turns.
+    /// Deletes messages that their channel keeps no longer, and forgets processes that are dead. To be called every minute or
+    /// so; nodes take turns.
     pub async fn sweep(&self) {
+        let now = time::OffsetDateTime::now_utc();
+        if let Err(error) = self.store().settle_presence(now - DEAD_AFTER).await {
+            tracing::warn!(%error, "who was there through nodes that died was not settled");
+        }
         loop {
             match self.store().expire_messages(time::OffsetDateTime::now_utc()).await {
                 Ok(expired) => {

@@ -153,7 +153,7 @@ pub enum JoinRefused {
 }
 
 /// The end of a membership.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leave {
     /// Whose.
     pub user: UserId,
@@ -172,6 +172,12 @@ impl Leave {
     #[must_use]
     pub fn own(user: UserId, session: Option<SessionId>, reason: LeaveReason) -> Self {
         Self { user, session, reason, by: Some(user), message: None }
+    }
+
+    /// By another's hand, or the server's, whatever session of theirs it is.
+    #[must_use]
+    pub fn forced(user: UserId, reason: LeaveReason, by: Option<UserId>, message: Option<String>) -> Self {
+        Self { user, session: None, reason, by, message }
     }
 }
 
@@ -245,6 +251,13 @@ pub enum Notice {
         channel: ChannelId,
         /// Who.
         user: UserId,
+    },
+    /// Another node put somebody out of a channel: whoever reads and writes there without voice is in no journal.
+    Removed {
+        /// Of which.
+        channel: ChannelId,
+        /// Who, and why.
+        leave: Leave,
     },
     /// Another node has something for single people.
     Direct(Direct),

@@ -238,8 +238,8 @@ impl Membership {
         }
     }
 
-    /// Tells all other nodes of a change in the database, [`Notice::ChannelChanged`] or [`Notice::StandingChanged`], or of
-    /// something for single people, [`Notice::Direct`].
+    /// Tells all other nodes of a change in the database, [`Notice::ChannelChanged`] or [`Notice::StandingChanged`], of
+    /// somebody who was put out, [`Notice::Removed`], or of something for single people, [`Notice::Direct`].
     /// It gets lost while what all nodes share cannot be reached; then [`Notice::Reconnected`] makes them look.
     pub async fn announce(&self, notice: Notice) {
         match self {

@@ -763,6 +763,7 @@ mod tests {
             tokens,
             places: Vec::new(),
             texts: Vec::new(),
+            entries: Vec::new(),
             moves: Moves::default(),
         };
         one.records.open(session(1), record(tokens(1, None))).await.expect("reached");

@@ -1,7 +1,7 @@
 //! Which node has a gateway session, and what another needs to go on with it.
 
 use antiphon_core::{
-    gateway::{Cipher, MediaMode, MediaTransport, UserView},
+    gateway::{Cipher, MediaMode, MediaTransport, Position, UserView},
     ids::{ChannelId, SessionId, StreamId, UserId},
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -67,6 +67,8 @@ pub struct SessionRecord {
     pub places: Vec<Place>,
     /// Where it reads and writes without voice.
     pub texts: Vec<ChannelId>,
+    /// From which place of a channel's journal on it is there.
+    pub entries: Vec<(ChannelId, Position)>,
     /// How often it had moved when its node took it up.
     pub moves: Moves,
 }

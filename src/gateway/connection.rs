@@ -1,4 +1,4 @@
-//! One WebSocket connection: three loops in one task.
+//! One WebSocket connection: three loops in two tasks.
 //!
 //! ```text
 //!  socket ──► reader ──(heartbeats, audio: at once)──────────────► outbox ──► writer ──► socket
@@ -6,7 +6,8 @@
 //!                                                                      └── events of the channels
 //! ```
 //!
-//! The processor may wait for the database or a media worker; the reader never does, so that heartbeats and audio go on.
+//! The processor may wait for the database or a media worker; the reader never does, so that heartbeats and audio go on. The
+//! writer is a task of its own, since it is woken most often by far, and whatever shares a task with it is looked at each time.
 //! Whoever ends the connection says so to the outbox, which ends all three.
 
 use std::{
@@ -35,6 +36,7 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
+use tracing::Span;
 
 use super::{
     Gateway,
@@ -50,6 +52,9 @@ use crate::{
     rooms::{Link, Outlet as _, Shared},
     telemetry::metrics::metrics,
 };
+
+/// The way to write to a client.
+type Sink = SplitSink<WebSocketStream<Io>, Message>;
 
 /// Messages that may wait for the processor.
 const WAITING_MAX: usize = 64;
@@ -100,10 +105,10 @@ enum Departure {
 
 /// Serves a connection until it ends, and settles what becomes of its session.
 pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: Arrival) {
-    let outbox = Arc::new(Outbox::new(arrival.encoding, gateway.config().outbox));
+    let outbox = Arc::new(Outbox::new(arrival.encoding, gateway.config().outbox, gateway.company()));
     let _registered = gateway.register(&outbox);
     let link = Link { outlet: Arc::clone(&outbox) as _, reached_host: arrival.reached_host };
-    let connection = Connection {
+    let connection = Arc::new(Connection {
         session_id: SessionId(uuid::Uuid::now_v7()),
         resume_token: new_token(),
         address: arrival.address,
@@ -112,7 +117,7 @@ pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: 
         outbox,
         attachment: OnceLock::new(),
         gateway,
-    };
+    });
     // Whatever happens, a session whose connection is gone must not be taken for connected.
     let mut guard = LossGuard { connection: &connection, armed: true };
     let (departure, io) = serve(&connection, socket, arrival.user).await;
@@ -127,11 +132,12 @@ pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: 
 
 /// Runs the three loops. Yields how it ended, and the raw connection for a quiet end.
 async fn serve(
-    connection: &Connection,
+    connection: &Arc<Connection>,
     socket: WebSocketStream<Io>,
     user: Option<UserView>,
 ) -> (Departure, Option<Io>) {
-    let (mut sink, mut stream) = socket.split();
+    let (sink, mut stream) = socket.split();
+    let writing = tokio::spawn(Arc::clone(connection).write(sink, Span::current()));
     let (requests, waiting) = mpsc::channel(WAITING_MAX);
     let reading = async {
         let departure = Reader::new(connection, requests).read(&mut stream).await;
@@ -143,9 +149,11 @@ async fn serve(
         departure
     };
     let processing = connection.process(user, waiting);
-    let writing = connection.write(&mut sink);
-    let (departure, (), ()) = tokio::join!(reading, processing, writing);
-    (departure, sink.reunite(stream).ok().map(WebSocketStream::into_inner))
+    let (departure, ()) = tokio::join!(reading, processing);
+    // The outbox has ended, and with it the writer does.
+    let sink = writing.await.ok();
+    let socket = sink.and_then(|sink| sink.reunite(stream).ok());
+    (departure, socket.map(WebSocketStream::into_inner))
 }
 
 impl Connection {
@@ -181,37 +189,40 @@ impl Connection {
         self.outbox.end(End::Close(cause));
     }
 
-    /// Writes what the outbox holds until the end.
-    async fn write(&self, sink: &mut SplitSink<WebSocketStream<Io>, Message>) {
+    /// Writes what the outbox holds until the end; yields the way to write. Nothing is written any more then, so nothing need be
+    /// kept. What is logged is of the connection's `span`, in which the writer is not: to enter it costs at each waking.
+    async fn write(self: Arc<Self>, mut sink: Sink, span: Span) -> Sink {
+        let _gone = GoneGuard(&self.outbox);
         // A reader that is stuck in the middle of a frame gets so long to take it and the Close behind it.
-        let linger = self.gateway.config().close_linger;
         let overdue = async {
             self.outbox.until_ending().await;
-            tokio::time::sleep(linger).await;
+            tokio::time::sleep(self.gateway.config().close_linger).await;
         };
         tokio::select! {
-            () = self.write_all(sink) => {}
+            biased;
+            () = self.write_all(&mut sink, &span) => {}
             () = overdue => {}
         }
-        // Nothing is written any more, so nothing need be kept.
-        self.outbox.end(End::Gone);
+        sink
     }
 
-    async fn write_all(&self, sink: &mut SplitSink<WebSocketStream<Io>, Message>) {
-        let mut flushed = Some(Instant::now());
+    async fn write_all(&self, sink: &mut Sink, span: &Span) {
+        let mut is_flushed = true;
         loop {
-            let written = match self.outbox.next(flushed).await {
+            let written = match self.outbox.next(is_flushed).await {
                 Outgoing::Message(bytes) => {
-                    flushed = None;
+                    is_flushed = false;
                     sink.feed(framed(self.outbox.encoding(), bytes)).await
                 }
                 Outgoing::Flush => {
-                    flushed = Some(Instant::now());
-                    sink.flush().await
+                    is_flushed = true;
+                    let flushed = sink.flush().await;
+                    self.outbox.rest();
+                    flushed
                 }
                 Outgoing::End(End::Close(cause)) => {
                     metrics().gateway.closes.of(cause).increment(1);
-                    tracing::debug!(?cause, "closing");
+                    span.in_scope(|| tracing::debug!(?cause, "closing"));
                     let _ = sink.send(Message::Close(Some(self.close_frame(cause)))).await;
                     return;
                 }
@@ -246,6 +257,15 @@ impl Connection {
             // Once more: the session may have been made after the connection was gone.
             _ => self.lose(),
         }
+    }
+}
+
+/// Ends the outbox of a writer that has ended, however it did.
+struct GoneGuard<'a>(&'a Outbox);
+
+impl Drop for GoneGuard<'_> {
+    fn drop(&mut self) {
+        self.0.end(End::Gone);
     }
 }
 

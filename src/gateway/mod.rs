@@ -1,10 +1,11 @@
 //! The gateway: WebSocket connections, the sessions that outlive them, and the messages of clients.
 //!
-//! `socket` makes a WebSocket of an HTTP request, `connection` runs it, `outbox` is what waits to be written, `handle`
-//! carries out what a client asks for, `sessions` keeps who is who over reconnects, `records` lets a session move between
+//! `socket` makes a WebSocket of an HTTP request, `connection` runs it, `outbox` is what waits to be written, `company`
+//! lets that wait for a moment, `handle` carries out what a client asks for, `sessions` keeps who is who over reconnects, `records` lets a session move between
 //! nodes, `limits` and `close` say how much is too much and how a connection ends.
 
 mod close;
+mod company;
 mod connection;
 mod handle;
 mod limits;
@@ -36,6 +37,7 @@ pub use outbox::OutboxLimits;
 pub use upgrade::{any_path_router, router};
 
 use self::{
+    company::Company,
     outbox::{End, Outbox},
     sessions::{Attachment, Sessions},
 };
@@ -110,6 +112,8 @@ struct Inner {
     sessions: Sessions,
     records: SessionRecords,
     connections: DashMap<u64, Arc<Outbox>>,
+    /// Those of them that have just written.
+    company: Arc<Company>,
     next_connection: AtomicU64,
     /// Wakes whoever waits for the last connection to end.
     connection_ended: Notify,
@@ -137,6 +141,7 @@ impl Gateway {
                 sessions,
                 records,
                 connections: DashMap::new(),
+                company: Arc::default(),
                 next_connection: AtomicU64::new(0),
                 connection_ended: Notify::new(),
                 draining: AtomicBool::new(false),
@@ -219,6 +224,11 @@ impl Gateway {
 
     fn config(&self) -> &GatewayConfig {
         &self.inner.config
+    }
+
+    /// Those who have just written.
+    fn company(&self) -> Arc<Company> {
+        Arc::clone(&self.inner.company)
     }
 
     /// The rooms of this node.

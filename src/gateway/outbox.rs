@@ -3,21 +3,23 @@
 //! Control messages (answers and events) are never dropped and keep their order; a client that leaves too many of them
 //! unread is closed as too slow. Audio is dropped, oldest first, and counted. Control goes before audio.
 //!
-//! What a write costs is the system call, not the bytes: where one was just made, events that everybody in a channel gets wait
-//! for others to go with them. Answers and audio wait for nothing, and what waits goes with them.
+//! What a write costs is the system call and the waking, not the bytes: where one was just made, events that everybody in a
+//! channel gets wait for [`Company`]. Answers and audio wait for nothing, and what waits goes with them.
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use antiphon_core::gateway::{Encoding, Shape};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
-use super::close::CloseCause;
+use super::{close::CloseCause, company::Company};
 use crate::{
     rooms::{Form, Outlet, Shared},
     telemetry::metrics::metrics,
@@ -51,10 +53,6 @@ fn counted(bytes: &Bytes) -> usize {
     bytes.len().min(COUNTED_BYTES_MAX)
 }
 
-/// How long after a write events wait for company: too short to be noticed, and four of them share a write where 200 a second
-/// come.
-const COMPANY: Duration = Duration::from_millis(20);
-
 /// So many bytes of events need no more company.
 const COMPANY_BYTES: usize = 8 * 1024;
 
@@ -65,6 +63,7 @@ pub(super) struct Outbox {
     /// The client sent an externally tagged message, so everything is written like that from then on.
     external: AtomicBool,
     limits: OutboxLimits,
+    company: Arc<Company>,
     queues: Mutex<Queues>,
     /// Wakes the writer.
     filled: Notify,
@@ -79,8 +78,10 @@ struct Queues {
     audio: VecDeque<Shared>,
     /// Something in `control` does not wait for company.
     is_urgent: bool,
-    /// The writer waits for company, and looks when that has been long enough.
+    /// The writer has just written, and is woken when it has rested, or by what does not wait.
     is_resting: bool,
+    /// The end of a rest will be said.
+    is_in_company: bool,
     /// Messages that wait until the client may be told.
     held: Option<Vec<Shared>>,
     /// Frames are dropped: nothing may come before the answer to `Resume`.
@@ -102,10 +103,10 @@ pub(super) enum End {
 }
 
 impl Queues {
-    /// Whether everything that waits may wait a moment longer.
+    /// Whether everything that waits, if there is anything, may wait a moment longer.
     fn is_patient(&self) -> bool {
         let has_company = self.is_urgent || self.control_bytes >= COMPANY_BYTES;
-        !has_company && self.end.is_none() && self.audio.is_empty() && !self.control.is_empty()
+        !has_company && self.end.is_none() && self.audio.is_empty()
     }
 }
 
@@ -120,21 +121,13 @@ pub(super) enum Outgoing {
     End(End),
 }
 
-/// Why there is nothing to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Idle {
-    /// Nothing waits.
-    Empty,
-    /// What waits may wait for company.
-    Resting,
-}
-
 impl Outbox {
-    pub(super) fn new(encoding: Encoding, limits: OutboxLimits) -> Self {
+    pub(super) fn new(encoding: Encoding, limits: OutboxLimits, company: Arc<Company>) -> Self {
         Self {
             encoding,
             external: AtomicBool::new(false),
             limits,
+            company,
             queues: Mutex::default(),
             filled: Notify::new(),
             ending: Notify::new(),
@@ -254,40 +247,59 @@ impl Outbox {
         }
     }
 
-    /// What to write next. Where everything went out, at `flushed`, it waits until there is something.
-    pub(super) async fn next(&self, flushed: Option<Instant>) -> Outgoing {
+    /// Notes that everything was just written: what comes may rest for a moment.
+    pub(super) fn rest(self: &Arc<Self>) {
+        let is_new = {
+            let queues = &mut *self.queues.lock();
+            queues.is_resting = true;
+            !std::mem::replace(&mut queues.is_in_company, true)
+        };
+        if is_new {
+            self.company.join(Arc::clone(self));
+        }
+    }
+
+    /// Ends the rest: what came meanwhile is written.
+    pub(super) fn end_rest(&self) {
+        let queues = &mut *self.queues.lock();
+        (queues.is_resting, queues.is_in_company) = (false, false);
+        if !queues.control.is_empty() {
+            self.filled.notify_one();
+        }
+    }
+
+    /// What to write next. Where everything went out it waits until there is something.
+    pub(super) async fn next(&self, is_flushed: bool) -> Outgoing {
         loop {
-            let rest = flushed.map_or(Duration::ZERO, |flushed| COMPANY.saturating_sub(flushed.elapsed()));
             // Whoever fills the queue leaves a permit, so nothing is missed between the look and the wait.
-            match self.take(rest) {
-                Ok(outgoing) => return outgoing,
-                Err(Idle::Resting) => drop(tokio::time::timeout(rest, self.filled.notified()).await),
-                Err(Idle::Empty) if flushed.is_none() => return Outgoing::Flush,
-                Err(Idle::Empty) => self.filled.notified().await,
+            match self.take() {
+                Some(outgoing) => return outgoing,
+                None if !is_flushed => return Outgoing::Flush,
+                None => self.filled.notified().await,
             }
         }
     }
 
-    /// The next thing to write, unless all that waits may do so for `rest`: until then only what is urgent wakes the writer.
-    fn take(&self, rest: Duration) -> Result<Outgoing, Idle> {
+    /// The next thing to write; `None` while there is nothing, or all of it rests.
+    fn take(&self) -> Option<Outgoing> {
         let frame = {
             let mut queues = self.queues.lock();
-            queues.is_resting = !rest.is_zero() && queues.is_patient();
-            if queues.is_resting {
-                return Err(Idle::Resting);
+            if queues.is_resting && queues.is_patient() {
+                return None;
             }
+            queues.is_resting = false;
             if let Some(bytes) = queues.control.pop_front() {
                 queues.control_bytes -= counted(&bytes);
                 queues.is_urgent &= !queues.control.is_empty();
-                return Ok(Outgoing::Message(bytes));
+                return Some(Outgoing::Message(bytes));
             }
             if let Some(end) = queues.end {
-                return Ok(Outgoing::End(end));
+                return Some(Outgoing::End(end));
             }
-            queues.audio.pop_front().ok_or(Idle::Empty)?
+            queues.audio.pop_front()?
         };
         metrics().gateway.frames_sent.increment(1);
-        Ok(Outgoing::Message(frame.bytes(self.form()).clone()))
+        Some(Outgoing::Message(frame.bytes(self.form()).clone()))
     }
 }
 
@@ -322,7 +334,7 @@ mod tests {
     use super::*;
 
     fn outbox(messages: usize, bytes: usize, frames: usize) -> Outbox {
-        Outbox::new(Encoding::Json, OutboxLimits { messages, bytes, frames })
+        Outbox::new(Encoding::Json, OutboxLimits { messages, bytes, frames }, Arc::default())
     }
 
     fn message(number: u64) -> Shared {
@@ -333,13 +345,13 @@ mod tests {
     fn taken(outbox: &Outbox) -> Vec<String> {
         let mut taken = Vec::new();
         loop {
-            match outbox.take(Duration::ZERO) {
-                Ok(Outgoing::Message(bytes)) => taken.push(String::from_utf8(bytes.to_vec()).expect("JSON")),
-                Ok(Outgoing::End(end)) => {
+            match outbox.take() {
+                Some(Outgoing::Message(bytes)) => taken.push(String::from_utf8(bytes.to_vec()).expect("JSON")),
+                Some(Outgoing::End(end)) => {
                     taken.push(format!("{end:?}"));
                     return taken;
                 }
-                Ok(Outgoing::Flush) | Err(_) => return taken,
+                Some(Outgoing::Flush) | None => return taken,
             }
         }
     }
@@ -391,7 +403,7 @@ mod tests {
     #[test]
     fn events_follow_the_state_of_a_large_channel() {
         let limits = OutboxLimits::default();
-        let outbox = Outbox::new(Encoding::Json, limits);
+        let outbox = Outbox::new(Encoding::Json, limits, Arc::default());
         let reason = "x".repeat(limits.bytes * 4);
         outbox.send(&Shared::new(Reconnect { reason, grace_ms: 0, nodes: Vec::new() }));
         outbox.send(&message(1));
@@ -401,17 +413,14 @@ mod tests {
     }
 
     fn event(number: u64) -> Shared {
-        Shared::event(&std::sync::Arc::new(HeartbeatAck { server_time_us: number }.into()))
+        Shared::event(&Arc::new(HeartbeatAck { server_time_us: number }.into()))
     }
 
-    #[test]
-    fn events_wait_for_company_after_a_write_and_for_nothing_else() {
-        let outbox = outbox(1_000, 100_000, 10);
-        assert_eq!(outbox.take(COMPANY), Err(Idle::Empty));
+    #[tokio::test]
+    async fn events_wait_for_company_after_a_write_and_for_nothing_else() {
+        let outbox = Arc::new(outbox(1_000, 100_000, 10));
         outbox.send(&event(1));
-        assert_eq!(outbox.take(COMPANY), Err(Idle::Resting));
         assert_eq!(taken(&outbox), [json(1)], "the last write was long ago");
-        outbox.send(&event(1));
         let urgent: [fn(&Outbox); 4] = [
             |outbox| outbox.send(&message(2)),
             |outbox| outbox.send_audio(&message(3)),
@@ -419,28 +428,33 @@ mod tests {
             |outbox| outbox.end(End::Close(CloseCause::RateLimited)),
         ];
         for make_urgent in urgent {
-            make_urgent(&outbox);
-            assert!(outbox.take(COMPANY).is_ok());
-            taken(&outbox);
+            outbox.rest();
             outbox.send(&event(4));
-            let rests = outbox.take(COMPANY) == Err(Idle::Resting);
-            assert!(outbox.end_in_sight().is_some() || rests, "what was urgent is written");
+            assert_eq!(taken(&outbox), Vec::<String>::new(), "it rests");
+            make_urgent(&outbox);
+            assert_eq!(taken(&outbox)[0], json(4), "what rests goes with what does not");
         }
     }
 
     #[tokio::test]
-    async fn what_waits_for_company_is_written_in_time_or_with_it() {
-        let outbox = outbox(10, 10_000, 10);
+    async fn a_rest_ends_by_itself_and_is_ended_once() {
+        let outbox = Arc::new(outbox(10, 10_000, 10));
+        outbox.rest();
         outbox.send(&event(1));
-        let flushed = Instant::now();
-        assert_eq!(outbox.next(Some(flushed)).await, Outgoing::Message(json(1).into()));
-        assert!(flushed.elapsed() >= COMPANY);
-        assert_eq!(outbox.next(None).await, Outgoing::Flush, "and nothing else waits");
-        let flushed = Instant::now();
+        assert_eq!(outbox.next(true).await, Outgoing::Message(json(1).into()), "its moment is over");
+        assert_eq!(outbox.next(false).await, Outgoing::Flush, "and nothing else waits");
+        outbox.rest();
         outbox.send(&event(2));
-        let (first, ()) = tokio::join!(outbox.next(Some(flushed)), async { outbox.send(&message(3)) });
+        let (first, ()) = tokio::join!(outbox.next(true), async { outbox.send(&message(3)) });
         assert_eq!(first, Outgoing::Message(json(2).into()));
-        assert_eq!(outbox.next(None).await, Outgoing::Message(json(3).into()));
+        assert_eq!(outbox.next(false).await, Outgoing::Message(json(3).into()));
+        // That was within one moment: there is one end to it, which a second rest shares.
+        outbox.rest();
+        outbox.send(&event(4));
+        assert!(outbox.queues.lock().is_in_company);
+        outbox.end_rest();
+        assert_eq!(taken(&outbox), [json(4)]);
+        assert!(!outbox.queues.lock().is_in_company);
     }
 
     #[test]

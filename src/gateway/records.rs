@@ -40,6 +40,7 @@ impl Gateway {
             // Until the rooms have all of a session that moved here, the record says it.
             places: session.arriving().unwrap_or_else(|| self.rooms().places(&session.presence)),
             texts: session.arriving_texts().unwrap_or_else(|| session.presence.channels().0),
+            entries: session.presence.entries(),
             moves: session.moves(),
         }
     }
@@ -101,6 +102,7 @@ impl Gateway {
             self.let_go(&stale).await;
         }
         let presence = Arc::new(Presence::new(id, record.user.clone(), link.clone()));
+        presence.set_entries(record.entries);
         let (places, texts) = (record.places.clone(), record.texts.clone());
         let moved = Moved { current, offered, moves: record.moves, places, texts };
         let attachment = self.sessions().adopt(presence, moved, Arc::clone(outbox), self.rooms().now());

@@ -3,7 +3,7 @@
 use std::time::{Duration as StdDuration, Instant};
 
 use antiphon_core::gateway::NotificationKind;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::{
     failure::{Failure, wait_at_least},
@@ -49,22 +49,25 @@ impl Outbox {
         let sending = self.send(delivery, &user, &notification);
         let sent = match tokio::time::timeout(PATIENCE, sending).await {
             Ok(sent) => sent?,
-            Err(_) => Err(Failure::passing(format!("it took over {} s", PATIENCE.as_secs()))),
+            Err(_) => Err(Failure::Unanswered(format!("it took over {} s", PATIENCE.as_secs()))),
         };
         Ok(match sent {
             Ok(()) => Tried::Sent,
             Err(Failure::Gone) => Tried::Skipped("there is no such receiver any more"),
             Err(Failure::Lasting(error) | Failure::Refused(error)) => Tried::GivenUp(error),
-            Err(Failure::Passing { error, retry_after }) => {
-                let failures = delivery.attempts + 1;
-                if failures >= self.inner.config.attempts_max {
-                    Tried::GivenUp(error)
-                } else {
-                    let draw = f64::from(random::number()) / f64::from(u32::MAX);
-                    Tried::Failed(error, OffsetDateTime::now_utc() + wait_at_least(failures, draw, retry_after))
-                }
-            }
+            Err(Failure::Passing { error, retry_after }) => self.again(delivery, error, retry_after),
+            Err(Failure::Unanswered(error)) => self.again(delivery, error, None),
         })
+    }
+
+    /// Another attempt, unless that was the last.
+    fn again(&self, delivery: &Delivery, error: String, retry_after: Option<Duration>) -> Tried {
+        let failures = delivery.attempts + 1;
+        if failures >= self.inner.config.attempts_max {
+            return Tried::GivenUp(error);
+        }
+        let draw = f64::from(random::number()) / f64::from(u32::MAX);
+        Tried::Failed(error, OffsetDateTime::now_utc() + wait_at_least(failures, draw, retry_after))
     }
 
     /// Whether there is still a reason to send it, and whether now.

@@ -137,9 +137,15 @@ impl Outbox {
         // Each costs money, whoever asks.
         let most_in_hour = (way == Way::Sms).then_some(self.inner.config.sms_codes_per_hour);
         match self.inner.store.begin_confirming(caller.id, way, &address, &hash, most_in_hour, now).await? {
-            CodeWish::Granted => self.send_code(way, &address, &code).await,
-            CodeWish::TooMany { bound, seconds } => Err(too_many(bound, seconds)),
+            CodeWish::Granted => {}
+            CodeWish::TooMany { bound, seconds } => return Err(too_many(bound, seconds)),
         }
+        let Err(failure) = self.send_code(way, &address, &code).await else { return Ok(()) };
+        if failure.is_certain() {
+            metrics().notifications.codes_not_sent.increment(1);
+            self.inner.store.code_not_sent(caller.id, way, now).await?;
+        }
+        Err(not_sent(&failure))
     }
 
     fn require(&self, way: Way) -> Result<(), AppError> {
@@ -150,7 +156,7 @@ impl Outbox {
         Err(invalid(message))
     }
 
-    async fn send_code(&self, way: Way, address: &str, code: &str) -> Result<(), AppError> {
+    async fn send_code(&self, way: Way, address: &str, code: &str) -> Result<(), Failure> {
         let id = uuid::Uuid::now_v7().to_string();
         let text = format!("Your code is {code}. It confirms this address and holds for 15 minutes.");
         let sending = async {
@@ -164,15 +170,8 @@ impl Outbox {
                 _ => Err(Failure::Gone),
             }
         };
-        match tokio::time::timeout(CODE_PATIENCE, sending).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Failure::Lasting(_) | Failure::Gone)) => Err(invalid("nothing can be sent to this address")),
-            Ok(Err(Failure::Passing { .. } | Failure::Refused(_))) | Err(_) => Err(AppError::retry(
-                ErrorCode::TemporarilyUnavailable,
-                "the code could not be sent; try again shortly",
-                RETRY_AFTER_S,
-            )),
-        }
+        let late = |_| Err(Failure::Unanswered(format!("it took over {} s", CODE_PATIENCE.as_secs())));
+        tokio::time::timeout(CODE_PATIENCE, sending).await.unwrap_or_else(late)
     }
 
     /// Confirms the address that a code was sent to.
@@ -265,6 +264,18 @@ impl Outbox {
             true => Ok(()),
             false => Err(AppError::new(ErrorCode::NotFound, "nothing with this id was given up")),
         }
+    }
+}
+
+/// What whoever asked for a code is told that was not sent, or not as far as is known.
+fn not_sent(failure: &Failure) -> AppError {
+    match failure {
+        Failure::Lasting(_) | Failure::Gone => invalid("nothing can be sent to this address"),
+        Failure::Passing { .. } | Failure::Unanswered(_) | Failure::Refused(_) => AppError::retry(
+            ErrorCode::TemporarilyUnavailable,
+            "the code could not be sent; try again shortly",
+            RETRY_AFTER_S,
+        ),
     }
 }
 

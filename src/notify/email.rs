@@ -102,7 +102,13 @@ fn failure(error: &lettre::transport::smtp::Error) -> Failure {
     let is_ours = status.as_deref().is_some_and(|code| ["530", "534", "535", "538"].contains(&code));
     let mut text = one_line(&error.to_string());
     text.truncate(text.floor_char_boundary(300));
-    if error.is_permanent() && !is_ours { Failure::Lasting(text) } else { Failure::passing(text) }
+    if error.is_permanent() && !is_ours {
+        Failure::Lasting(text)
+    } else if error.is_timeout() {
+        Failure::Unanswered(text)
+    } else {
+        Failure::passing(text)
+    }
 }
 
 /// An address as it is kept.

@@ -15,6 +15,8 @@ pub(super) enum Failure {
         /// Not before so long.
         retry_after: Option<Duration>,
     },
+    /// No answer came: it may have taken it. Later it may answer.
+    Unanswered(String),
     /// It never will.
     Lasting(String),
     /// It takes nothing from this server: its key or secret is not the one that it should be.
@@ -27,6 +29,11 @@ impl Failure {
     /// One that passes by itself.
     pub(super) fn passing(error: impl Into<String>) -> Self {
         Self::Passing { error: error.into(), retry_after: None }
+    }
+
+    /// Whether it is certain that the receiver did not take it.
+    pub(super) const fn is_certain(&self) -> bool {
+        !matches!(self, Self::Unanswered(_))
     }
 
     /// What an answer over HTTP says; `None` when it was taken.
@@ -51,9 +58,10 @@ impl Failure {
 impl From<reqwest::Error> for Failure {
     /// Without the URL, which may hold a secret.
     fn from(error: reqwest::Error) -> Self {
+        let is_unsent = error.is_connect() || error.is_builder();
         let mut text = error.without_url().to_string();
         text.truncate(text.floor_char_boundary(300));
-        Self::passing(text)
+        if is_unsent { Self::passing(text) } else { Self::Unanswered(text) }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
     chat::Chat,
     error::AppError,
     settings::{ConnectionUrl, Secret},
-    store::{Lately, NewDelivery, Notification, Routed, Store, StoreError, User, Way},
+    store::{DuePlace, Lately, NewDelivery, Notification, Routed, Store, StoreError, User, Way},
     telemetry::metrics::{NotificationDrop, metrics},
 };
 
@@ -278,6 +278,7 @@ impl Outbox {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Dropped with this task: what is under way then is done by another node when its lease is over.
         let mut under_way = JoinSet::new();
+        let mut place = DuePlace::default();
         loop {
             tokio::select! {
                 _ = looks.tick() => {}
@@ -287,7 +288,7 @@ impl Outbox {
             while under_way.try_join_next().is_some() {}
             let now = OffsetDateTime::now_utc();
             let until = now + LEASE;
-            match self.inner.store.claim_deliveries(way, now, until, AT_ONCE - under_way.len()).await {
+            match self.inner.store.claim_deliveries(way, now, until, AT_ONCE - under_way.len(), &mut place).await {
                 Ok(due) => {
                     metrics().notifications.under_way.of(label(way)).set((under_way.len() + due.len()) as f64);
                     for delivery in due {

@@ -1,6 +1,6 @@
 //! Whether somebody may enter a channel as they ask to: what needs no place yet.
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use antiphon_core::{
     gateway::{ErrorCode, JoinChannel, LeaveReason, MediaTransport, Role, UserView},
@@ -9,8 +9,9 @@ use antiphon_core::{
 };
 use time::OffsetDateTime;
 
-use super::{Rooms, player::player_of};
+use super::{Rooms, moderation::deleted, player::player_of};
 use crate::{
+    cluster::Leave,
     error::AppError,
     mixer::MixSeat,
     store::{Channel, Store, StoreError},
@@ -61,6 +62,30 @@ impl Rooms {
             Decision::Hidden | Decision::Denied(_) if standing.banned => Some(LeaveReason::Banned),
             Decision::Hidden | Decision::Denied(_) => Some(LeaveReason::Kicked),
         })
+    }
+
+    /// Those of `users` who are to be removed from a channel that they are in. A look at all of them comes first: most are as
+    /// welcome as before.
+    pub(super) async fn unwelcome(
+        &self,
+        channel: ChannelId,
+        users: Vec<UserView>,
+    ) -> Result<BTreeMap<UserId, Leave>, AppError> {
+        let store = &self.inner.store;
+        let Some(found) = store.channel(channel).await? else {
+            return Ok(users.into_iter().map(|user| (user.id, deleted(user.id))).collect());
+        };
+        let banned = store.banned(channel, OffsetDateTime::now_utc()).await?;
+        let belong = if found.is_private { Some(store.member_ids(channel).await?) } else { None };
+        let mut unwelcome = BTreeMap::new();
+        for user in users {
+            let is_suspect =
+                banned.contains(&user.id) || belong.as_ref().is_some_and(|belong| !belong.contains(&user.id));
+            if is_suspect && let Some(reason) = self.why_unwelcome(&user, channel).await? {
+                unwelcome.insert(user.id, Leave::forced(user.id, reason, None, None));
+            }
+        }
+        Ok(unwelcome)
     }
 
     pub(super) async fn standing(&self, channel: ChannelId, user: &UserView) -> Result<(Standing, bool), AppError> {

@@ -92,7 +92,11 @@ impl Rooms {
             if presence.state().ended {
                 return Err(Unavailable);
             }
-            channels.extend(self.adopt_place(presence, place, moves, positions.get(&place.channel)).await?);
+            let adopted = self.adopt_place(presence, place, moves, positions.get(&place.channel)).await?;
+            if adopted.is_none() {
+                presence.state().forget_entry(place.channel);
+            }
+            channels.extend(adopted);
         }
         channels.sort_unstable_by_key(|channel| channel.joined.channel_id);
         Ok((channels, self.adopt_texts(presence, texts, positions).await?))
@@ -106,11 +110,15 @@ impl Rooms {
         since: Option<&Position>,
     ) -> Result<Option<ResumedChannel>, Unavailable> {
         let terms = self.terms(presence, place.channel).await;
+        if let Some(since) = since {
+            // A node of the release before does not say since when it is there; its client does.
+            presence.state().note_entry(place.channel, since.clone());
+        }
         let (room, mut turn) = self.turn_of_new(place.channel).await;
         let adopted = self.adopt_into(presence, &room, &mut turn, (place, moves), terms).await;
         let resumed = match adopted {
             Ok(true) => {
-                let missed = self.missed(&room, since).await;
+                let missed = self.missed_by(presence, &room, since).await;
                 let link = presence.state().link.clone();
                 Ok(self.resumed_channel(&room, place.stream, &link, since.zip(Some(missed))))
             }

@@ -36,6 +36,14 @@ const LOOKS_ANEW: u32 = 4;
 /// When to try again. What all nodes share is tried for all the time, so it is back soon after it can be.
 const RETRY_AFTER_S: u64 = 2;
 
+/// What the epoch of a room's own journal begins with.
+const LOCAL_EPOCH: &str = "local-";
+
+/// Whether a journal is that of a room alone.
+pub(super) fn is_local(epoch: &str) -> bool {
+    epoch.starts_with(LOCAL_EPOCH)
+}
+
 impl From<Unavailable> for AppError {
     fn from(_: Unavailable) -> Self {
         let message = "what all nodes share cannot be reached; this concerns more than this node, so try again soon";
@@ -83,7 +91,7 @@ impl Rooms {
         let live = &mut *room.live_mut();
         let Some(since) = live.roster.applied().filter(|_| !live.is_empty()).cloned() else { return false };
         if live.alone.is_none() {
-            let epoch = format!("local-{:016x}", u64::from_be_bytes(random::bytes()));
+            let epoch = format!("{LOCAL_EPOCH}{:016x}", u64::from_be_bytes(random::bytes()));
             let members = live.roster.members().cloned();
             let state =
                 ChannelState::with_members(room.id, epoch, self.inner.config.membership.journal_events, members);

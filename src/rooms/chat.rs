@@ -17,7 +17,7 @@ use antiphon_core::{
         DeletedData, DmData, DmPosted, EditedData, MessageData, MessageDeleted, MessageEdited, MessagePosted, Position,
         Reaction, ReactionsChanged, ReactionsData, ServerMessage, UserView,
     },
-    ids::{ChannelId, MessageId, UserId},
+    ids::{ChannelId, MessageId, SessionId, UserId},
     permission::Standing,
 };
 
@@ -268,8 +268,8 @@ impl Rooms {
         room.live_mut().told = Some(number);
         let sent = self.inner.awaited.take(number);
         let message = Shared::event(event);
-        room.live().each_listener(|presence, outlet| match &sent {
-            Some(sent) if sent.presence.id == presence.id => {}
+        room.live().each_listener(|session, outlet| match &sent {
+            Some(sent) if sent.presence.id == session => {}
             _ => outlet.send(&message),
         });
         if let Some(sent) = sent {
@@ -315,9 +315,10 @@ impl Rooms {
     /// Tells everyone who is in a channel on this node, without a place in the journal: nothing is lost if it is.
     pub fn tell_of_typing(&self, channel: ChannelId, message: impl Into<ServerMessage>, except: Option<&Presence>) {
         let Some(room) = self.room(channel) else { return };
-        let message = Shared::new(message);
-        room.live().each_listener(|presence, outlet| {
-            if except.is_none_or(|except| except.id != presence.id) {
+        // As what is written, which it would else come before.
+        let message = Shared::event(&Arc::new(message.into()));
+        room.live().each_listener(|session, outlet| {
+            if except.is_none_or(|except| except.id != session) {
                 outlet.send(&message);
             }
         });
@@ -344,12 +345,12 @@ fn answer(sent: &Sent, event: &Arc<ServerMessage>) {
 
 impl Live {
     /// Everyone here who gets what happens in the channel, each session once.
-    pub(super) fn each_listener(&self, mut act: impl FnMut(&Presence, &dyn super::Outlet)) {
+    pub(super) fn each_listener(&self, mut act: impl FnMut(SessionId, &dyn super::Outlet)) {
         for member in self.members.values() {
-            act(&member.presence, &*member.outlet);
+            act(member.presence.id, &*member.outlet);
         }
-        for text in self.texts.values().filter(|text| !text.is_in_voice) {
-            act(&text.presence, &*text.outlet);
+        for (session, text) in self.texts.iter().filter(|(_, text)| !text.is_in_voice) {
+            act(*session, &*text.outlet);
         }
     }
 }

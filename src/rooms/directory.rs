@@ -15,6 +15,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{ChannelFigures, Rooms, admit::standing};
 use crate::{
+    cluster::SessionRecords,
     error::AppError,
     store::{
         Ban, Channel, ChannelChange, ChannelLimits, Invite, Inviter, Membership, NewChannel, NewInvite, Store,
@@ -104,16 +105,18 @@ impl Default for Page {
 pub struct Directory {
     store: Store,
     rooms: Rooms,
+    /// What nodes know of each other's people.
+    records: SessionRecords,
     config: DirectoryConfig,
 }
 
 type Result<T> = std::result::Result<T, AppError>;
 
 impl Directory {
-    /// Channels of `store`, whose voice is in `rooms`.
+    /// Channels of `store`, whose voice is in `rooms`, of a node among those that share `records`.
     #[must_use]
-    pub fn new(store: Store, rooms: Rooms, config: DirectoryConfig) -> Self {
-        Self { store, rooms, config }
+    pub fn new(store: Store, rooms: Rooms, records: SessionRecords, config: DirectoryConfig) -> Self {
+        Self { store, rooms, records, config }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -364,18 +367,26 @@ impl Directory {
         }
     }
 
-    /// Removes somebody from voice; they may come back.
+    /// Removes somebody from voice and from where they read and write; they may come back.
     ///
     /// # Errors
     ///
-    /// As [`Directory::channel`]; `USER_NOT_FOUND` for who is not in voice; `PERMISSION_DENIED`.
+    /// As [`Directory::channel`]; `USER_NOT_FOUND` for who is in neither; `PERMISSION_DENIED`.
     pub async fn kick(&self, caller: &UserView, id: ChannelId, user: UserId, reason: Option<String>) -> Result<()> {
         let reason = checked_reason(reason)?;
         self.enter(caller, id).await?.require(Action::Kick(&self.target(id, user).await?))?;
-        if self.rooms.kick(id, user, caller.id, reason).await? {
+        // Asked before they are gone from there.
+        let was_elsewhere = self.reads_elsewhere(id, user).await;
+        if self.rooms.kick(id, user, caller.id, reason).await? || was_elsewhere {
             return Ok(());
         }
-        Err(AppError::new(ErrorCode::UserNotFound, "this user is not in the channel's voice"))
+        Err(AppError::new(ErrorCode::UserNotFound, "this user is not in the channel"))
+    }
+
+    /// Whether somebody reads and writes in a channel through another node, as far as those can be asked.
+    async fn reads_elsewhere(&self, id: ChannelId, user: UserId) -> bool {
+        let nodes = self.records.whereabouts(&[user]).await.unwrap_or_default();
+        nodes.iter().flatten().any(|node| node.texts.contains(&id))
     }
 
     /// Removes somebody and keeps them out, for a time or for good. Their membership ends.

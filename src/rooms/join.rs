@@ -24,7 +24,7 @@ use super::{
     udp::UdpSession,
 };
 use crate::{
-    cluster::{JoinRefused, Joined, Member, NewMember, News, Unavailable},
+    cluster::{JoinRefused, Joined, Leave, Member, NewMember, News, Unavailable},
     error::AppError,
     random,
     store::{Channel, DISPLAY_NAME_CHARS_MAX, check_printable},
@@ -119,7 +119,10 @@ impl Rooms {
         match self.why_unwelcome(&presence.user, request.channel_id).await {
             // The database is away, which holds for the other node, too.
             Ok(None) | Err(_) => Ok(()),
-            Ok(Some(reason)) => self.remove(request.channel_id, presence.user.id, reason, None, None).await.map(|_| ()),
+            Ok(Some(reason)) => {
+                let leave = Leave::forced(presence.user.id, reason, None, None);
+                self.remove(request.channel_id, leave).await.map(|_| ())
+            }
         }
     }
 
@@ -344,6 +347,9 @@ impl Rooms {
             text.is_in_voice = true;
         }
         live.members.insert(stream, local);
+        if let Some(position) = live.roster.applied() {
+            presence.state().note_entry(room.id, position.clone());
+        }
         link
     }
 

@@ -34,6 +34,7 @@ mod overheard;
 mod presence;
 mod quality;
 mod recording;
+mod replay;
 mod reports;
 mod resume;
 mod room;

@@ -2,7 +2,8 @@
 //!
 //! A change that also is in the database is made there first. It then raises the count of changes, so that a join which
 //! looked before is decided anew, and is announced to the other nodes. Members of other nodes are removed and muted by
-//! the journal's entries.
+//! the journal's entries; whoever reads and writes there without voice is in no journal, so the other nodes are told of
+//! their removal ([`Notice::Removed`]).
 
 use std::sync::Arc;
 
@@ -11,7 +12,6 @@ use antiphon_core::{
     gateway::{LeaveReason, UserView},
     ids::{ChannelId, UserId},
 };
-use time::OffsetDateTime;
 
 use super::{
     Rooms,
@@ -24,7 +24,8 @@ use crate::{
 };
 
 impl Rooms {
-    /// Removes somebody from a channel's voice. False when they are not in it.
+    /// Removes somebody from a channel, whether they are in its voice or read and write there alone. False when they are
+    /// not in its voice, and no session of theirs on this node reads and writes there.
     ///
     /// # Errors
     /// When they may be on another node, and what all nodes share cannot be reached.
@@ -36,10 +37,12 @@ impl Rooms {
         reason: Option<String>,
     ) -> Result<bool, AppError> {
         self.note_change();
-        self.remove(channel, target, LeaveReason::Kicked, Some(by), reason).await
+        let leave = Leave::forced(target, LeaveReason::Kicked, Some(by), reason);
+        let was_reading = self.remove_texts(channel, &leave).await;
+        Ok(self.remove(channel, leave).await? || was_reading)
     }
 
-    /// Removes somebody who was banned from a channel, on all nodes. False when they are not in its voice.
+    /// Removes somebody who was banned from a channel, on all nodes. False as for [`Rooms::kick`].
     ///
     /// # Errors
     /// As [`Rooms::kick`]. The ban holds all the same.
@@ -51,10 +54,11 @@ impl Rooms {
         reason: Option<String>,
     ) -> Result<bool, AppError> {
         self.note_change();
+        let leave = Leave::forced(target, LeaveReason::Banned, Some(by), reason);
+        let was_reading = self.remove_texts(channel, &leave).await;
+        // Releases that know no removals look who may be there.
         self.inner.membership.announce(Notice::ChannelChanged { channel }).await;
-        let removed = self.remove(channel, target, LeaveReason::Banned, Some(by), reason).await;
-        self.review_texts(channel).await;
-        removed
+        Ok(self.remove(channel, leave).await? || was_reading)
     }
 
     /// Takes a user out of a channel of their own accord, whatever session of theirs is in it. False when none is.
@@ -62,19 +66,13 @@ impl Rooms {
     /// # Errors
     /// When what all nodes share cannot be reached.
     pub async fn leave_as(&self, channel: ChannelId, user: UserId) -> Result<bool, AppError> {
-        self.remove(channel, user, LeaveReason::Left, Some(user), None).await
+        self.remove(channel, Leave::own(user, None, LeaveReason::Left)).await
     }
 
-    pub(super) async fn remove(
-        &self,
-        channel: ChannelId,
-        user: UserId,
-        reason: LeaveReason,
-        by: Option<UserId>,
-        message: Option<String>,
-    ) -> Result<bool, AppError> {
+    /// Ends a membership of a channel's voice, whichever node has it. False when there is none.
+    pub(super) async fn remove(&self, channel: ChannelId, leave: Leave) -> Result<bool, AppError> {
         let (room, mut turn) = self.turn_of_new(channel).await;
-        let removed = self.end_membership(&room, &Leave { user, session: None, reason, by, message }).await;
+        let removed = self.end_membership(&room, &leave).await;
         self.close_if_empty(&room, &mut turn).await;
         Ok(removed?)
     }
@@ -143,16 +141,15 @@ impl Rooms {
         let decided = async {
             let store = &self.inner.store;
             let mutes = store.server_mutes(room.id).await?;
-            let Some(channel) = store.channel(room.id).await? else { return Ok(()) };
-            let (banned, belong) =
-                (store.banned(room.id, OffsetDateTime::now_utc()).await?, store.member_ids(room.id).await?);
-            for user in users {
-                // Most are as welcome as before, which needs no further look.
-                let is_suspect = banned.contains(&user.id) || (channel.is_private && !belong.contains(&user.id));
-                if is_suspect && let Some(reason) = self.why_unwelcome(&user, room.id).await? {
-                    self.remove(room.id, user.id, reason, None, None).await?;
-                } else if let Some(by) = mutes.get(&user.id) {
-                    self.set_server_mute(room.id, user.id, true, *by).await?;
+            if store.channel(room.id).await?.is_none() {
+                return Ok(());
+            }
+            let unwelcome = self.unwelcome(room.id, users.clone()).await?;
+            for UserView { id: user, .. } in users {
+                if let Some(leave) = unwelcome.get(&user) {
+                    self.remove(room.id, leave.clone()).await?;
+                } else if let Some(by) = mutes.get(&user) {
+                    self.set_server_mute(room.id, user, true, *by).await?;
                 }
             }
             Ok::<(), AppError>(())
@@ -219,12 +216,16 @@ impl Rooms {
             }
         };
         for user in everyone {
-            let message = Some("the channel was deleted".to_owned());
-            if self.remove(channel, user, LeaveReason::Kicked, None, message).await.is_err() {
+            if self.remove(channel, deleted(user)).await.is_err() {
                 tracing::warn!(%channel, "a member of a deleted channel could not be removed on another node yet");
             }
         }
         self.review_texts(channel).await;
         self.inner.totals.remove(&channel);
     }
+}
+
+/// Why somebody leaves a channel that is no more.
+pub(super) fn deleted(user: UserId) -> Leave {
+    Leave::forced(user, LeaveReason::Kicked, None, Some("the channel was deleted".to_owned()))
 }

@@ -186,10 +186,11 @@ impl Rooms {
                 Some(Shared::new(Removed { channel_id: room.id, reason, by, message: about.message.clone() }))
             }
         };
-        let member = self.take_out(room, left.stream_id, farewell.as_ref()).await;
-        if matches!(left.reason, LeaveReason::Kicked | LeaveReason::Banned) {
-            remove_texts_of(room, left.user_id, farewell.as_ref());
+        if let (LeaveReason::Kicked | LeaveReason::Banned, Some(farewell)) = (left.reason, &farewell) {
+            // Whoever was removed from a channel does not go on to read there.
+            room.remove_texts_of(left.user_id, farewell);
         }
+        let member = self.take_out(room, left.stream_id, farewell.as_ref()).await;
         room.broadcast(&Shared::event(&entry.event), None);
         self.publisher_went(room, left.user_id, left.stream_id).await;
         self.forget_levels_of(room, left.user_id, left.stream_id).await;
@@ -235,18 +236,6 @@ fn came(joined: &UserJoined, about: &AboutMember) -> Member {
         muted: false,
         deafened: false,
         server_muted: about.server_muted,
-    }
-}
-
-/// Whoever was removed from a channel does not go on to read there.
-fn remove_texts_of(room: &Room, user: UserId, farewell: Option<&Shared>) {
-    let live = &mut *room.live_mut();
-    live.send_outsiders_away(user);
-    for (_, text) in live.texts.extract_if(|_, text| text.presence.user.id == user) {
-        text.presence.forget_text(room.id);
-        if let Some(farewell) = farewell {
-            text.outlet.send(farewell);
-        }
     }
 }
 

@@ -74,6 +74,12 @@ impl Rooms {
                 Notice::Lost { channel } => self.heard(channel, Inbox::put_unknown),
                 Notice::Reconnected => self.reconcile_all(),
                 Notice::Direct(direct) => self.pass_on(direct),
+                Notice::Removed { channel, leave } => {
+                    self.note_change();
+                    self.spawn_for(channel, move |rooms, channel| async move {
+                        rooms.remove_texts_here(channel, &leave).await;
+                    });
+                }
                 Notice::ChannelChanged { channel } => {
                     self.note_change();
                     self.review_texts_soon(channel);

@@ -17,6 +17,7 @@ use super::{
     presence::{Link, Presence},
 };
 use crate::{
+    cluster::Leave,
     error::AppError,
     store::{Channel, DISPLAY_NAME_CHARS_MAX},
 };
@@ -91,7 +92,7 @@ impl Rooms {
     /// # Errors
     /// When what all nodes share cannot be reached.
     pub async fn remove_player(&self, channel: ChannelId, by: UserId) -> Result<bool, AppError> {
-        self.remove(channel, player_of(channel), LeaveReason::Kicked, Some(by), None).await
+        self.remove(channel, Leave::forced(player_of(channel), LeaveReason::Kicked, Some(by), None)).await
     }
 }
 

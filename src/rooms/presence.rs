@@ -4,12 +4,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use antiphon_core::{
-    gateway::UserView,
+    gateway::{Position, UserView},
     ids::{ChannelId, SessionId, StreamId, UserId},
 };
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{outlet::Outlet, room::Room, udp::UdpSession};
+use super::{outlet::Outlet, replay::Entries, room::Room, udp::UdpSession};
 
 /// The way to a session's client as of now: its connection and how it came here.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub(super) struct PresenceState {
     pub(super) places: HashMap<ChannelId, Place>,
     /// Where it reads and writes without voice.
     pub(super) texts: HashMap<ChannelId, Arc<Room>>,
+    /// Since when it is where it is.
+    pub(super) entries: Entries,
     /// The UDP session of all its channels with `media: udp`; `None` while there are none.
     pub(super) udp: Option<Arc<UdpSession>>,
     /// It is over: nothing can be joined any more.
@@ -71,7 +73,14 @@ impl Presence {
     /// A session that is nowhere yet.
     #[must_use]
     pub fn new(id: SessionId, user: UserView, link: Link) -> Self {
-        let state = PresenceState { link, places: HashMap::new(), texts: HashMap::new(), udp: None, ended: false };
+        let state = PresenceState {
+            link,
+            places: HashMap::new(),
+            texts: HashMap::new(),
+            entries: HashMap::new(),
+            udp: None,
+            ended: false,
+        };
         Self { id, user, is_standalone: false, turn: tokio::sync::Mutex::new(()), state: Mutex::new(state) }
     }
 
@@ -106,13 +115,26 @@ impl Presence {
         (state.texts.keys().copied().collect(), state.places.keys().copied().collect())
     }
 
+    /// From which place on it gets what happens in each channel, for the node that may go on with it.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(ChannelId, Position)> {
+        self.state().entries.iter().map(|(channel, position)| (*channel, position.clone())).collect()
+    }
+
+    /// Notes that of a session that was another node's.
+    pub fn set_entries(&self, entries: Vec<(ChannelId, Position)>) {
+        self.state().entries.extend(entries);
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, PresenceState> {
         self.state.lock()
     }
 
     /// It no longer reads and writes in a channel.
     pub(super) fn forget_text(&self, channel: ChannelId) {
-        self.state().texts.remove(&channel);
+        let mut state = self.state();
+        state.texts.remove(&channel);
+        state.forget_entry(channel);
     }
 
     pub(super) fn place(&self, channel: ChannelId) -> Option<Place> {
@@ -126,6 +148,7 @@ impl Presence {
             return None;
         }
         state.places.remove(&channel);
+        state.forget_entry(channel);
         if state.places.values().any(|place| place.uses_udp) { None } else { state.udp.take() }
     }
 }

@@ -18,6 +18,10 @@ use super::{
 };
 use crate::error::AppError;
 
+/// What goes on of a session's place: its old UDP session with the new one in its place, and the place in the journal that its
+/// client knows.
+type Known<'a> = (Option<&'a (Arc<UdpSession>, Arc<UdpSession>)>, Option<&'a Position>);
+
 impl Rooms {
     /// Turns a session to another connection, with a new UDP session where it has one. Yields each channel as it is
     /// now, with what was missed since the `positions` given; what happens there later is sent to the new connection.
@@ -42,7 +46,7 @@ impl Rooms {
         let mut channels = Vec::with_capacity(places.len());
         for place in places {
             let since = positions.get(&place.room.id);
-            channels.extend(self.resume_place(&place, link, replaced.as_ref(), since).await);
+            channels.extend(self.resume_place(presence, &place, link, (replaced.as_ref(), since)).await);
         }
         if let Some((old, new)) = replaced {
             self.retire_udp_session(old, new);
@@ -75,25 +79,25 @@ impl Rooms {
     /// `None` when the session was removed from the channel meanwhile.
     async fn resume_place(
         &self,
+        presence: &Presence,
         place: &Place,
         link: &Link,
-        replaced: Option<&(Arc<UdpSession>, Arc<UdpSession>)>,
-        since: Option<&Position>,
+        known: Known<'_>,
     ) -> Option<ResumedChannel> {
         let room = &place.room;
         let mut turn = room.turn.lock().await;
-        let resumed = self.resume_within(room, place.stream, link, replaced, since).await;
+        let resumed = self.resume_within(presence, room, place.stream, link, known).await;
         self.close_if_empty(room, &mut turn).await;
         resumed
     }
 
     async fn resume_within(
         &self,
+        presence: &Presence,
         room: &Arc<Room>,
         stream: StreamId,
         link: &Link,
-        replaced: Option<&(Arc<UdpSession>, Arc<UdpSession>)>,
-        since: Option<&Position>,
+        (replaced, since): Known<'_>,
     ) -> Option<ResumedChannel> {
         let udp = {
             let mut live = room.live_mut();
@@ -109,7 +113,7 @@ impl Rooms {
             let take_over = Command::SetMemberUdp { channel: room.id, stream, udp: Some(udp.as_member()) };
             self.inner.media.send(room.home, take_over).await;
         }
-        let missed = self.missed(room, since).await;
+        let missed = self.missed_by(presence, room, since).await;
         // What was missed may be that they were removed.
         let resumed = self.resumed_channel(room, stream, link, since.zip(Some(missed)))?;
         if let Some(udp) = &udp {
@@ -143,8 +147,7 @@ impl Rooms {
 
     /// Every event after `since` up to the newest that the room has taken in; `None` when that cannot be said. Events
     /// that come later are sent later.
-    pub(super) async fn missed(&self, room: &Arc<Room>, since: Option<&Position>) -> Missed {
-        let since = since?;
+    pub(super) async fn missed(&self, room: &Arc<Room>, since: &Position) -> Missed {
         if room.is_alone() {
             return room.live().alone.as_ref()?.state.missed(since);
         }
@@ -176,7 +179,7 @@ impl Rooms {
         let (place, text) = (presence.place(channel), presence.state().texts.get(&channel).cloned());
         let room = &place.map(|place| place.room).or(text).ok_or_else(not_joined)?;
         let mut turn = room.turn.lock().await;
-        let missed = self.missed(room, Some(since)).await;
+        let missed = self.missed_by(presence, room, Some(since)).await;
         self.close_if_empty(room, &mut turn).await;
         let is_there = self.is_attending(presence, channel);
         let position = room.applied().filter(|_| is_there);

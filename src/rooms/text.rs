@@ -7,8 +7,8 @@ use std::{
 };
 
 use antiphon_core::{
-    gateway::{ErrorCode, LeaveReason, Position, Removed, ResumedText, UserView},
-    ids::{ChannelId, MessageId, SessionId},
+    gateway::{ErrorCode, Position, Removed, ResumedText, UserView},
+    ids::{ChannelId, MessageId, SessionId, UserId},
     permission::{Action, Decision, decide},
 };
 
@@ -22,7 +22,7 @@ use super::{
     room::{Room, Turn},
 };
 use crate::{
-    cluster::{About, Unavailable},
+    cluster::{About, Leave, Notice, Unavailable},
     error::AppError,
     store::{Channel, Scope},
 };
@@ -123,7 +123,7 @@ impl Rooms {
             self.look_at_recording(room).await;
         }
         // Before the session is told anything here: what the room reads meanwhile is among what was missed.
-        let missed = self.missed(room, known).await;
+        let missed = self.missed_by(presence, room, known).await;
         let position = room.applied().ok_or(Unavailable)?;
         let link = presence.state().link.clone();
         let live = &mut *room.live_mut();
@@ -131,7 +131,10 @@ impl Rooms {
         let is_in_voice = live.members.values().any(|member| member.presence.id == presence.id);
         let text = TextMember { presence: Arc::clone(presence), outlet: Arc::clone(&link.outlet), is_in_voice };
         live.texts.insert(presence.id, text);
-        presence.state().texts.insert(room.id, Arc::clone(room));
+        let mut state = presence.state();
+        state.texts.insert(room.id, Arc::clone(room));
+        state.note_entry(room.id, position.clone());
+        drop(state);
         Ok(resumed_text(room.id, position, (known, missed), &link))
     }
 
@@ -162,15 +165,17 @@ impl Rooms {
     /// When the session is not there by [`Rooms::attend`].
     pub async fn unattend(&self, presence: &Presence, channel: ChannelId) -> Result<(), AppError> {
         let _turn = presence.turn.lock().await;
-        let room = presence.state().texts.remove(&channel).ok_or_else(not_attending)?;
+        let room = presence.state().texts.get(&channel).cloned().ok_or_else(not_attending)?;
+        presence.forget_text(channel);
         self.take_out_text(&room, presence.id).await;
         Ok(())
     }
 
     /// Ends it everywhere, for a session that is over or moves.
     pub(super) async fn unattend_all(&self, presence: &Presence) {
-        let rooms: Vec<Arc<Room>> = presence.state().texts.drain().map(|(_, room)| room).collect();
+        let rooms: Vec<Arc<Room>> = presence.state().texts.values().cloned().collect();
         for room in rooms {
+            presence.forget_text(room.id);
             self.take_out_text(&room, presence.id).await;
         }
     }
@@ -188,16 +193,33 @@ impl Rooms {
         state.texts.contains_key(&channel) || state.places.contains_key(&channel)
     }
 
+    /// Puts somebody out of a channel where they read and write without voice, here and, as far as those can be told, on the
+    /// other nodes. False when no session of theirs here did.
+    pub(super) async fn remove_texts(&self, channel: ChannelId, leave: &Leave) -> bool {
+        let was_here = self.remove_texts_here(channel, leave).await;
+        self.inner.membership.announce(Notice::Removed { channel, leave: leave.clone() }).await;
+        was_here
+    }
+
+    /// Likewise on this node alone.
+    pub(super) async fn remove_texts_here(&self, channel: ChannelId, leave: &Leave) -> bool {
+        let Some((room, mut turn)) = self.turn_of(channel).await else { return false };
+        let Leave { user, reason, by, message, .. } = leave;
+        let farewell = Removed { channel_id: channel, reason: *reason, by: *by, message: message.clone() };
+        let was_here = room.remove_texts_of(*user, &Shared::new(farewell));
+        self.close_if_empty(&room, &mut turn).await;
+        was_here
+    }
+
     /// Removes those here who may not be in a channel any more, after something changed that decides it.
     pub(super) async fn review_texts(&self, channel: ChannelId) {
         self.review_outsiders(channel).await;
         let Some(room) = self.room(channel) else { return };
-        let present: Vec<Arc<Presence>> = room.live().texts.values().map(|text| Arc::clone(&text.presence)).collect();
-        for presence in present {
-            // While the database is away nobody can have changed anything.
-            if let Ok(Some(reason)) = self.why_unwelcome(&presence.user, channel).await {
-                self.remove_text(&room, &presence, reason).await;
-            }
+        let present: Vec<UserView> = room.live().texts.values().map(|text| text.presence.user.clone()).collect();
+        // While the database is away nobody can have changed anything.
+        let Ok(unwelcome) = self.unwelcome(channel, present).await else { return };
+        for leave in unwelcome.values() {
+            self.remove_texts_here(channel, leave).await;
         }
     }
 
@@ -210,17 +232,6 @@ impl Rooms {
             let rooms = self.clone();
             tokio::spawn(async move { rooms.review_texts(channel).await });
         }
-    }
-
-    async fn remove_text(&self, room: &Arc<Room>, presence: &Presence, reason: LeaveReason) {
-        let mut turn = room.turn.lock().await;
-        presence.state().texts.remove(&room.id);
-        let removed = room.live_mut().texts.remove(&presence.id);
-        if let Some(text) = removed {
-            let farewell = Removed { channel_id: room.id, reason, by: None, message: None };
-            text.outlet.send(&Shared::new(farewell));
-        }
-        self.close_if_empty(room, &mut turn).await;
     }
 
     /// Turns the rooms of a session to another connection.
@@ -237,7 +248,7 @@ impl Rooms {
             let mut turn = room.turn.lock().await;
             let known = positions.get(&room.id);
             // Before the session is told anything by its new connection, as when it comes from another node.
-            let missed = self.missed(&room, known).await;
+            let missed = self.missed_by(presence, &room, known).await;
             let text = room.live_mut().texts.get_mut(&presence.id).map(|text| text.outlet = Arc::clone(&link.outlet));
             // Without one it was removed meanwhile.
             if let (Some(()), Some(position)) = (text, room.applied()) {
@@ -257,13 +268,36 @@ impl Rooms {
     ) -> Result<Vec<ResumedText>, Unavailable> {
         let mut resumed = Vec::with_capacity(texts.len());
         for channel in texts {
-            match self.attend_within(presence, *channel, positions.get(channel)).await {
+            let known = positions.get(channel);
+            if let Some(known) = known {
+                // A node of the release before does not say since when it is there; its client does.
+                presence.state().note_entry(*channel, known.clone());
+            }
+            match self.attend_within(presence, *channel, known).await {
                 Ok(text) => resumed.push(text),
                 Err(error) if error.code == ErrorCode::TemporarilyUnavailable => return Err(Unavailable),
-                Err(_) => {}
+                Err(_) => presence.state().forget_entry(*channel),
             }
         }
         Ok(resumed)
+    }
+}
+
+impl Room {
+    /// Ends reading and writing here for a user, and their listening from outside. Each of their sessions hears `farewell`, but
+    /// one that is in voice: it hears when it leaves that. False when none of them was here for that alone.
+    pub(super) fn remove_texts_of(&self, user: UserId, farewell: &Shared) -> bool {
+        let live = &mut *self.live_mut();
+        live.send_outsiders_away(user);
+        let mut was_here = false;
+        for (_, text) in live.texts.extract_if(|_, text| text.presence.user.id == user) {
+            text.presence.forget_text(self.id);
+            if !text.is_in_voice {
+                was_here = true;
+                text.outlet.send(farewell);
+            }
+        }
+        was_here
     }
 }
 

@@ -154,36 +154,6 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that somebody is there, or was until now.
-    ///
-    /// # Errors
-    /// `Missing` when they are gone.
-    pub async fn set_last_seen(&self, user: UserId, at: OffsetDateTime) -> Result<()> {
-        on_db!(&self.writers, |db| {
-            sqlx::query(
-                "INSERT INTO last_seen (user_id, at_us) VALUES ($1, $2)
-                 ON CONFLICT (user_id) DO UPDATE SET at_us = excluded.at_us WHERE last_seen.at_us < excluded.at_us",
-            )
-            .bind(user.0)
-            .bind(micros(at))
-            .execute(db)
-            .await?;
-        });
-        Ok(())
-    }
-
-    /// When somebody last came or went.
-    ///
-    /// # Errors
-    /// Only the database's.
-    pub async fn last_seen(&self, user: UserId) -> Result<Option<OffsetDateTime>> {
-        let at: Option<i64> = on_db!(&self.readers, |db| {
-            let query = sqlx::query_scalar("SELECT at_us FROM last_seen WHERE user_id = $1").bind(user.0);
-            query.fetch_optional(db).await?
-        });
-        at.map(moment).transpose()
-    }
-
     /// Whether `user` lets nothing of `other` through.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::{
     Result, Store, count,
     deliveries::Way,
     micros,
-    pools::{Dialect, Lock, transaction},
+    pools::{Dialect, Lock, on_db, transaction},
 };
 use crate::telemetry::metrics::CodeBound;
 
@@ -66,7 +66,7 @@ struct Met {
     sent_us: Option<i64>,
 }
 
-/// When that one of the codes that `$which` names was sent after which `$after` more were, in the transaction `$tx`.
+/// When that one of the codes that `$which` names was asked for after which `$after` more were, in the transaction `$tx`.
 macro_rules! sent_before {
     ($tx:ident, $after:expr, $which:literal, $($value:expr),+) => {{
         let sent_us: Option<i64> = sqlx::query_scalar(concat!(
@@ -85,10 +85,10 @@ macro_rules! bounds {
     ($tx:ident, $user:ident, $way:ident, $address_hash:ident, $most_in_hour:ident) => {{
         let (user, way, hash) = ($user.0, $way.as_str(), &$address_hash);
         let soonest = sent_before!($tx, 0_i64, "user_id = $2 AND way = $3", user, way);
-        let own = sent_before!($tx, CODES_PER_USER - 1, "user_id = $2", user);
-        let to_it = sent_before!($tx, CODES_PER_ADDRESS - 1, "way = $2 AND address_hash = $3", way, hash);
+        let own = sent_before!($tx, CODES_PER_USER - 1, "user_id = $2 AND was_sent", user);
+        let to_it = sent_before!($tx, CODES_PER_ADDRESS - 1, "way = $2 AND address_hash = $3 AND was_sent", way, hash);
         let of_all = match $most_in_hour {
-            Some(most) => sent_before!($tx, i64::from(most) - 1, "way = $2", way),
+            Some(most) => sent_before!($tx, i64::from(most) - 1, "way = $2 AND was_sent", way),
             None => None,
         };
         [
@@ -100,7 +100,7 @@ macro_rules! bounds {
     }};
 }
 
-/// Writes that a code is sent, in the transaction `$tx`.
+/// Writes that a code is to be sent, in the transaction `$tx`.
 macro_rules! note_sent {
     ($tx:ident, $user:ident, $way:ident, $address_hash:ident, $now_us:ident) => {
         sqlx::query(
@@ -177,6 +177,21 @@ impl Store {
             tx.commit().await?;
             Ok(CodeWish::Granted)
         })
+    }
+
+    /// Notes that the code granted at `asked_at` was not sent, and counts for none of the bounds but that between two codes:
+    /// whoever sends them is not asked without end.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn code_not_sent(&self, user: UserId, way: Way, asked_at: OffsetDateTime) -> Result<()> {
+        on_db!(&self.writers, |db| {
+            // Between two of one person's codes by one way lie seconds, so the moment names it.
+            let note =
+                "UPDATE notification_codes SET was_sent = FALSE WHERE user_id = $1 AND way = $2 AND sent_us = $3";
+            sqlx::query(note).bind(user.0).bind(way.as_str()).bind(micros(asked_at)).execute(db).await?;
+        });
+        Ok(())
     }
 
     /// Confirms the address that a code was sent to.

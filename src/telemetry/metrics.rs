@@ -524,6 +524,8 @@ catalogue! {
         gauge under_way [NotificationWay] = "antiphon_notifications_under_way" Count;
         /// Codes that confirm addresses and were not sent because a bound was reached.
         counter codes_refused [CodeBound] = "antiphon_notifications_codes_refused_total" Count;
+        /// Codes that whoever was to send them did not take; they count for no bound but that between two codes.
+        counter codes_not_sent [] = "antiphon_notifications_codes_not_sent_total" Count;
         /// Subscriptions of browsers that ended because of what their push service said.
         counter subscriptions_ended [SubscriptionEnd] = "antiphon_notifications_subscriptions_ended_total" Count;
         /// What waits in the database, the same on all nodes: deliveries, and notifications that no node has taken on.
@@ -1192,6 +1194,8 @@ label!(
         ChannelChanged = "channel_changed",
         /// What somebody is in a channel is otherwise in the database.
         StandingChanged = "standing_changed",
+        /// Somebody was put out of a channel.
+        Removed = "removed",
         /// Something for single people.
         Direct = "direct",
         /// Another node took up a session.

@@ -1,12 +1,14 @@
 //! Who may not read a room gets nothing of it, by whatever message.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
     on_both, run,
     support::{
-        chatters::{Chatter, call, channel, register},
+        chatters::{Chatter, PATIENCE, call, channel, register},
         databases::TestDatabase,
     },
 };
@@ -14,7 +16,10 @@ use crate::{
 on_both!(
     who_may_not_read_gets_nothing,
     a_history_is_for_whom_the_channel_says,
+    what_was_missed_begins_when_one_came,
     who_was_removed_hears_nothing_more,
+    who_is_kicked_without_voice_is_put_out,
+    who_is_banned_for_a_time_is_put_out_until_it_is_over,
     those_who_keep_order_remove_mute_and_hear_reports,
 );
 
@@ -34,13 +39,39 @@ fn ways(room: &str, id: &Value) -> Vec<Value> {
     ]
 }
 
-/// What is there without naming the room has nothing of it.
-async fn sees_nothing(eve: &mut Chatter) {
+/// Everything that can happen in a room, about somebody who is not to hear of it.
+async fn everything_happens(owner: &mut Chatter, room: &str) {
+    let kept = owner.say(room, "@eve: the secret word").await["id"].clone();
+    let gone = owner.say(room, "@eve: a secret that goes").await["id"].clone();
+    for change in [
+        json!({"type": "edit", "id": kept, "content": "@eve: the secret word, once more"}),
+        json!({"type": "react", "id": kept, "emoji": "+1"}),
+        json!({"type": "typing", "room": room}),
+        json!({"type": "mark_read", "room": room, "id": kept}),
+        json!({"type": "delete", "id": gone}),
+    ] {
+        let answer = owner.ask(change.clone()).await;
+        assert_ne!(answer["type"], "error", "{change}: {answer}");
+    }
+}
+
+/// Neither what comes by itself nor what is there without naming the room has anything of it.
+async fn sees_nothing(url: &str, eve: &mut Chatter, channel: &str) {
+    assert_eq!(eve.heard_meanwhile().await, Vec::<Value>::new());
     let found = eve.ask(json!({"type": "search", "query": "secret"})).await;
     assert_eq!(found["data"], json!({"messages": [], "dms": []}));
     let unread = eve.ask(json!({"type": "unread"})).await["data"].clone();
-    assert!(!unread.to_string().contains("hidden"), "{unread}");
-    assert_eq!(eve.heard_meanwhile().await, Vec::<Value>::new());
+    assert_eq!(unread, json!([]));
+    let recover = json!({"type": "Recover", "channel_id": channel, "position": {"epoch": "", "offset": 0}});
+    assert_eq!(eve.ask(recover).await["type"], "Error");
+    let (status, told) =
+        call(Method::GET, &format!("{url}/api/v1/users/me/notifications"), &eve.token, Value::Null).await;
+    assert!(status == 200 && !told.to_string().contains("secret"), "{told}");
+    for path in ["webhooks", "events?after=x:0"] {
+        let (status, _) =
+            call(Method::GET, &format!("{url}/api/channels/{channel}/{path}"), &eve.token, Value::Null).await;
+        assert_eq!(status, 403, "{path}");
+    }
 }
 
 async fn who_may_not_read_gets_nothing(url: &str) {
@@ -57,7 +88,8 @@ async fn who_may_not_read_gets_nothing(url: &str) {
             assert_eq!(code, expected, "{way}");
         }
     }
-    sees_nothing(&mut eve).await;
+    everything_happens(&mut owner, "hidden").await;
+    sees_nothing(url, &mut eve, &id).await;
     for path in ["chat", "reports"] {
         let (status, _) = call(Method::GET, &format!("{url}/api/channels/{id}/{path}"), &eve.token, Value::Null).await;
         assert_eq!(status, 404, "{path}");
@@ -67,16 +99,17 @@ async fn who_may_not_read_gets_nothing(url: &str) {
     owner.join("open").await;
     let message = owner.say("open", "another secret").await["id"].clone();
     eve.join("open").await;
+    assert_eq!(eve.ask(json!({"type": "mark_read", "room": "open", "id": message})).await["type"], "read");
     let ban = json!({"user_id": eve.id()});
     let (status, _) = call(Method::POST, &format!("{url}/api/channels/{id}/ban"), &owner_token, ban).await;
     assert_eq!(status, 200);
     let removed = eve.next("Removed").await;
     assert_eq!((&removed["channel_id"], &removed["reason"]), (&json!(id), &json!("banned")));
-    owner.say("open", "the secret of the secret").await;
+    everything_happens(&mut owner, "open").await;
+    sees_nothing(url, &mut eve, &id).await;
     for way in ways("open", &message) {
         assert_eq!(eve.refused(way.clone()).await, "PERMISSION_DENIED", "{way}");
     }
-    sees_nothing(&mut eve).await;
 }
 
 async fn a_history_is_for_whom_the_channel_says(url: &str) {
@@ -174,4 +207,111 @@ async fn those_who_keep_order_remove_mute_and_hear_reports(url: &str) {
     assert_eq!(status, 200);
     let again = json!({"type": "message", "room": "lobby", "content": "rude again"});
     assert_eq!(alice.refused(again).await, "PERMISSION_DENIED");
+}
+
+/// What somebody was told who was put out, and nothing more than once.
+async fn put_out(chatter: &mut Chatter) -> Value {
+    let removed = chatter.next("Removed").await;
+    let further = chatter.heard_meanwhile().await;
+    assert!(further.iter().all(|message| message["type"] != "Removed"), "{further:?}");
+    json!([removed["channel_id"], removed["reason"], removed["by"], removed["message"]])
+}
+
+async fn who_is_kicked_without_voice_is_put_out(url: &str) {
+    let owner_token = register(url, "owner").await;
+    let id = channel(url, &owner_token, "open", json!({})).await;
+    let mut owner = Chatter::with_token(url, &owner_token).await;
+    let (mut eve, mut dora) = (Chatter::guest(url, "eve").await, Chatter::guest(url, "dora").await);
+    for chatter in [&mut owner, &mut eve, &mut dora] {
+        chatter.join("open").await;
+    }
+    let kick = json!({"user_id": eve.id(), "reason": "enough"});
+    let kicking =
+        async || call(Method::POST, &format!("{url}/api/channels/{id}/kick"), &owner_token, kick.clone()).await.0;
+    assert_eq!(kicking().await, 200);
+    assert_eq!(put_out(&mut eve).await, json!([id, "kicked", owner.id(), "enough"]));
+    owner.say("open", "is eve gone?").await;
+    assert_eq!(dora.next("message").await["data"]["content"], "is eve gone?", "others stay");
+    assert_eq!(eve.heard_meanwhile().await, Vec::<Value>::new());
+    assert_eq!(eve.refused(json!({"type": "message", "room": "open", "content": "no"})).await, "PERMISSION_DENIED");
+    assert_eq!(kicking().await, 404, "she is nowhere in it");
+    // She may come back, and is told once where she is in voice, too.
+    eve.join("open").await;
+    let joined = eve.ask(json!({"type": "JoinChannel", "channel_id": id, "media": "websocket"})).await;
+    assert_eq!(joined["type"], "ChannelJoined", "{joined}");
+    assert_eq!(kicking().await, 200);
+    assert_eq!(put_out(&mut eve).await, json!([id, "kicked", owner.id(), "enough"]));
+    owner.say("open", "and now?").await;
+    assert_eq!(eve.heard_meanwhile().await, Vec::<Value>::new());
+}
+
+async fn who_is_banned_for_a_time_is_put_out_until_it_is_over(url: &str) {
+    let owner_token = register(url, "owner").await;
+    let id = channel(url, &owner_token, "open", json!({})).await;
+    let mut owner = Chatter::with_token(url, &owner_token).await;
+    let mut eve = Chatter::guest(url, "eve").await;
+    owner.join("open").await;
+    eve.join("open").await;
+    let message = eve.say("open", "a secret of mine").await["id"].clone();
+    let ban = async |seconds: u32| {
+        let ban = json!({"user_id": eve.id(), "reason": "spam", "duration_s": seconds});
+        call(Method::POST, &format!("{url}/api/channels/{id}/ban"), &owner_token, ban).await.0
+    };
+    assert_eq!(ban(3_600).await, 200);
+    assert_eq!(ban(3_600).await, 200, "once more, for who is out");
+    assert_eq!(put_out(&mut eve).await, json!([id, "banned", owner.id(), "spam"]));
+    everything_happens(&mut owner, "open").await;
+    sees_nothing(url, &mut eve, &id).await;
+    for way in ways("open", &message) {
+        assert_eq!(eve.refused(way.clone()).await, "PERMISSION_DENIED", "{way}");
+    }
+    let ban = json!({"user_id": eve.id(), "duration_s": 1});
+    assert_eq!(call(Method::POST, &format!("{url}/api/channels/{id}/ban"), &owner_token, ban).await.0, 200);
+    let joined = async {
+        // Nobody is told that a ban is over.
+        while eve.ask(json!({"type": "join", "room": "open"})).await["type"] != "join_ack" {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, joined).await.expect("a ban ends");
+    assert_eq!(eve.say("open", "back").await["content"], "back");
+}
+
+/// What a session is told that asks for everything from the journal's beginning on.
+async fn recovered(chatter: &mut Chatter, channel: &str) -> Value {
+    let position = json!({"epoch": chatter.positions[channel]["epoch"], "offset": 0});
+    let answer = chatter.ask(json!({"type": "Recover", "channel_id": channel, "position": position})).await;
+    assert_eq!((&answer["type"], &answer["recovered"]), (&json!("Recovered"), &json!(true)), "{answer}");
+    answer["events"].clone()
+}
+
+async fn what_was_missed_begins_when_one_came(url: &str) {
+    let owner_token = register(url, "owner").await;
+    let id = channel(url, &owner_token, "lobby", json!({})).await;
+    let mut owner = Chatter::with_token(url, &owner_token).await;
+    owner.join("lobby").await;
+    owner.say("lobby", "the secret word").await;
+    let mut eve = Chatter::guest(url, "eve").await;
+    eve.join("lobby").await;
+    assert!(recovered(&mut eve, &id).await.to_string().contains("secret"), "everyone may read it");
+    let terms = json!({"history": "members"});
+    assert_eq!(call(Method::PUT, &format!("{url}/api/channels/{id}/chat"), &owner_token, terms).await.0, 200);
+    assert_eq!(recovered(&mut eve, &id).await, json!([]), "who is no member came later");
+    owner.say("lobby", "and now").await;
+    eve.next("message").await;
+    let events = recovered(&mut eve, &id).await;
+    assert_eq!((events.as_array().map(Vec::len), &events[0]["data"]["content"]), (Some(1), &json!("and now")));
+    assert!(recovered(&mut owner, &id).await.to_string().contains("secret"), "the owner may read it");
+    // Nor by taking the session up again, nor by coming anew.
+    eve.lose().await;
+    owner.say("lobby", "and while away").await;
+    let from_the_beginning = json!({"epoch": eve.positions[&id]["epoch"], "offset": 0});
+    eve.positions.insert(id.clone(), from_the_beginning);
+    let resumed = eve.resume(url).await;
+    let missed = resumed["rooms"][0]["events"].to_string();
+    assert!(missed.contains("and while away") && !missed.contains("secret"), "{resumed}");
+    assert_eq!(eve.ask(json!({"type": "leave_room", "room": "lobby"})).await["type"], "Ack");
+    owner.say("lobby", "and while out").await;
+    eve.join("lobby").await;
+    assert_eq!(recovered(&mut eve, &id).await, json!([]));
 }

@@ -10,11 +10,14 @@ use std::{
     time::Duration,
 };
 
+use antiphon::store::Store;
+use reqwest::Method;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    chatters::{Chatter, channel, register},
+    chatters::{Chatter, call, channel, is_seen_between, register, seen_after_coming},
     nodes::Nodes,
 };
 
@@ -260,9 +263,135 @@ async fn who_is_at_another_node_is_there_until_it_dies() {
     while seen["channels"][0]["channel_id"] != lobby {
         seen = alice.next("presence").await["data"][0].clone();
     }
+    let store = Store::open(&cluster.database.url).await.expect("opens");
+    let alive = seen_after_coming(&store, &bob).await;
     cluster.nodes[1].kill();
+    let killed = OffsetDateTime::now_utc();
     while seen["online"] == true {
         seen = alice.next("presence").await["data"][0].clone();
     }
-    assert!(seen["last_seen"].is_string(), "{seen}");
+    assert!(is_seen_between(&seen, alive, killed), "{seen}: alive at {alive}, killed at {killed}");
+    store.close().await;
+}
+
+/// Somebody at one node who reads in a room without voice, and their moderator at another.
+struct Bench {
+    cluster: Nodes,
+    nodes: Vec<String>,
+    owner: Chatter,
+    eve: Chatter,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let cluster = Nodes::start(2).await;
+        let nodes = urls(&cluster);
+        let token = register(&nodes[0], "owner").await;
+        let owner = Chatter::with_token(&nodes[0], &token).await;
+        let eve = Chatter::guest(&nodes[1], "eve").await;
+        Self { cluster, nodes, owner, eve }
+    }
+
+    /// Eve joins a new room, and the moderator's node knows that she is there; its id.
+    async fn room(&mut self, name: &str) -> String {
+        let id = channel(&self.nodes[0], &self.owner.token, name, json!({})).await;
+        self.owner.join(name).await;
+        self.eve_joins(name, &id).await;
+        id
+    }
+
+    async fn eve_joins(&mut self, name: &str, id: &str) {
+        self.eve.join(name).await;
+        let asked = json!({"type": "presence", "users": [self.eve.id()]});
+        let mut seen = self.owner.ask(asked).await["data"][0].clone();
+        while !seen["channels"].to_string().contains(id) {
+            seen = self.owner.next("presence").await["data"][0].clone();
+        }
+    }
+
+    /// Asks the moderator's node for something about a channel; the status.
+    async fn moderate(&self, method: Method, path: &str, body: Value) -> u16 {
+        call(method, &format!("{}/api/channels/{path}", self.nodes[0]), &self.owner.token, body).await.0
+    }
+
+    /// What Eve is told who is put out, and that nothing of the room comes behind it.
+    async fn put_out(&mut self, room: &str) -> Value {
+        let removed = self.eve.next("Removed").await;
+        if self.owner.ask(json!({"type": "message", "room": room, "content": "@eve"})).await["type"] == "message" {
+            // Whatever comes to her node comes behind that.
+            let id = self.owner.id().to_owned();
+            self.owner.dm("eve", "look").await;
+            assert_eq!(self.eve.next("dm").await["data"]["fromUser"], id);
+        }
+        let further = self.eve.heard_meanwhile().await;
+        let of_rooms = ["Removed", "message", "typing"];
+        assert!(further.iter().all(|message| !of_rooms.iter().any(|kind| message["type"] == *kind)), "{further:?}");
+        json!([removed["channel_id"], removed["reason"], removed["by"], removed["message"]])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_at_another_node_is_put_out_all_the_same() {
+    let mut bench = Bench::start().await;
+    let (owner, eve) = (bench.owner.id().to_owned(), bench.eve.id().to_owned());
+    let lobby = bench.room("lobby").await;
+    let kick = json!({"user_id": eve, "reason": "enough"});
+    assert_eq!(bench.moderate(Method::POST, &format!("{lobby}/kick"), kick).await, 200);
+    assert_eq!(bench.put_out("lobby").await, json!([lobby, "kicked", owner, "enough"]));
+    bench.eve_joins("lobby", &lobby).await;
+    let ban = json!({"user_id": eve, "reason": "spam", "duration_s": 3_600});
+    assert_eq!(bench.moderate(Method::POST, &format!("{lobby}/ban"), ban).await, 200);
+    assert_eq!(bench.put_out("lobby").await, json!([lobby, "banned", owner, "spam"]));
+    let mut elsewhere = Chatter::with_token(&bench.nodes[0], &bench.eve.token).await;
+    for refused in [&mut bench.eve, &mut elsewhere] {
+        for way in [
+            json!({"type": "join", "room": "lobby"}),
+            json!({"type": "message", "room": "lobby", "content": "x"}),
+            json!({"type": "room_history", "room": "lobby"}),
+            json!({"type": "search", "query": "eve", "room": "lobby"}),
+        ] {
+            assert_eq!(refused.refused(way.clone()).await, "PERMISSION_DENIED", "{way}");
+        }
+    }
+    let square = bench.room("square").await;
+    assert_eq!(bench.moderate(Method::PUT, &square, json!({"is_private": true})).await, 200);
+    assert_eq!(bench.put_out("square").await, json!([square, "kicked", null, null]));
+    let hall = bench.room("hall").await;
+    assert_eq!(bench.moderate(Method::DELETE, &hall, Value::Null).await, 200);
+    assert_eq!(bench.put_out("hall").await, json!([hall, "kicked", null, "the channel was deleted"]));
+    drop(bench.cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_missed_begins_when_one_came_at_another_node_too() {
+    let mut bench = Bench::start().await;
+    let lobby = channel(&bench.nodes[0], &bench.owner.token, "lobby", json!({})).await;
+    let terms = json!({"history": "members"});
+    assert_eq!(bench.moderate(Method::PUT, &format!("{lobby}/chat"), terms).await, 200);
+    bench.owner.join("lobby").await;
+    bench.owner.say("lobby", "the secret word").await;
+    bench.eve.join("lobby").await;
+    bench.eve.lose().await;
+    bench.owner.say("lobby", "and while away").await;
+    let from_the_beginning = json!({"epoch": bench.eve.positions[&lobby]["epoch"], "offset": 0});
+    bench.eve.positions.insert(lobby.clone(), from_the_beginning);
+    let resumed = bench.eve.resume(&bench.nodes[0]).await;
+    let missed = resumed["rooms"][0]["events"].to_string();
+    assert!(missed.contains("and while away") && !missed.contains("secret"), "{resumed}");
+    drop(bench.cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_banned_while_away_comes_back_to_nothing_of_the_room() {
+    let mut bench = Bench::start().await;
+    let eve = bench.eve.id().to_owned();
+    let lobby = bench.room("lobby").await;
+    bench.eve.lose().await;
+    assert_eq!(bench.moderate(Method::POST, &format!("{lobby}/ban"), json!({"user_id": eve})).await, 200);
+    bench.owner.say("lobby", "she is away").await;
+    let resumed = bench.eve.resume(&bench.nodes[0]).await;
+    assert_eq!((&resumed["type"], &resumed["rooms"]), (&json!("Resumed"), &Value::Null), "{resumed}");
+    let further = bench.eve.heard_meanwhile().await;
+    assert!(further.iter().all(|message| message["type"] != "message"), "{further:?}");
+    drop(bench.cluster);
 }

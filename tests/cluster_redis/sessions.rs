@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use antiphon::cluster::{ClaimRefused, Moves, Place, RedisConfig, SessionNotice, SessionRecord, TokenHashes};
 use antiphon_core::{
-    gateway::{Cipher, MediaMode, MediaTransport},
+    gateway::{Cipher, MediaMode, MediaTransport, Position},
     ids::StreamId,
 };
 use tokio::time::timeout;
@@ -36,6 +36,7 @@ fn record(current: [u8; 32]) -> SessionRecord {
         tokens: tokens(current),
         places: vec![place],
         texts: vec![CHANNEL],
+        entries: vec![(CHANNEL, Position { epoch: "an epoch".to_owned(), offset: 7 })],
         moves: Moves::default(),
     }
 }

@@ -1,6 +1,7 @@
 //! How a server starts, drains and stops, as a process and with real signals.
 
 mod private_logs;
+mod seen;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use antiphon::store::{
-    AT_ONCE_PER_USER, Change, Delivery, Lately, NOTIFICATIONS_PER_USER, NewDelivery, NewMessage, NewUser, Notification,
-    Outcome, Scope, Store, Tried, User, Way,
+    AT_ONCE_PER_USER, Change, Delivery, DuePlace, LOOKED_AT_ONCE, Lately, NOTIFICATIONS_PER_USER, NewDelivery,
+    NewMessage, NewUser, Notification, Outcome, Scope, Store, Tried, User, Way,
 };
 use antiphon_core::{gateway::NotificationKind, ids::PushId};
 use time::{Duration, OffsetDateTime};
@@ -20,6 +20,7 @@ on_both!(
     of_many_nodes_one_takes_a_thing_on,
     what_a_dead_node_left_is_taken_on_when_its_lease_is_over,
     ways_and_people_do_not_take_each_others_places,
+    what_is_behind_more_than_one_look_has_its_turn,
     what_went_lately_is_counted_by_way_and_ends,
     what_went_is_counted_when_its_cause_is_gone,
     who_writes_much_drives_out_their_own,
@@ -76,7 +77,7 @@ pub(crate) async fn route_all(store: &Store, ways: &[Way]) -> Vec<Notification> 
 /// Takes on what is due by a way.
 async fn claim(store: &Store, way: Way, most: usize) -> Vec<Delivery> {
     let now = OffsetDateTime::now_utc();
-    store.claim_deliveries(way, now, now + LEASE, most).await.expect("works")
+    store.claim_deliveries(way, now, now + LEASE, most, &mut DuePlace::default()).await.expect("works")
 }
 
 async fn a_notification_is_as_lasting_as_its_cause(store: Store) {
@@ -144,7 +145,9 @@ async fn of_many_nodes_one_takes_a_thing_on(store: Store) {
         let claimed = at_once(8, |index| {
             let store = store.clone();
             let until = later + Duration::seconds(30) + Duration::milliseconds(i64::try_from(index).expect("few"));
-            async move { store.claim_deliveries(Way::Email, later, until, 5).await.expect("works") }
+            async move {
+                store.claim_deliveries(Way::Email, later, until, 5, &mut DuePlace::default()).await.expect("works")
+            }
         })
         .await;
         assert!(claimed.iter().all(|claimed| claimed.len() <= 5));
@@ -164,15 +167,19 @@ async fn what_a_dead_node_left_is_taken_on_when_its_lease_is_over(store: Store) 
     route_all(&store, &[Way::Email]).await;
     let now = OffsetDateTime::now_utc();
     let (until, second) = (now + Duration::seconds(30), Duration::seconds(1));
-    let first = store.claim_deliveries(Way::Email, now, until, 10).await.expect("works");
+    let first = store.claim_deliveries(Way::Email, now, until, 10, &mut DuePlace::default()).await.expect("works");
     assert_eq!(first.len(), 1);
     assert_eq!(
-        store.claim_deliveries(Way::Email, until - second, until + second, 10).await.expect("works"),
+        store
+            .claim_deliveries(Way::Email, until - second, until + second, 10, &mut DuePlace::default())
+            .await
+            .expect("works"),
         [],
         "leased"
     );
     let (later, its_until) = (until + second, until + Duration::seconds(31));
-    let second_node = store.claim_deliveries(Way::Email, later, its_until, 10).await.expect("works");
+    let second_node =
+        store.claim_deliveries(Way::Email, later, its_until, 10, &mut DuePlace::default()).await.expect("works");
     assert_eq!(second_node[0].id, first[0].id, "the same id in each attempt");
     // The first was slow, not dead: what it says counts no more.
     assert!(!store.delivery_tried(first[0].id, until, &Tried::GivenUp("slow".to_owned())).await.expect("works"));
@@ -180,11 +187,14 @@ async fn what_a_dead_node_left_is_taken_on_when_its_lease_is_over(store: Store) 
     let failed = Tried::Failed("no".to_owned(), again_at);
     assert!(store.delivery_tried(first[0].id, its_until, &failed).await.expect("works"));
     assert_eq!(
-        store.claim_deliveries(Way::Email, later, its_until, 10).await.expect("works"),
+        store.claim_deliveries(Way::Email, later, its_until, 10, &mut DuePlace::default()).await.expect("works"),
         [],
         "not before its time"
     );
-    let third = store.claim_deliveries(Way::Email, again_at, again_at + second, 10).await.expect("works");
+    let third = store
+        .claim_deliveries(Way::Email, again_at, again_at + second, 10, &mut DuePlace::default())
+        .await
+        .expect("works");
     assert_eq!((third.len(), third[0].attempts, third[0].last_error.as_deref()), (1, 1, Some("no")));
     let facts = store.outbox_facts(again_at + Duration::seconds(60)).await.expect("works");
     assert_eq!((facts.waiting, facts.not_routed), (vec![(Way::Email, 1)], 0));
@@ -215,11 +225,50 @@ async fn ways_and_people_do_not_take_each_others_places(store: Store) {
     let done = mails.iter().find(|delivery| delivery.user == bob.id).expect("there");
     let second = Duration::seconds(1);
     let now = OffsetDateTime::now_utc() + LEASE + second;
-    let again = store.claim_deliveries(Way::Email, now, now + LEASE, 16).await.expect("works");
+    let again =
+        store.claim_deliveries(Way::Email, now, now + LEASE, 16, &mut DuePlace::default()).await.expect("works");
     assert_eq!(again.len(), 5, "their leases are over");
     assert!(store.delivery_tried(done.id, now + LEASE, &Tried::Sent).await.expect("works"));
-    let next = store.claim_deliveries(Way::Email, now, now + LEASE, 16).await.expect("works");
+    let next = store.claim_deliveries(Way::Email, now, now + LEASE, 16, &mut DuePlace::default()).await.expect("works");
     assert!(next.len() == 1 && !mails.iter().any(|delivery| delivery.id == next[0].id), "{next:?}");
+}
+
+/// Routes everything that was written, to so many browsers each.
+async fn route_to_browsers(store: &Store, browsers: u128) {
+    let now = OffsetDateTime::now_utc();
+    let way = |browser| NewDelivery { way: Way::Push, push: Some(PushId(Uuid::from_u128(browser))), next_at: now };
+    let ways: Vec<_> = (1..=browsers).map(way).collect();
+    for id in store.claim_notifications(now, now + LEASE).await.expect("works") {
+        let found = store.notification(id).await.expect("works").expect("there");
+        store
+            .route_notification(&found, now + LEASE, &ways)
+            .await
+            .expect("works")
+            .expect("it was taken on by this one");
+    }
+}
+
+async fn what_is_behind_more_than_one_look_has_its_turn(store: Store) {
+    let (ada, bob, clara) = (user(&store, "ada").await, user(&store, "bob").await, user(&store, "clara").await);
+    // More than two looks take in, of which but a few may be under way.
+    let (written, browsers) = (25, 100);
+    for number in 0..written {
+        write(&store, &ada, &bob, &number.to_string()).await;
+    }
+    route_to_browsers(&store, browsers).await;
+    assert!(i64::from(written) * i64::try_from(browsers).expect("few") > 2 * LOOKED_AT_ONCE);
+    write(&store, &ada, &clara, "to clara").await;
+    route_to_browsers(&store, 1).await;
+    let (now, mut place) = (OffsetDateTime::now_utc(), DuePlace::default());
+    let mut claimed = Vec::new();
+    for _ in 0..4 {
+        let found = store.claim_deliveries(Way::Push, now, now + LEASE, 16, &mut place).await.expect("works");
+        claimed.push((found.iter().filter(|one| one.user == bob.id).count(), found.len()));
+    }
+    let first = usize::try_from(AT_ONCE_PER_USER).expect("few");
+    // The second look goes on where the first ended, the third begins anew.
+    assert_eq!(claimed, [(first, first), (0, 1), (0, 0), (0, 0)]);
+    assert!(store.claim_deliveries(Way::Push, now, now + LEASE, 16, &mut place).await.expect("works").is_empty());
 }
 
 async fn what_went_lately_is_counted_by_way_and_ends(store: Store) {
@@ -229,7 +278,8 @@ async fn what_went_lately_is_counted_by_way_and_ends(store: Store) {
     }
     let all = route_all(&store, &[Way::Email, Way::Push]).await;
     let now = OffsetDateTime::now_utc();
-    let mails = store.claim_deliveries(Way::Email, now, now + LEASE, 16).await.expect("works");
+    let mails =
+        store.claim_deliveries(Way::Email, now, now + LEASE, 16, &mut DuePlace::default()).await.expect("works");
     for (notification, tried) in all.iter().zip([Tried::Sent, Tried::Skipped("it was read")]) {
         let mail = mails.iter().find(|mail| mail.notification == notification.id).expect("there");
         assert!(store.delivery_tried(mail.id, now + LEASE, &tried).await.expect("works"));
@@ -266,7 +316,8 @@ async fn what_went_is_counted_when_its_cause_is_gone(store: Store) {
     }
     let all = route_all(&store, &[Way::Email]).await;
     let now = OffsetDateTime::now_utc();
-    for mail in store.claim_deliveries(Way::Email, now, now + LEASE, 16).await.expect("works") {
+    for mail in store.claim_deliveries(Way::Email, now, now + LEASE, 16, &mut DuePlace::default()).await.expect("works")
+    {
         let tried = if mail.notification == all[0].id { Tried::GivenUp("no".to_owned()) } else { Tried::Sent };
         assert!(store.delivery_tried(mail.id, now + LEASE, &tried).await.expect("works"));
     }

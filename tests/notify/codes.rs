@@ -17,6 +17,7 @@ on_both!(
     an_account_gets_so_many_codes_whatever_the_way,
     the_server_sends_so_many_short_messages,
     at_once_no_more_are_sent_either,
+    what_was_not_sent_counts_for_a_moment_alone,
 );
 
 /// Asks for a code, as many of which may be sent in an hour.
@@ -99,4 +100,22 @@ async fn at_once_no_more_are_sent_either(store: Store) {
     })
     .await;
     assert_eq!(wishes.iter().filter(|wish| **wish == CodeWish::Granted).count(), 5, "{wishes:?}");
+}
+
+async fn what_was_not_sent_counts_for_a_moment_alone(store: Store) {
+    let (ada, start) = (user(&store, "ada").await, OffsetDateTime::now_utc());
+    let phone = "+33612345678";
+    let every = Duration::seconds(30);
+    // More often than an account, an address or the server could have any.
+    for number in 0..12 {
+        let at = start + every * number;
+        assert_eq!(ask(&store, &ada, Way::Sms, phone, Some(1), at).await, CodeWish::Granted, "{number}");
+        store.code_not_sent(ada.id, Way::Sms, at).await.expect("works");
+        let soon = ask(&store, &ada, Way::Sms, phone, Some(1), at + Duration::seconds(10)).await;
+        assert_eq!(soon, refused(CodeBound::Account, Duration::seconds(20)), "nobody asks without end");
+    }
+    let at = start + every * 12;
+    assert_eq!(ask(&store, &ada, Way::Sms, phone, Some(1), at).await, CodeWish::Granted);
+    let wish = ask(&store, &ada, Way::Sms, phone, Some(1), at + every).await;
+    assert_eq!(wish, refused(CodeBound::Server, Duration::HOUR - every), "that one was sent");
 }

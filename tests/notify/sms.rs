@@ -1,5 +1,7 @@
 //! Short messages, by a provider that checks signatures and dies meanwhile.
 
+use std::sync::atomic::Ordering;
+
 use antiphon::settings::Secret;
 use aws_lc_rs::hmac;
 use reqwest::Method;
@@ -59,6 +61,15 @@ async fn short_messages_come_signed_also_when_the_provider_dies(
     channel(url, &ada, "lobby", json!({})).await;
     let sms = path(url, "/addresses/sms");
     assert_eq!(call(Method::PUT, &sms, &ada, json!({"address": "0612345678"})).await.0, 400);
+    // What the provider does not take is not the one code that the server sends in this hour.
+    let dora = register(url, "dora").await;
+    provider.status.store(503, Ordering::Relaxed);
+    for status in [503, 429] {
+        let asked = call(Method::PUT, &sms, &dora, json!({"address": "+33 6 12 34 56 77"})).await;
+        assert_eq!(asked.0, status, "{asked:?}");
+    }
+    assert!(metric(url, "antiphon_notifications_codes_not_sent_total").await >= 1.0);
+    provider.status.store(201, Ordering::Relaxed);
     assert_eq!(call(Method::PUT, &sms, &ada, json!({"address": "+33 6 12 34 56 78"})).await.0, 200);
     let sent = message(&mut posts).await;
     assert_eq!(sent["to"], "+33612345678");
@@ -80,8 +91,10 @@ async fn short_messages_come_signed_also_when_the_provider_dies(
     bob.join("lobby").await;
 
     // Short messages cost money: nobody gets them who did not ask for them.
+    // In her session she is told of it once it is decided which ways it goes.
+    let mut session = Chatter::with_token(url, &ada).await;
     bob.say("lobby", "@ada: not wanted").await;
-    newest(url, &ada, |found| found["content"] == "@ada: not wanted").await;
+    assert_eq!(session.next("notification").await["data"]["content"], "@ada: not wanted");
     let wanted = json!({"mention": {"sms": true}});
     assert_eq!(call(Method::PUT, &path(url, "/preferences"), &ada, wanted).await.0, 200);
     bob.say("lobby", "@ada: two\nlines").await;

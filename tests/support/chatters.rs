@@ -5,8 +5,11 @@ use std::{
     time::Duration,
 };
 
+use antiphon::store::Store;
+use antiphon_core::ids::UserId;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
@@ -245,4 +248,28 @@ pub async fn channel(url: &str, token: &str, name: &str, further: Value) -> Stri
     assert_eq!(status, 201, "{answer}");
     let id = [&answer["data"]["id"], &answer["channel"]["id"], &answer["id"]].into_iter().find_map(|id| id.as_str());
     id.unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+/// Waits until the database has somebody seen later than when they came: their node has said that it lives. When that was.
+pub async fn seen_after_coming(store: &Store, chatter: &Chatter) -> OffsetDateTime {
+    let user: UserId = chatter.id().parse().expect("an id");
+    let later = async {
+        let mut came = None;
+        loop {
+            let seen = store.last_seen(user).await.expect("the database answers");
+            match (came, seen) {
+                (Some(came), Some(seen)) if seen > came => return seen,
+                (None, seen) => came = seen,
+                _ => {}
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, later).await.expect("a node says that it lives")
+}
+
+/// Whether a `last_seen` of `presence` is not before `from` nor behind `to`, to the second that it is told to.
+pub fn is_seen_between(presence: &Value, from: OffsetDateTime, to: OffsetDateTime) -> bool {
+    let seen = presence["last_seen"].as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    seen.is_some_and(|seen| (from.unix_timestamp()..=to.unix_timestamp()).contains(&seen.unix_timestamp()))
 }

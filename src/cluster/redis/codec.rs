@@ -203,6 +203,9 @@ pub(super) struct SessionBody {
     /// Where it reads and writes without voice.
     #[serde(default)]
     pub(super) texts: Vec<ChannelId>,
+    /// From where on it is in each of them. Nodes of the release before write none.
+    #[serde(default)]
+    pub(super) entries: Vec<(ChannelId, Position)>,
 }
 
 /// A session's place in a channel.
@@ -267,6 +270,13 @@ pub(super) enum Said {
         channel: ChannelId,
         /// Who.
         user: UserId,
+    },
+    /// Somebody was put out of a channel.
+    Removed {
+        /// Of which.
+        channel: ChannelId,
+        /// Who, and why.
+        leave: Leave,
     },
     /// Something for single people.
     Direct {

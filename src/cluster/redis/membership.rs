@@ -378,6 +378,7 @@ impl RedisMembership {
         let said = match notice {
             Notice::ChannelChanged { channel } => Said::ChannelChanged { channel },
             Notice::StandingChanged { channel, user } => Said::StandingChanged { channel, user },
+            Notice::Removed { channel, leave } => Said::Removed { channel, leave },
             Notice::Direct(direct) => Said::Direct { direct },
             Notice::Entry { .. } | Notice::Lost { .. } | Notice::Reconnected => return,
         };

@@ -162,6 +162,7 @@ fn hear(shared: &Shared, said: Said) {
         Said::AccountDisabled { user } => shared.notify_of_session(SessionNotice::AccountDisabled(user)),
         Said::ChannelChanged { channel } => shared.notify(Notice::ChannelChanged { channel }),
         Said::StandingChanged { channel, user } => shared.notify(Notice::StandingChanged { channel, user }),
+        Said::Removed { channel, leave } => shared.notify(Notice::Removed { channel, leave }),
         Said::Direct { direct } => shared.notify(Notice::Direct(direct)),
     }
 }

@@ -57,8 +57,8 @@ impl RedisRecords {
     pub async fn refresh(&self, session: SessionId, record: SessionRecord) -> Result<bool, Unavailable> {
         let shared = self.shared();
         let permit = shared.permitted()?;
-        let SessionRecord { user, tokens, places, texts, moves } = record;
-        let body = SessionBody { user, places: places.into_iter().map(Into::into).collect(), texts };
+        let SessionRecord { user, tokens, places, texts, entries, moves } = record;
+        let body = SessionBody { user, places: places.into_iter().map(Into::into).collect(), texts, entries };
         let arguments = vec![
             number(permit.number.0.into()),
             bytes(encode(&NumbersRecord { numbers: permit.former.clone() })),
@@ -111,7 +111,7 @@ impl RedisRecords {
             "wrong" => return Err(ClaimRefused::WrongToken),
             _ => {}
         }
-        let (from, moves, SessionBody { user, places, texts }) = read_claimed(answer).map_err(|error| {
+        let (from, moves, SessionBody { user, places, texts, entries }) = read_claimed(answer).map_err(|error| {
             unreadable(&error);
             ClaimRefused::Unavailable
         })?;
@@ -121,7 +121,7 @@ impl RedisRecords {
             let _ = shared.say(&Topic::Node(from), Said::SessionClaimed { session }).await;
         }
         let places = places.into_iter().map(Into::into).collect();
-        Ok(SessionRecord { user, tokens, places, texts, moves })
+        Ok(SessionRecord { user, tokens, places, texts, entries, moves })
     }
 
     /// Forgets a session that is over, if it is this node's. A record that cannot be forgotten now ends by itself.

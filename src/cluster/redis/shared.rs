@@ -329,6 +329,7 @@ impl Shared {
             Notice::Reconnected => NoticeKind::Reconnected,
             Notice::ChannelChanged { .. } => NoticeKind::ChannelChanged,
             Notice::StandingChanged { .. } => NoticeKind::StandingChanged,
+            Notice::Removed { .. } => NoticeKind::Removed,
             Notice::Direct(_) => NoticeKind::Direct,
         };
         metrics().redis.notices.of(kind).increment(1);
