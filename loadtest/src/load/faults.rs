@@ -188,7 +188,7 @@ impl FaultsOutcome {
         (silences.survivors_us.total() > 0).then(|| silences.survivors_us.quantile(0.99) as f64 / 1_000.0)
     }
 
-    /// Until 99 in 100 of those whom a fault hit heard and were heard again, in ms; `None` when one never was.
+    /// How long 99 in 100 of those whom a fault hit heard nobody, or were not heard, in ms; `None` when one never was again.
     pub(super) fn back_p99_ms(&self) -> Option<f64> {
         let Silences { mut heard_again_us, hear_again_us, never_heard_again, never_hear_again, .. } =
             Silences::all(self.faults.iter().map(|fault| &fault.silences));
