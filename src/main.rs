@@ -128,6 +128,9 @@ enum Admin {
     Revoke {
         /// The account's username
         name: String,
+        /// Also when it is the last one: nobody could administer the server then, until this command makes another
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -172,8 +175,10 @@ fn main() -> ExitCode {
             let wanted = format.into_iter().map(Wanted::from);
             batch(&loaded.settings, folders, wanted.collect(), (width, height))
         }
-        Some(Command::Admin(Admin::Grant { name })) => block_on(set_role(&loaded.settings, &name, Role::Admin)),
-        Some(Command::Admin(Admin::Revoke { name })) => block_on(set_role(&loaded.settings, &name, Role::User)),
+        Some(Command::Admin(Admin::Grant { name })) => block_on(set_role(&loaded.settings, &name, Change::Grant)),
+        Some(Command::Admin(Admin::Revoke { name, force })) => {
+            block_on(set_role(&loaded.settings, &name, Change::Revoke { force }))
+        }
         _ => block_on(async { antiphon::server::run(loaded.settings).await.map_err(|error| error.to_string()) }),
     })
 }
@@ -267,27 +272,50 @@ fn batch(settings: &Settings, folders: Folders, wanted: Vec<Wanted>, size: (u32,
     if summary.failed == 0 { Ok(()) } else { Err("not everything could be made; see above".to_owned()) }
 }
 
-/// Gives the account called `name` a role. A running server asks the database, so it counts at once.
-async fn set_role(settings: &Settings, name: &str, role: Role) -> Result<(), String> {
+/// What becomes of an account's role.
+#[derive(Clone, Copy)]
+enum Change {
+    Grant,
+    /// `force`d even if nobody is left who can administer.
+    Revoke {
+        force: bool,
+    },
+}
+
+/// Changes the role of the account called `name`. A running server asks the database, so it counts at once.
+async fn set_role(settings: &Settings, name: &str, change: Change) -> Result<(), String> {
     let no_database =
         |error: StoreError| format!("cannot open the database {}: {error}", settings.shown_database_url());
     if let Some(file) = settings.database_file().filter(|file| !file.exists()) {
         return Err(format!("there is no database {}: run the server once, with the same settings", file.display()));
     }
     let store = Store::open(&settings.database_url()).await.map_err(no_database)?;
-    let outcome = set_role_in(&store, name, role).await;
+    let outcome = set_role_in(&store, name, change).await;
     store.close().await;
     outcome
 }
 
-async fn set_role_in(store: &Store, name: &str, role: Role) -> Result<(), String> {
+async fn set_role_in(store: &Store, name: &str, change: Change) -> Result<(), String> {
     let user = store.user_by_name(name).await.map_err(|error| error.to_string())?;
     let user = user.ok_or_else(|| format!("there is no account called {name:?}"))?;
     if user.is_guest {
         return Err(format!("{:?} is a guest: only accounts with a password can be administrators", user.username));
     }
-    store.set_role(user.id, role).await.map_err(|error| error.to_string())?;
-    let (name, now) = (&user.username, if role == Role::Admin { "an administrator" } else { "an ordinary account" });
+    let (role, now) = match change {
+        Change::Grant => (Role::Admin, "an administrator"),
+        Change::Revoke { .. } => (Role::User, "an ordinary account"),
+    };
+    let done = match change {
+        Change::Revoke { force: false } if user.role == Role::Admin => store.revoke_admin(user.id).await,
+        _ => store.set_role(user.id, role).await,
+    };
+    let name = &user.username;
+    if !done.map_err(|error| error.to_string())? {
+        return Err(format!(
+            "{name} is the last administrator who can come in: make another one first (`antiphon admin grant NAME`), or \
+             say --force"
+        ));
+    }
     if user.role == role {
         say(&format_args!("{name} is {now} already"));
     } else {

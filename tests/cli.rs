@@ -7,7 +7,7 @@ use std::{
 };
 
 use antiphon::store::{NewUser, Store};
-use antiphon_core::gateway::Role;
+use antiphon_core::{gateway::Role, ids::UserId};
 use uuid::Uuid;
 
 /// A folder to run in, without any of this process's settings.
@@ -127,20 +127,39 @@ async fn admin_grant_and_revoke_change_a_role() {
     store.create_user(NewUser { is_guest: true, ..NewUser::named("Visitor") }).await.expect("a free name");
     let role = async || store.user(anna).await.expect("works").expect("exists").role;
     for (command, said, expected) in [
-        ("grant", "Anna is an administrator now\n", Role::Admin),
-        ("grant", "Anna is an administrator already\n", Role::Admin),
-        ("revoke", "Anna is an ordinary account now\n", Role::User),
+        (["grant", "aNNA"].as_slice(), "Anna is an administrator now\n", Role::Admin),
+        (&["grant", "aNNA"], "Anna is an administrator already\n", Role::Admin),
+        (&["revoke", "aNNA", "--force"], "Anna is an ordinary account now\n", Role::User),
+        (&["revoke", "aNNA"], "Anna is an ordinary account already\n", Role::User),
     ] {
-        let output = place.run(&["admin", command, "aNNA"], &[]);
+        let output = place.run(&[&["admin"], command].concat(), &[]);
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!((stdout(&output).as_str(), role().await), (said, expected));
     }
+    the_last_administrator_stays(&place, &store, anna).await;
     for (name, wrong) in [("nobody", "there is no account called \"nobody\""), ("Visitor", "is a guest")] {
         let output = place.run(&["admin", "grant", name], &[]);
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(wrong), "{}", stderr(&output));
     }
     store.close().await;
+}
+
+/// Unless it is forced. One who is switched off cannot come in, and does not count.
+async fn the_last_administrator_stays(place: &Place, store: &Store, anna: UserId) {
+    let ben = store.create_user(NewUser::named("Ben")).await.expect("a free name").id;
+    let revoke = || place.run(&["admin", "revoke", "anna"], &[]);
+    let role = async || store.user(anna).await.expect("works").expect("exists").role;
+    assert!(place.run(&["admin", "grant", "anna"], &[]).status.success());
+    assert!(place.run(&["admin", "grant", "ben"], &[]).status.success());
+    store.set_active(ben, false).await.expect("works");
+    let refused = revoke();
+    assert_eq!((refused.status.code(), role().await), (Some(1), Role::Admin));
+    let said = stderr(&refused);
+    assert!(said.contains("Anna is the last administrator") && said.contains("--force"), "{said}");
+    store.set_active(ben, true).await.expect("works");
+    assert!(revoke().status.success());
+    assert_eq!(role().await, Role::User);
 }
 
 #[test]

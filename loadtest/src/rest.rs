@@ -9,7 +9,11 @@ use antiphon_core::{
 use reqwest::{Method, StatusCode, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{gateway::install_crypto_provider, server_url::ServerUrl, tls};
+use crate::{
+    gateway::{WrongScheme, install_crypto_provider},
+    server_url::ServerUrl,
+    tls,
+};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -423,7 +427,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RestError> {
 }
 
 fn unreachable(server: &ServerUrl, error: &reqwest::Error) -> RestError {
-    RestError::Unreachable { server: server.to_string(), reason: causes(error) }
+    let reason = WrongScheme::of_failure(error).map_or_else(|| causes(error), |wrong| wrong.to_string());
+    RestError::Unreachable { server: server.to_string(), reason }
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> RestError {

@@ -11,11 +11,13 @@ use axum::{
     http::{HeaderMap, Method, header},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api,
+    advanced::audit,
     answer::Answer,
     drain::{DrainMode, DrainProgress},
     error::{ApiError, ApiResult, ErrorBody},
@@ -141,7 +143,7 @@ struct DrainBody {
         (status = NOT_FOUND, description = "`NOT_FOUND`: no such node", body = ErrorBody)))]
 async fn drain(
     State(api): State<Arc<Api>>,
-    Admin(_caller): Admin,
+    Admin(caller): Admin,
     PathOf(id): PathOf<String>,
     headers: HeaderMap,
     Body(body): Body<DrainBody>,
@@ -154,8 +156,11 @@ async fn drain(
     if let Some(other) = other_node(&api, &id)? {
         return forward(&api, &other, Method::POST, &headers, Some(&body)).await;
     }
+    // Written down by the node that does it, whichever was asked: so it is there once, and passing it on hides nothing.
+    let mode = body.mode.unwrap_or_default();
+    audit(&api, &caller, "node.drain", Some(id), json!({ "deadline_s": deadline_s, "mode": mode })).await?;
     let deadline = Duration::from_secs(deadline_s.into());
-    api.drain.begin(body.mode.unwrap_or_default(), deadline, "the node is taken out of service");
+    api.drain.begin(mode, deadline, "the node is taken out of service");
     Ok(Answer::of(value(&api)))
 }
 
@@ -167,13 +172,14 @@ async fn drain(
         (status = NOT_FOUND, description = "`NOT_FOUND`: no such node", body = ErrorBody)))]
 async fn cancel(
     State(api): State<Arc<Api>>,
-    Admin(_caller): Admin,
+    Admin(caller): Admin,
     PathOf(id): PathOf<String>,
     headers: HeaderMap,
 ) -> ApiResult<Answer<serde_json::Value>> {
     if let Some(other) = other_node(&api, &id)? {
         return forward(&api, &other, Method::DELETE, &headers, None).await;
     }
+    audit(&api, &caller, "node.undrain", Some(id), json!({})).await?;
     api.drain.cancel();
     Ok(Answer::of(value(&api)))
 }

@@ -451,7 +451,7 @@ async fn retry(
     Admin(admin): Admin,
     PathOf(id): PathOf<DeliveryId>,
 ) -> ApiResult<Answer<Retried>> {
+    audit(&api, &admin, "notification.retry", Some(id.to_string()), serde_json::json!({})).await?;
     api.outbox.retry(id).await?;
-    audit(&api, &admin, "notification.retry", Some(id.to_string()), serde_json::Value::Null).await?;
     Ok(Answer::of(Retried { id }))
 }

@@ -9,10 +9,12 @@ use axum::{
 };
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
     Api,
+    advanced::audit,
     answer::Answer,
     error::{ApiError, ApiResult, ErrorBody},
 };
@@ -126,6 +128,9 @@ async fn begin(
     api.recordings.check_change(&path)?;
     let keeping = Keeping { path, by: user.id, is_admin: may_upload(api, user).await?, replace };
     api.catalogue.check_keeping(&keeping, announced.unwrap_or(0)).await.inspect_err(not_kept)?;
+    if replace && keeping.is_admin {
+        audit(api, user, "stream.replace", Some(keeping.path.to_string()), json!({})).await?;
+    }
     Ok((api.streams.begin_upload(user.id, announced).await?, keeping))
 }
 
@@ -207,6 +212,9 @@ fn refusal(error: &TranscodeError) -> ApiError {
 pub(super) async fn delete_stream(api: &Api, path: FilePath, user: &UserView) -> ApiResult<StatusCode> {
     api.recordings.check_change(&path)?;
     let is_admin = is_admin(api, user).await?;
+    if is_admin {
+        audit(api, user, "stream.delete", Some(path.to_string()), json!({})).await?;
+    }
     api.catalogue.remove(&path, user.id, is_admin).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -233,6 +241,9 @@ pub(super) async fn set_stream_tags(
     let tags = checked(body.tags)?;
     api.recordings.check_file(user, &path).await?;
     let is_admin = is_admin(api, user).await?;
+    if is_admin {
+        audit(api, user, "stream.tag", Some(path.to_string()), json!({ "tags": tags })).await?;
+    }
     api.catalogue.set_tags(&path, (user.id, is_admin), &tags).await?;
     Ok(Answer::of(TagsBody { tags }))
 }

@@ -94,7 +94,8 @@ async fn begin(
     expect_type(headers, SDP)?;
     let channel_id = channel_named(api, channel).await?;
     let user = caller.id;
-    let link = Link { outlet: Arc::new(Unheard), reached_host: reached_host(api, headers) };
+    // It hears no mix: nothing is counted by its address.
+    let link = Link { outlet: Arc::new(Unheard), reached_host: reached_host(api, headers), address: None };
     let presence = Arc::new(Presence::standalone(SessionId(Uuid::now_v7()), caller, link));
     let join = JoinChannel {
         channel_id,

@@ -48,6 +48,7 @@ use super::{
     token::new_token,
 };
 use crate::{
+    client_address::ClientAddress,
     error::AppError,
     rooms::{Link, Outlet as _, Shared},
     telemetry::metrics::metrics,
@@ -107,7 +108,8 @@ enum Departure {
 pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: Arrival) {
     let outbox = Arc::new(Outbox::new(arrival.encoding, gateway.config().outbox, gateway.company()));
     let _registered = gateway.register(&outbox);
-    let link = Link { outlet: Arc::clone(&outbox) as _, reached_host: arrival.reached_host };
+    let address = Some(ClientAddress(arrival.address).limit_key());
+    let link = Link { outlet: Arc::clone(&outbox) as _, reached_host: arrival.reached_host, address };
     let connection = Arc::new(Connection {
         session_id: SessionId(uuid::Uuid::now_v7()),
         resume_token: new_token(),

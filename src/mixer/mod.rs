@@ -12,13 +12,14 @@
 
 mod codec;
 mod feed;
+mod seats;
 mod thread;
 
 use std::{
     io,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -33,10 +34,14 @@ use antiphon_core::{
 };
 use tokio::sync::mpsc;
 
-use self::thread::{MixThread, Setup};
 pub use self::{
     codec::OpusCodec,
     feed::{FEED_PACKETS, FeedPart, FeedSender, SILENCE, feed},
+    seats::{MixSeat, Sitter},
+};
+use self::{
+    seats::{SeatLimits, Seats},
+    thread::{MixThread, Setup},
 };
 use crate::{
     error::AppError,
@@ -52,6 +57,10 @@ const COMMANDS_MAX: usize = 256;
 pub struct MixerConfig {
     /// Members who hear a mix at once on this node.
     pub listeners_max: usize,
+    /// Of those, by one account, in whatever sessions and channels.
+    pub listeners_per_account: usize,
+    /// Of those, from one address.
+    pub listeners_per_address: usize,
     /// Speakers of a channel mixed at once: the loudest so many.
     pub speakers_max: u32,
     /// Opus's complexity while there is time, 0 to 10.
@@ -68,6 +77,8 @@ impl Default for MixerConfig {
     fn default() -> Self {
         Self {
             listeners_max: 1_000,
+            listeners_per_account: 16,
+            listeners_per_address: 200,
             speakers_max: 16,
             complexity: 5,
             bitrate: 40_000,
@@ -137,26 +148,12 @@ pub struct Mixer {
 }
 
 struct Inner {
-    config: MixerConfig,
     inlets: MixInlets,
     commands: Vec<mpsc::Sender<Command>>,
     shown: Vec<Arc<Shown>>,
-    listeners: Arc<AtomicUsize>,
+    seats: Arc<Seats>,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// A listener's place among those that are mixed for; given back when it is dropped.
-#[derive(Debug)]
-pub struct MixSeat {
-    listeners: Arc<AtomicUsize>,
-}
-
-impl Drop for MixSeat {
-    fn drop(&mut self) {
-        self.listeners.fetch_sub(1, Ordering::AcqRel);
-        metrics().mixer.listeners.decrement(1.0);
-    }
 }
 
 impl Mixer {
@@ -184,53 +181,41 @@ impl Mixer {
             commands.push(sender);
             shown.push(shows);
         }
-        let inner =
-            Inner { config, inlets, commands, shown, listeners: Arc::default(), stop, threads: Mutex::new(threads) };
+        let seats = Seats::new(SeatLimits {
+            in_all: config.listeners_max,
+            per_account: config.listeners_per_account,
+            per_address: config.listeners_per_address,
+        });
+        let inner = Inner { inlets, commands, shown, seats, stop, threads: Mutex::new(threads) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// A place for one more listener of a channel.
+    /// A place for one more listener of a channel: `sitter`, or those outside, who share one.
     ///
     /// # Errors
     /// `TEMPORARILY_UNAVAILABLE` while the channel's thread cannot keep up with those it has; `LIMIT_REACHED` when the node
-    /// mixes for as many as it may.
-    pub fn take_seat(&self, channel: ChannelId) -> Result<MixSeat, AppError> {
+    /// mixes for as many as it may, or for as many of that account or address.
+    pub fn take_seat(&self, channel: ChannelId, sitter: Option<Sitter>) -> Result<MixSeat, AppError> {
         if self.shed_of(channel) == Shed::Refusing {
             metrics().mixer.refused.of(MixRefusal::Busy).increment(1);
             let message = "this node mixes for as many as it has time for: join with `mode` `forward`, or through another \
                            node, or try again later";
             return Err(AppError::new(ErrorCode::TemporarilyUnavailable, message));
         }
-        let most = self.inner.config.listeners_max;
-        let one_more = |count: usize| (count < most).then_some(count + 1);
-        if self.inner.listeners.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_err() {
-            metrics().mixer.refused.of(MixRefusal::Full).increment(1);
-            let message = format!(
-                "this node mixes for {most} members, the most that mixer.listeners_max allows: join with `mode` `forward`, \
-                 or through another node"
-            );
-            return Err(AppError::new(ErrorCode::LimitReached, message));
-        }
-        Ok(self.seat_taken())
+        self.inner.seats.take(sitter)
     }
 
-    /// A place for a listener who had one on another node: there is always one.
+    /// A place for a listener who had one on another node; `None` once those who came over are as many as the node takes
+    /// itself: whoever moves back and forth must not fill it without end.
     #[must_use]
-    pub fn take_over_seat(&self) -> MixSeat {
-        self.inner.listeners.fetch_add(1, Ordering::AcqRel);
-        self.seat_taken()
-    }
-
-    /// The seat that was counted just now.
-    fn seat_taken(&self) -> MixSeat {
-        metrics().mixer.listeners.increment(1.0);
-        MixSeat { listeners: Arc::clone(&self.inner.listeners) }
+    pub fn take_over_seat(&self, sitter: Sitter) -> Option<MixSeat> {
+        self.inner.seats.take_over(sitter)
     }
 
     /// How many hear a mix.
     #[must_use]
     pub fn listeners(&self) -> usize {
-        self.inner.listeners.load(Ordering::Acquire)
+        self.inner.seats.taken()
     }
 
     /// Mixes for a member from now on, whose channel lives in the media worker `home`, as the stream `mix`.

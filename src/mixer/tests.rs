@@ -3,6 +3,7 @@
 use antiphon_core::{
     engine::{Command as EngineCommand, Event, GatewayFrame, MemberFlags},
     gateway::ErrorCode,
+    ids::UserId,
     wire::frame::FrameKind,
 };
 use uuid::Uuid;
@@ -83,15 +84,16 @@ async fn what_one_says_comes_to_a_listener_as_their_mix() {
 #[tokio::test]
 async fn seats_are_limited_and_given_back() {
     let (media, mixer, _events) = start(MixerConfig { listeners_max: 2, ..MixerConfig::default() });
-    let seats = [mixer.take_seat(channel()).expect("a seat"), mixer.take_seat(channel()).expect("a seat")];
-    let refused = mixer.take_seat(channel()).expect_err("full");
+    let seats = [mixer.take_seat(channel(), None).expect("a seat"), mixer.take_seat(channel(), None).expect("a seat")];
+    let refused = mixer.take_seat(channel(), None).expect_err("full");
     assert_eq!(refused.code, ErrorCode::LimitReached);
     assert!(refused.message.contains("mixer.listeners_max") && refused.message.contains("forward"), "{refused}");
-    let moved = mixer.take_over_seat();
+    let sitter = Sitter { user: UserId(Uuid::from_u128(1)), address: None };
+    let moved = mixer.take_over_seat(sitter).expect("twice as many");
     assert_eq!(mixer.listeners(), 3, "who had one elsewhere has one here");
     drop((seats, moved));
     assert_eq!(mixer.listeners(), 0);
-    mixer.take_seat(channel()).expect("a seat");
+    mixer.take_seat(channel(), None).expect("a seat");
     media.stop().await;
 }
 
@@ -100,14 +102,14 @@ async fn a_thread_that_cannot_keep_up_takes_nobody() {
     let (media, mixer, _events) = start(MixerConfig::default());
     let thread = mixer.inner.inlets.thread_of(channel());
     mixer.inner.shown[thread].set(Shed::Refusing);
-    let refused = mixer.take_seat(channel()).expect_err("busy");
+    let refused = mixer.take_seat(channel(), None).expect_err("busy");
     assert_eq!(refused.code, ErrorCode::TemporarilyUnavailable);
     let other = (0..)
         .map(|n| ChannelId(Uuid::from_u128(n << 64 | n)))
         .find(|other| mixer.inner.inlets.thread_of(*other) != thread);
-    mixer.take_seat(other.expect("one of the other thread")).expect("the other thread has time");
+    mixer.take_seat(other.expect("one of the other thread"), None).expect("the other thread has time");
     mixer.inner.shown[thread].set(Shed::Least);
-    mixer.take_seat(channel()).expect("it encodes with less effort, and goes on");
+    mixer.take_seat(channel(), None).expect("it encodes with less effort, and goes on");
     media.stop().await;
 }
 

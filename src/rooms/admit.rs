@@ -9,7 +9,7 @@ use antiphon_core::{
 };
 use time::OffsetDateTime;
 
-use super::{Rooms, moderation::deleted, player::player_of};
+use super::{Rooms, moderation::deleted, player::player_of, presence::Presence};
 use crate::{
     cluster::Leave,
     error::AppError,
@@ -34,17 +34,18 @@ pub(super) struct Admission {
 }
 
 impl Rooms {
-    /// Decides whether `user` may enter, redeeming the invite where one is needed.
-    pub(super) async fn admit(&self, user: &UserView, request: &JoinChannel) -> Result<Admission, AppError> {
+    /// Decides whether whoever's session it is may enter, redeeming the invite where one is needed.
+    pub(super) async fn admit(&self, presence: &Presence, request: &JoinChannel) -> Result<Admission, AppError> {
+        let user = &presence.user;
         let decided_at = self.inner.changes.load(Ordering::Acquire);
         let id = request.channel_id;
         let Some(channel) = self.inner.store.channel(id).await? else { return Err(not_found()) };
         let (standing, priority) = self.standing(id, user).await?;
         let muted_by = self.inner.store.server_muted_by(id, user.id).await?;
         let seat = match decide(&standing, channel.is_private, Action::Join) {
-            Decision::Allowed => self.seat_for(request)?,
+            Decision::Allowed => self.seat_for(presence, request)?,
             Decision::Denied(reason) => return Err(AppError::new(ErrorCode::PermissionDenied, reason)),
-            Decision::Hidden => self.redeem(&standing, &channel, request).await?,
+            Decision::Hidden => self.redeem(&standing, &channel, (presence, request)).await?,
         };
         Ok(Admission { channel, priority, muted_by, seat, decided_at })
     }
@@ -104,7 +105,7 @@ impl Rooms {
         &self,
         standing: &Standing,
         channel: &Channel,
-        request: &JoinChannel,
+        (presence, request): (&Presence, &JoinChannel),
     ) -> Result<Option<MixSeat>, AppError> {
         let (store, now) = (&self.inner.store, OffsetDateTime::now_utc());
         let Some(code) = request.invite.as_deref().filter(|_| !standing.banned) else { return Err(not_found()) };
@@ -114,7 +115,7 @@ impl Rooms {
         if self.occupancy(channel.id).await >= channel.max_users {
             return Err(channel_full(channel.max_users));
         }
-        let seat = self.seat_for(request)?;
+        let seat = self.seat_for(presence, request)?;
         match store.redeem_invite(code, standing.user, now).await? {
             Some(_) => Ok(seat),
             None => Err(not_found()),

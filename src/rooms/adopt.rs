@@ -219,7 +219,7 @@ impl Rooms {
         self.open(room, turn, settings).await;
         let (muted, deafened, server_muted) = member.switches();
         let switches = Switches { muted, deafened, server_muted, priority };
-        let mix = self.seat_to_take_over(place.mode).map(|seat| self.mix_place(presence, room, seat));
+        let mix = self.seat_to_take_over(presence, place.mode).map(|seat| self.mix_place(presence, room, seat));
         let entrance = Entrance { media: place.media, cipher: place.cipher, channels: place.channels, mix };
         let udp = self.add_to_media(presence, room, place.stream, switches, &entrance).await;
         self.settle_in(presence, room, place.stream, switches, udp, entrance);

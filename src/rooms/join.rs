@@ -92,7 +92,7 @@ impl Rooms {
         }
         self.check_session(presence, request)?;
         loop {
-            let admission = self.admit(&presence.user, request).await?;
+            let admission = self.admit(presence, request).await?;
             let (room, mut turn) = self.turn_of_new(request.channel_id).await;
             // The channel, a ban or a role may have changed while it was looked up.
             let is_current = admission.decided_at == self.inner.changes.load(Ordering::Acquire);

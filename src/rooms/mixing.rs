@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::AppError,
-    mixer::{MixSeat, Mixer},
+    mixer::{MixSeat, Mixer, Sitter},
 };
 
 /// What a member with a mix has of it.
@@ -56,14 +56,14 @@ impl Rooms {
     }
 
     /// A seat with the mixer for whoever asks for a mix. Only who may enter the channel learns whether there is one.
-    pub(super) fn seat_for(&self, request: &JoinChannel) -> Result<Option<MixSeat>, AppError> {
+    pub(super) fn seat_for(&self, presence: &Presence, request: &JoinChannel) -> Result<Option<MixSeat>, AppError> {
         let mixer = self.mixer().filter(|_| request.mode == MediaMode::Mixed);
-        mixer.map(|mixer| mixer.take_seat(request.channel_id)).transpose()
+        mixer.map(|mixer| mixer.take_seat(request.channel_id, Some(presence.sitter()))).transpose()
     }
 
-    /// A seat for a member who had a mix on another node; `None` where nothing is mixed: they hear streams then.
-    pub(super) fn seat_to_take_over(&self, mode: MediaMode) -> Option<MixSeat> {
-        self.mixer().filter(|_| mode == MediaMode::Mixed).map(Mixer::take_over_seat)
+    /// A seat for a member who had a mix on another node; `None` where nothing is mixed, or too much: they hear streams then.
+    pub(super) fn seat_to_take_over(&self, presence: &Presence, mode: MediaMode) -> Option<MixSeat> {
+        self.mixer().filter(|_| mode == MediaMode::Mixed)?.take_over_seat(presence.sitter())
     }
 
     /// The place of a member who takes a seat: their mix has a stream id that is none of the channel's and none of their own.
@@ -172,6 +172,13 @@ impl Rooms {
             kind: header.kind_flags,
             level: header.level,
         }));
+    }
+}
+
+impl Presence {
+    /// Whose seat with the mixer it is.
+    fn sitter(&self) -> Sitter {
+        Sitter { user: self.user.id, address: self.state().link.address }
     }
 }
 

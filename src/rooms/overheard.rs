@@ -221,7 +221,7 @@ impl Rooms {
             self.begin_text(room).await?;
         }
         let is_first = room.live().overheard.is_none();
-        let seat = if is_first { Some(mixer.take_seat(room.id).map_err(no_time)?) } else { None };
+        let seat = if is_first { Some(mixer.take_seat(room.id, None).map_err(no_time)?) } else { None };
         self.open(room, turn, settings.clone()).await;
         if let Some(seat) = seat {
             self.begin_feed(room, mixer, seat).await;

@@ -1,7 +1,7 @@
 //! A gateway session as the rooms know it: whose it is, where its messages go, which channels it is in and through
 //! which UDP session.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use antiphon_core::{
     gateway::{Position, UserView},
@@ -18,6 +18,8 @@ pub struct Link {
     pub outlet: Arc<dyn Outlet>,
     /// The host name or address by which the client reached this node, without a port; an IPv6 address in brackets.
     pub reached_host: Arc<str>,
+    /// The client's address, as limits count it; `None` where nobody is connected.
+    pub address: Option<IpAddr>,
 }
 
 /// A session's presence in rooms. It outlives the session's connections.

@@ -74,6 +74,8 @@ pub(super) fn mixer(settings: &Settings) -> MixerConfig {
     let mixer = &settings.mixer;
     MixerConfig {
         listeners_max: count(mixer.listeners_max),
+        listeners_per_account: count(mixer.listeners_per_account),
+        listeners_per_address: count(mixer.listeners_per_address),
         speakers_max: mixer.speakers_max,
         complexity: u8::try_from(mixer.complexity).unwrap_or(10),
         bitrate: mixer.bitrate,

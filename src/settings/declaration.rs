@@ -145,6 +145,11 @@ settings! {
         threads: u16 [.only("from 0 to 64", |count| *count <= 64)] = 1;
         /// Members who hear a mix at once on this node; further ones are refused (`LIMIT_REACHED`).
         listeners_max: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
+        /// Of those, by one account, in whatever sessions and channels; further ones are refused (`LIMIT_REACHED`).
+        listeners_per_account: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 16;
+        /// Of those, from one address (an IPv6 /64 counts as one); further ones are refused (`LIMIT_REACHED`). Behind a proxy
+        /// that `server.trusted_proxies` does not name, all have the proxy's address.
+        listeners_per_address: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 200;
         /// Speakers of a channel who are mixed at once: the loudest so many.
         speakers_max: u32 [.only("from 1 to 64", |count| (1..=64).contains(count))] = 16;
         /// Opus's complexity while there is time. The higher, the better mixes sound and the more time they take; a thread

@@ -390,6 +390,39 @@ max_channels = 4_294_967_296
     fn what_kubernetes_sets_by_itself_stops_nothing() {
         let loaded = read_both("", &[("ANTIPHON_PORT", "tcp://10.0.0.1:3000")]).expect("only a warning");
         assert!(loaded.warnings[0].to_string().contains("ANTIPHON_PORT: sets nothing"), "{:?}", loaded.warnings);
+        // All that it sets for a service called antiphon-server, whose name begins like our settings'.
+        let of_service = [
+            ("ANTIPHON_SERVER_SERVICE_HOST", "10.0.0.1"),
+            ("ANTIPHON_SERVER_SERVICE_PORT", "3000"),
+            ("ANTIPHON_SERVER_SERVICE_PORT_HTTP", "3000"),
+            ("ANTIPHON_SERVER_PORT", "tcp://10.0.0.1:3000"),
+            ("ANTIPHON_SERVER_PORT_3000_TCP", "tcp://10.0.0.1:3000"),
+            ("ANTIPHON_SERVER_PORT_3000_TCP_PROTO", "tcp"),
+            ("ANTIPHON_SERVER_PORT_3000_TCP_PORT", "3000"),
+            ("ANTIPHON_SERVER_PORT_3000_TCP_ADDR", "10.0.0.1"),
+        ];
+        let loaded = read_both("", &of_service).expect("only warnings");
+        assert_eq!((loaded.warnings.len(), loaded.settings.server.port), (8, 3_000), "{:?}", loaded.warnings);
+        // Not even where a service's variable has all letters of a setting's.
+        let host = [("ANTIPHON_SERVER_SERVICE_HOST", "10.0.0.1"), ("ANTIPHON_SERVER_HOST", "web")];
+        assert_eq!(read_both("", &host).expect("only warnings").warnings.len(), 2);
+    }
+
+    #[test]
+    fn one_underscore_where_two_belong_is_a_mistake() {
+        for (variable, meant) in [
+            ("ANTIPHON_SERVER_PORT", "ANTIPHON_SERVER__PORT"),
+            ("ANTIPHON_SERVER___PORT", "ANTIPHON_SERVER__PORT"),
+            ("ANTIPHON_CLUSTER_NODE_ID", "ANTIPHON_CLUSTER__NODE_ID"),
+            ("ANTIPHON_DATADIR", "ANTIPHON_DATA_DIR"),
+        ] {
+            let told =
+                format!("environment variable {variable}: sets nothing; did you mean {meant}, with other underscores?");
+            assert_eq!(problems("", &[(variable, "4000")]), [told]);
+        }
+        read_both("", &[("ANTIPHON_DATA_DIR", "data")]).expect("a setting above all sections");
+        let loaded = read_both("", &[("ANTIPHON_URL", "http://127.0.0.1:3000")]).expect("the load tester's");
+        assert_eq!(loaded.warnings.len(), 1);
     }
 
     #[test]

@@ -271,11 +271,26 @@ impl<'a> Reader<'a> {
         }
         let known: BTreeSet<String> = self.entries.iter().map(Entry::variable).collect();
         for name in self.environment.keys().filter(|name| name.starts_with(PREFIX) && !known.contains(*name)) {
-            let message = format!("sets nothing{}", nearest(name, known.iter().cloned()));
-            let problem = Problem { origin: Origin::Environment(name.clone()), message };
-            // Kubernetes itself sets such names (ANTIPHON_PORT, ANTIPHON_SERVICE_HOST) for a service called antiphon.
-            if name.contains("__") { self.problems.push(problem) } else { self.warnings.push(problem) }
+            let meant = known.iter().find(|known| same_letters(known, name)).cloned();
+            let hint = match &meant {
+                Some(meant) => format!("; did you mean {meant}, with other underscores?"),
+                None => nearest(name, known.iter().cloned()),
+            };
+            let problem = Problem { origin: Origin::Environment(name.clone()), message: format!("sets nothing{hint}") };
+            // Orchestrators set names of their own below a service's: those are nobody's mistake, and stop nothing.
+            let is_mistaken = name.contains("__") || (meant.is_some() && !self.is_service_link(name));
+            if is_mistaken { self.problems.push(problem) } else { self.warnings.push(problem) }
         }
+    }
+
+    /// Whether Kubernetes, or Docker for linked containers, has made this variable: for a service called `antiphon-server`
+    /// there are `ANTIPHON_SERVER_SERVICE_HOST`, `ANTIPHON_SERVER_PORT` = `tcp://10.0.0.1:3000` and
+    /// `ANTIPHON_SERVER_PORT_3000_TCP_ADDR`, whatever we call our settings.
+    fn is_service_link(&self, name: &str) -> bool {
+        let is_address = |text: &String| ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme));
+        let is_of_service = |service: &str| self.environment.contains_key(&format!("{service}_SERVICE_HOST"));
+        let value_says = self.environment.get(name).is_some_and(is_address);
+        value_says || name.match_indices('_').any(|(place, _)| is_of_service(&name[..place]))
     }
 
     /// Pairs of variables that are both set for one setting and differ: the one in force and the one that isn't.
@@ -296,6 +311,12 @@ impl<'a> Reader<'a> {
         let entry = self.entries.iter().find(|entry| entry.section == section && entry.key == key);
         entry.map_or(Origin::Default, |entry| entry.origin.clone())
     }
+}
+
+/// Whether two variables differ in their underscores alone.
+fn same_letters(one: &str, other: &str) -> bool {
+    let letters = |name: &'_ str| name.bytes().filter(|byte| *byte != b'_').collect::<Vec<_>>();
+    letters(one) == letters(other)
 }
 
 /// "; did you mean …?", or nothing when nothing is near.

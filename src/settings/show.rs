@@ -76,8 +76,10 @@ then in the data dir (or named: `antiphon --config FILE`), or into the environme
 `[section]`, lists separated by commas. Some settings have further variables, named in the tables. `ANTIPHON_…` counts
 before those, both before the file, the file before the default.
 
-Everything that is wrong is reported at once, before any port is opened. `antiphon config` prints what is in force and
-where each value was set, secrets hidden; `antiphon config --check` only checks.
+Everything that is wrong is reported at once, before any port is opened: so is a variable `ANTIPHON_…` that sets nothing, where it
+has two underscores or differs from a real one in its underscores alone (`ANTIPHON_SERVER_PORT`). Others are only warned of, and so
+are those that Kubernetes makes for a service of such a name. `antiphon config` prints what is in force and where each value was set,
+secrets hidden; `antiphon config --check` only checks.
 
 ";
 

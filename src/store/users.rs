@@ -175,6 +175,28 @@ impl Store {
         })
     }
 
+    /// Makes an administrator an ordinary account again, unless nobody would be left who can administer: an administrator
+    /// who is not switched off. False when nobody would be.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn revoke_admin(&self, id: UserId) -> Result<bool> {
+        transaction!(self, |tx| {
+            // Two at once must not both find the other.
+            Dialect::lock(&mut tx, Lock::Accounts).await?;
+            let others: i64 =
+                sqlx::query_scalar("SELECT COUNT(*) FROM users WHERE role = 'admin' AND is_active AND id <> $1")
+                    .bind(id.0)
+                    .fetch_one(&mut *tx)
+                    .await?;
+            if others > 0 {
+                sqlx::query("UPDATE users SET role = 'user' WHERE id = $1").bind(id.0).execute(&mut *tx).await?;
+                tx.commit().await?;
+            }
+            Ok(others > 0)
+        })
+    }
+
     /// Switches an account on or off; false when there is no such account. Off, it cannot come in, by password or
     /// token.
     ///

@@ -676,6 +676,12 @@ label!(
         Busy = "busy",
         /// The node mixes for as many as it may.
         Full = "full",
+        /// It mixes for as many of their account as it may.
+        Account = "account",
+        /// It mixes for as many of their address as it may.
+        Address = "address",
+        /// They had one on another node, and as many came over as may: they hear streams.
+        Moved = "moved",
     }
 );
 

@@ -81,3 +81,50 @@ async fn a_room_over_three_nodes_reads_everything_once_and_in_order() {
     assert_eq!((count("sent"), count("acknowledged"), count("lost")), (Some(90), Some(90), Some(0)), "{chat}");
     assert_eq!(count("delivered"), Some(90 * 29), "{chat}");
 }
+
+const ROOM: &str = r#"
+name = "a room under faults"
+[[phases]]
+name = "drained"
+duration = "5s"
+warm_up = "1s"
+chat = { members = 30, writers = 6, per_second = 30 }
+faults = ["1s api-drain 1", "4s api-undrain 1"]
+[[phases]]
+name = "killed"
+duration = "6s"
+warm_up = "1s"
+chat = { members = 30, writers = 6, per_second = 30 }
+faults = ["2s kill 2"]
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_under_a_drain_and_a_kill_resumes_and_misses_and_doubles_nothing() {
+    let cluster = Nodes::start(3).await;
+    let (admin, password) = ("admin", "a long enough password");
+    let rest = Rest::new(cluster.nodes[0].url()).expect("a client");
+    rest.register(admin, password).await.expect("registered");
+    let scratch = Scratch::new();
+    let at = |name: &str| scratch.path().join(name).display().to_string();
+    let (scenario, json) = (at("room.toml"), at("report.json"));
+    std::fs::write(&scenario, ROOM).expect("written");
+    let list = |one: &dyn Fn(usize) -> String| (0..3).map(one).collect::<Vec<_>>().join(",");
+    let urls = list(&|node| cluster.nodes[node].url().to_string());
+    let pids = list(&|node| cluster.nodes[node].id().to_string());
+    let output = Command::new(tool("antiphon-loadtest"))
+        .args(["run", &scenario, "--server", &urls, "--pid", &pids, "--lateness-max-ms", "60000", "--json", &json])
+        .args(["--admin", admin, "--admin-password", password, "--fail-on-loss"])
+        .output()
+        .expect("the tool runs");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect(&said)).expect("JSON");
+    for (phase, due) in [(0, 150), (1, 180)] {
+        let chat = &report["phases"][phase]["outcome"]["chat"];
+        let count = |name: &str| chat[name].as_u64();
+        assert_eq!((count("sent"), count("acknowledged")), (Some(due), Some(due)), "{chat}");
+        assert_eq!((count("delivered"), count("lost")), (Some(due * 29), Some(0)), "{chat}");
+        assert_eq!((count("doubled"), count("out_of_order"), count("corrupt")), (Some(0), Some(0), Some(0)), "{chat}");
+        assert_eq!((count("returned"), count("sessions_ended")), (Some(10), Some(0)), "a third of them: {chat}");
+    }
+    assert!(output.status.success(), "{said}");
+}

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod advanced;
+mod audited;
 mod channels;
 mod client;
 mod figures;

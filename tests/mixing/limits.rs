@@ -35,6 +35,25 @@ async fn no_more_than_set_hear_a_mix_and_a_seat_is_free_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_address_cannot_take_every_seat() {
+    let server = Process::start(&[("ANTIPHON_MIXER__LISTENERS_PER_ADDRESS", "2")]).await;
+    let channel = make_channel(&server, "shared", 20).await;
+    let mixed = how(channel, MediaMode::Mixed, MediaTransport::Udp);
+    let mut guests = Vec::new();
+    for name in ["first", "second", "third"] {
+        guests.push(connect(server.url(), Vec::new(), name).await);
+    }
+    for (guest, _events) in &guests[..2] {
+        guest.join(mixed.clone()).await.expect("a seat");
+    }
+    let refused = guests[2].0.join(mixed.clone()).await.expect_err("the third of one address").to_string();
+    assert!(refused.contains("LIMIT_REACHED") && refused.contains("mixer.listeners_per_address"), "{refused}");
+    assert!(metrics(&server).await.contains("antiphon_mixer_refused_total{reason=\"address\"} 1"));
+    guests[0].0.leave(channel).await.expect("left");
+    guests[2].0.join(mixed).await.expect("the seat is free");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_know_of_a_channel_does_not_learn_of_it_by_its_mixer() {
     let server = Process::start(&[("ANTIPHON_MIXER__LISTENERS_MAX", "1")]).await;
     let channel = make_channel(&server, "open", 20).await;

@@ -14,9 +14,12 @@ use crate::{
 };
 
 async fn voice(server: &TestServer, arguments: &[&str]) -> Output {
-    let url = server.url();
+    voice_at(&server.url(), arguments).await
+}
+
+async fn voice_at(url: &str, arguments: &[&str]) -> Output {
     let mut voice = Command::new(tool("antiphon-loadtest"));
-    voice.args(["voice", "--server", &url, "--clients", "2", "--speakers", "1", "--duration", "1"]);
+    voice.args(["voice", "--server", url, "--clients", "2", "--speakers", "1", "--duration", "1"]);
     voice.args(arguments);
     tokio::task::spawn_blocking(move || voice.output().expect("the tool runs")).await.expect("no panic")
 }
@@ -46,4 +49,30 @@ async fn an_authority_or_the_servers_own_certificate_or_none_is_asked_for() {
     }
     signed.stop().await;
     own.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrong_scheme_or_process_is_named() {
+    let authority = Authority::new();
+    authority.issue(YEAR);
+    let secured = TestServer::start(|settings| authority.set(settings)).await;
+    let plain = TestServer::start(|_| {}).await;
+    let as_accounts = ["--accounts", "somebody", "--password", "a long enough password"];
+    for (url, wanted) in [
+        (secured.url().replacen("https", "http", 1), ["speaks TLS", "https://"]),
+        (plain.url().replacen("http", "https", 1), ["speaks no TLS", "an http:// URL"]),
+    ] {
+        // By the gateway first, or by the API.
+        for arguments in [&[][..], &as_accounts] {
+            let refused = voice_at(&url, arguments).await;
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && wanted.iter().all(|word| said.contains(word)), "{url}: {said}");
+        }
+    }
+    // Above the highest number that Linux gives.
+    let refused = voice(&plain, &["--pid", "4194305"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("--pid 4194305: no such process"), "{said}");
+    secured.stop().await;
+    plain.stop().await;
 }

@@ -56,6 +56,14 @@ fn chat(chat: &ChatOutcome) -> String {
         let (p50, p95, p99, p999) = (times.p50_ms, times.p95_ms, times.p99_ms, times.p999_ms);
         text += &format!("{what} after p50 {p50:.2} ms, p95 {p95:.2}, p99 {p99:.2}, p99.9 {p999:.2}\n");
     }
+    if chat.returned > 0 {
+        let (p50, p99, max) = (chat.away.p50_ms, chat.away.p99_ms, chat.away.max_ms);
+        text += &format!(
+            "{} times a session went on after p50 {p50:.0} ms, p99 {p99:.0}, max {max:.0}, {} of them by the room's history: {} \
+             messages told then, {} written then\n",
+            chat.returned, chat.from_history, chat.caught_up, chat.written_again
+        );
+    }
     if let Some(first) = &chat.first_end {
         text += &format!("{} members' sessions ended, the first like this: {first}\n", chat.sessions_ended);
     }

@@ -1,6 +1,6 @@
 //! One WebSocket to a gateway: messages out, messages in.
 
-use std::{sync::Once, time::Duration};
+use std::{io, sync::Once, time::Duration};
 
 use antiphon_core::gateway::{
     ClientMessage, Encoding, MSGPACK_SUBPROTOCOL, RequestId, ServerMessage, Shape, decode_server, encode_client,
@@ -20,6 +20,7 @@ use tokio_tungstenite::{
     },
 };
 
+use super::scheme::WrongScheme;
 use crate::tls;
 
 /// The longest message taken from a server: the state of a channel of some ten thousand members.
@@ -37,6 +38,9 @@ pub enum ConnectionError {
     /// The server did not accept the WebSocket.
     #[error("the server refused the WebSocket with HTTP status {0}")]
     Refused(u16),
+    /// The URL's scheme is not the server's.
+    #[error("{0}")]
+    Scheme(WrongScheme),
     /// It took too long.
     #[error("the server did not answer within {HANDSHAKE_TIMEOUT:?}")]
     TimedOut,
@@ -56,10 +60,19 @@ pub enum ConnectionError {
 
 impl From<tungstenite::Error> for ConnectionError {
     fn from(error: tungstenite::Error) -> Self {
+        if let Some(wrong) = WrongScheme::of_refusal(&error) {
+            return Self::Scheme(wrong);
+        }
         match error {
             tungstenite::Error::Http(response) => Self::Refused(response.status().as_u16()),
             other => Self::WebSocket(Box::new(other)),
         }
+    }
+}
+
+impl From<io::Error> for ConnectionError {
+    fn from(error: io::Error) -> Self {
+        tungstenite::Error::from(error).into()
     }
 }
 
@@ -96,7 +109,7 @@ impl std::fmt::Display for Closed {
 
 impl Closed {
     /// The connection broke without a word.
-    pub(super) const BROKEN: Self = Self { code: 1006, reconnect: true, resume: true };
+    pub(crate) const BROKEN: Self = Self { code: 1006, reconnect: true, resume: true };
 
     pub(super) fn from_frame(frame: Option<CloseFrame>) -> Self {
         #[derive(Deserialize)]

@@ -7,10 +7,15 @@
 
 mod connection;
 mod journal;
+mod patience;
+mod scheme;
 mod session;
 mod swept;
 
 pub(crate) use connection::install_crypto_provider;
 pub use connection::{Closed, ConnectionError};
+pub(crate) use patience::{Backoff, HEARTBEATS_UNANSWERED_MAX, RESUME_FOR};
+pub use scheme::WrongScheme;
+pub(crate) use session::nodes_of;
 pub use session::{Gateway, GatewayClosed, GatewayConfig, GatewayError, GatewayEvent, Identity};
 pub(crate) use swept::SweptConnection;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use antiphon_core::gateway::{
-    AudioData, Authenticate, Authenticated, ChannelJoined, ClientMessage, Encoding, Error, ErrorCode, Heartbeat, Hello,
+    AudioData, Authenticate, Authenticated, ChannelJoined, ClientMessage, Encoding, Error, Heartbeat, Hello, Reconnect,
     Resume, Resumed, ServerMessage, UserView,
 };
 use tokio::{
@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     connection::{Closed, Connection, ConnectionError},
     journal::Journals,
+    patience::{Backoff, HEARTBEATS_UNANSWERED_MAX, RESUME_FOR, is_final},
 };
 use crate::server_url::ServerUrl;
 
@@ -34,16 +35,6 @@ const EVENTS_MAX: usize = 1_024;
 
 /// How long the server may take to greet and to authenticate.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Silence of so many heartbeats, and the connection counts as lost.
-const HEARTBEATS_UNANSWERED_MAX: u32 = 2;
-
-/// Pauses between attempts to resume: the first, and the longest.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-/// The server keeps a lost session for 30 s; after twice that, even one that was unreachable meanwhile is gone.
-const RESUME_FOR: Duration = Duration::from_secs(60);
 
 /// Who connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -378,12 +369,12 @@ impl Task {
     /// Tries until the session goes on or is gone for good: where it was, then at each of the other nodes in turn.
     async fn resume(&mut self) -> Result<Connection, Closed> {
         let give_up_at = Instant::now() + RESUME_FOR;
-        let mut backoff = BACKOFF_FIRST;
+        let mut backoff = Backoff::new();
         let nodes: Vec<ServerUrl> = std::iter::once(&self.config.server).chain(&self.config.others).cloned().collect();
         for node in nodes.iter().cycle() {
             let nobody = Closed { resume: false, ..Closed::BROKEN };
             tokio::select! {
-                () = tokio::time::sleep(jittered(backoff)) => {}
+                () = tokio::time::sleep(backoff.pause()) => {}
                 () = self.closing.notified() => return Err(nobody),
             }
             match tokio::time::timeout(GREETING_TIMEOUT, self.try_resume(node)).await {
@@ -391,11 +382,11 @@ impl Task {
                     self.now_at(node.clone());
                     return Ok(connection);
                 }
-                Ok(Err(GatewayError::Refused(error))) if is_final(error.error_code) => {
-                    return Err(Closed { code: 4003, reconnect: true, resume: false });
-                }
-                Ok(Err(GatewayError::Connection(ConnectionError::Closed(closed)))) if !closed.resume => {
-                    return Err(closed);
+                Ok(Err(error)) if error.ends_session() => {
+                    return Err(match error {
+                        GatewayError::Connection(ConnectionError::Closed(closed)) => closed,
+                        _ => Closed { code: 4003, reconnect: true, resume: false },
+                    });
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "not resumed yet"),
                 Err(_) => tracing::debug!("not resumed yet: the server did not answer"),
@@ -404,7 +395,6 @@ impl Task {
             if Instant::now() >= give_up_at || self.outgoing.is_closed() {
                 return Err(nobody);
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
         Err(Closed { resume: false, ..Closed::BROKEN })
     }
@@ -454,21 +444,12 @@ impl Task {
 /// Where a node that drains would have us go.
 fn nodes_named(message: &ServerMessage) -> Vec<ServerUrl> {
     match message {
-        ServerMessage::Reconnect(reconnect) => reconnect.nodes.iter().filter_map(|node| node.parse().ok()).collect(),
+        ServerMessage::Reconnect(reconnect) => nodes_of(reconnect),
         _ => Vec::new(),
     }
 }
 
-/// Whether trying again would be answered the same.
-fn is_final(code: ErrorCode) -> bool {
-    !matches!(
-        code,
-        ErrorCode::RateLimited | ErrorCode::TemporarilyUnavailable | ErrorCode::Timeout | ErrorCode::InternalError
-    )
-}
-
-/// Between half of `pause` and all of it, so that clients that lost the same server do not come back together.
-fn jittered(pause: Duration) -> Duration {
-    let random = uuid::Uuid::new_v4().as_u128() as u32;
-    pause / 2 + (pause / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+/// The nodes that it names.
+pub(crate) fn nodes_of(reconnect: &Reconnect) -> Vec<ServerUrl> {
+    reconnect.nodes.iter().filter_map(|node| node.parse().ok()).collect()
 }

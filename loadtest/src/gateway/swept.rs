@@ -21,10 +21,10 @@ pub(crate) struct SweptConnection<S: Read + Write> {
 }
 
 impl<S: Read + Write> SweptConnection<S> {
-    /// Asks for a WebSocket on a stream that waits.
-    pub(crate) fn open(stream: S, url: &Url, encoding: Encoding, token: &str) -> Result<Self, ConnectionError> {
+    /// Asks for a WebSocket on a stream that waits; `token` says who asks, whoever has none resumes.
+    pub(crate) fn open(stream: S, url: &Url, encoding: Encoding, token: Option<&str>) -> Result<Self, ConnectionError> {
         install_crypto_provider();
-        let request = request(url, encoding, Some(token))?;
+        let request = request(url, encoding, token)?;
         let connector = tls::chosen().map(Connector::Rustls);
         let opened = client_tls_with_config(request, stream, Some(config()), connector);
         let (socket, _) = opened.map_err(|error| match error {

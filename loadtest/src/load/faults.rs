@@ -67,6 +67,11 @@ pub(super) fn check(script: &[Fault], shape: &Shape, config: &NodesConfig) -> Re
     if !by_signal.is_empty() && config.pids.len() != nodes {
         return wrong("to do something to nodes, each server's --pid must be given".to_owned());
     }
+    // Signal 0 sends nothing, and says whether another could be sent.
+    let denied = config.pids.iter().filter(|_| !by_signal.is_empty()).find(|pid| signal(**pid, 0).is_err());
+    if let Some(pid) = denied {
+        return wrong(format!("--pid {pid}: no signal can be sent to this process; run as the user whose it is"));
+    }
     if !by_api.is_empty() && config.admin.is_none() {
         return wrong(
             "to drain a node by the API an administrator's --admin and --admin-password must be given".to_owned(),
@@ -81,6 +86,9 @@ pub(super) fn check(script: &[Fault], shape: &Shape, config: &NodesConfig) -> Re
             Target::Node(place) if *place >= nodes => return wrong(format!("`{text}`: there are {nodes} servers")),
             Target::Owner | Target::Edge if channels > 1 => {
                 return wrong(format!("`{text}`: with more than one channel name the node by its place"));
+            }
+            Target::Owner | Target::Edge if channels == 0 => {
+                return wrong(format!("`{text}`: nobody is in voice; name the node by its place"));
             }
             Target::Edge if nodes < 2 => return wrong(format!("`{text}`: the only node owns the channel")),
             _ => {}
@@ -188,7 +196,7 @@ impl FaultsOutcome {
         (silences.survivors_us.total() > 0).then(|| silences.survivors_us.quantile(0.99) as f64 / 1_000.0)
     }
 
-    /// Until 99 in 100 of those whom a fault hit heard and were heard again, in ms; `None` when one never was.
+    /// How long 99 in 100 of those whom a fault hit heard nobody, or were not heard, in ms; `None` when one never was again.
     pub(super) fn back_p99_ms(&self) -> Option<f64> {
         let Silences { mut heard_again_us, hear_again_us, never_heard_again, never_hear_again, .. } =
             Silences::all(self.faults.iter().map(|fault| &fault.silences));

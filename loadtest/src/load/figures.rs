@@ -61,7 +61,7 @@ const DEFINITIONS: &[Definition] = figures! {
     "settled_s", Lower, slack 0.1, "a storm from its first join to its last answer, s", |run| run.storm.as_ref().map(|storm| storm.settled_s);
     "silence_p99_ms", Lower, slack 5.0, "longest silence after a fault among those it did not hit, 99th percentile, ms",
         |run| run.faults.as_ref().and_then(|faults| faults.silence_p99_ms());
-    "back_p99_ms", Lower, slack 20.0, "until those that a fault hit hear and are heard again, 99th percentile, ms; not known when one never does",
+    "back_p99_ms", Lower, slack 20.0, "how long those that a fault hit did not hear or were not heard, 99th percentile, ms; not known when one never does again",
         |run| run.faults.as_ref().and_then(|faults| faults.back_p99_ms());
     "sessions_ended", Lower, slack 0.0, "clients' sessions that ended though nobody wanted it", |run| Some(run.sessions_ended as f64);
     "cpu_cores", Lower, slack 0.02, "CPU time of the nodes by time, in cores", |run| run.cpu_cores;
@@ -87,6 +87,8 @@ const DEFINITIONS: &[Definition] = figures! {
     "chat_doubled", Lower, slack 0.0, "deliveries of chat that came twice", |run| run.chat.as_ref().map(|chat| chat.doubled as f64);
     "chat_out_of_order", Lower, slack 0.0, "deliveries of chat behind one with a higher number", |run| run.chat.as_ref().map(|chat| chat.out_of_order as f64);
     "chat_corrupt", Lower, slack 0.0, "deliveries of chat that are not what was written", |run| run.chat.as_ref().map(|chat| chat.corrupt as f64);
+    "chat_away_p99_ms", Lower, slack 20.0, "until a member of a room whose node was lost, or asked them to go, reads on, 99th percentile, ms",
+        |run| run.chat.as_ref().and_then(|chat| known(chat.returned, chat.away.p99_ms));
     "chat_cpu_us", Lower, slack 0.1, "CPU time of the nodes for each delivery of chat, whatever else they did then, µs",
         |run| run.chat.as_ref().and_then(|chat| chat.cpu_us_per_delivery);
     "stream_requests_per_s", Higher, slack 1.0, "ranges of audio files a second", |run| run.streams.as_ref().map(|streams| streams.requests_per_s);

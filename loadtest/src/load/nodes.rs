@@ -18,7 +18,7 @@ use super::{
     gathering::{Gathered, gather, send_home},
     members::{People, Shared},
     outcome::{Joins, NodeOutcome, Outcome},
-    process::{CpuSample, command_of, resident_bytes},
+    process::{self, CpuSample, command_of, resident_bytes},
     shape::Shape,
     swarm::Measured,
     thread::{Carried, Needs, Stage, SwarmThread},
@@ -202,7 +202,7 @@ impl NodesConfig {
             let text = format!("{servers} servers and {pids} processes; there must be one for each, or no process");
             return Err(LoadError::Arguments(text));
         }
-        Ok(())
+        self.pids.iter().try_for_each(|pid| process::check(*pid).map_err(LoadError::Arguments))
     }
 
     pub(super) fn cpu(&self) -> io::Result<Vec<CpuSample>> {

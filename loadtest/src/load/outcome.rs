@@ -246,8 +246,8 @@ impl Outcome {
         let max_ms = lateness_max.as_secs_f64() * 1_000.0;
         if lateness.p99_ms > max_ms {
             return Some(format!(
-                "one frame in a hundred was sent {:.1} ms or more after its time, {max_ms} ms is the limit; use a \
-                 core of its own (--pin), fewer clients, or allow it (--lateness-max-ms)",
+                "one frame in a hundred was sent {:.1} ms or more after its time, {max_ms} ms is the limit; stop what \
+                 else runs on this machine, use a core of its own (--pin), fewer clients, or allow it (--lateness-max-ms)",
                 lateness.p99_ms
             ));
         }

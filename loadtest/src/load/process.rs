@@ -59,6 +59,20 @@ fn ticks(stat: &str) -> Option<(u64, u64)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
+/// Whether a process can be measured, and if not why.
+pub(super) fn check(pid: u32) -> Result<(), String> {
+    let looked = CpuSample::take(pid).and_then(|_| resident_bytes(pid));
+    looked.map(drop).map_err(|error| match error.raw_os_error() {
+        Some(libc::ESRCH | libc::ENOENT | libc::EINVAL) | None => {
+            format!("--pid {pid}: no such process runs on this machine; `pidof antiphon` names the server's")
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            format!("--pid {pid}: this process may not be looked at; run as the user whose it is")
+        }
+        Some(_) => format!("--pid {pid}: {error}"),
+    })
+}
+
 /// The memory that a process has in RAM, in bytes.
 pub(super) fn resident_bytes(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

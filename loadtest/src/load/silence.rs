@@ -29,8 +29,9 @@ pub(super) struct Pair {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Closed {
     longest_ns: u64,
-    /// When the listener heard the speaker again after the longest silence; `None` when they hear them no more.
-    back_ns: Option<u64>,
+    /// How long of the longest silence that is over lay in the period; `None` when they hear them no more. It is not when
+    /// it was over: whoever is never gone, as in a drain, has a longest one, too, of an everyday length and anywhere.
+    back_after_ns: Option<u64>,
 }
 
 impl Pair {
@@ -49,10 +50,11 @@ impl Pair {
     fn close(&mut self, from_ns: u64, to_ns: u64) -> Closed {
         let since_ns = if self.heard_ns == 0 { from_ns } else { self.heard_ns };
         let open_ns = to_ns.saturating_sub(since_ns);
-        let back_ns = (open_ns < GONE_AFTER_NS && self.longest_ns > 0).then_some(self.longest_until_ns);
-        let longest_ns = self.longest_ns.max(open_ns);
+        let (until_ns, closed_ns) = (self.longest_until_ns, self.longest_ns);
+        let in_period_ns = closed_ns.min(until_ns.saturating_sub(from_ns));
+        let back_after_ns = (open_ns < GONE_AFTER_NS && closed_ns > 0).then_some(in_period_ns);
         (self.longest_ns, self.longest_until_ns) = (0, 0);
-        Closed { longest_ns, back_ns }
+        Closed { longest_ns: closed_ns.max(open_ns), back_after_ns }
     }
 }
 
@@ -74,9 +76,11 @@ pub struct Silences {
     pub survivors_across_us: Counts,
     /// The same where one of them sat on the node of the fault and the other did not.
     pub moved_us: Counts,
-    /// From the fault until a speaker who sat on its node was heard again by the first of those on others, in µs.
+    /// How long a speaker who sat on its node was not heard, from the fault on or since, until the first of those on
+    /// others heard them again, in µs. Who was heard all along has what lies between two frames.
     pub heard_again_us: Counts,
-    /// From the fault until a listener who sat on its node heard the first of those on others again, in µs.
+    /// How long a listener who sat on its node heard nobody, likewise, until they heard the first of those on others
+    /// again, in µs.
     pub hear_again_us: Counts,
     /// Speakers who sat there and whom nobody heard any more.
     pub never_heard_again: u64,
@@ -177,16 +181,16 @@ impl Watch {
         let closed = pairs.map(|ends| (ends.listener, ends.speaker, ends.pair.close(from_ns, to_ns)));
         match &self.hit {
             None => closed.for_each(|(_, _, closed)| self.before_us.record(steps_us(closed.longest_ns))),
-            Some(hit) => self.faults.push((from_ns, Silences::of(from_ns, hit, closed))),
+            Some(hit) => self.faults.push((from_ns, Silences::of(hit, closed))),
         }
     }
 }
 
 impl Silences {
-    fn of(from_ns: u64, hit: &Hit, pairs: impl Iterator<Item = (usize, usize, Closed)>) -> Self {
+    fn of(hit: &Hit, pairs: impl Iterator<Item = (usize, usize, Closed)>) -> Self {
         let mut silences = Self::default();
         let (mut speakers, mut listeners) = (BTreeMap::new(), BTreeMap::new());
-        for (listener, speaker, Closed { longest_ns, back_ns }) in pairs {
+        for (listener, speaker, Closed { longest_ns, back_after_ns }) in pairs {
             let longest_us = steps_us(longest_ns);
             match (hit.at(listener), hit.at(speaker)) {
                 (false, false) => {
@@ -195,8 +199,8 @@ impl Silences {
                         silences.survivors_across_us.record(longest_us);
                     }
                 }
-                (false, true) => earliest(speakers.entry(speaker).or_default(), back_ns),
-                (true, false) => earliest(listeners.entry(listener).or_default(), back_ns),
+                (false, true) => shortest(speakers.entry(speaker).or_default(), back_after_ns),
+                (true, false) => shortest(listeners.entry(listener).or_default(), back_after_ns),
                 (true, true) => {}
             }
             if hit.at(listener) != hit.at(speaker) {
@@ -205,7 +209,7 @@ impl Silences {
         }
         let tell = |members: BTreeMap<usize, Option<u64>>, again_us: &mut Counts| {
             let back = members.values().flatten();
-            back.for_each(|back_ns| again_us.record(steps_us(back_ns.saturating_sub(from_ns))));
+            back.for_each(|after_ns| again_us.record(steps_us(*after_ns)));
             members.len() as u64 - again_us.total()
         };
         silences.never_heard_again = tell(speakers, &mut silences.heard_again_us);
@@ -260,8 +264,8 @@ impl LostBySeat {
     }
 }
 
-fn earliest(known: &mut Option<u64>, at: Option<u64>) {
-    *known = [*known, at].into_iter().flatten().min();
+fn shortest(known: &mut Option<u64>, after_ns: Option<u64>) {
+    *known = [*known, after_ns].into_iter().flatten().min();
 }
 
 fn steps_us(ns: u64) -> u64 {
@@ -355,13 +359,44 @@ mod tests {
     }
 
     #[test]
+    fn who_was_heard_all_along_is_not_gone_until_their_longest_pause() {
+        let mut pairs = [(0, 1, Pair::default()), (2, 1, Pair::default())];
+        let mut watch = Watch::new(0, 3);
+        let frames = |pairs: &mut [(usize, usize, Pair)], watch: &Watch, range: std::ops::Range<u64>, late: u64| {
+            for (_, _, pair) in pairs {
+                for at in range.clone().step_by(20) {
+                    // One frame, long after the fault, comes to both 4 ms after its time.
+                    let at = if at == late { at + 4 } else { at };
+                    pair.heard(at * MS, watch.since_ns(), true);
+                }
+            }
+        };
+        frames(&mut pairs, &watch, 100..1_000, 0);
+        watch.fault(1_000 * MS, Hit { node: 1, seats: vec![0, 1, 2] }, ends(&mut pairs));
+        frames(&mut pairs, &watch, 1_000..9_000, 7_800);
+        let silences = watch.end(9_000 * MS, ends(&mut pairs)).faults.remove(0).1;
+        assert_eq!((silences.heard_again_us.total(), silences.heard_again_us.max()), (1, 24_000));
+    }
+
+    #[test]
+    fn a_speaker_who_is_moved_late_was_gone_for_as_long_as_nobody_heard_them() {
+        let mut pairs = [(0, 1, Pair::default())];
+        let mut watch = Watch::new(0, 2);
+        hear(&mut pairs[0].2, &watch, 100..1_000, 0..0);
+        watch.fault(1_000 * MS, Hit { node: 1, seats: vec![0, 1] }, ends(&mut pairs));
+        hear(&mut pairs[0].2, &watch, 1_000..5_000, 3_001..3_100);
+        let silences = watch.end(5_000 * MS, ends(&mut pairs)).faults.remove(0).1;
+        assert_eq!(silences.heard_again_us.max(), 100_000, "from 3.0 s to 3.1 s, not until 2.1 s after the fault");
+    }
+
+    #[test]
     fn late_frames_neither_shorten_nor_make_a_silence() {
         let mut pair = Pair::default();
         for at in [100, 200, 150, 220] {
             pair.heard(at * MS, 0, false);
         }
-        assert_eq!(pair.close(0, 230 * MS), Closed { longest_ns: 100 * MS, back_ns: Some(200 * MS) });
-        assert_eq!(pair.close(230 * MS, 800 * MS), Closed { longest_ns: 580 * MS, back_ns: None });
-        assert_eq!(Pair::default().close(100 * MS, 900 * MS), Closed { longest_ns: 800 * MS, back_ns: None });
+        assert_eq!(pair.close(0, 230 * MS), Closed { longest_ns: 100 * MS, back_after_ns: Some(100 * MS) });
+        assert_eq!(pair.close(230 * MS, 800 * MS), Closed { longest_ns: 580 * MS, back_after_ns: None });
+        assert_eq!(Pair::default().close(100 * MS, 900 * MS), Closed { longest_ns: 800 * MS, back_after_ns: None });
     }
 }

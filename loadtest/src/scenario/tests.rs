@@ -111,11 +111,6 @@ fn what_cannot_be_carried_out_says_where_and_why() {
         ("talk = \"p59\"", "churn = { per_second = 0, stay = 2 }", "phase rough: churn"),
         ("talk = \"p59\"", "storm = { clients = 0 }", "phase rough: storm"),
         ("talk = \"p59\"", "chat = { members = 1, writers = 1, per_second = 1 }", "phase rough: chat: 1 of 1 write"),
-        (
-            "talk = \"p59\"",
-            "chat = { members = 9, writers = 1, per_second = 1 }\nfaults = [\"1s kill 1\"]",
-            "not come back",
-        ),
         ("talk = \"p59\"", "stream = { listeners = 0 }", "phase rough: stream: 1 to 100 files"),
         ("talk = \"p59\"", "stream = { listeners = 1, range_bytes = 0 }", "range_bytes"),
         ("talk = \"p59\"", "stream = { listeners = 1, pace = \"slow\" }", "playing"),

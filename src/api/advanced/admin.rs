@@ -26,7 +26,7 @@ use super::{
         error::{ApiError, ApiResult, ErrorBody},
         extract::{Admin, QueryOf},
         paging::{PageQuery, Paged},
-        peers::{FORWARDED, ask_all, other_nodes},
+        peers::{ask_all, other_nodes},
     },
     audit,
     probes::{self, Probe, Verdict},
@@ -195,15 +195,10 @@ async fn reset(State(api): State<Arc<Api>>, Admin(caller): Admin, headers: Heade
 #[utoipa::path(post, path = "/api/advanced/admin/reset/node", operation_id = "admin_reset_node", tag = "admin",
     responses((status = OK, description = "What was done", body = Answer<NodeReset>),
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`: not an administrator, or a cluster that does not allow it", body = ErrorBody)))]
-async fn reset_node(
-    State(api): State<Arc<Api>>,
-    Admin(caller): Admin,
-    headers: HeaderMap,
-) -> ApiResult<Answer<NodeReset>> {
+async fn reset_node(State(api): State<Arc<Api>>, Admin(caller): Admin) -> ApiResult<Answer<NodeReset>> {
     require_reset_allowed(&api)?;
-    if !headers.contains_key(FORWARDED) {
-        audit(&api, &caller, "node.reset", Some(api.node_id().0), json!({})).await?;
-    }
+    // Also where another node asks: that it does is only a header, which an administrator can send, too.
+    audit(&api, &caller, "node.reset", Some(api.node_id().0), json!({})).await?;
     let sessions_ended = api.gateway.end_all_sessions().await;
     api.directory.forget_statistics();
     Ok(Answer::of(NodeReset { sessions_ended }))
@@ -238,8 +233,8 @@ struct AuditEntry {
     actor_id: UserId,
     /// Their username then.
     actor_name: String,
-    /// What: `user.update`, `user.delete`, `audio_config.update`, `audio_config.reset`, `server.cleanup`, `server.reset`
-    /// or `node.reset`.
+    /// What: an area and an act, such as `user.update`, `user.delete`, `audio_config.update`, `server.cleanup`,
+    /// `server.reset`, `node.reset`, `node.drain`, `node.undrain`, `notification.retry` or `recording.delete`.
     #[schema(example = "user.update")]
     action: String,
     /// To whom or what; null for the server.

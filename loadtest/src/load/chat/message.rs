@@ -52,7 +52,16 @@ pub(super) struct HeardData<'a> {
     #[serde(default, borrow)]
     pub(super) content: Option<&'a str>,
     #[serde(default, borrow)]
+    pub(super) position: Option<HeardPosition<'a>>,
+    #[serde(default, borrow)]
     error_code: Option<&'a str>,
+}
+
+/// Where it stands in the room's journal.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct HeardPosition<'a> {
+    pub(super) epoch: &'a str,
+    pub(super) offset: u64,
 }
 
 impl<'a> Heard<'a> {
@@ -128,6 +137,8 @@ mod tests {
             let data = heard.data.as_ref().expect("its data");
             assert_eq!((heard.name, heard.request_id, heard.refusal()), ("message", Some(5), None));
             assert_eq!((data.id, data.content.and_then(|text| number_of(text, 30))), (Some(17), Some(5)));
+            let position = data.position.as_ref().map(|position| (position.epoch, position.offset));
+            assert_eq!(position, Some(("k3v9", 42)));
         }
     }
 

@@ -1,10 +1,15 @@
 //! A room in which some write and everybody reads: who is told of what, once and in order, how late, and what it costs.
 //!
 //! Members are connections without tasks, read by one thread ([`mod@sweep`]); of each message they read no more than proves
-//! it ([`message`]), so that one process can take two hundred thousand deliveries a second.
+//! it ([`message`]), so that one process can take two hundred thousand deliveries a second. Whoever loses their node, or is
+//! asked to go, resumes elsewhere ([`returning`]): what was missed meanwhile is heard then, and what was not answered written
+//! again.
 
 mod member;
 mod message;
+mod resuming;
+mod returning;
+mod stream;
 mod sweep;
 mod tally;
 
@@ -93,6 +98,16 @@ pub struct ChatOutcome {
     pub out_of_order: u64,
     /// Messages that are none of those written.
     pub corrupt: u64,
+    /// Times that a member's session went on, after its connection was lost or its node had asked it to go elsewhere.
+    pub returned: u64,
+    /// From then until it went on.
+    pub away: TimesSummary,
+    /// Of these, the ones whose journal did not reach back: what was missed was read from the room's history.
+    pub from_history: u64,
+    /// Messages, those of the warm-up and one's own included, that were told when a session went on.
+    pub caught_up: u64,
+    /// Messages written when their writer's session went on: due meanwhile, or written before and not answered.
+    pub written_again: u64,
     /// Members' sessions that ended though nobody wanted it.
     pub sessions_ended: u64,
     /// How the first of them ended.
@@ -189,7 +204,6 @@ impl Room {
         let Self { chat, channel, mut owner, members } = self;
         let count = members.len();
         let plan = Plan {
-            room: channel.to_string(),
             writers: chat.writers,
             message_bytes: chat.message_bytes,
             from: (begun - warm_up).into_std(),
@@ -201,31 +215,42 @@ impl Room {
         };
         let swept = sweep(Sweeper::new(plan, members)).await?;
         shared.sessions_ended.fetch_add(swept.sessions_ended, Ordering::Relaxed);
-        let deleted = match owner.access(shared.rest()).await {
-            Ok(access) => shared.rest().delete_channel(&access, channel).await.map_err(LoadError::from),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = deleted {
-            tracing::warn!(%error, %channel, "a channel stays behind");
-        }
+        remove(shared, &mut owner, channel).await;
         Ok(ChatOutcome::new(count, swept, end - begun))
     }
+}
+
+/// Deletes the room at the first node that does it: others may have been ended by a fault.
+async fn remove(shared: &Shared, owner: &mut TokenPair, channel: ChannelId) {
+    for rest in shared.rests.iter() {
+        let deleted = match owner.access(rest).await {
+            Ok(access) => rest.delete_channel(&access, channel).await.map_err(LoadError::from),
+            Err(error) => Err(error),
+        };
+        match deleted {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(%error, "a node does not delete a channel"),
+        }
+    }
+    tracing::warn!(%channel, "a channel stays behind");
 }
 
 /// Lets one enter, patiently where the server asks for it.
 async fn enter(shared: &Shared, number: usize, label: &str, channel: ChannelId) -> Result<Member, LoadError> {
     let node = spread::node_of(0, number, shared.servers.len());
     let account = sign_in(shared, node, label).await?;
+    let others = spread::others(node, number, shared.servers.len());
     let door = Door {
         server: shared.servers[node].clone(),
+        others: others.into_iter().map(|other| shared.servers[other].clone()).collect(),
         encoding: shared.encoding,
         token: account.access_token,
-        room: channel.to_string(),
+        room: channel,
     };
     let mut attempt = 0;
     loop {
         let door = door.clone();
-        let joining = tokio::task::spawn_blocking(move || Member::join(&door));
+        let joining = tokio::task::spawn_blocking(move || Member::join(door, number));
         match joining.await.map_err(|_| LoadError::SwarmEnded)? {
             Err(LoadError::Gateway(error)) if attempt < ATTEMPTS_MAX && error.is_passing() => {
                 attempt += 1;
@@ -255,8 +280,7 @@ fn interval(members: usize) -> Duration {
 
 impl ChatOutcome {
     fn new(members: usize, swept: Swept, measured: Duration) -> Self {
-        let Swept { tally, lateness, sweep_lateness, piled_up_bytes_max, sessions_ended, too_slow, first_end } = swept;
-        let counts = tally.counts;
+        let (tally, counts) = (&swept.tally, swept.tally.counts.clone());
         Self {
             members,
             sent: counts.sent,
@@ -269,17 +293,22 @@ impl ChatOutcome {
             doubled: counts.doubled,
             out_of_order: counts.out_of_order,
             corrupt: counts.corrupt,
-            sessions_ended,
-            first_end,
+            returned: swept.returned,
+            away: swept.away.summary(),
+            from_history: swept.from_history,
+            caught_up: swept.caught_up,
+            written_again: counts.again,
+            sessions_ended: swept.sessions_ended,
+            first_end: swept.first_end,
             delivered_per_s: counts.delivered as f64 / measured.as_secs_f64().max(f64::EPSILON),
             latency: tally.latency.summary(),
             latency_distribution: tally.latency.distribution(),
             acknowledgement: tally.acknowledgement.summary(),
             cpu_us_per_delivery: None,
-            lateness: lateness.summary(),
-            sweep_lateness: sweep_lateness.summary(),
-            piled_up_bytes_max,
-            too_slow,
+            lateness: swept.lateness.summary(),
+            sweep_lateness: swept.sweep_lateness.summary(),
+            piled_up_bytes_max: swept.piled_up_bytes_max,
+            too_slow: swept.too_slow,
         }
     }
 

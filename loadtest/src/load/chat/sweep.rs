@@ -1,13 +1,22 @@
 //! All members in one thread, which nothing wakes: it sleeps until a message is due or until it is time to sweep the
-//! sockets, as the thread with the voice does, so that the server's sends wake nobody.
+//! sockets, as the thread with the voice does, so that the server's sends wake nobody. Whoever loses their node is not
+//! swept until they are back.
 
 use std::time::{Duration, Instant};
 
-use super::{super::tally::Times, member::Member, tally::Tally};
-use crate::gateway::ConnectionError;
+use super::{
+    super::{system::realtime_ns, tally::Times},
+    member::Member,
+    returning::{How, Returned, Returning},
+    tally::Tally,
+};
+use crate::{ServerUrl, gateway::ConnectionError};
 
 /// Members looked at between two looks at what is due to be written.
 const MEMBERS_AT_ONCE: usize = 32;
+
+/// How the sessions ended of those who were on their way when all was over.
+const STILL_AWAY: &str = "not resumed when all was over";
 
 /// The code that stands for a writer whose session has ended.
 const SESSION_ENDED: &str = "SESSION_ENDED";
@@ -17,7 +26,6 @@ const TOO_SLOW: u16 = 4011;
 
 /// What is written, and when.
 pub(super) struct Plan {
-    pub(super) room: String,
     pub(super) writers: usize,
     pub(super) message_bytes: usize,
     /// When the first message is due.
@@ -35,9 +43,18 @@ pub(super) struct Plan {
 /// The thread's state.
 pub(super) struct Sweeper {
     plan: Plan,
-    /// `None` once their session has ended.
-    members: Vec<Option<Member>>,
+    members: Vec<Slot>,
+    returning: Returning,
     swept: Swept,
+}
+
+/// A member's place.
+enum Slot {
+    Here(Box<Member>),
+    /// Their session goes on elsewhere soon.
+    Away,
+    /// Their session has ended.
+    Gone,
 }
 
 /// What came of it.
@@ -49,6 +66,14 @@ pub(super) struct Swept {
     pub(super) sweep_lateness: Times,
     /// The most that had piled up at one member between two sweeps.
     pub(super) piled_up_bytes_max: usize,
+    /// Sessions that went on at another node, or the same.
+    pub(super) returned: u64,
+    /// How long each of these was not read.
+    pub(super) away: Times,
+    /// Of those, the ones whose journal did not reach back, so that the room's history was read.
+    pub(super) from_history: u64,
+    /// Messages that came with them.
+    pub(super) caught_up: u64,
     pub(super) sessions_ended: u64,
     /// Of those, for reading too slowly.
     pub(super) too_slow: u64,
@@ -60,15 +85,20 @@ impl Sweeper {
     pub(super) fn new(plan: Plan, members: Vec<Member>) -> Self {
         let count = members.len();
         let swept = Swept {
-            tally: Tally::new(count, plan.first_counted),
+            tally: Tally::new(count, plan.writers, plan.first_counted),
             lateness: Times::new(),
             sweep_lateness: Times::new(),
             piled_up_bytes_max: 0,
+            returned: 0,
+            away: Times::new(),
+            from_history: 0,
+            caught_up: 0,
             sessions_ended: 0,
             too_slow: 0,
             first_end: None,
         };
-        Self { plan, members: members.into_iter().map(Some).collect(), swept }
+        let members = members.into_iter().map(|member| Slot::Here(Box::new(member))).collect();
+        Self { plan, members, returning: Returning::new(), swept }
     }
 
     /// Writes all, and reads until everybody was told of all or it took too long; gives up when nobody wants it any more.
@@ -85,13 +115,20 @@ impl Sweeper {
             }
             begun = now;
         }
-        self.members.into_iter().flatten().for_each(Member::close);
+        for _ in 0..self.returning.count() {
+            self.note_end(STILL_AWAY);
+        }
+        for slot in self.members {
+            if let Slot::Here(member) = slot {
+                member.close();
+            }
+        }
         Swept { tally: self.swept.tally.concluded(), ..self.swept }
     }
 
     fn is_over(&self) -> bool {
         let all_written = self.swept.tally.next() >= self.plan.messages;
-        all_written && (self.swept.tally.is_settled() || self.members.iter().all(Option::is_none))
+        all_written && (self.swept.tally.is_settled() || self.members.iter().all(|slot| matches!(slot, Slot::Gone)))
     }
 
     fn due(&self, number: u32) -> Instant {
@@ -100,15 +137,20 @@ impl Sweeper {
 
     /// Looks at every member once.
     fn sweep(&mut self) {
+        for returned in self.returning.returned() {
+            self.welcome(returned);
+        }
         for index in 0..self.members.len() {
             if index % MEMBERS_AT_ONCE == 0 {
                 self.write_due();
             }
-            let Some(member) = &mut self.members[index] else { continue };
+            let Slot::Here(member) = &mut self.members[index] else { continue };
             let looked = member.look(self.plan.message_bytes, &mut self.swept.tally, Instant::now());
             self.swept.piled_up_bytes_max = self.swept.piled_up_bytes_max.max(member.stream.bytes());
-            if let Err(error) = looked {
-                self.ended(index, &error);
+            match looked {
+                Ok(nodes) if nodes.is_empty() => {}
+                Ok(nodes) => self.set_out(index, nodes),
+                Err(error) => self.lost(index, &error),
             }
         }
     }
@@ -142,24 +184,77 @@ impl Sweeper {
         }
     }
 
-    /// Writers take turns.
+    /// Writers take turns. Who is on their way writes when they are back.
     fn write(&mut self, number: u32) {
-        let index = number as usize % self.plan.writers;
         let tally = &mut self.swept.tally;
-        let Some(writer) = &mut self.members[index] else {
-            tally.sent(0);
-            return tally.refused(number, SESSION_ENDED);
-        };
-        if let Err(error) = writer.write(&self.plan.room, self.plan.message_bytes, tally) {
-            tally.refused(number, SESSION_ENDED);
-            self.ended(index, &error);
+        let index = tally.writer_of(number);
+        tally.sent(realtime_ns());
+        match &mut self.members[index] {
+            Slot::Here(writer) => {
+                if let Err(error) = writer.write(number, self.plan.message_bytes) {
+                    self.lost(index, &error);
+                }
+            }
+            Slot::Away => {}
+            Slot::Gone => tally.refused(number, SESSION_ENDED),
         }
     }
 
-    fn ended(&mut self, index: usize, error: &ConnectionError) {
-        self.members[index] = None;
+    /// A connection is lost: its session goes on elsewhere, unless the server or our own slowness has ended it.
+    fn lost(&mut self, index: usize, error: &ConnectionError) {
+        match error {
+            ConnectionError::Closed(closed) if closed.code == TOO_SLOW => {
+                self.swept.too_slow += 1;
+                self.end(index, &error.to_string());
+            }
+            ConnectionError::Closed(closed) if !closed.resume => self.end(index, &error.to_string()),
+            _ => self.set_out(index, Vec::new()),
+        }
+    }
+
+    fn set_out(&mut self, index: usize, named: Vec<ServerUrl>) {
+        if let Slot::Here(member) = std::mem::replace(&mut self.members[index], Slot::Away) {
+            self.returning.set_out(index, member, named);
+        }
+    }
+
+    fn welcome(&mut self, Returned { index, since, how }: Returned) {
+        match how {
+            How::Back(mut member, missed) => {
+                let swept = &mut self.swept;
+                swept.returned += 1;
+                swept.away.record_us(since.elapsed().as_micros() as u64);
+                swept.from_history += u64::from(!missed.recovered);
+                swept.caught_up += member.catch_up(&missed, self.plan.message_bytes, &mut swept.tally);
+                self.members[index] = Slot::Here(member);
+                self.write_again(index);
+            }
+            How::Stays(member) => {
+                self.members[index] = Slot::Here(member);
+                self.write_again(index);
+            }
+            How::Ended(reason) => self.end(index, &reason),
+        }
+    }
+
+    /// Writes what was due meanwhile, and once more what had got no answer before.
+    fn write_again(&mut self, index: usize) {
+        for number in self.swept.tally.unanswered_by(index) {
+            let Slot::Here(member) = &mut self.members[index] else { return };
+            self.swept.tally.sent_again(number);
+            if let Err(error) = member.write(number, self.plan.message_bytes) {
+                self.lost(index, &error);
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize, reason: &str) {
+        self.members[index] = Slot::Gone;
+        self.note_end(reason);
+    }
+
+    fn note_end(&mut self, reason: &str) {
         self.swept.sessions_ended += 1;
-        self.swept.too_slow += u64::from(matches!(error, ConnectionError::Closed(closed) if closed.code == TOO_SLOW));
-        self.swept.first_end.get_or_insert_with(|| error.to_string());
+        self.swept.first_end.get_or_insert_with(|| reason.to_owned());
     }
 }

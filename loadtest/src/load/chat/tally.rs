@@ -38,6 +38,11 @@ impl Seen {
         self.last_id = self.last_id.max(id);
         if in_order { Coming::InOrder } else { Coming::OutOfOrder }
     }
+
+    /// The highest id that the server gave any of them; 0 before the first.
+    pub(super) const fn last_id(&self) -> u64 {
+        self.last_id
+    }
 }
 
 /// What the writer was answered.
@@ -54,12 +59,16 @@ struct Message {
     /// How many others were told.
     told: u64,
     answer: Answer,
+    /// It was written when its writer's session went on: perhaps once more.
+    again: bool,
 }
 
 /// All messages, by number.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     messages: Vec<Message>,
+    /// How many write, in turn.
+    writers: usize,
     /// Those below were written before the measured time.
     first_counted: u32,
     /// Who is to be told of each: all but its writer.
@@ -92,13 +101,16 @@ pub(super) struct Counts {
     pub(super) out_of_order: u64,
     /// What is none of the messages that were written.
     pub(super) corrupt: u64,
+    /// Written, once more or late, when their writer's session went on.
+    pub(super) again: u64,
 }
 
 impl Tally {
-    /// Of so many members, which counts messages from that number on.
-    pub(super) fn new(members: usize, first_counted: u32) -> Self {
+    /// Of so many members and, of those, writers, which counts messages from that number on.
+    pub(super) fn new(members: usize, writers: usize, first_counted: u32) -> Self {
         Self {
             messages: Vec::new(),
+            writers: writers.max(1),
             first_counted,
             others: members.saturating_sub(1) as u64,
             unanswered: 0,
@@ -119,7 +131,31 @@ impl Tally {
     pub(super) fn sent(&mut self, sent_ns: u64) {
         self.counts.sent += u64::from(self.is_counted(self.next()));
         self.unanswered += 1;
-        self.messages.push(Message { sent_ns, told: 0, answer: Answer::None });
+        self.messages.push(Message { sent_ns, told: 0, answer: Answer::None, again: false });
+    }
+
+    /// Whose turn that message is.
+    pub(super) const fn writer_of(&self, number: u32) -> usize {
+        number as usize % self.writers
+    }
+
+    /// Whether the member at that place writes it.
+    pub(super) const fn is_by(&self, number: u32, index: usize) -> bool {
+        self.writer_of(number) == index
+    }
+
+    /// What the member at that place has written and got no answer to, in order.
+    pub(super) fn unanswered_by(&self, index: usize) -> Vec<u32> {
+        let theirs = (0..self.next()).skip(index).step_by(self.writers).filter(|_| index < self.writers);
+        theirs.filter(|number| self.messages[*number as usize].answer == Answer::None).collect()
+    }
+
+    /// It is written since its writer's session goes on: perhaps once more.
+    pub(super) fn sent_again(&mut self, number: u32) {
+        self.counts.again += u64::from(self.is_counted(number));
+        if let Some(message) = self.messages.get_mut(number as usize) {
+            message.again = true;
+        }
     }
 
     /// Somebody other than its writer got it.
@@ -152,7 +188,8 @@ impl Tally {
                 self.acknowledgement.record_us(at_ns.saturating_sub(message.sent_ns) / 1_000);
             }
         }
-        if is_counted {
+        // The answer to what was written again says once more what the session may have been told when it went on.
+        if is_counted && !(message.again && coming == Coming::Again) {
             self.count(coming);
         }
     }
@@ -217,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_one_was_told_of_all_should_have_been() {
-        let mut tally = Tally::new(4, 1);
+        let mut tally = Tally::new(4, 1, 1);
         (0..5).for_each(|number| tally.sent(number * 1_000_000));
         for number in [0, 1, 2] {
             tally.acknowledged(number, Coming::InOrder, u64::from(number) * 1_000_000 + 500_000);
@@ -241,8 +278,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_again_and_was_there_is_not_doubled() {
+        let mut tally = Tally::new(3, 2, 0);
+        (0..6).for_each(|number| tally.sent(number));
+        tally.acknowledged(0, Coming::InOrder, 1);
+        tally.refused(4, "TEMPORARILY_UNAVAILABLE");
+        assert_eq!(tally.unanswered_by(0), [2]);
+        assert_eq!((tally.unanswered_by(1), tally.unanswered_by(2)), (vec![1, 3, 5], vec![]));
+        tally.sent_again(2);
+        tally.acknowledged(2, Coming::InOrder, 2);
+        tally.acknowledged(2, Coming::Again, 3);
+        assert_eq!((tally.counts.again, tally.counts.acknowledged, tally.counts.doubled), (1, 2, 0));
+        tally.acknowledged(0, Coming::Again, 3);
+        assert_eq!(tally.counts.doubled, 1, "nobody wrote that again");
+    }
+
+    #[test]
     fn it_is_settled_when_all_are_answered_and_told() {
-        let mut tally = Tally::new(2, 0);
+        let mut tally = Tally::new(2, 1, 0);
         assert!(tally.is_settled());
         tally.sent(0);
         tally.acknowledged(0, Coming::InOrder, 1);
