@@ -230,13 +230,13 @@ impl Streams {
         self.inner.making.peaks(path, source).await
     }
 
-    /// Begins an upload of somebody's, of so many bytes where that is known.
+    /// Begins an upload of somebody's, of so many bytes where that is known, for which the quotas have `room_bytes`.
     ///
     /// # Errors
     /// `LIMIT_REACHED` where they are too many, `RATE_LIMITED` where they upload too many files at once,
     /// `TEMPORARILY_UNAVAILABLE` where all together do.
-    pub async fn begin_upload(&self, by: UserId, announced: Option<u64>) -> Result<Upload, AppError> {
-        self.inner.uploads.begin(by, announced).await
+    pub async fn begin_upload(&self, by: UserId, announced: Option<u64>, room_bytes: u64) -> Result<Upload, AppError> {
+        self.inner.uploads.begin(by, announced, room_bytes).await
     }
 
     /// Whether an upload that is whole holds what its path's ending says, and can be decoded.
