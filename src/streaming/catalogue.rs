@@ -10,7 +10,7 @@ use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
-use super::{Entry, FilePath, Listing, OpenFile, Streams, uploads::Upload};
+use super::{BucketError, Entry, FilePath, Listing, OpenFile, Streams, uploads::Upload};
 use crate::{
     error::AppError,
     store::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, Store, Touched},
@@ -276,6 +276,9 @@ fn taken() -> AppError {
 }
 
 fn failed(error: io::Error) -> AppError {
+    if let Some(told) = BucketError::told(&error) {
+        return told;
+    }
     tracing::warn!(%error, "an uploaded file could not be kept");
     AppError::new(ErrorCode::InternalError, "the file could not be kept; the server's log has more")
 }
