@@ -21,6 +21,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
+pub(crate) use self::config::bucket;
 use self::{cluster::Place, listeners::Listeners};
 use crate::{
     alerts::{Alerts, RulesError},
@@ -45,7 +46,7 @@ use crate::{
     rooms::{Rooms, directory::Directory},
     settings::{DataDirLock, LocalState, LocalStateError, Settings},
     store::{Store, StoreError},
-    streaming::{Catalogue, FolderError, Streams},
+    streaming::{BucketOpenError, Catalogue, Streams},
     telemetry::{
         logs::{self, LogFilterError},
         metrics::metrics,
@@ -64,9 +65,9 @@ pub enum StartError {
     /// The data dir cannot be used.
     #[error(transparent)]
     LocalState(#[from] LocalStateError),
-    /// The folder of audio files cannot be used.
+    /// The folder of audio files cannot be used, or the settings of their bucket.
     #[error(transparent)]
-    Folder(#[from] FolderError),
+    Files(#[from] BucketOpenError),
     /// The database cannot be opened.
     #[error("cannot open the database {url}: {error}")]
     Store {
@@ -378,7 +379,11 @@ impl Running {
             format!("  voice          UDP {udp}"),
             format!("  data           {} ({})", self.settings.data_dir.display(), self.settings.shown_database_url()),
         ];
-        lines.push(format!("  audio files    {}", self.settings.audio_dir().display()));
+        let folder = self.settings.audio_dir();
+        lines.push(match bucket(&self.settings) {
+            Some(bucket) => format!("  audio files    bucket {} at {}", bucket.name, bucket.endpoint),
+            None => format!("  audio files    {}", folder.display()),
+        });
         if let Some(relay) = self.media.relay_addr() {
             lines.push(format!("  relay          UDP {relay}, for the other nodes"));
         }
@@ -463,6 +468,7 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(api.recordings.clone().keep());
     background.spawn(api.recordings.clone().make_mixes());
     background.spawn(keep_files(api.streams.clone()));
+    background.spawn(watch_bucket(api.streams.clone()));
     background.spawn(keep_listens(api.store.clone(), api.streams.clone(), api.settings.streaming.listens_kept_days));
     background.spawn(api.outbox.clone().route());
     background.spawn(api.outbox.clone().deliver());
@@ -496,6 +502,18 @@ async fn keep_files(streams: Streams) {
     loop {
         ticks.tick().await;
         streams.close_unused().await;
+    }
+}
+
+/// Sees whether the bucket of audio files answers, whether anybody needs it or not, for ever; at once where there is none.
+async fn watch_bucket(streams: Streams) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while streams.bucket_answers().await.is_some() {
+        let streaming = &metrics().streaming;
+        streaming.bucket_copied_bytes.set(streams.copied_bytes() as f64);
+        streaming.bucket_away.set(streams.bucket_away_for().unwrap_or_default().as_secs_f64());
+        ticks.tick().await;
     }
 }
 

@@ -55,6 +55,7 @@ on_both!(
     the_sweep_works_in_batches,
     rooms_end_when_nobody_keeps_them,
     a_list_of_files_is_believed_less_than_what_was_written_since,
+    a_file_that_could_not_be_removed_is_its_owners_again,
     a_channel_has_one_recording_at_a_time,
     of_many_who_begin_to_record_one_does,
     recordings_have_tracks_and_end_with_their_channel,
@@ -994,7 +995,7 @@ async fn a_list_of_files_is_believed_less_than_what_was_written_since(Context { 
         total_bytes_max: 1_000_000,
     };
     let size = async || store.library_file("a.mp3").await.expect("works").map(|file| file.seen.size_bytes);
-    assert!(matches!(store.claim_file(&claim(90), true).await, Ok(Claimed::Granted(_))));
+    assert_eq!(store.claim_file(&claim(90), true).await, Ok(Claimed::Room(100_000)));
     assert_eq!(size().await, None, "it was only asked");
     let Ok(Claimed::Granted(first)) = store.claim_file(&claim(90), false).await else { panic!("there is room") };
     assert_eq!(store.claim_file(&claim(100_001), true).await, Ok(Claimed::AccountFull(0)));
@@ -1010,6 +1011,31 @@ async fn a_list_of_files_is_believed_less_than_what_was_written_since(Context { 
     assert_eq!(store.forget_file("a.mp3", first).await, Ok(false), "it is another upload's by now");
     assert_eq!(store.forget_file("a.mp3", second).await, Ok(true));
     assert_eq!(size().await, None);
+}
+
+async fn a_file_that_could_not_be_removed_is_its_owners_again(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let claim = |size_bytes| Claim {
+        file: FileSeen { path: "a.mp3".to_owned(), size_bytes, modified: start() },
+        by: anna.id,
+        is_admin: false,
+        account_bytes_max: 100_000,
+        total_bytes_max: 150_000,
+    };
+    let Ok(Claimed::Granted(_)) = store.claim_file(&claim(90), false).await else { panic!("there is room") };
+    store.set_tags("a.mp3", &["jazz".to_owned(), "live".to_owned()]).await.expect("it is there");
+    let known = store.library_file("a.mp3").await.expect("works").expect("there");
+    assert_eq!(store.forget_file("a.mp3", known.touched).await, Ok(true));
+    store.remember_file(&known).await.expect("works");
+    assert_eq!(store.library_file("a.mp3").await.expect("works").as_ref(), Some(&known));
+    let other = Claim { file: FileSeen { path: "b.mp3".to_owned(), ..claim(10).file }, ..claim(10) };
+    assert_eq!(store.claim_file(&other, true).await, Ok(Claimed::AccountFull(65_536)), "it counts again");
+    // What came in its place meanwhile stays as it is.
+    assert_eq!(store.forget_file("a.mp3", known.touched).await, Ok(true));
+    let Ok(Claimed::Granted(_)) = store.claim_file(&claim(80), false).await else { panic!("there is room") };
+    store.remember_file(&known).await.expect("works");
+    let now = store.library_file("a.mp3").await.expect("works").expect("there");
+    assert_eq!((now.seen.size_bytes, now.tags.len()), (80, 0));
 }
 
 async fn rooms_end_when_nobody_keeps_them(Context { store, .. }: Context) {

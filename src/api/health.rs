@@ -27,6 +27,7 @@ use crate::{
     error::AppError,
     media::Media,
     store::Store,
+    streaming::Streams,
     telemetry::{metrics::metrics, process::ProcessReading},
 };
 
@@ -199,6 +200,17 @@ struct Checks {
     media: MediaHealth,
     /// What the nodes of the cluster share.
     cluster: ClusterHealth,
+    /// The store of audio files; null where they are in a folder.
+    bucket: Option<BucketHealth>,
+}
+
+/// The store of audio files. While it is away only what was played lately plays, and nothing can be uploaded.
+#[derive(Serialize, ToSchema)]
+struct BucketHealth {
+    /// `ok`; `unavailable` while it is not reached, or refuses.
+    status: &'static str,
+    /// For how long; null while it is reached.
+    away_ms: Option<u64>,
 }
 
 /// What the nodes of the cluster share.
@@ -262,12 +274,16 @@ struct Activity {
 #[utoipa::path(get, path = "/health/detailed", tag = "health", security(()),
     responses((status = OK, description = "The figures", body = Answer<Detailed>)))]
 async fn detailed(State(api): State<Arc<Api>>) -> Answer<Detailed> {
+    let bucket = BucketHealth::of(&api.streams).await;
     let checks = Checks {
         store: StoreHealth::of(api.health.check_store(&api.store).await),
         media: MediaHealth::of(&api.media),
         cluster: ClusterHealth::of(&api.registry.view().borrow()),
+        bucket,
     };
-    let all_well = [checks.store.status, checks.media.status, checks.cluster.status].iter().all(|status| *status == OK);
+    let bucket = checks.bucket.as_ref().map_or(OK, |bucket| bucket.status);
+    let parts = [checks.store.status, checks.media.status, checks.cluster.status, bucket];
+    let all_well = parts.iter().all(|status| *status == OK);
     let status = match (api.health.is_draining(), api.health.is_ready()) {
         (true, _) => "draining",
         (false, false) => "starting",
@@ -293,6 +309,17 @@ impl StoreHealth {
             status: if took.is_some() { OK } else { "unavailable" },
             latency_ms: took.map(|took| took.as_secs_f64() * 1_000.0),
         }
+    }
+}
+
+impl BucketHealth {
+    async fn of(streams: &Streams) -> Option<Self> {
+        let answers = streams.bucket_answers().await?;
+        let away = (!answers).then(|| streams.bucket_away_for().unwrap_or_default());
+        Some(Self {
+            status: if away.is_some() { "unavailable" } else { OK },
+            away_ms: away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX)),
+        })
     }
 }
 

@@ -127,11 +127,11 @@ async fn begin(
 ) -> ApiResult<(Upload, Keeping)> {
     api.recordings.check_change(&path)?;
     let keeping = Keeping { path, by: user.id, is_admin: may_upload(api, user).await?, replace };
-    api.catalogue.check_keeping(&keeping, announced.unwrap_or(0)).await.inspect_err(not_kept)?;
+    let room_bytes = api.catalogue.check_keeping(&keeping, announced.unwrap_or(0)).await.inspect_err(not_kept)?;
     if replace && keeping.is_admin {
         audit(api, user, "stream.replace", Some(keeping.path.to_string()), json!({})).await?;
     }
-    Ok((api.streams.begin_upload(user.id, announced).await?, keeping))
+    Ok((api.streams.begin_upload(user.id, announced, room_bytes).await?, keeping))
 }
 
 async fn discard(body: RawBody) {

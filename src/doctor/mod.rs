@@ -4,6 +4,7 @@
 //! Each file is a group of checks, which adds what it finds to the [`Report`].
 
 mod addresses;
+mod bucket;
 mod files;
 mod machine;
 mod notify;
@@ -40,6 +41,7 @@ pub async fn examine(loaded: Result<&Loaded, &Problems>) -> Report {
     ports::examine(settings, &mut report).await;
     addresses::examine(settings, &mut report).await;
     shared::examine(settings, &mut report).await;
+    bucket::examine(settings, &mut report).await;
     notify::examine(settings, &mut report).await;
     report
 }

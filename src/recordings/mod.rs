@@ -248,7 +248,7 @@ impl Recordings {
     /// # Errors
     /// `NOT_FOUND`, as where there is no such file.
     pub async fn check_file(&self, caller: &UserView, path: &FilePath) -> Result<()> {
-        let Some(id) = recording_of(path) else { return Ok(()) };
+        let Some(id) = path.recording() else { return Ok(()) };
         let none = || AppError::new(ErrorCode::NotFound, "there is no such audio file");
         let recording = self.inner.store.recording(id).await?.ok_or_else(none)?;
         self.require(caller, recording.channel, Action::HearRecordings).await.map(|_| ()).map_err(|error| {
@@ -264,7 +264,7 @@ impl Recordings {
     /// # Errors
     /// `PERMISSION_DENIED`.
     pub fn check_change(&self, path: &FilePath) -> Result<()> {
-        if recording_of(path).is_none() {
+        if path.recording().is_none() {
             return Ok(());
         }
         let message = "this is where recordings are: they are made by recording a channel, and deleted as a whole";
@@ -315,12 +315,6 @@ impl Recordings {
     }
 }
 
-/// The recording that a file of the library belongs to.
-fn recording_of(path: &FilePath) -> Option<RecordingId> {
-    let rest = path.as_str().strip_prefix(KEPT)?.strip_prefix('/')?;
-    rest.split_once('/')?.0.parse().ok()
-}
-
 /// A time since a recording began, in microseconds.
 #[must_use]
 pub fn offset_us(recording: &Recording, at: OffsetDateTime) -> i64 {
@@ -352,7 +346,7 @@ mod tests {
     #[test]
     fn files_of_recordings_are_known_by_their_path() {
         let id = "0190f2a4-0000-7000-8000-000000000001";
-        let of = |path: &str| recording_of(&FilePath::new(path).expect("a path"));
+        let of = |path: &str| FilePath::new(path).expect("a path").recording();
         assert_eq!(of(&format!("recordings/{id}/mix.opus")), id.parse().ok());
         assert_eq!(of("recordings/concert.opus"), None);
         assert_eq!(of("recordings/live/concert.opus"), None, "somebody's own folder");

@@ -15,7 +15,7 @@ use crate::{
     recordings::RecordingsConfig,
     rooms::{IceConfig, RoomsConfig, directory::DirectoryConfig},
     settings::{LocalState, Secret, Settings},
-    streaming::{Listening, LiveConfig, MakingConfig, Secrets, StreamsConfig, UploadQuotas},
+    streaming::{BucketConfig, Listening, LiveConfig, MakingConfig, Secrets, StreamsConfig, UploadQuotas},
     transcode::Bounds,
 };
 
@@ -201,6 +201,7 @@ pub(super) fn streams(settings: &Settings, local: &LocalState) -> StreamsConfig 
     let listening = Listening::new(streaming.secret.as_ref().unwrap_or(&local.jwt_secret).expose().as_bytes());
     StreamsConfig {
         folder: settings.audio_dir(),
+        bucket: bucket(settings),
         secrets,
         listening,
         file_bytes_max: streaming.max_file_size_bytes,
@@ -218,6 +219,23 @@ pub(super) fn streams(settings: &Settings, local: &LocalState) -> StreamsConfig 
             floor_bps: streaming.live_bitrate_min,
         },
     }
+}
+
+/// The store for audio files, where one is set.
+pub(crate) fn bucket(settings: &Settings) -> Option<BucketConfig> {
+    let bucket = &settings.bucket;
+    Some(BucketConfig {
+        endpoint: bucket.endpoint.clone()?,
+        name: bucket.name.clone()?,
+        region: bucket.region.clone(),
+        access_key: bucket.access_key.clone()?,
+        secret_key: bucket.secret_key.clone()?,
+        virtual_host: bucket.virtual_host,
+        prefix: bucket.prefix.clone(),
+        folder: settings.bucket_dir(),
+        bytes_max: u64::from(bucket.cache_max_size_mb) << 20,
+        timeout: Duration::from_secs(bucket.timeout_s.into()),
+    })
 }
 
 pub(super) fn playback(settings: &Settings) -> PlaybackConfig {

@@ -39,6 +39,7 @@ pub(super) fn cross_checks(settings: &Settings, reader: &mut Reader<'_>) {
             "must be below http.request_timeout_s, after which a request is given up",
         );
     }
+    bucket_checks(settings, &mut problem);
     notify_checks(settings, &mut problem);
     if settings.limits.max_users_per_channel > settings.limits.max_users_ceiling {
         problem("limits", "max_users_per_channel", "must not be above limits.max_users_ceiling");
@@ -78,6 +79,45 @@ fn auth_checks(settings: &Settings, problem: &mut impl FnMut(&str, &str, &str)) 
     }
     if auth.jwt_secret_previous.is_some() && auth.jwt_secret.is_none() {
         problem("auth", "jwt_secret_previous", "needs auth.jwt_secret, the secret in force");
+    }
+}
+
+/// A store for audio files is named in whole or not at all, and its copies get in nobody's way.
+fn bucket_checks(settings: &Settings, problem: &mut impl FnMut(&str, &str, &str)) {
+    let bucket = &settings.bucket;
+    if bucket.endpoint.is_none() {
+        for (key, is_set) in [
+            ("name", bucket.name.is_some()),
+            ("access_key", bucket.access_key.is_some()),
+            ("secret_key", bucket.secret_key.is_some()),
+        ] {
+            if is_set {
+                problem("bucket", key, "needs bucket.endpoint, the URL of the store");
+            }
+        }
+        return;
+    }
+    for (what, is_set) in [
+        ("needs bucket.name, the bucket's name", bucket.name.is_some()),
+        ("needs bucket.access_key, whose requests are", bucket.access_key.is_some()),
+        ("needs bucket.secret_key, which signs them", bucket.secret_key.is_some()),
+    ] {
+        if !is_set {
+            problem("bucket", "endpoint", what);
+        }
+    }
+    if bucket.virtual_host && bucket.name.as_ref().is_some_and(|name| name.contains('.')) {
+        problem(
+            "bucket",
+            "virtual_host",
+            "cannot be with a bucket.name that has dots: no certificate is for such hosts",
+        );
+    }
+    if u64::from(bucket.cache_max_size_mb) << 20 < settings.streaming.max_file_size_bytes {
+        problem("bucket", "cache_max_size_mb", "must hold a file of streaming.max_file_size_bytes");
+    }
+    if [settings.audio_dir(), settings.made_dir()].contains(&settings.bucket_dir()) {
+        problem("bucket", "cache_dir", "must be a folder of its own: what is in it may be removed");
     }
 }
 

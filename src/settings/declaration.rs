@@ -72,6 +72,21 @@ fn are_urls_of(urls: &str, schemes: &[&str]) -> bool {
         .all(|url| schemes.iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme)))
 }
 
+/// Whether a text is what all stores take for a bucket's name.
+fn is_bucket_name(name: &str) -> bool {
+    (3..=63).contains(&name.len())
+        && name.split('.').all(|part| !part.is_empty())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-'))
+}
+
+/// Whether a text can stand before paths: no name in it is one that URLs resolve.
+fn is_prefix(prefix: &str) -> bool {
+    prefix.is_empty()
+        || prefix.strip_suffix('/').is_some_and(|names| {
+            names.split('/').all(|name| !matches!(name, "" | "." | "..") && !name.chars().any(char::is_control))
+        })
+}
+
 settings! {
     {
         /// The folder of everything a node keeps: the SQLite database and generated secrets. Made when it isn't there.
@@ -315,7 +330,7 @@ settings! {
     /// Audio files behind signed links.
     streaming: Streaming {
         /// The folder of the files, with sub-folders; made when it isn't there. When not set: `audio` in the data dir. Nodes
-        /// of a cluster need the same files in it, as from a shared file system.
+        /// of a cluster need the same files in it, as from a shared file system. With `bucket.endpoint` it has recordings alone.
         audio_dir: Option<PathBuf> [.env("AUDIO_DIR")] = None;
         /// The secret that signs links, at least 32 random characters. When not set one is derived from `auth.jwt_secret`.
         secret: Option<Secret> [.env("SECRET_KEY")] = None;
@@ -361,6 +376,33 @@ settings! {
         /// An ffmpeg for files that the built-in decoders do not know, such as WebM and HE-AAC: its name or path. It is not
         /// used for others.
         ffmpeg: Option<PathBuf> [] = None;
+    }
+
+    /// An S3-compatible store for the audio files, all but recordings, instead of `streaming.audio_dir`: nodes share it.
+    bucket: Bucket {
+        /// The URL of the store, such as `https://s3.eu-central-1.amazonaws.com`; http only on this machine or a private network.
+        /// When not set the files are in `streaming.audio_dir`.
+        endpoint: Option<String> [.only("an http or https URL", |url| url.as_deref().is_none_or(is_http_url))] = None;
+        /// The bucket's name.
+        name: Option<String> [.only("from 3 to 63 lower-case letters, digits, dots and hyphens",
+            |name| name.as_deref().is_none_or(is_bucket_name))] = None;
+        /// What the store calls the region that it is in.
+        region: String [] = "us-east-1".to_owned();
+        /// Whose requests are: the id of an access key that may list, read, write and delete objects.
+        access_key: Option<Secret> [] = None;
+        /// The secret of that key.
+        secret_key: Option<Secret> [] = None;
+        /// Whether the bucket's name stands in the host (`https://NAME.HOST/`), and not in the path (`https://HOST/NAME/`).
+        virtual_host: bool [] = false;
+        /// What stands before each file's path in its key, such as `audio/`.
+        prefix: String [.only("empty, or names that each end with a slash", |prefix| is_prefix(prefix))] = String::new();
+        /// The folder of copies of what was lately read; it is the server's alone, one node's, and may be emptied. When not set:
+        /// `bucket` in the data dir.
+        cache_dir: Option<PathBuf> [] = None;
+        /// What that folder may hold, in MiB; what was used longest ago goes.
+        cache_max_size_mb: u32 [] = 10_240;
+        /// How long, in seconds, the store may take to answer.
+        timeout_s: u32 [.only("from 1 to 60", |s| (1..=60).contains(s))] = 5;
     }
 
     /// Recordings of channels.

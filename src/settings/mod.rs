@@ -150,6 +150,12 @@ impl Settings {
         self.streaming.audio_dir.clone().unwrap_or_else(|| self.data_dir.join("audio"))
     }
 
+    /// The folder of copies of the bucket's files: what is set, else one in the data dir.
+    #[must_use]
+    pub fn bucket_dir(&self) -> PathBuf {
+        self.bucket.cache_dir.clone().unwrap_or_else(|| self.data_dir.join("bucket"))
+    }
+
     /// The folder of what is made of audio files: what is set, else one in the data dir.
     #[must_use]
     pub fn made_dir(&self) -> PathBuf {
@@ -491,6 +497,33 @@ max_channels = 4_294_967_296
     fn every_setting_says_what_it_is() {
         for entry in read_both("", &[]).expect("nothing is wrong").entries {
             assert!(entry.doc.ends_with('.'), "{} has a sentence: {:?}", entry.name(), entry.doc);
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_named_in_whole_or_not_at_all() {
+        let keys =
+            [("endpoint", "https://s3.example.org"), ("name", "our-audio"), ("access_key", "a"), ("secret_key", "b")];
+        let file = |without: &str, more: &str| {
+            let lines = keys.iter().filter(|(key, _)| *key != without);
+            lines.fold("[bucket]\n".to_owned(), |file, (key, value)| file + &format!("{key} = \"{value}\"\n")) + more
+        };
+        let whole = read_both(&file("", "prefix = \"a b/c/\""), &[]).expect("whole").settings;
+        assert_eq!(whole.bucket_dir(), Path::new("antiphon-data/bucket"));
+        assert!(!format!("{:?}", whole.bucket).contains("\"b\""), "the secret is hidden");
+        for (without, more, expected) in [
+            ("endpoint", "", "bucket.name needs bucket.endpoint"),
+            ("name", "", "bucket.endpoint needs bucket.name"),
+            ("secret_key", "", "bucket.endpoint needs bucket.secret_key"),
+            ("name", "name = \"Our_Audio\"", "lower-case letters"),
+            ("name", "name = \"our.audio\"\nvirtual_host = true", "bucket.virtual_host cannot be"),
+            ("", "prefix = \"no-slash\"", "end with a slash"),
+            ("", "prefix = \"a/../b/\"", "end with a slash"),
+            ("", "cache_max_size_mb = 99", "bucket.cache_max_size_mb must hold"),
+            ("", "cache_dir = \"antiphon-data/audio\"", "bucket.cache_dir must be a folder of its own"),
+        ] {
+            let found = problems(&file(without, more), &[]).join("\n");
+            assert!(found.contains(expected), "{without} {more}: {found}");
         }
     }
 }

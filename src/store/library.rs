@@ -43,6 +43,8 @@ pub struct LibraryFile {
     pub seen: FileSeen,
     /// Who uploaded it; `None` for what was put there otherwise, or by an account that is gone.
     pub owner: Option<UserId>,
+    /// Whether it was uploaded, and so counts in the quotas.
+    pub uploaded: bool,
     /// Its tags, in order.
     pub tags: Vec<String>,
     /// When an upload or a tag last wrote it.
@@ -86,6 +88,8 @@ pub struct Claim {
 pub enum Claimed {
     /// It has it, since then.
     Granted(Touched),
+    /// It asks only: there would be room for so many bytes.
+    Room(u64),
     /// There is a file that somebody else put there.
     Others,
     /// The account has uploaded so many bytes besides.
@@ -99,6 +103,7 @@ struct FileRow {
     path: String,
     size_bytes: i64,
     modified_us: i64,
+    uploaded: bool,
     owner_id: Option<Uuid>,
     touched_us: i64,
 }
@@ -194,7 +199,7 @@ impl Store {
         let patterns: [Option<String>; SEARCH_WORDS_MAX] = std::array::from_fn(|_| patterns.next());
         let recordings = if query.with_recordings { "" } else { NO_RECORDINGS };
         let page = format!(
-            "SELECT path, size_bytes, modified_us, owner_id, touched_us FROM audio_files WHERE {WANTED}{recordings}
+            "SELECT path, size_bytes, modified_us, uploaded, owner_id, touched_us FROM audio_files WHERE {WANTED}{recordings}
             ORDER BY path LIMIT $9 OFFSET $10"
         );
         let owner = query.owner.map(|owner| owner.0);
@@ -227,7 +232,7 @@ impl Store {
     pub async fn library_file(&self, path: &str) -> Result<Option<LibraryFile>> {
         let row: Option<FileRow> = on_db!(&self.readers, |db| {
             sqlx::query_as(
-                "SELECT path, size_bytes, modified_us, owner_id, touched_us FROM audio_files WHERE path = $1",
+                "SELECT path, size_bytes, modified_us, uploaded, owner_id, touched_us FROM audio_files WHERE path = $1",
             )
             .bind(path)
             .fetch_optional(db)
@@ -295,7 +300,8 @@ impl Store {
                 return Ok(Claimed::TotalFull(all));
             }
             if asks_only {
-                return Ok(Claimed::Granted(Touched(now_us)));
+                let own_max = if *is_admin { u64::MAX } else { *account_bytes_max };
+                return Ok(Claimed::Room(own_max.saturating_sub(own).min(total_bytes_max.saturating_sub(all))));
             }
             sqlx::query(
                 "INSERT INTO audio_files (path, search, size_bytes, modified_us, uploaded, owner_id, touched_us)
@@ -356,12 +362,49 @@ impl Store {
         })
     }
 
+    /// Gives a file that was forgotten its owner and tags back, since it could not be removed. What was written at its path
+    /// meanwhile stays.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn remember_file(&self, file: &LibraryFile) -> Result<()> {
+        let LibraryFile { seen, owner, uploaded, tags, touched: Touched(touched_us) } = file;
+        transaction!(self, |tx| {
+            let written = sqlx::query(
+                "INSERT INTO audio_files (path, search, size_bytes, modified_us, uploaded, owner_id, touched_us)
+                 VALUES ($1, $2, $3, $4, $5, (SELECT id FROM users WHERE id = $6), $7) ON CONFLICT (path) DO NOTHING",
+            )
+            .bind(&seen.path)
+            .bind(search_text(&seen.path, tags))
+            .bind(bytes(seen.size_bytes))
+            .bind(micros(seen.modified))
+            .bind(*uploaded)
+            .bind(owner.map(|owner| owner.0))
+            .bind(touched_us)
+            .execute(&mut *tx)
+            .await?;
+            if written.rows_affected() > 0 {
+                for tag in tags {
+                    sqlx::query(
+                        "INSERT INTO audio_tags (path, tag) VALUES ($1, $2) ON CONFLICT (path, tag) DO NOTHING",
+                    )
+                    .bind(&seen.path)
+                    .bind(tag)
+                    .execute(&mut *tx)
+                    .await?;
+                }
+            }
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
     /// Gives a file these tags instead of those it had.
     ///
     /// # Errors
     /// `Missing` when it is not in the library.
     pub async fn set_tags(&self, path: &str, tags: &[String]) -> Result<()> {
-        let search = format!("{} {}", path, tags.join(" ")).to_lowercase();
+        let search = search_text(path, tags);
         let now_us = micros(OffsetDateTime::now_utc());
         transaction!(self, |tx| {
             let written = sqlx::query("UPDATE audio_files SET search = $2, touched_us = $3 WHERE path = $1")
@@ -391,6 +434,7 @@ impl FileRow {
     fn with(self, tags: &HashMap<String, Vec<String>>) -> Result<LibraryFile> {
         Ok(LibraryFile {
             owner: self.owner_id.map(UserId),
+            uploaded: self.uploaded,
             touched: Touched(self.touched_us),
             tags: tags.get(&self.path).cloned().unwrap_or_default(),
             seen: FileSeen {
@@ -400,6 +444,11 @@ impl FileRow {
             },
         })
     }
+}
+
+/// What searches look into.
+fn search_text(path: &str, tags: &[String]) -> String {
+    format!("{path} {}", tags.join(" ")).to_lowercase()
 }
 
 fn bytes(count: u64) -> i64 {

@@ -10,7 +10,7 @@ use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
-use super::{Entry, FilePath, Listing, OpenFile, Streams, uploads::Upload};
+use super::{BucketError, Entry, FilePath, Listing, OpenFile, Streams, uploads::Upload};
 use crate::{
     error::AppError,
     store::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, Store, Touched},
@@ -125,13 +125,16 @@ impl Catalogue {
         Err(others())
     }
 
-    /// Whether an upload of so many bytes would be kept, as things are now.
+    /// Whether an upload of so many bytes would be kept, as things are now. Returns how many could be.
     ///
     /// # Errors
     /// As [`Catalogue::keep`].
-    pub async fn check_keeping(&self, keeping: &Keeping, size_bytes: u64) -> Result<(), AppError> {
+    pub async fn check_keeping(&self, keeping: &Keeping, size_bytes: u64) -> Result<u64, AppError> {
         self.replaced(keeping).await?;
-        self.claim(keeping, (size_bytes, OffsetDateTime::now_utc()), true).await.map(drop)
+        match self.ask(keeping, (size_bytes, OffsetDateTime::now_utc()), true).await? {
+            Claimed::Room(bytes) => Ok(bytes),
+            other => Err(self.refused(other)),
+        }
     }
 
     /// What an upload would replace.
@@ -149,22 +152,33 @@ impl Catalogue {
         Ok(before)
     }
 
-    /// Takes an upload's place in the quotas, or `asks_only` whether there is one.
-    async fn claim(
+    /// Takes an upload's place in the quotas.
+    async fn claim(&self, keeping: &Keeping, size_and_time: (u64, OffsetDateTime)) -> Result<Touched, AppError> {
+        match self.ask(keeping, size_and_time, false).await? {
+            Claimed::Granted(touched) => Ok(touched),
+            other => Err(self.refused(other)),
+        }
+    }
+
+    async fn ask(
         &self,
         keeping: &Keeping,
         (size_bytes, modified): (u64, OffsetDateTime),
         asks_only: bool,
-    ) -> Result<Touched, AppError> {
+    ) -> Result<Claimed, AppError> {
         let file = FileSeen { path: keeping.path.to_string(), size_bytes, modified };
         let UploadQuotas { account_bytes_max, total_bytes_max } = self.quotas;
         let Keeping { by, is_admin, .. } = *keeping;
         let claim = Claim { file, by, is_admin, account_bytes_max, total_bytes_max };
-        match self.store.claim_file(&claim, asks_only).await? {
-            Claimed::Granted(touched) => Ok(touched),
-            Claimed::Others => Err(others()),
-            Claimed::AccountFull(used) => Err(full("you have uploaded", used, account_bytes_max)),
-            Claimed::TotalFull(used) => Err(full("all together have uploaded", used, total_bytes_max)),
+        Ok(self.store.claim_file(&claim, asks_only).await?)
+    }
+
+    /// Why an upload has no place.
+    fn refused(&self, claimed: Claimed) -> AppError {
+        match claimed {
+            Claimed::AccountFull(used) => full("you have uploaded", used, self.quotas.account_bytes_max),
+            Claimed::TotalFull(used) => full("all together have uploaded", used, self.quotas.total_bytes_max),
+            Claimed::Others | Claimed::Granted(_) | Claimed::Room(_) => others(),
         }
     }
 
@@ -176,7 +190,7 @@ impl Catalogue {
         let path = &keeping.path;
         let before = self.replaced(keeping).await?;
         let (size_bytes, modified) = upload.finished().await.map_err(failed)?;
-        let claimed = self.claim(keeping, (size_bytes, modified.into()), false).await?;
+        let claimed = self.claim(keeping, (size_bytes, modified.into())).await?;
         // What came meanwhile is another's.
         if let Err(error) = self.streams.place_upload(upload, path, before.is_some()).await {
             if error.kind() == io::ErrorKind::AlreadyExists {
@@ -194,7 +208,7 @@ impl Catalogue {
         }
         // Whoever removed the file meanwhile took the row with it: what came in its place counts all the same.
         if self.store.library_file(path.as_str()).await?.is_none()
-            && let Err(error) = self.claim(keeping, (size_bytes, modified.into()), false).await
+            && let Err(error) = self.claim(keeping, (size_bytes, modified.into())).await
         {
             self.streams.remove_file(path).await.map_err(failed)?;
             return Err(error);
@@ -209,10 +223,18 @@ impl Catalogue {
     pub async fn remove(&self, path: &FilePath, by: UserId, is_admin: bool) -> Result<(), AppError> {
         let file = self.streams.file(path).await?;
         // First the row: an upload that comes meanwhile sees that it is gone, and does not escape the quotas.
-        if let Some(known) = self.check_owner(path, by, is_admin).await? {
-            self.store.forget_file(path.as_str(), known.touched).await?;
+        let known = self.check_owner(path, by, is_admin).await?;
+        let forgotten = match known {
+            Some(known) => self.store.forget_file(path.as_str(), known.touched).await?.then_some(known),
+            None => None,
+        };
+        if let Err(error) = self.streams.remove_file(path).await {
+            // What could not be removed is still somebody's, who may try again.
+            if let Some(forgotten) = &forgotten {
+                self.store.remember_file(forgotten).await?;
+            }
+            return Err(failed(error));
         }
-        self.streams.remove_file(path).await.map_err(failed)?;
         self.streams.forget_made(path, &file).await;
         Ok(())
     }
@@ -254,6 +276,9 @@ fn taken() -> AppError {
 }
 
 fn failed(error: io::Error) -> AppError {
+    if let Some(told) = BucketError::told(&error) {
+        return told;
+    }
     tracing::warn!(%error, "an uploaded file could not be kept");
     AppError::new(ErrorCode::InternalError, "the file could not be kept; the server's log has more")
 }

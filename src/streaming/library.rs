@@ -11,14 +11,18 @@ use tokio::sync::Mutex;
 
 use super::{
     FilePath,
+    bucket::Bucket,
     path::{DEPTH_MAX, is_name},
 };
 
 /// So many files are listed; further ones are streamed all the same.
-const ENTRIES_MAX: usize = 100_000;
+pub(super) const ENTRIES_MAX: usize = 100_000;
 
-/// How old a list may be.
+/// How old a list of the folder may be.
 const KEPT: Duration = Duration::from_secs(5);
+
+/// How old a list of the bucket may be: a thousand names cost a request.
+const KEPT_OF_BUCKET: Duration = Duration::from_secs(30);
 
 /// A file of the library.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,42 +44,70 @@ pub struct Listing {
     pub is_whole: bool,
 }
 
-/// The list of the folder, read anew when it is asked for and old.
+/// Some of the files, by path or not.
+pub(super) struct Found {
+    pub(super) files: Vec<Entry>,
+    /// Whether there are no others.
+    pub(super) is_whole: bool,
+}
+
+/// The list of the folder and the bucket, read anew when it is asked for and old.
 pub(super) struct Library {
     folder: PathBuf,
+    /// Where all but recordings are, if not in the folder.
+    bucket: Option<Arc<Bucket>>,
     bytes_max: u64,
     /// Locked while it is read, so that many who ask make it read once.
     known: Mutex<Option<(Instant, Arc<Listing>)>>,
 }
 
 impl Library {
-    pub(super) fn new(folder: PathBuf, bytes_max: u64) -> Self {
-        Self { folder, bytes_max, known: Mutex::new(None) }
+    pub(super) fn new(folder: PathBuf, bucket: Option<Arc<Bucket>>, bytes_max: u64) -> Self {
+        Self { folder, bucket, bytes_max, known: Mutex::new(None) }
     }
 
-    /// Has the folder read anew when it is asked for next.
+    /// Has the list read anew when it is asked for next.
     pub(super) async fn forget(&self) {
         *self.known.lock().await = None;
     }
 
     pub(super) async fn entries(&self) -> io::Result<Arc<Listing>> {
         let mut known = self.known.lock().await;
+        let kept = if self.bucket.is_some() { KEPT_OF_BUCKET } else { KEPT };
         if let Some((when, entries)) = &*known
-            && when.elapsed() < KEPT
+            && when.elapsed() < kept
         {
             return Ok(Arc::clone(entries));
         }
-        let (folder, bytes_max) = (self.folder.clone(), self.bytes_max);
-        let listing = tokio::task::spawn_blocking(move || listed(&folder, bytes_max));
-        let entries = Arc::new(listing.await.map_err(io::Error::other)??);
+        let entries = Arc::new(self.list().await?);
         *known = Some((Instant::now(), Arc::clone(&entries)));
         Ok(entries)
+    }
+
+    async fn list(&self) -> io::Result<Listing> {
+        let (folder, bytes_max) = (self.folder.clone(), self.bytes_max);
+        let found = tokio::task::spawn_blocking(move || found_in(&folder, bytes_max));
+        let found = found.await.map_err(io::Error::other)??;
+        let Some(bucket) = &self.bucket else { return Ok(found.into()) };
+        let mut all = bucket.list().await?;
+        all.files.retain(|entry| entry.path.recording().is_none());
+        all.is_whole &= found.is_whole;
+        all.files.extend(found.files.into_iter().filter(|entry| entry.path.recording().is_some()));
+        Ok(all.into())
+    }
+}
+
+impl From<Found> for Listing {
+    fn from(Found { mut files, is_whole }: Found) -> Self {
+        files.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        // An empty folder may be one whose volume is not there, an empty bucket one under another prefix.
+        Self { is_whole: is_whole && !files.is_empty(), files }
     }
 }
 
 /// What is in the folder, or as much of it as can be read. Of its own errors only the uppermost folder's count: what lies
 /// below may be others' (`lost+found`), or go while it is listed.
-fn listed(folder: &Path, bytes_max: u64) -> io::Result<Listing> {
+pub(super) fn found_in(folder: &Path, bytes_max: u64) -> io::Result<Found> {
     let (mut files, mut is_whole) = (Vec::new(), true);
     let mut folders = vec![(folder.to_owned(), String::new(), 1)];
     while let Some((folder, prefix, depth)) = folders.pop() {
@@ -116,10 +148,7 @@ fn listed(folder: &Path, bytes_max: u64) -> io::Result<Listing> {
             }
         }
     }
-    // An empty folder may be one whose volume is not there.
-    is_whole &= !files.is_empty();
-    files.sort_unstable_by(|one, other| one.path.cmp(&other.path));
-    Ok(Listing { files, is_whole })
+    Ok(Found { files, is_whole })
 }
 
 #[cfg(test)]
@@ -130,13 +159,14 @@ mod tests {
     fn an_empty_folder_may_be_one_whose_volume_is_not_there() {
         let folder = std::env::temp_dir().join(uuid::Uuid::new_v4().to_string());
         fs::create_dir(&folder).expect("made");
-        assert!(!listed(&folder, 10).expect("there").is_whole);
+        let listed = |folder: &Path| found_in(folder, 10).map(Listing::from);
+        assert!(!listed(&folder).expect("there").is_whole);
         fs::write(folder.join("a.mp3"), b"short").expect("written");
         fs::write(folder.join("b.mp3"), b"longer than ten").expect("written");
-        let found = listed(&folder, 10).expect("there");
+        let found = listed(&folder).expect("there");
         let paths: Vec<String> = found.files.iter().map(|file| file.path.to_string()).collect();
         assert!(found.is_whole && paths == ["a.mp3"], "{paths:?}");
         fs::remove_dir_all(&folder).expect("ours");
-        assert!(listed(&folder, 10).is_err());
+        assert!(listed(&folder).is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! ```
 
 mod body;
+mod bucket;
 mod cache;
 mod catalogue;
 mod files;
@@ -22,12 +23,13 @@ mod range;
 mod uploads;
 pub mod waveform;
 
-use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use antiphon_core::{gateway::ErrorCode, ids::UserId};
 
 pub use self::{
     body::{FileBody, Part},
+    bucket::{BucketConfig, BucketError, BucketOpenError, ask_bucket},
     catalogue::{Catalogue, Keeping, UploadQuotas},
     files::{FileReader, FolderError, OpenFile},
     library::{Entry, Listing},
@@ -42,6 +44,7 @@ pub use self::{
     uploads::Upload,
 };
 use self::{
+    bucket::Bucket,
     cache::Blocks,
     files::Files,
     library::Library,
@@ -63,6 +66,8 @@ const RETRY_S: u64 = 5;
 pub struct StreamsConfig {
     /// The folder of the files; made when it isn't there.
     pub folder: PathBuf,
+    /// Where all files but recordings are, if not in the folder.
+    pub bucket: Option<BucketConfig>,
     /// What signs links.
     pub secrets: Secrets,
     /// Tells listeners' networks apart.
@@ -97,6 +102,7 @@ struct Inner {
     secrets: Secrets,
     range_bytes_max: u64,
     files: Files,
+    bucket: Option<Arc<Bucket>>,
     blocks: Arc<Blocks>,
     places: Arc<Places<IpAddr>>,
     library: Library,
@@ -107,36 +113,62 @@ struct Inner {
 }
 
 impl Streams {
-    /// Opens the folder, which is made when it isn't there.
+    /// Opens the folder, which is made when it isn't there, and that of the bucket's copies.
     ///
     /// # Errors
-    /// When it cannot be made or opened.
-    pub fn open(config: StreamsConfig) -> Result<Self, FolderError> {
+    /// When one cannot be made or opened, or the bucket's settings make no address.
+    pub fn open(config: StreamsConfig) -> Result<Self, BucketOpenError> {
         let fail = |error| FolderError::of(&config.folder, "streaming.audio_dir", error);
-        let files = Files::open(&config.folder, config.file_bytes_max).map_err(fail)?;
+        let bytes_max = config.file_bytes_max;
+        let files = Files::open(&config.folder, bytes_max).map_err(fail)?;
+        let bucket = config.bucket.as_ref().map(|bucket| Bucket::open(bucket, bytes_max)).transpose()?;
         let (bounds, ffmpeg) = (config.making.bounds, config.making.ffmpeg.clone());
         let at_once = (config.uploads_max, config.uploads_per_account);
-        let uploads = Uploads::open(&config.folder, config.file_bytes_max, at_once, bounds, ffmpeg);
-        let uploads = uploads.map_err(fail)?;
+        // Where what is uploaded is put, so that a rename puts it there.
+        let uploaded = config.bucket.as_ref().map_or(&config.folder, |bucket| &bucket.folder);
+        let uploads = Uploads::open(uploaded, bytes_max, at_once, bounds, ffmpeg).map_err(fail)?;
         let making = Making::start(config.making)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 secrets: config.secrets,
                 range_bytes_max: config.range_bytes_max,
                 files,
+                bucket: bucket.clone(),
                 blocks: Arc::new(Blocks::new(config.cache_bytes)),
                 places: Arc::new(Places::new(
                     config.streams_max,
                     config.streams_per_address,
                     &metrics().streaming.streams,
                 )),
-                library: Library::new(config.folder, config.file_bytes_max),
+                library: Library::new(config.folder, bucket, bytes_max),
                 making,
                 uploads,
                 listening: config.listening,
                 live: Live::new(config.live),
             }),
         })
+    }
+
+    /// Where a file is, if not in the folder. Recordings are made there, and stay.
+    fn bucket_of(&self, path: &FilePath) -> Option<&Arc<Bucket>> {
+        self.inner.bucket.as_ref().filter(|_| path.recording().is_none())
+    }
+
+    /// Whether the bucket answers, as of a few seconds ago at most; `None` where there is none.
+    pub async fn bucket_answers(&self) -> Option<bool> {
+        Some(self.inner.bucket.as_ref()?.answers().await)
+    }
+
+    /// For how long the bucket has not done what it is asked, as far as is known.
+    #[must_use]
+    pub fn bucket_away_for(&self) -> Option<Duration> {
+        self.inner.bucket.as_ref()?.away_for()
+    }
+
+    /// What copies of the bucket's files take of the disk, in bytes.
+    #[must_use]
+    pub fn copied_bytes(&self) -> u64 {
+        self.inner.bucket.as_ref().map_or(0, |bucket| bucket.bytes())
     }
 
     /// What signs links.
@@ -160,14 +192,19 @@ impl Streams {
     /// The file, open for reading.
     ///
     /// # Errors
-    /// `NOT_FOUND` where there is no such audio file within the folder, or one that is too long.
+    /// `NOT_FOUND` where there is no such audio file within the folder, or one that is too long; `TEMPORARILY_UNAVAILABLE`
+    /// while the bucket is away and there is no copy.
     pub async fn file(&self, path: &FilePath) -> Result<Arc<OpenFile>, AppError> {
-        self.inner.files.get(path).await.map_err(|error| refusal_of(&error))
+        let file = match self.bucket_of(path) {
+            Some(bucket) => bucket.get(path).await,
+            None => self.inner.files.get(path).await,
+        };
+        file.map_err(|error| refusal_of(&error))
     }
 
     /// Goes on with what was being made when the last process ended.
     pub async fn resume(&self) {
-        self.inner.making.resume(&self.inner.files).await;
+        self.inner.making.resume(self).await;
     }
 
     /// Closes files that nobody reads.
@@ -175,6 +212,9 @@ impl Streams {
         let inner = Arc::clone(&self.inner);
         let closed = tokio::task::spawn_blocking(move || {
             inner.files.close_unused();
+            if let Some(bucket) = &inner.bucket {
+                bucket.close_unused();
+            }
             inner.making.close_unused();
         });
         let _ = closed.await;
@@ -230,13 +270,13 @@ impl Streams {
         self.inner.making.peaks(path, source).await
     }
 
-    /// Begins an upload of somebody's, of so many bytes where that is known.
+    /// Begins an upload of somebody's, of so many bytes where that is known, for which the quotas have `room_bytes`.
     ///
     /// # Errors
     /// `LIMIT_REACHED` where they are too many, `RATE_LIMITED` where they upload too many files at once,
     /// `TEMPORARILY_UNAVAILABLE` where all together do.
-    pub async fn begin_upload(&self, by: UserId, announced: Option<u64>) -> Result<Upload, AppError> {
-        self.inner.uploads.begin(by, announced).await
+    pub async fn begin_upload(&self, by: UserId, announced: Option<u64>, room_bytes: u64) -> Result<Upload, AppError> {
+        self.inner.uploads.begin(by, announced, room_bytes).await
     }
 
     /// Whether an upload that is whole holds what its path's ending says, and can be decoded.
@@ -249,26 +289,35 @@ impl Streams {
 
     /// Whether anything has a name in the folder, be it streamed or not.
     async fn is_taken(&self, path: &FilePath) -> io::Result<bool> {
+        if let Some(bucket) = self.bucket_of(path) {
+            return bucket.is_taken(path).await;
+        }
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         tokio::task::spawn_blocking(move || inner.files.is_taken(&path)).await.map_err(io::Error::other)?
     }
 
     /// Gives an upload its name in the folder.
     async fn place_upload(&self, upload: Upload, path: &FilePath, replace: bool) -> io::Result<()> {
-        let (inner, path) = (Arc::clone(&self.inner), path.clone());
-        let placing = tokio::task::spawn_blocking(move || {
-            let part = upload.into_part().ok_or(io::ErrorKind::ResourceBusy)?;
-            inner.files.put(part, &path, replace)
-        });
-        placing.await.map_err(io::Error::other)??;
+        let part = upload.into_part().ok_or(io::ErrorKind::ResourceBusy)?;
+        if let Some(bucket) = self.bucket_of(path) {
+            bucket.put(part, path, replace).await?;
+        } else {
+            let (inner, path) = (Arc::clone(&self.inner), path.clone());
+            let placing = tokio::task::spawn_blocking(move || inner.files.put(part, &path, replace));
+            placing.await.map_err(io::Error::other)??;
+        }
         self.inner.library.forget().await;
         Ok(())
     }
 
-    /// Removes a file from the folder.
+    /// Removes a file.
     async fn remove_file(&self, path: &FilePath) -> io::Result<()> {
-        let (inner, path) = (Arc::clone(&self.inner), path.clone());
-        tokio::task::spawn_blocking(move || inner.files.remove(&path)).await.map_err(io::Error::other)??;
+        if let Some(bucket) = self.bucket_of(path) {
+            bucket.remove(path).await?;
+        } else {
+            let (inner, path) = (Arc::clone(&self.inner), path.clone());
+            tokio::task::spawn_blocking(move || inner.files.remove(&path)).await.map_err(io::Error::other)??;
+        }
         self.inner.library.forget().await;
         Ok(())
     }
@@ -329,9 +378,12 @@ impl Streams {
     /// All files of the library, by path; a few seconds old at most.
     ///
     /// # Errors
-    /// `INTERNAL_ERROR` where the folder cannot be read.
+    /// `INTERNAL_ERROR` where the folder cannot be read, `TEMPORARILY_UNAVAILABLE` while the bucket is away.
     pub async fn library(&self) -> Result<Arc<Listing>, AppError> {
         self.inner.library.entries().await.map_err(|error| {
+            if let Some(told) = BucketError::told(&error) {
+                return told;
+            }
             tracing::warn!(%error, "the folder of audio files cannot be read");
             AppError::new(ErrorCode::InternalError, "the folder of audio files cannot be read")
         })
@@ -340,6 +392,9 @@ impl Streams {
 
 /// What a client is told of a file that cannot be opened: whether it is missing, hidden or outside makes no difference.
 fn refusal_of(error: &io::Error) -> AppError {
+    if let Some(told) = BucketError::told(error) {
+        return told;
+    }
     match error.kind() {
         io::ErrorKind::FileTooLarge => AppError::new(
             ErrorCode::NotFound,

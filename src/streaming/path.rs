@@ -4,7 +4,10 @@ use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use antiphon_core::ids::RecordingId;
+
 use super::media_type;
+use crate::recorder;
 
 /// The longest path, in bytes.
 const BYTES_MAX: usize = 1_024;
@@ -45,6 +48,13 @@ impl FilePath {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The recording of a channel that it belongs to: those have folders of their own.
+    #[must_use]
+    pub fn recording(&self) -> Option<RecordingId> {
+        let rest = self.0.strip_prefix(recorder::KEPT)?.strip_prefix('/')?;
+        rest.split_once('/')?.0.parse().ok()
     }
 
     /// The names from the folder down.

@@ -51,6 +51,8 @@ pub struct Upload {
     waiting_bytes: usize,
     bytes: u64,
     bytes_max: u64,
+    /// What its account's quota, or that of all, has left.
+    room_bytes: u64,
     _place: Place<UserId>,
 }
 
@@ -72,8 +74,8 @@ impl Uploads {
         Ok(Self { folder, bytes_max, bounds, ffmpeg, places })
     }
 
-    /// Begins an upload of somebody's, of `announced` bytes where that is known.
-    pub(super) async fn begin(&self, by: UserId, announced: Option<u64>) -> Result<Upload, AppError> {
+    /// Begins an upload of somebody's, of `announced` bytes where that is known, for which the quotas have `room_bytes`.
+    pub(super) async fn begin(&self, by: UserId, announced: Option<u64>, room_bytes: u64) -> Result<Upload, AppError> {
         check_size(announced.unwrap_or(0), self.bytes_max)?;
         let place = Places::take(&self.places, by).map_err(busy)?;
         let folder = self.folder.clone();
@@ -85,6 +87,7 @@ impl Uploads {
             waiting_bytes: 0,
             bytes: 0,
             bytes_max: self.bytes_max,
+            room_bytes,
             _place: place,
         })
     }
@@ -107,10 +110,11 @@ impl Upload {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// `INVALID_INPUT` where they are too many.
+    /// `LIMIT_REACHED` where they are too many for a file, or for what is left of the quotas: none of them is written.
     pub async fn take(&mut self, bytes: Bytes) -> Result<(), AppError> {
         self.bytes += bytes.len() as u64;
         check_size(self.bytes, self.bytes_max)?;
+        check_room(self.bytes, self.room_bytes)?;
         self.waiting_bytes += bytes.len();
         self.waiting.push(bytes);
         if self.waiting_bytes >= WRITE_BYTES { self.write().await.map_err(|error| failed(&error)) } else { Ok(()) }
@@ -164,6 +168,17 @@ fn check_size(bytes: u64, bytes_max: u64) -> Result<(), AppError> {
     if bytes > bytes_max {
         metrics().streaming.uploads.of(UploadOutcome::TooLong).increment(1);
         let message = format!("a file may have {bytes_max} bytes (streaming.max_file_size_bytes)");
+        return Err(AppError::new(ErrorCode::LimitReached, message));
+    }
+    Ok(())
+}
+
+/// Who does not say before how much they send is stopped where the quota ends, and not only told so at the end.
+fn check_room(bytes: u64, room_bytes: u64) -> Result<(), AppError> {
+    if bytes > room_bytes {
+        metrics().streaming.uploads.of(UploadOutcome::Quota).increment(1);
+        let message =
+            format!("{room_bytes} bytes are left of the quota, and the file has more: remove something first");
         return Err(AppError::new(ErrorCode::LimitReached, message));
     }
     Ok(())

@@ -122,6 +122,20 @@ catalogue! {
         counter cache_blocks [CacheOutcome] = "antiphon_streaming_cache_blocks_total" Count;
         /// Memory that blocks of files take.
         gauge cache_bytes [] = "antiphon_streaming_cache_bytes" Bytes;
+        /// Requests to the bucket of audio files, by how they ended.
+        counter bucket_requests [BucketOutcome] = "antiphon_streaming_bucket_requests_total" Count;
+        /// Bytes of files that came from the bucket.
+        counter bucket_received_bytes [] = "antiphon_streaming_bucket_received_bytes_total" Bytes;
+        /// Bytes of files that were written to the bucket.
+        counter bucket_sent_bytes [] = "antiphon_streaming_bucket_sent_bytes_total" Bytes;
+        /// For how long the bucket has not done what it is asked; 0 while it does, and where there is none.
+        gauge bucket_away [] = "antiphon_streaming_bucket_away_seconds" Seconds;
+        /// Files that were opened as they were last known, because the bucket was away.
+        counter bucket_unasked [] = "antiphon_streaming_bucket_unasked_total" Count;
+        /// Copies of the bucket's files take so much of the disk.
+        gauge bucket_copied_bytes [] = "antiphon_streaming_bucket_copied_bytes" Bytes;
+        /// Copies that had to go, because they were used longest ago and the limit was reached.
+        counter bucket_copies_removed [] = "antiphon_streaming_bucket_copies_removed_total" Count;
         /// Listening sessions going on: listeners that are being sent something, or were within the last minute.
         gauge listeners [] = "antiphon_streaming_listeners" Count;
         /// Listening sessions that were stored.
@@ -890,6 +904,22 @@ label!(
     pub CacheOutcome = "outcome" {
         Hit = "hit",
         Miss = "miss",
+    }
+);
+
+label!(
+    /// How a request to the bucket of audio files ended.
+    pub BucketOutcome = "outcome" {
+        /// As it was asked.
+        Done = "done",
+        /// There is no such object.
+        Missing = "missing",
+        /// The object is another than it was to be.
+        Changed = "changed",
+        /// The store will not: wrong keys, no permission, no such bucket.
+        Refused = "refused",
+        /// Nobody answered in time, also when asked again.
+        Away = "away",
     }
 );
 

@@ -1,5 +1,6 @@
 //! Audio files behind signed links, over real sockets: links, ranges, conditions, limits, and players.
 
+mod bucket;
 mod links;
 mod listens;
 mod listing;
@@ -8,6 +9,7 @@ mod players;
 mod qualities;
 mod ranges;
 mod serving;
+mod store;
 mod uploads;
 mod waveforms;
 

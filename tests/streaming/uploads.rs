@@ -247,3 +247,35 @@ async fn short_files_count_too() {
     send(&bela, Method::POST, "16.mp3", tone).await.expect_error(409, "LIMIT_REACHED");
     streaming.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_say_how_much_comes_is_stopped_where_the_quota_ends() {
+    let streaming = Streaming::start(|settings| settings.streaming.upload_quota_mb_per_account = 1).await;
+    let _root = streaming.nobody.register("root").await;
+    let bela = streaming.nobody.register("bela").await;
+    let stream = TcpStream::connect(streaming.server.running.addresses().http).await.expect("listens");
+    let (mut reading, mut writing) = stream.into_split();
+    let head = format!(
+        "POST /api/streams/long.mp3 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        bela.token()
+    );
+    // More than all buffers on the way hold, and less than a file may have.
+    let (chunks, chunk) = (900, [b"10000\r\n", &[0; 0x1_0000][..], b"\r\n"].concat());
+    let sending = tokio::spawn(async move {
+        writing.write_all(head.as_bytes()).await.expect("sends");
+        for sent in 0..chunks {
+            if writing.write_all(&chunk).await.is_err() {
+                return sent;
+            }
+        }
+        chunks
+    });
+    let mut answer = vec![0; 4_096];
+    let read = timeout(Duration::from_secs(30), reading.read(&mut answer)).await.expect("an answer before the end");
+    let answer = String::from_utf8_lossy(&answer[..read.expect("an answer")]).into_owned();
+    assert!(answer.contains("409") && answer.contains("LIMIT_REACHED") && answer.contains("1048576"), "{answer}");
+    drop(reading);
+    let sent = timeout(Duration::from_secs(30), sending).await.expect("the connection ends").expect("no panic");
+    assert!(sent < chunks, "all {sent} chunks were taken");
+    streaming.stop().await;
+}

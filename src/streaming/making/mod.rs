@@ -35,7 +35,7 @@ use self::{
     version::Version,
     workshop::Workshop,
 };
-use super::{FilePath, FolderError, OpenFile, files::Files};
+use super::{FilePath, FolderError, OpenFile, Streams};
 use crate::{
     error::AppError,
     telemetry::metrics::metrics,
@@ -127,7 +127,7 @@ impl Making {
     }
 
     /// Orders what was wanted when the last process ended, of the files that are still the same.
-    pub(super) async fn resume(&self, files: &Files) {
+    pub(super) async fn resume(&self, streams: &Streams) {
         if !self.workshop.works() {
             return;
         }
@@ -135,7 +135,7 @@ impl Making {
         let marks = blocking(move || Ok(shelf.marks().all())).await.unwrap_or_default();
         let mut ordered = 0_usize;
         for mark in marks {
-            let source = files.get(&mark.path).await.ok();
+            let source = streams.file(&mark.path).await.ok();
             let same = source.filter(|source| mark.is_of(&Version::of(&mark.path, source)));
             match same {
                 Some(source) if self.order(&mark.path, &source, mark.product).await.is_ok() => ordered += 1,

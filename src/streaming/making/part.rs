@@ -5,6 +5,7 @@ use std::{
     io::{self, BufWriter, Write},
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use rustix::fs::RenameFlags;
@@ -66,6 +67,18 @@ impl Part {
     /// The same file, for reading what was written and flushed.
     pub(in crate::streaming) fn reopen(&self) -> io::Result<File> {
         File::open(&self.path)
+    }
+
+    /// Where it is until it has its name.
+    pub(in crate::streaming) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives what was written so far another time of change.
+    pub(in crate::streaming) fn set_modified(&mut self, time: SystemTime) -> io::Result<()> {
+        let Some(writer) = &mut self.writer else { return Err(io::ErrorKind::InvalidInput.into()) };
+        writer.flush()?;
+        writer.get_ref().set_modified(time)
     }
 
     /// Removes what processes that ended have left in the folder of parts.
