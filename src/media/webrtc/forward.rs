@@ -255,7 +255,7 @@ impl Peers {
         side.pictures_bps = layers.iter().filter_map(|layer| Some(layer.layers_bps[layer.target?])).sum();
         side.desired_bps = desired_bps(&layers);
         // While what waits goes through nothing is tried either.
-        let desired_bps = if side.way.is_paused() { 0 } else { side.desired_bps };
+        let desired_bps = if side.way.is_full(now) { 0 } else { side.desired_bps };
         peer.tell_estimator(Step::Desire(desired_bps));
         let Side::Subscribing(side) = &mut peer.side else { return };
         let mut keyframes = Vec::new();
