@@ -34,6 +34,7 @@ pub mod seal;
 mod slab;
 pub mod speech;
 pub mod srtp;
+pub mod twcc;
 pub mod video;
 pub mod voice;
 pub mod wire;

@@ -13,6 +13,34 @@ const GAP_MAX: i16 = 50;
 /// What Opus sends while a speaker is silent (DTX) has no more bytes than this (RFC 6716, 3.1: a frame of at most one byte).
 const SILENCE_BYTES_MAX: usize = 2;
 
+const FIXED_HEADER_BYTES: usize = 12;
+/// What says that header extensions of one byte follow (RFC 8285, 4.2).
+const ONE_BYTE_EXTENSIONS: [u8; 2] = [0xbe, 0xde];
+
+/// The number that a packet has over all streams of its connection: a header extension of one byte under `id`, which SRTP leaves
+/// readable. `None` for RTCP, and for a packet that has none.
+#[must_use]
+pub fn transport_number(packet: &[u8], id: u8) -> Option<u16> {
+    let [first @ 0x80..=0xbf, kind, ..] = packet else { return None };
+    if (192..=223).contains(kind) || first & 0x10 == 0 {
+        return None;
+    }
+    let extended = packet.get(FIXED_HEADER_BYTES + 4 * usize::from(first & 0x0f)..)?;
+    let (head, rest) = extended.split_first_chunk::<4>()?;
+    let bytes = 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
+    let mut extensions = rest.get(..bytes).filter(|_| head[..2] == ONE_BYTE_EXTENSIONS)?;
+    while let [head, rest @ ..] = extensions {
+        // A zero fills up.
+        let length = if *head == 0 { 0 } else { usize::from(head & 0x0f) + 1 };
+        let (value, rest) = rest.split_at_checked(length)?;
+        if *head != 0 && head >> 4 == id {
+            return value.try_into().ok().map(u16::from_be_bytes);
+        }
+        extensions = rest;
+    }
+    None
+}
+
 /// What an RTP packet says of its Opus packet's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RtpNumbers {
@@ -130,6 +158,27 @@ mod tests {
         let header = frame(sequence, u32::from(sequence).wrapping_mul(960), kind);
         let bytes: &[u8] = if kind == FrameKind::AudioStop { &[] } else { &[1, 2, 3] };
         numbers.next(Micros::from_millis(ms), &header, bytes).map(|sent| (sent.sequence, sent.timestamp, sent.marker))
+    }
+
+    #[test]
+    fn a_transport_wide_number_is_found_among_other_extensions() {
+        let packet = |extensions: &[u8], count: u8| {
+            let mut packet = vec![0x91, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 1, 1, 1, 1];
+            packet.extend([0xbe, 0xde, 0, count]);
+            packet.extend(extensions);
+            packet
+        };
+        let found = packet(&[0x12, 9, 9, 9, 0, 0x31, 0x12, 0x34], 2);
+        assert_eq!(transport_number(&found, 3), Some(0x1234));
+        assert_eq!(transport_number(&found, 2), None);
+        assert_eq!(transport_number(&packet(&[0x30, 7, 0, 0], 1), 3), None, "of another length");
+        assert_eq!(transport_number(&packet(&[0x3f, 7, 0, 0], 1), 3), None, "longer than there is");
+        for length in 0..found.len() {
+            assert_eq!(transport_number(&found[..length], 3), None);
+        }
+        let mut report = found;
+        report[1] = 201;
+        assert_eq!(transport_number(&report, 3), None);
     }
 
     #[test]

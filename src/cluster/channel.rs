@@ -15,7 +15,7 @@ use antiphon_core::{
 use super::{
     entry::{
         About, AboutChat, AboutMember, Appended, Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News,
-        Snapshot, VoiceChange, Written,
+        Publishing, Snapshot, VoiceChange, Written,
     },
     sessions::Moves,
 };
@@ -111,6 +111,7 @@ impl ChannelState {
             media: new.media,
             muted: false,
             deafened: false,
+            publishes: false,
         };
         self.insert(member.clone());
         let (members, position) = (self.members(), self.journal.position());
@@ -147,6 +148,20 @@ impl ChannelState {
             self.record_voice(&member, user);
         }
         Some(Changed { member, news: self.news(known.unwrap_or(&before)) })
+    }
+
+    /// As `Membership::publish`.
+    pub fn publish(&mut self, node: NodeNumber, user: UserId, session: SessionId, most: Option<u32>) -> Publishing {
+        let others = self.members.values().filter(|member| member.publishes && member.user.id != user).count();
+        let Some(member) = self.members.get_mut(&user).filter(|member| member.is_of(session, node)) else {
+            return Publishing::None;
+        };
+        let is_full = most.is_some_and(|most| others >= usize::try_from(most).unwrap_or(usize::MAX));
+        if is_full && !member.publishes {
+            return Publishing::Full;
+        }
+        member.publishes = most.is_some();
+        Publishing::Done
     }
 
     /// As `Membership::set_server_mute`.
@@ -245,6 +260,9 @@ impl ChannelState {
             return;
         };
         let is_same = member.is_of(ours.session, node) && member.stream == ours.stream;
+        if is_same {
+            member.publishes = ours.publishes;
+        }
         if !is_same || member.switches() == ours.switches() {
             return;
         }

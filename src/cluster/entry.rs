@@ -33,6 +33,19 @@ pub struct Member {
     pub deafened: bool,
     /// Muted by a moderator.
     pub server_muted: bool,
+    /// Has one of the places that a room has for those who publish. As last heard: no entry of the journal tells of it.
+    pub publishes: bool,
+}
+
+/// What became of a wish to publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publishing {
+    /// The member has a place, or had one already; or has none any more, where it was given back.
+    Done,
+    /// As many publish as may.
+    Full,
+    /// There is no such member, or they are another session's or node's.
+    None,
 }
 
 /// Somebody who wants to be a member.

@@ -7,8 +7,8 @@ use antiphon_core::{
 
 use super::{
     entry::{
-        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable,
-        VoiceChange, Written,
+        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Publishing, Snapshot,
+        Unavailable, VoiceChange, Written,
     },
     memory::MemoryMembership,
     redis::RedisMembership,
@@ -101,6 +101,24 @@ impl Membership {
         match self {
             Self::Memory(memory) => memory.set_voice(channel, user, session, change, known),
             Self::Redis(redis) => redis.set_voice(channel, user, session, change, known).await,
+        }
+    }
+
+    /// Gives `session`'s member one of the `most` places that the channel has for those who publish, unless others have them all, or
+    /// with `None` takes it back. It goes with the member, and moves with their session. Nobody is told; there is no journal entry.
+    ///
+    /// # Errors
+    /// When what all nodes share cannot be reached.
+    pub async fn publish(
+        &self,
+        channel: ChannelId,
+        user: UserId,
+        session: SessionId,
+        most: Option<u32>,
+    ) -> Result<Publishing, Unavailable> {
+        match self {
+            Self::Memory(memory) => memory.publish(channel, user, session, most),
+            Self::Redis(redis) => redis.publish(channel, user, session, most).await,
         }
     }
 

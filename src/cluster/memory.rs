@@ -23,8 +23,8 @@ use uuid::Uuid;
 use super::{
     channel::ChannelState,
     entry::{
-        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot, Unavailable,
-        VoiceChange, Written,
+        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Publishing, Snapshot,
+        Unavailable, VoiceChange, Written,
     },
     membership::Membership,
     sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, SessionRecords, TokenHashes, Whereabouts},
@@ -255,6 +255,18 @@ impl MemoryMembership {
     ) -> Result<Option<Changed>, Unavailable> {
         self.check()?;
         Ok(self.step_of_known(channel, |state| state.set_voice(self.node.number, user, session, change, known)))
+    }
+
+    pub(super) fn publish(
+        &self,
+        channel: ChannelId,
+        user: UserId,
+        session: SessionId,
+        most: Option<u32>,
+    ) -> Result<Publishing, Unavailable> {
+        self.check()?;
+        let step = |state: &mut ChannelState| Some(state.publish(self.node.number, user, session, most));
+        Ok(self.step_of_known(channel, step).unwrap_or(Publishing::None))
     }
 
     pub(super) fn set_server_mute(
@@ -645,6 +657,24 @@ mod tests {
         let News::State { members, position } = fourth.news else { panic!("the journal keeps two entries") };
         assert_eq!((members, position), (fourth.members, fourth.position));
         assert_eq!(entries(join(&membership, new(5, 5, 5)).await.news).len(), 1, "its own, where none was known");
+    }
+
+    #[tokio::test]
+    async fn no_more_have_a_place_to_publish_than_there_are() {
+        let membership = membership(8);
+        join(&membership, new(1, 1, 1)).await;
+        join(&membership, new(2, 2, 2)).await;
+        let publish = async |number: u128, most| {
+            membership.publish(CHANNEL, who(number), session(number), most).await.expect("reached")
+        };
+        assert_eq!(publish(1, Some(1)).await, Publishing::Done);
+        assert_eq!(publish(1, Some(1)).await, Publishing::Done, "who has a place keeps it");
+        assert_eq!(publish(2, Some(1)).await, Publishing::Full);
+        assert_eq!(publish(3, Some(1)).await, Publishing::None);
+        assert_eq!(publish(1, None).await, Publishing::Done);
+        assert_eq!(publish(2, Some(1)).await, Publishing::Done);
+        membership.leave(CHANNEL, &Leave::own(who(2), None, LeaveReason::Left), None).await.expect("reached");
+        assert_eq!(publish(1, Some(1)).await, Publishing::Done);
     }
 
     #[tokio::test]

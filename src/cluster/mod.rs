@@ -18,7 +18,7 @@ mod statistics;
 pub use channel::ChannelState;
 pub use entry::{
     About, AboutChat, AboutMember, Appended, Changed, Direct, Entry, JoinRefused, Joined, Leave, Member, NewMember,
-    News, Notice, Snapshot, Unavailable, VoiceChange, Written,
+    News, Notice, Publishing, Snapshot, Unavailable, VoiceChange, Written,
 };
 pub use membership::Membership;
 pub use memory::{MembershipConfig, MemoryCluster, MemoryMembership, MemoryNode, MemoryRecords};

@@ -236,6 +236,7 @@ fn came(joined: &UserJoined, about: &AboutMember) -> Member {
         muted: false,
         deafened: false,
         server_muted: about.server_muted,
+        publishes: false,
     }
 }
 

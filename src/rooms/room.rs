@@ -79,6 +79,8 @@ pub(super) struct Live {
     pub(super) alone: Option<Alone>,
     /// What members publish by WebRTC, on whatever node; those who publish nothing are not there.
     pub(super) publishes: HashMap<StreamId, Vec<PublishKind>>,
+    /// How many may publish at once, as the room's maker wished, when somebody last wanted to; `None` for as many as want.
+    pub(super) publishers_max: Option<u32>,
     /// The recording of the channel that goes on.
     pub(super) recording: Option<RecordingNow>,
     /// Those who hear the mix without being in the channel.

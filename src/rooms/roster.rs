@@ -193,6 +193,7 @@ mod tests {
             muted: false,
             deafened: false,
             server_muted: false,
+            publishes: false,
         }
     }
 

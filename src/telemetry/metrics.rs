@@ -377,6 +377,11 @@ catalogue! {
         counter layer_switches [] = "antiphon_webrtc_layer_switches_total" Count;
         /// Times that a picture was paused because the way to a subscriber had no room even for its lowest layer.
         counter video_pauses [] = "antiphon_webrtc_video_pauses_total" Count;
+        /// Times that the way to a subscriber had become too narrow for the pictures on it, so that they stopped at once for the sake
+        /// of voices.
+        counter ways_shrank [] = "antiphon_webrtc_ways_shrank_total" Count;
+        /// Times that the way to a subscriber was tried for more, because pictures could be better.
+        counter ways_tried [] = "antiphon_webrtc_ways_tried_total" Count;
     }
 
     /// Voice quality, as clients report it
@@ -1156,6 +1161,8 @@ label!(
         Leave = "leave",
         SetVoice = "set_voice",
         SetServerMute = "set_server_mute",
+        /// A place among those who publish in a room.
+        Publish = "publish",
         /// A member going on through another node.
         Adopt = "adopt",
         /// Something written in a channel.

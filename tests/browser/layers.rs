@@ -17,7 +17,7 @@ use crate::{
 
 /// A page that encodes three layers, and one that decodes them, keep two cores busy: twice at the same time, and the browser sends
 /// smaller pictures because it has no time for large ones, whatever the way carries.
-static ALONE: Mutex<()> = Mutex::const_new(());
+pub(crate) static ALONE: Mutex<()> = Mutex::const_new(());
 
 const ANY_PORT: std::ops::RangeInclusive<u16> = 0..=u16::MAX;
 

@@ -13,6 +13,7 @@ mod listening;
 mod meeting;
 mod moving;
 mod standalone;
+mod steady;
 mod tone;
 mod visitors;
 mod ways;

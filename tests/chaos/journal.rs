@@ -152,6 +152,7 @@ mod tests {
             muted: true,
             deafened: false,
             server_muted: false,
+            publishes: false,
             by: OTHER,
             position: at(offset),
         }

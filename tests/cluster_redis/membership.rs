@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use antiphon::cluster::{JoinRefused, Leave, MembershipConfig, Moves, News, Notice, RedisConfig, VoiceChange};
+use antiphon::cluster::{
+    JoinRefused, Leave, MembershipConfig, Moves, News, Notice, Publishing, RedisConfig, VoiceChange,
+};
 use antiphon_core::{
     gateway::{LeaveReason, Position, RecordingFinished, ServerMessage},
     ids::{ChannelId, RecordingId, StreamId},
@@ -46,6 +48,74 @@ async fn sixty_at_once_over_three_nodes_fill_ten_places_twenty_times() {
             node.membership.unwatch(channel).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thirty_who_want_to_publish_at_once_over_three_nodes_get_four_places_twenty_times() {
+    let redis = RedisServer::start();
+    let nodes = [
+        Node::start(&redis.url(), "a").await,
+        Node::start(&redis.url(), "b").await,
+        Node::start(&redis.url(), "c").await,
+    ];
+    let memberships: Vec<_> = nodes.iter().map(|node| node.membership.clone()).collect();
+    let of = |number: u128| memberships[number as usize % 3].clone();
+    for number in 1..=30 {
+        of(number).join(CHANNEL, 30, new(number), None).await.expect("joins");
+    }
+    for round in 0..20 {
+        let outcomes = at_once(30, |index| {
+            let number = index as u128 + 1;
+            let membership = of(number);
+            async move { membership.publish(CHANNEL, id(number), session(number), Some(4)).await.expect("available") }
+        })
+        .await;
+        let publish: Vec<u128> = (1..=30).filter(|number| outcomes[*number as usize - 1] == Publishing::Done).collect();
+        assert_eq!(publish.len(), 4, "in round {round}");
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Publishing::Full).count(), 26);
+        let told = nodes[0].membership.snapshot(CHANNEL, None).await.expect("available").expect("known").members;
+        let have: Vec<_> = told.iter().filter(|member| member.publishes).map(|member| member.user.id).collect();
+        assert_eq!(have, publish.iter().map(|number| id(*number)).collect::<Vec<_>>());
+        for (place, number) in publish.into_iter().enumerate() {
+            let again = of(number).publish(CHANNEL, id(number), session(number), Some(4)).await;
+            assert_eq!(again, Ok(Publishing::Done), "who has a place keeps it");
+            // A place is given back, or goes with whoever leaves or comes back by another session.
+            if place % 2 == 0 {
+                let back = of(number).publish(CHANNEL, id(number), session(number), None).await;
+                assert_eq!(back, Ok(Publishing::Done));
+            } else {
+                of(number).leave(CHANNEL, &leave(number), None).await.expect("available").expect("a member");
+                of(number).join(CHANNEL, 30, new(number), None).await.expect("joins");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_to_publish_is_its_members_and_moves_with_the_session() {
+    let redis = RedisServer::start();
+    let (a, b) = (Node::start(&redis.url(), "a").await, Node::start(&redis.url(), "b").await);
+    let mut member = a.join(1).await.member;
+    b.join(2).await;
+    let publish = |node: &Node, number, session_of, most| {
+        let membership = node.membership.clone();
+        async move { membership.publish(CHANNEL, id(number), session(session_of), most).await.expect("available") }
+    };
+    assert_eq!(publish(&b, 1, 1, Some(1)).await, Publishing::None, "through another node");
+    assert_eq!(publish(&a, 1, 2, Some(1)).await, Publishing::None, "another session's");
+    assert_eq!(publish(&a, 3, 3, Some(1)).await, Publishing::None, "nobody's");
+    assert_eq!(publish(&a, 1, 1, Some(1)).await, Publishing::Done);
+    let adopted = b.membership.adopt(CHANNEL, id(1), session(1), Moves(1), None).await.expect("available");
+    assert!(adopted.expect("in").members.iter().any(|member| member.publishes));
+    assert_eq!(publish(&b, 2, 2, Some(1)).await, Publishing::Full);
+    assert_eq!(publish(&a, 1, 1, None).await, Publishing::None, "through the node before");
+
+    // What a node says again after a time without Redis holds for places as well.
+    (member.node, member.publishes) = (b.registry.number(), false);
+    let other = b.membership.snapshot(CHANNEL, None).await.expect("available").expect("known").members;
+    let others = other.into_iter().filter(|other| other.user.id == id(2));
+    b.membership.restore(CHANNEL, others.chain([member]).collect(), None).await.expect("available");
+    assert_eq!(publish(&b, 2, 2, Some(1)).await, Publishing::Done);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

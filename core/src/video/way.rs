@@ -1,66 +1,119 @@
-//! What one subscriber's way carries, and when it has become narrow all at once.
+//! What one subscriber's way carries, when it has become narrow all at once, and when it is to be tried for more.
 //!
 //! Congestion control tells an average over some seconds, which keeps pictures from flickering but is of no use to the
 //! voices on a way that shrank just now: what waits in it fills up within a few hundred milliseconds, and from then on
-//! voices are lost beside the pictures. So two quick signs count as well: the newest estimate is far below the average and below
-//! what is sent, or packets take much longer than they did and some of them are lost. Upon either, pictures stop until what
+//! voices are lost beside the pictures. So two quick signs count as well: how packets cross ([`super::crossing`]), with the first
+//! report that can show it, and a newest estimate far below the average and below what is sent. Upon either, pictures stop until what
 //! waits is through. An estimate that falls to what is sent, or above it, says only that no more was tried.
+//!
+//! Nor does congestion control find by itself that a way is wide again while what is sent is near to its estimate: it raises that by
+//! what comes through, which is no more than is sent, and tries for more only when it is sent much less. So where pictures could
+//! be better it is made to try, as often as costs a narrow way next to nothing.
 
-use crate::clock::Micros;
+use super::crossing::Crossing;
+use crate::{clock::Micros, twcc::read_feedback};
 
 /// A newest estimate below this share of the average is a way that shrank.
 const FALLEN_PERCENT: u64 = 60;
-/// So much more than the shortest round trip, with losses, is a way in which packets wait.
-const WAITING: Micros = Micros::from_millis(100);
-/// Losses, in percent of the last second's packets, that are not a radio's.
-const LOST_PERCENT: f32 = 3.0;
 /// How long pictures stop: what fits in front of a slow way is through by then.
 const CLEARS_WITHIN: Micros = Micros::from_millis(500);
 /// A way that shrank is given so long, pause included, to tell by its average, which is one over three seconds.
 const SETTLES_WITHIN: Micros = Micros::from_millis(3_500);
-/// Of a longer round trip so much is taken over into the shortest by each sight: the way may have another length now.
-const FORGETS: u64 = 256;
+/// A way that shrank is tried so soon: what waits in a short queue is through, and pictures are not there yet.
+const TRIED_AFTER: Micros = Micros::from_millis(250);
+/// How often a way is tried: a try takes a kilobyte or two, and what it waits for voices wait for too.
+const TRIED_EVERY: Micros = Micros::from_secs(1);
+/// So many tries that have not moved the estimate at all were not made: congestion control holds back, and begins anew.
+const UNMOVED_MAX: u32 = 2;
+/// It begins anew with so much of what it has in percent: enough for the lowest layer, and its first tries go up from three times this.
+const ANEW_PERCENT: u64 = 67;
+/// Likewise of what a way that shrank lets through: its first tries are for one and a half times and three times that.
+const SHRUNK_PERCENT: u64 = 50;
+/// Likewise of what was proved, where the estimate has fallen below that.
+const FALLEN_ANEW_PERCENT: u64 = 50;
+/// A way that shrank is not found to have shrunk again so soon: those tries fill it.
+const AGAIN_AFTER: Micros = Micros::from_millis(1_200);
+/// So much of what came out of a way that shrank pictures may take whatever is estimated: estimates fall below what little is sent
+/// whenever a try has filled the way.
+const PROVED_PERCENT: u64 = 75;
 
 /// A look at the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sight {
     /// The newest estimate of what it carries, in bits per second.
     pub newest_bps: Option<u64>,
-    /// The newest round trip.
-    pub round_trip: Option<Micros>,
-    /// Packets lost in the last second, in percent.
-    pub lost_percent: Option<f32>,
     /// What pictures take of it now, in bits per second.
     pub pictures_bps: u64,
+    /// What they would take at their best, in bits per second.
+    pub desired_bps: u64,
+}
+
+/// What congestion control is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So much is desired, in bits per second. When that rises above the estimate the way is tried for more.
+    Desire(u64),
+    /// To forget what it knows and begin at so much, in bits per second.
+    Anew(u64),
 }
 
 /// One subscriber's way.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Way {
     average_bps: Option<u64>,
     newest_bps: Option<u64>,
-    shortest: Option<Micros>,
+    crossing: Crossing,
     shrank_at: Option<Micros>,
     is_paused: bool,
     /// It shrank a short while ago.
     settles: bool,
+    /// What came out of it then, less a margin, until it has turned out to carry much more.
+    proved_bps: u64,
+    tried_at: Micros,
+    /// Less is desired than what there is to gain, so that the next look raises it.
+    is_lowered: bool,
+    /// The estimate at the last try, and how many tries before had not moved it.
+    unmoved: (u64, u32),
 }
 
 impl Way {
     /// Congestion control's average; `None` while it has measured nothing.
-    pub const fn measured(&mut self, average_bps: Option<u64>) {
+    pub fn measured(&mut self, average_bps: Option<u64>) {
         self.average_bps = average_bps;
+        if average_bps.is_some_and(|average| average > 2 * self.proved_bps) && !self.settles {
+            self.proved_bps = 0;
+        }
+    }
+
+    /// A packet of a picture, of so many bytes, is sent under a number of all streams.
+    pub fn sent(&mut self, now: Micros, number: u16, bytes: usize) {
+        self.crossing.sent(now, number, bytes);
+    }
+
+    /// Takes RTCP in which the receiver tells of such packets. Where it shows that the way has become too narrow for pictures of
+    /// `pictures_bps`, they stop, and congestion control is to begin anew.
+    pub fn fed_back(&mut self, now: Micros, compound: &[u8], pictures_bps: u64) -> Option<Step> {
+        read_feedback(compound, |number, came| self.crossing.told(now, number, came));
+        let carries_bps = self.crossing.is_narrow(pictures_bps)?;
+        let is_again = self.shrank_at.is_some_and(|at| now.since(at) < AGAIN_AFTER);
+        if self.average_bps.is_none() || is_again {
+            return None;
+        }
+        self.shrinks(now);
+        self.proved_bps = carries_bps * PROVED_PERCENT / 100;
+        let anew_bps = carries_bps * SHRUNK_PERCENT / 100;
+        self.newest_bps = Some(anew_bps);
+        Some(Step::Anew(anew_bps))
     }
 
     /// Takes a look; true when pictures are to be chosen anew: they stop, or may begin again.
     pub fn seen(&mut self, now: Micros, sight: Sight) -> bool {
         self.newest_bps = sight.newest_bps;
-        let waits = self.waits(sight);
         self.settles = self.shrank_at.is_some_and(|at| now.since(at) < SETTLES_WITHIN);
-        let is_narrow = self.has_fallen() && sight.newest_bps.is_some_and(|newest| newest < sight.pictures_bps);
-        if self.average_bps.is_some() && !self.settles && (waits || is_narrow) {
-            self.shrank_at = Some(now);
-            (self.is_paused, self.settles) = (true, true);
+        let is_less = |newest: u64| newest.max(self.proved_bps) < sight.pictures_bps;
+        let is_narrow = self.has_fallen() && sight.newest_bps.is_some_and(is_less);
+        if self.average_bps.is_some() && !self.settles && is_narrow {
+            self.shrinks(now);
             return true;
         }
         let clears = self.shrank_at.is_some_and(|at| now.since(at) < CLEARS_WITHIN);
@@ -69,16 +122,52 @@ impl Way {
         begins
     }
 
+    fn shrinks(&mut self, now: Micros) {
+        self.shrank_at = Some(now);
+        (self.is_paused, self.settles, self.proved_bps) = (true, true, 0);
+        // The first try is while pictures have stopped.
+        self.tried_at = now;
+        (self.is_lowered, self.unmoved) = (true, (0, 0));
+    }
+
+    /// What congestion control is to be told after a look, so that it tries the way for more.
+    pub fn tries(&mut self, now: Micros, sight: Sight) -> Option<Step> {
+        let newest_bps = sight.newest_bps.filter(|newest| *newest < sight.desired_bps && !self.is_full(now))?;
+        if std::mem::take(&mut self.is_lowered) {
+            return Some(Step::Desire(sight.desired_bps));
+        }
+        if self.average_bps.is_none() || now.since(self.tried_at) < TRIED_EVERY {
+            return None;
+        }
+        self.tried_at = now;
+        if newest_bps < self.proved_bps {
+            return Some(Step::Anew(self.proved_bps * FALLEN_ANEW_PERCENT / 100));
+        }
+        self.unmoved = if self.unmoved.0 == newest_bps { (newest_bps, self.unmoved.1 + 1) } else { (newest_bps, 0) };
+        if self.unmoved.1 == UNMOVED_MAX {
+            self.unmoved.1 = 0;
+            return Some(Step::Anew(newest_bps * ANEW_PERCENT / 100));
+        }
+        self.is_lowered = true;
+        Some(Step::Desire(newest_bps))
+    }
+
+    /// Whether it shrank just now, so that nothing at all is to be sent on it but voices.
+    #[must_use]
+    pub fn is_full(&self, now: Micros) -> bool {
+        self.is_paused && self.shrank_at.is_some_and(|at| now.since(at) < TRIED_AFTER)
+    }
+
     /// What it carries, in bits per second: nothing to speak of while what waits in it goes through, and for a while after
-    /// that no more than the newest estimate; `None` while nothing was measured.
+    /// that no more than the newest estimate, but what is known to have come out; `None` while nothing was measured.
     #[must_use]
     pub fn carries_bps(&self) -> Option<u64> {
         if self.is_paused {
             return Some(0);
         }
         let average_bps = self.average_bps?;
-        let counts = self.settles || self.has_fallen();
-        Some(self.newest_bps.filter(|_| counts).map_or(average_bps, |newest| newest.min(average_bps)))
+        let newest_bps = self.newest_bps.filter(|_| self.settles || self.has_fallen());
+        Some(newest_bps.map_or(average_bps, |newest| newest.min(average_bps)).max(self.proved_bps))
     }
 
     /// Whether the newest estimate is far below the average.
@@ -86,27 +175,13 @@ impl Way {
         let both = self.newest_bps.zip(self.average_bps);
         both.is_some_and(|(newest, average)| newest * 100 < average * FALLEN_PERCENT)
     }
-
-    /// Whether packets take much longer than they did, and some are lost.
-    fn waits(&mut self, sight: Sight) -> bool {
-        let Some(round_trip) = sight.round_trip else { return false };
-        let before = self.shortest.unwrap_or(round_trip);
-        let longer = round_trip.since(before);
-        self.shortest = Some(round_trip.min(Micros(before.0 + longer.0 / FORGETS)));
-        longer >= WAITING && sight.lost_percent.is_some_and(|lost| lost >= LOST_PERCENT)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CALM: Sight = Sight {
-        newest_bps: Some(1_000_000),
-        round_trip: Some(Micros::from_millis(20)),
-        lost_percent: Some(0.0),
-        pictures_bps: 700_000,
-    };
+    const CALM: Sight = Sight { newest_bps: Some(1_000_000), pictures_bps: 700_000, desired_bps: 800_000 };
 
     fn calm_way() -> Way {
         let mut way = Way::default();
@@ -146,18 +221,6 @@ mod tests {
     }
 
     #[test]
-    fn waiting_and_losses_together_stop_pictures_before_any_estimate_has_fallen() {
-        let waits = Sight { round_trip: Some(at(150)), ..CALM };
-        let loses = Sight { lost_percent: Some(10.0), ..CALM };
-        let both = Sight { round_trip: Some(at(150)), ..loses };
-        assert!(!calm_way().seen(at(1_000), waits), "a long queue that loses nothing");
-        assert!(!calm_way().seen(at(1_000), loses), "a radio");
-        let mut way = calm_way();
-        assert!(way.seen(at(1_000), both));
-        assert_eq!(way.carries_bps(), Some(0));
-    }
-
-    #[test]
     fn one_shrinking_is_one_pause() {
         let mut way = calm_way();
         let shrunk = Sight { newest_bps: Some(250_000), ..CALM };
@@ -178,13 +241,52 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_became_longer_is_in_time_taken_as_it_is() {
+    fn a_way_that_could_carry_better_pictures_is_tried_every_second() {
         let mut way = calm_way();
-        let longer = Sight { round_trip: Some(at(400)), ..CALM };
-        for step in 1..2_000 {
-            assert!(!way.seen(at(step * 100), longer));
+        let mut tried = Vec::new();
+        for step in 0..50_u64 {
+            // The estimate moves a little, as it does when it is measured.
+            let narrow = Sight { newest_bps: Some(300_000 + step), pictures_bps: 150_000, desired_bps: 1_500_000 };
+            assert!(!way.seen(at(step * 100), narrow));
+            tried.extend(way.tries(at(step * 100), narrow).map(|told| (step, told)));
         }
-        let loses = Sight { lost_percent: Some(10.0), ..longer };
-        assert!(!way.seen(at(200_100), loses), "no packet waits longer than usual");
+        let lowered: Vec<_> = tried.iter().step_by(2).map(|(step, told)| (*step, *told)).collect();
+        assert_eq!(lowered, [10, 20, 30, 40].map(|step| (step, Step::Desire(300_000 + step))));
+        let raised: Vec<_> = tried.iter().skip(1).step_by(2).copied().collect();
+        assert_eq!(raised, [11, 21, 31, 41].map(|step| (step, Step::Desire(1_500_000))));
+        let enough = Sight { newest_bps: Some(1_500_000), desired_bps: 1_500_000, ..CALM };
+        assert_eq!(way.tries(at(60_000), enough), None);
+    }
+
+    #[test]
+    fn congestion_control_that_holds_back_begins_anew() {
+        let mut way = calm_way();
+        let stuck = Sight { newest_bps: Some(300_000), pictures_bps: 150_000, desired_bps: 1_500_000 };
+        let tried: Vec<_> = (0..70).filter_map(|step| way.tries(at(2_000 + step * 100), stuck)).collect();
+        let lowered = [Step::Desire(300_000), Step::Desire(1_500_000)];
+        let anew = [Step::Anew(201_000)];
+        assert_eq!(tried, [&lowered[..], &lowered, &anew, &lowered, &anew, &lowered, &anew].concat());
+    }
+
+    #[test]
+    fn the_first_report_that_shows_a_narrow_way_stops_pictures_at_once() {
+        let mut way = calm_way();
+        for number in 0..20_u16 {
+            way.sent(at(1_000 + u64::from(number) * 5), number, 1_200);
+        }
+        // Of 20 packets in 100 ms the first six came, and then two that had waited.
+        let mut report = vec![0x8f, 205, 0, 8, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 20, 0, 0, 0, 0];
+        report.extend([0xbf, 0x00, 0xa4, 0x20]);
+        report.extend([20, 20, 20, 20, 20, 20, 255, 128, 0, 0, 0, 0]);
+        assert_eq!(way.fed_back(at(1_150), &report, 80_000), None, "pictures have room");
+        for number in 0..20_u16 {
+            way.sent(at(1_000 + u64::from(number) * 5), number, 1_200);
+        }
+        let Some(Step::Anew(bps)) = way.fed_back(at(1_150), &report, 1_500_000) else { panic!("it is narrow") };
+        assert!((100_000..=500_000).contains(&bps), "{bps}");
+        assert_eq!((way.is_full(at(1_300)), way.is_full(at(1_400)), way.carries_bps()), (true, false, Some(0)));
+        assert!(way.seen(at(1_700), Sight { newest_bps: Some(bps), ..CALM }), "what waited is through");
+        let proved = way.carries_bps().expect("measured");
+        assert!(proved > bps && proved <= bps * 3, "{proved} after {bps}");
     }
 }

@@ -54,20 +54,23 @@ pub(super) struct MemberRecord {
     muted: bool,
     deafened: bool,
     server_muted: bool,
+    /// Absent in records of nodes of releases that had none.
+    #[serde(default)]
+    publishes: bool,
     node: NodeNumber,
 }
 
 impl From<Member> for MemberRecord {
     fn from(member: Member) -> Self {
-        let Member { user, session, stream, media, muted, deafened, server_muted, node } = member;
-        Self { user, session, stream, media, muted, deafened, server_muted, node }
+        let Member { user, session, stream, media, muted, deafened, server_muted, publishes, node } = member;
+        Self { user, session, stream, media, muted, deafened, server_muted, publishes, node }
     }
 }
 
 impl From<MemberRecord> for Member {
     fn from(record: MemberRecord) -> Self {
-        let MemberRecord { user, session, stream, media, muted, deafened, server_muted, node } = record;
-        Self { user, session, stream, media, muted, deafened, server_muted, node }
+        let MemberRecord { user, session, stream, media, muted, deafened, server_muted, publishes, node } = record;
+        Self { user, session, stream, media, muted, deafened, server_muted, publishes, node }
     }
 }
 
@@ -141,7 +144,7 @@ impl EntryRecord {
             return Ok(Entry { event: placed_event(&told, &position)?, position, about: About::Channel });
         }
         let member = self.member.ok_or_else(|| Unreadable("an entry about nothing".to_owned()))?;
-        let MemberRecord { user, session, stream, media, muted, deafened, server_muted, node } = member;
+        let MemberRecord { user, session, stream, media, muted, deafened, server_muted, node, .. } = member;
         let user_id = user.id;
         let event: ServerMessage = match self.kind {
             EntryKind::Chat | EntryKind::Told => return Err(Unreadable("an entry about nothing".to_owned())),

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     cluster::{
         entry::{
-            Appended, Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Snapshot,
-            Unavailable, VoiceChange, Written,
+            Appended, Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Publishing,
+            Snapshot, Unavailable, VoiceChange, Written,
         },
         sessions::Moves,
     },
@@ -73,6 +73,7 @@ impl RedisMembership {
             muted: false,
             deafened: false,
             server_muted: false,
+            publishes: false,
             node: NodeNumber(0),
         };
         let joining = async {
@@ -140,6 +141,34 @@ impl RedisMembership {
             switch(change.deafened),
         ];
         self.change(RedisOperation::SetVoice, &permit, &script::SET_VOICE, channel, known, own).await
+    }
+
+    /// Gives `session`'s member one of the `most` places for those who publish, unless others have them all, or with `None` takes
+    /// it back. Nobody is told.
+    ///
+    /// # Errors
+    /// When Redis cannot be asked.
+    pub async fn publish(
+        &self,
+        channel: ChannelId,
+        user: UserId,
+        session: SessionId,
+        most: Option<u32>,
+    ) -> Result<Publishing, Unavailable> {
+        let shared = self.shared();
+        let permit = shared.permitted()?;
+        let own = vec![
+            text(user.to_string()),
+            text(session.to_string()),
+            bytes(numbers(&permit)),
+            most.map_or_else(|| text(""), |most| number(most.into())),
+        ];
+        let asking = shared.on_channel(RedisOperation::Publish, &permit, &script::PUBLISH, channel, None, own);
+        Ok(match asking.await?.0.as_str() {
+            "ok" => Publishing::Done,
+            "full" => Publishing::Full,
+            _ => Publishing::None,
+        })
     }
 
     /// Mutes or unmutes somebody for everyone; it holds when they leave and come back, and before they first come.

@@ -23,6 +23,7 @@ scripts! {
     JOIN = "channel", "join";
     LEAVE = "channel", "leave";
     SET_VOICE = "channel", "set_voice";
+    PUBLISH = "channel", "publish";
     SET_SERVER_MUTE = "channel", "set_server_mute";
     ADOPT = "channel", "adopt";
     APPEND = "channel", "append";

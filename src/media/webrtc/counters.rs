@@ -70,6 +70,10 @@ peer_counters! {
     LayerSwitches;
     /// Times that a picture was paused for lack of room.
     VideoPauses;
+    /// Times that a way had become too narrow for the pictures on it, seen by how packets crossed it.
+    WaysShrank;
+    /// Times that a way was tried for more.
+    WaysTried;
     /// Offers and answers made.
     Negotiations;
 }

@@ -135,6 +135,7 @@ impl Peers {
                     self.client_is_at(now, number, from, &inboxes);
                 }
                 self.drain(now, number, engine, outbox);
+                self.fed_back(now, number, from, datagram);
             }
             Ok(false) if is_stun => self.stats.count(PeerCounter::NotAuthentic),
             Ok(false) => self.stats.count(PeerCounter::Unknown),

@@ -5,20 +5,20 @@ use antiphon_core::{
     engine::Engine,
     gateway::{PeerRole, PublishKind, VideoQuality},
     ids::{ChannelId, StreamId},
-    video::{LAYERS_MAX, Meeting, Numbers, Sight, Track as LayerTrack, allocate, desired_bps},
+    video::{LAYERS_MAX, Meeting, Numbers, Sight, Step, Track as LayerTrack, allocate, desired_bps},
+    wire::datagram::DATAGRAM_BYTES_MAX,
 };
 use str0m::{
-    bwe::Bitrate,
     media::{KeyframeRequestKind, Mid},
     rtp::RtpPacket,
     stats::PeerStats,
 };
 
 use super::{
-    Peers,
+    Address, Peers,
     api::{PeerEvent, PeerKey},
     counters::PeerCounter,
-    peer::Side,
+    peer::{Peer, Side},
     publishing::Packet,
     subscribing::{Fate, PicturePacket, SourceKey, Subscribing, codec_of},
     video::{Origin, Video},
@@ -190,13 +190,40 @@ impl Peers {
         let Side::Subscribing(side) = &mut peer.side else { return };
         let sight = Sight {
             newest_bps: stats.bwe_tx.map(|bitrate| bitrate.as_u64()),
-            round_trip: stats.rtt.map(|rtt| Micros(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX))),
-            lost_percent: stats.egress_loss_fraction.map(|fraction| fraction * 100.0),
             pictures_bps: side.pictures_bps,
+            desired_bps: side.desired_bps,
         };
-        if side.way.seen(now, sight) {
+        let is_changed = side.way.seen(now, sight);
+        if let Some(step) = side.way.tries(now, sight) {
+            peer.tell_estimator(step);
+            self.mark(number);
+            if step == Step::Desire(sight.desired_bps) {
+                self.stats.count(PeerCounter::WaysTried);
+            }
+        }
+        if is_changed {
             self.choose_layers(now, number);
         }
+    }
+
+    /// A subscriber tells how packets of pictures crossed its way. Once it has become too narrow for them they stop at once: each that
+    /// is sent on is a voice that is not heard.
+    pub(super) fn fed_back(&mut self, now: Micros, number: u32, from: Address, datagram: &[u8]) {
+        let mut packet = [0; DATAGRAM_BYTES_MAX];
+        let Some(packet) = packet.get_mut(..datagram.len()).filter(|_| is_feedback(datagram)) else { return };
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let Peer { side: Side::Subscribing(side), sealing: Some(sealing), nominated, .. } = &mut **peer else {
+            return;
+        };
+        if *nominated != Some(from) || !side.has_pictures() {
+            return;
+        }
+        packet.copy_from_slice(datagram);
+        let Some(compound) = sealing.open_rtcp(packet) else { return };
+        let Some(step) = side.way.fed_back(now, compound, side.pictures_bps) else { return };
+        peer.tell_estimator(step);
+        self.stats.count(PeerCounter::WaysShrank);
+        self.choose_layers(now, number);
     }
 
     /// Chooses the layer of each picture that a subscriber gets.
@@ -220,14 +247,17 @@ impl Peers {
             wanted.push((index, source));
         }
         if layers.is_empty() {
-            side.pictures_bps = 0;
+            (side.pictures_bps, side.desired_bps) = (0, 0);
             return;
         }
         let budget_bps = budget_bps(side, now);
         allocate(budget_bps, &mut layers);
         side.pictures_bps = layers.iter().filter_map(|layer| Some(layer.layers_bps[layer.target?])).sum();
-        let desired = desired_bps(&layers);
-        peer.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::bps(desired));
+        side.desired_bps = desired_bps(&layers);
+        // While what waits goes through nothing is tried either.
+        let desired_bps = if side.way.is_full(now) { 0 } else { side.desired_bps };
+        peer.tell_estimator(Step::Desire(desired_bps));
+        let Side::Subscribing(side) = &mut peer.side else { return };
         let mut keyframes = Vec::new();
         for ((index, source), chosen) in wanted.into_iter().zip(layers) {
             let Some(video) = room.videos.get(&source) else { continue };
@@ -295,6 +325,11 @@ impl Peers {
         let now = self.setup.clock.now();
         self.pictures_changed(now, channel);
     }
+}
+
+/// RTCP that tells of packets of pictures begins with that: receivers send it by itself.
+fn is_feedback(datagram: &[u8]) -> bool {
+    matches!(datagram, [128..=191, 205, ..])
 }
 
 /// A picture of which nothing was measured yet is begun with whatever comes first.

@@ -304,7 +304,7 @@ impl Peers {
                     break;
                 }
                 Ok(Output::Transmit(transmit)) => {
-                    peer.sends_to(&transmit);
+                    peer.sends(now, &transmit);
                     self.send(&transmit, outbox);
                 }
                 Ok(Output::Event(event)) => self.happened.push((number, event)),

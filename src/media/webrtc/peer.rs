@@ -5,8 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use antiphon_core::{clock::Micros, video::Step};
 use str0m::{
     Candidate, IceCreds, Input, Rtc, RtcError,
+    bwe::Bitrate,
     net::{Protocol, Receive, TcpType, Transmit},
 };
 
@@ -136,9 +138,21 @@ impl Peer {
     }
 
     /// The library sends something. What is no STUN goes the way that was chosen.
-    pub(super) fn sends_to(&mut self, transmit: &Transmit) {
+    pub(super) fn sends(&mut self, now: Micros, transmit: &Transmit) {
         if transmit.contents.first().is_some_and(|first| *first >= STUN_BELOW) {
             self.nominated = Some((transmit.proto, transmit.destination));
+        }
+        if let Side::Subscribing(side) = &mut self.side {
+            side.sends(now, &transmit.contents);
+        }
+    }
+
+    /// Has congestion control do what the way needs.
+    pub(super) fn tell_estimator(&mut self, step: Step) {
+        let mut estimator = self.rtc.bwe();
+        match step {
+            Step::Desire(bps) => estimator.set_bitrate(Bitrate::ZERO, Bitrate::bps(bps)),
+            Step::Anew(bps) => estimator.reset(Bitrate::bps(bps)),
         }
     }
 

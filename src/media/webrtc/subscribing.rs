@@ -11,6 +11,7 @@ use antiphon_core::{
     clock::Micros,
     gateway::{PublishKind, VideoQuality},
     ids::StreamId,
+    rtp::transport_number,
     video::{Numbers, Rewriter, VideoCodec, Way},
     voice::{ExtensionId, Mid as VoiceMid, Terms, VoiceStream},
 };
@@ -94,8 +95,11 @@ pub(super) struct Subscribing {
     /// When its connection came to stand.
     pub(super) connected_at: Option<Micros>,
     pub(super) way: Way,
-    /// What it is sent of pictures, in bits per second.
+    /// What it is sent of pictures, in bits per second, and what it would be at their best.
     pub(super) pictures_bps: u64,
+    pub(super) desired_bps: u64,
+    /// The header extension by which pictures are numbered over all streams, as negotiated.
+    transport_number: Option<u8>,
 }
 
 impl Subscribing {
@@ -112,6 +116,8 @@ impl Subscribing {
             connected_at: None,
             way: Way::default(),
             pictures_bps: 0,
+            desired_bps: 0,
+            transport_number: None,
         }
     }
 
@@ -198,6 +204,11 @@ impl Subscribing {
             track.negotiated = true;
             track.sends = stream.filter(|_| sends);
             track.picture.pt = None;
+            if track.media == MediaKind::Video {
+                let extensions = rtc.media(track.mid).map(|media| media.remote_extmap());
+                let number = extensions.and_then(|known| known.id_of(Extension::TransportSequenceNumber));
+                self.transport_number = number.or(self.transport_number);
+            }
             if track.media == MediaKind::Audio {
                 track.voice.agree(track.sends.and_then(|ssrc| terms(rtc, track.mid, ssrc)));
                 track.cname = rtc.media(track.mid).map(|media| media.cname().into()).unwrap_or_default();
@@ -208,6 +219,13 @@ impl Subscribing {
     /// Whether it may be sent pictures.
     pub(super) fn has_pictures(&self) -> bool {
         self.tracks.iter().any(|track| track.media == MediaKind::Video && track.is_open())
+    }
+
+    /// The library sends a packet.
+    pub(super) fn sends(&mut self, now: Micros, packet: &[u8]) {
+        if let Some(number) = self.transport_number.and_then(|id| transport_number(packet, id)) {
+            self.way.sent(now, number, packet.len());
+        }
     }
 
     /// The voice that is sent under a source.

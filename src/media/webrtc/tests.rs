@@ -1,6 +1,8 @@
 //! Subscribers of voice against another implementation of WebRTC: what is sealed here comes out of its SRTP. Time is not the
 //! clock's; datagrams are the kernel's.
 
+mod narrow;
+
 use std::{
     net::{SocketAddr, UdpSocket},
     sync::Arc,
@@ -48,20 +50,24 @@ fn socket() -> UdpSocket {
     socket
 }
 
-/// A browser as far as hearing goes.
+/// A browser as far as hearing goes, and seeing.
 struct Listener {
     rtc: Rtc,
     socket: UdpSocket,
+    /// What datagrams have to pass; the kernel alone where there is nothing.
+    between: Option<narrow::Between>,
+    due: Option<Instant>,
     connected: bool,
     heard: Vec<RtpPacket>,
 }
 
 impl Listener {
-    fn new(now: Instant) -> Self {
-        let mut rtc = RtcConfig::new().set_rtp_mode(true).clear_codecs().enable_opus(true, false).build(now);
+    fn new(now: Instant, sees: bool) -> Self {
+        let coded = RtcConfig::new().set_rtp_mode(true).clear_codecs().enable_opus(true, false).enable_vp8(sees);
+        let mut rtc = coded.build(now);
         let socket = socket();
         rtc.add_local_candidate(candidate(&socket));
-        Self { rtc, socket, connected: false, heard: Vec::new() }
+        Self { rtc, socket, between: None, due: None, connected: false, heard: Vec::new() }
     }
 
     fn address(&self) -> SocketAddr {
@@ -71,7 +77,7 @@ impl Listener {
     fn take(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         let receive = Receive::new(Protocol::Udp, from, self.address(), datagram).expect("a datagram of WebRTC");
         self.rtc.handle_input(Input::Receive(now, receive)).expect("in order");
-        self.say();
+        self.say(now);
     }
 
     /// Takes what came and says what it has to say; true when anything came.
@@ -80,22 +86,55 @@ impl Listener {
         let mut came = false;
         while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
             came = true;
-            self.take(now, from, &buffer[..length]);
+            match &mut self.between {
+                Some(between) => between.forth(now, from, &buffer[..length]),
+                None => self.take(now, from, &buffer[..length]),
+            }
         }
+        came |= self.pass_on(now);
         self.rtc.handle_input(Input::Timeout(now)).expect("in order");
-        self.say();
+        self.say(now);
         came
     }
 
-    fn say(&mut self) {
+    /// What lies between lets through what has crossed it by now; true when anything did.
+    fn pass_on(&mut self, now: Instant) -> bool {
+        let mut came = false;
+        let has_crossed = |(arrives, ..): &mut (Instant, SocketAddr, Vec<u8>)| *arrives <= now;
+        while let Some((_, from, datagram)) =
+            self.between.as_mut().and_then(|between| between.there.pop_front_if(has_crossed))
+        {
+            came = true;
+            self.take(now, from, &datagram);
+        }
+        while let Some((_, to, datagram)) =
+            self.between.as_mut().and_then(|between| between.back.pop_front_if(has_crossed))
+        {
+            came = true;
+            self.socket.send_to(&datagram, to).expect("sent");
+        }
+        came
+    }
+
+    /// When it wants to be looked after.
+    fn due(&self) -> Option<Instant> {
+        let crossing = self.between.iter().flat_map(|between| [between.there.front(), between.back.front()]).flatten();
+        crossing.map(|(arrives, ..)| *arrives).chain(self.due).min()
+    }
+
+    fn say(&mut self, now: Instant) {
         loop {
             match self.rtc.poll_output().expect("in order") {
-                Output::Transmit(transmit) if transmit.source == self.address() => {
-                    self.socket.send_to(&transmit.contents, transmit.destination).expect("sent");
-                }
+                Output::Transmit(transmit) if transmit.source == self.address() => match &mut self.between {
+                    Some(between) => between.back(now, transmit.destination, &transmit.contents),
+                    None => _ = self.socket.send_to(&transmit.contents, transmit.destination).expect("sent"),
+                },
                 Output::Event(Event::RtpPacket(packet)) => self.heard.push(packet),
                 Output::Event(Event::Connected) => self.connected = true,
-                Output::Timeout(_) => return,
+                Output::Timeout(due) => {
+                    self.due = Some(due);
+                    return;
+                }
                 Output::Transmit(_) | Output::Event(_) => {}
             }
         }
@@ -171,7 +210,7 @@ impl World {
             node,
             events,
             channel,
-            listener: Listener::new(clock.instant(now)),
+            listener: Listener::new(clock.instant(now), false),
         }
     }
 
@@ -186,8 +225,11 @@ impl World {
     /// Wishes for these voices, and answers what is offered.
     fn subscribe(&mut self, wishes: &[StreamId], restart: bool) -> Vec<OfferedTrack> {
         let wish = |stream: &StreamId| Wish { stream: *stream, kind: PublishKind::Audio, quality: VideoQuality::Off };
+        self.wish(wishes.iter().map(wish).collect(), restart)
+    }
+
+    fn wish(&mut self, wishes: Vec<Wish>, restart: bool) -> Vec<OfferedTrack> {
         let ways = Ways { udp: vec![self.node.local_addr().expect("bound")], tcp: Vec::new() };
-        let wishes = wishes.iter().map(wish).collect();
         self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart });
         self.turn();
         let (sdp, tracks) = loop {

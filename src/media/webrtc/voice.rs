@@ -40,6 +40,11 @@ impl Sealing {
         &self.keys.outgoing
     }
 
+    /// What a client reports, opened in its place.
+    pub(super) fn open_rtcp<'a>(&self, packet: &'a mut [u8]) -> Option<&'a [u8]> {
+        self.keys.incoming.open_rtcp(packet)
+    }
+
     /// Seals a report: its length.
     fn seal(&mut self, report: &SenderReport<'_>, out: &mut [u8]) -> Option<usize> {
         let out = out.get_mut(..SENDER_REPORT_BYTES_MAX + OVERHEAD_BYTES_MAX)?;
@@ -117,7 +122,7 @@ impl Peers {
         let mut packet = [0; DATAGRAM_BYTES_MAX];
         let Some(packet) = packet.get_mut(..datagram.len()).filter(|_| *nominated == Some(from)) else { return false };
         packet.copy_from_slice(datagram);
-        let Some(compound) = sealing.keys.incoming.open_rtcp(packet) else { return false };
+        let Some(compound) = sealing.open_rtcp(packet) else { return false };
         let (mut lost, mut all_of_voice) = (0, true);
         let all_read = rtcp::read_reports(compound, |reception| match side.voice_by_ssrc(reception.ssrc) {
             Some(voice) => lost += voice.received(&reception),

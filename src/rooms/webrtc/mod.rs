@@ -5,6 +5,7 @@
 //! subscriber wishes for, which the worker turns into offers. Voice of native members is a wish like any other.
 
 mod ice;
+mod places;
 mod publish;
 mod subscribe;
 
@@ -94,6 +95,7 @@ impl Rooms {
 
     /// Somebody publishes something else than before, here or on another node.
     async fn publishes(&self, room: &Arc<Room>, stream: StreamId, kinds: Vec<PublishKind>) {
+        let has_any = !kinds.is_empty();
         {
             let live = &mut *room.live_mut();
             if kinds.is_empty() {
@@ -102,6 +104,7 @@ impl Rooms {
                 live.publishes.insert(stream, kinds)
             };
         }
+        self.follow_place(room, stream, has_any).await;
         self.tell_publisher(room, stream);
         self.refresh_subscriptions(room).await;
     }

@@ -7,7 +7,7 @@ use antiphon_core::{
         ErrorCode, PeerRole, PublishAnswer, PublishAnswerPayload, PublishKind, PublishOfferPayload, RequestId,
         TrickleIcePayload,
     },
-    ids::ChannelId,
+    ids::{ChannelId, StreamId},
 };
 use str0m::{Candidate, change::SdpOffer};
 use tokio::sync::oneshot;
@@ -64,25 +64,15 @@ impl Rooms {
         kind: PublishKind,
     ) -> Result<String, AppError> {
         let offer = parsed_offer(sdp)?;
-        self.check_publishers(place).await?;
+        self.take_publishing_place(presence, place).await?;
         let key = key_of(place, PeerRole::Publisher);
         let link = presence.state().link.clone();
         let ways = self.ways(&link).await;
-        self.ask(place, |reply| PeerCommand::Publish { key, ways, offer, kind, reply }).await
-    }
-
-    /// As many publish at once as the room's maker wished, those counted who are known of here.
-    async fn check_publishers(&self, place: &Place) -> Result<(), AppError> {
-        // Where the database is away, people go on talking.
-        let terms = self.inner.store.room_terms(place.room.id).await.ok().flatten();
-        let Some(most) = terms.map(|terms| terms.max_publishers).filter(|most| *most > 0) else { return Ok(()) };
-        let live = place.room.live();
-        let others = live.publishes.keys().filter(|stream| **stream != place.stream).count();
-        if others < usize::try_from(most).unwrap_or(usize::MAX) {
-            return Ok(());
+        let answer = self.ask(place, |reply| PeerCommand::Publish { key, ways, offer, kind, reply }).await;
+        if answer.is_err() {
+            self.return_place(place).await;
         }
-        let message = format!("as many publish in this room as may ({most}): wait until one has stopped");
-        Err(AppError::new(ErrorCode::LimitReached, message))
+        answer
     }
 
     /// Takes one more way to a client.
@@ -136,7 +126,11 @@ impl Rooms {
 }
 
 pub(super) fn key_of(place: &Place, role: PeerRole) -> PeerKey {
-    PeerKey { channel: place.room.id, stream: place.stream, role }
+    key_of_stream(place.room.id, place.stream, role)
+}
+
+pub(super) const fn key_of_stream(channel: ChannelId, stream: StreamId, role: PeerRole) -> PeerKey {
+    PeerKey { channel, stream, role }
 }
 
 pub(super) fn parsed_offer(sdp: &str) -> Result<SdpOffer, AppError> {

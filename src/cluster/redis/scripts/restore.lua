@@ -33,6 +33,7 @@ for _, member in ipairs(given) do
       or there.server_muted ~= member.server_muted
     there.muted, there.deafened, there.server_muted = member.muted, member.deafened, member.server_muted
     if is_changed then redis.call(there.server_muted and 'SADD' or 'SREM', KEYS[5], member.user.id) end
+    there.publishes = member.publishes
     there.node = node
     put(there)
     if is_changed then record('voice', there, { by = member.user.id }) end

@@ -1,0 +1,305 @@
+//! How packets cross a way, from what its receiver tells of each: whether they wait in it, are lost, and what it lets through.
+//!
+//! An estimate of what a way carries comes from averages, and comes late. What is known of single packets shows a way that has just
+//! become narrow with the first report that can show it: packets wait far longer than they did or are lost, while less comes out
+//! than is put in. A radio loses some and lets the others through as fast; a receiver that was away for a moment finds all that
+//! came meanwhile at once, the newest of which have not waited.
+
+use crate::{clock::Micros, twcc::TICKS_PER_MS};
+
+/// Packets that are remembered: those of a second at 5 Mbit/s.
+const SENT_MAX: usize = 512;
+/// So many packets, sent over so long, show how a way is: fewer are no more than a burst. It is looked at by those that were sent
+/// within so long before the newest that is told of.
+const SHOWN_BY: usize = 6;
+const SHOWN_OVER: u32 = 40 * TICKS_PER_MS;
+const LOOK_WITHIN: u32 = 120 * TICKS_PER_MS;
+/// Packets of one look: the rest of a report that tells of more is passed over.
+const LOOK_MAX: usize = 512;
+/// Where the newest that came have all waited so long, and others are lost, there is a queue, be it a short one.
+const SHORT_WAIT: u32 = 15 * TICKS_PER_MS;
+/// Where they have waited so long nothing needs to be lost.
+const LONG_WAIT: u32 = 80 * TICKS_PER_MS;
+const NEWEST: usize = 3;
+/// Of the packets of a look, in percent: losses that go with a queue, and such as show a way without one.
+const SOME_LOST_PERCENT: usize = 10;
+const MANY_LOST_PERCENT: usize = 30;
+/// A way that lets less than this share of what is sent come out is too narrow for it.
+const SCARCE_PERCENT: u64 = 65;
+/// How long the shortest crossing counts: the way may have another length by then, and clocks drift.
+const SHORTEST_FOR: Micros = Micros::from_secs(10);
+
+/// A packet that was sent, until it is told of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    at: u32,
+    number: u16,
+    /// None is left when it was told of.
+    bytes: u16,
+}
+
+/// A packet that was told of.
+#[derive(Clone, Copy, Debug)]
+struct Crossed {
+    sent: u32,
+    bytes: u16,
+    /// When it came out by the receiver's clock, and how much longer it was on its way than the quickest.
+    came: Option<(u32, u32)>,
+}
+
+/// One way's packets.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Crossing {
+    /// By their numbers' ends; empty before the first.
+    sent: Vec<Sent>,
+    look: Vec<Crossed>,
+    shortest: Option<u32>,
+    /// Since [`Self::began`], for when that is over.
+    next_shortest: Option<u32>,
+    began: Micros,
+}
+
+impl Crossing {
+    /// A packet of so many bytes is sent.
+    pub(super) fn sent(&mut self, now: Micros, number: u16, bytes: usize) {
+        if self.sent.is_empty() {
+            self.sent.resize(SENT_MAX, Sent::default());
+        }
+        let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
+        self.sent[usize::from(number) % SENT_MAX] = Sent { at: ticks(now), number, bytes };
+    }
+
+    /// The receiver tells of a packet. That it had not come counts once; it may come yet, and is then as if it never had.
+    pub(super) fn told(&mut self, now: Micros, number: u16, came: Option<u32>) {
+        let Some(sent) = self.sent.get_mut(usize::from(number) % SENT_MAX) else { return };
+        if sent.number != number || sent.bytes == 0 || self.look.len() == LOOK_MAX {
+            return;
+        }
+        let Sent { at, bytes, .. } = std::mem::take(sent);
+        let came = came.map(|came| (came, self.waited(now, came.wrapping_sub(at))));
+        self.look.push(Crossed { sent: at, bytes, came });
+    }
+
+    /// How much longer than the quickest a packet was on its way.
+    fn waited(&mut self, now: Micros, crossing: u32) -> u32 {
+        if now.since(self.began) >= SHORTEST_FOR {
+            self.shortest = self.next_shortest.take().or(self.shortest);
+            self.began = now;
+        }
+        let shorter = |one: Option<u32>| one.filter(|one| is_at_most(*one, crossing)).unwrap_or(crossing);
+        let shortest = shorter(self.shortest);
+        self.shortest = Some(shortest);
+        self.next_shortest = Some(shorter(self.next_shortest));
+        crossing.wrapping_sub(shortest)
+    }
+
+    /// What the way lets through, in bits per second, where that is too little for `pictures_bps` and what was sent: to be asked
+    /// after each report.
+    pub(super) fn is_narrow(&mut self, pictures_bps: u64) -> Option<u64> {
+        let last = self.look.last()?.sent;
+        self.look.retain(|packet| last.wrapping_sub(packet.sent) <= LOOK_WITHIN);
+        let sent_over = last.wrapping_sub(self.look.first()?.sent);
+        if self.look.len() < SHOWN_BY || sent_over < SHOWN_OVER {
+            return None;
+        }
+        let narrow = self.judge(pictures_bps, sent_over);
+        if narrow.is_some() {
+            self.look.clear();
+        }
+        narrow
+    }
+
+    fn judge(&self, pictures_bps: u64, sent_over: u32) -> Option<u64> {
+        let came: Vec<Came> = self.look.iter().filter_map(Came::of).collect();
+        let lost = self.look.len() - came.len();
+        let bytes: u64 = self.look.iter().skip(1).map(|packet| u64::from(packet.bytes)).sum();
+        let sent_bps = bps(bytes, sent_over)?;
+        let newest = &came[came.len().checked_sub(NEWEST)?..];
+        let all_wait = |at_least| newest.iter().all(|packet| packet.waited >= at_least);
+        let loses = |percent| lost >= 2 && lost * 100 >= self.look.len() * percent;
+        if !all_wait(LONG_WAIT) && !(loses(SOME_LOST_PERCENT) && all_wait(SHORT_WAIT)) && !loses(MANY_LOST_PERCENT) {
+            return None;
+        }
+        let through_bps = let_through(&came)?;
+        let queued: Vec<Came> = came.iter().copied().filter(|packet| packet.waited >= SHORT_WAIT).collect();
+        let carries_bps = let_through(&queued).unwrap_or(through_bps).min(through_bps);
+        let is_scarce = |wanted: u64, there: u64| there * 100 < wanted * SCARCE_PERCENT;
+        (is_scarce(sent_bps, through_bps) && is_scarce(pictures_bps, carries_bps)).then_some(carries_bps)
+    }
+}
+
+/// A packet that came out.
+#[derive(Clone, Copy)]
+struct Came {
+    at: u32,
+    waited: u32,
+    bytes: u16,
+}
+
+impl Came {
+    fn of(packet: &Crossed) -> Option<Self> {
+        packet.came.map(|(at, waited)| Self { at, waited, bytes: packet.bytes })
+    }
+}
+
+/// What came out in bits per second; `None` for less than shows it. All of it is nothing while it came at once.
+fn let_through(came: &[Came]) -> Option<u64> {
+    let (first, last) = (came.first()?.at, came.last()?.at);
+    let bytes: u64 = came.iter().skip(1).map(|packet| u64::from(packet.bytes)).sum();
+    if came.len() < NEWEST || !is_at_most(1, last.wrapping_sub(first)) {
+        return None;
+    }
+    bps(bytes, last.wrapping_sub(first))
+}
+
+fn bps(bytes: u64, within: u32) -> Option<u64> {
+    (bytes * 8 * 1_000 * u64::from(TICKS_PER_MS)).checked_div(within.into())
+}
+
+/// Of times that come round.
+const fn is_at_most(one: u32, other: u32) -> bool {
+    other.wrapping_sub(one) as i32 >= 0
+}
+
+/// Our time in the receiver's measure.
+const fn ticks(now: Micros) -> u32 {
+    (now.0 * TICKS_PER_MS as u64 / 1_000) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prng::Prng;
+
+    const BYTES: usize = 1_200;
+    /// The receiver's clock says something else than ours, and comes round meanwhile.
+    const OTHER_CLOCK: u32 = u32::MAX - 3_000;
+
+    /// Pictures of 1.5 Mbit/s: a packet of 1,200 bytes every 6.4 ms, over a way that carries so much behind a queue of so long.
+    struct Way {
+        crossing: Crossing,
+        prng: Prng,
+        now: Micros,
+        number: u16,
+        free_at: Micros,
+        carries_bps: u64,
+        queue: Micros,
+        loss: f64,
+        jitter_ms: u64,
+        told_from: u16,
+        came: Vec<Option<u32>>,
+    }
+
+    impl Way {
+        fn new(seed: u64) -> Self {
+            Self {
+                crossing: Crossing::default(),
+                prng: Prng::new(seed),
+                now: Micros::from_secs(1),
+                number: 65_000,
+                free_at: Micros::ZERO,
+                carries_bps: 20_000_000,
+                queue: Micros::from_millis(100),
+                loss: 0.0,
+                jitter_ms: 0,
+                told_from: 65_000,
+                came: Vec::new(),
+            }
+        }
+
+        fn send(&mut self) {
+            self.now = self.now + Micros(6_400);
+            self.crossing.sent(self.now, self.number, BYTES);
+            let begins = self.free_at.max(self.now);
+            let mut came = None;
+            if begins.since(self.now) <= self.queue && !self.prng.chance(self.loss) {
+                self.free_at = begins + Micros(BYTES as u64 * 8_000_000 / self.carries_bps);
+                let jitter = Micros(self.prng.below(1_000 * self.jitter_ms + 1));
+                came = Some(ticks(self.free_at + Micros::from_millis(40) + jitter).wrapping_add(OTHER_CLOCK));
+            }
+            self.came.push(came);
+            self.number = self.number.wrapping_add(1);
+        }
+
+        /// Sends for so long and tells of what has come every 100 ms; when it is said to be narrow, and what it carries.
+        fn run(&mut self, for_ms: u64) -> Option<(u64, u64)> {
+            let begun = self.now;
+            let mut report_at = self.now + Micros::from_millis(100);
+            while self.now.since(begun) < Micros::from_millis(for_ms) {
+                self.send();
+                if self.now < report_at {
+                    continue;
+                }
+                report_at = report_at + Micros::from_millis(100);
+                let by_now = ticks(self.now).wrapping_add(OTHER_CLOCK);
+                let has_come = |came: &Option<u32>| came.is_some_and(|came| is_at_most(came, by_now));
+                let count = self.came.iter().rposition(has_come).map_or(0, |last| last + 1);
+                for came in self.came.drain(..count) {
+                    self.crossing.told(self.now, self.told_from, came);
+                    self.told_from = self.told_from.wrapping_add(1);
+                }
+                if let Some(carries_bps) = self.crossing.is_narrow(1_500_000) {
+                    return Some((self.now.since(begun).0 / 1_000, carries_bps));
+                }
+            }
+            None
+        }
+    }
+
+    #[test]
+    fn a_way_that_becomes_narrow_is_seen_by_the_first_or_second_report_whatever_its_queue() {
+        for seed in 0..200 {
+            let mut way = Way::new(seed);
+            let queue_ms = [0, 30, 60, 100, 200, 2_000][seed as usize % 6];
+            (way.queue, way.jitter_ms) = (Micros::from_millis(queue_ms), seed % 12);
+            assert_eq!(way.run(3_000 + seed * 7), None, "it carries all of it");
+            way.carries_bps = 300_000;
+            let (after_ms, carries_bps) = way.run(1_000).expect("narrow");
+            assert!(after_ms <= 300, "{after_ms} ms with a queue of {queue_ms} ms");
+            assert!((150_000..=1_000_000).contains(&carries_bps), "{carries_bps} with a queue of {queue_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_radio_and_a_receiver_that_was_away_are_no_narrow_ways() {
+        for seed in 0..100 {
+            let mut way = Way::new(seed);
+            (way.loss, way.jitter_ms) = (0.03, 20);
+            assert_eq!(way.run(5_000), None, "a radio");
+            way.loss = 0.0;
+            // Nothing comes for 150 ms, and then all of it.
+            for _ in 0..24 {
+                way.send();
+            }
+            let all_at = ticks(way.now + Micros::from_millis(41)).wrapping_add(OTHER_CLOCK);
+            way.came.iter_mut().for_each(|came| *came = came.map(|_| all_at));
+            assert_eq!(way.run(5_000), None);
+        }
+    }
+
+    #[test]
+    fn a_way_that_became_longer_is_in_time_taken_as_it_is() {
+        let mut crossing = Crossing::default();
+        for step in 0..30_u64 {
+            let now = Micros::from_secs(step);
+            let longer = if step < 5 { 0 } else { 100 * TICKS_PER_MS };
+            crossing.sent(now, step as u16, BYTES);
+            crossing.told(now, step as u16, Some(ticks(now) + 7 + longer));
+        }
+        let waited = |at: usize| crossing.look[at].came.expect("it came").1;
+        assert_eq!((waited(4), waited(9), waited(29)), (0, 100 * TICKS_PER_MS, 0));
+    }
+
+    #[test]
+    fn what_was_never_sent_or_was_told_of_counts_for_nothing() {
+        let mut crossing = Crossing::default();
+        crossing.told(Micros::ZERO, 5, Some(1));
+        crossing.sent(Micros::ZERO, 5, BYTES);
+        crossing.told(Micros::ZERO, 5 + SENT_MAX as u16, Some(1));
+        assert!(crossing.look.is_empty());
+        crossing.told(Micros::ZERO, 5, None);
+        crossing.told(Micros::ZERO, 5, Some(1));
+        assert_eq!(crossing.look.len(), 1);
+        assert_eq!(crossing.is_narrow(1_500_000), None);
+    }
+}
