@@ -68,6 +68,7 @@ pub async fn measure_scenario(
     for (phase, shape) in scenario.phases.iter().zip(&shapes) {
         faults::check(&faults::in_order(&phase.faults), shape, config)?;
     }
+    config.check_processes(scenario)?;
     let visitors = scenario.phases.iter().map(visitors).max().unwrap_or(0);
     let readers = scenario.phases.iter().map(readers).max().unwrap_or(0);
     let swarm = SwarmThread::start(&Needs::of(&shapes, visitors + readers, config.sweep_interval))?;
@@ -202,7 +203,14 @@ impl NodesConfig {
             let text = format!("{servers} servers and {pids} processes; there must be one for each, or no process");
             return Err(LoadError::Arguments(text));
         }
-        self.pids.iter().try_for_each(|pid| process::check(*pid).map_err(LoadError::Arguments))
+        Ok(())
+    }
+
+    /// Whether the processes are there, and take signals where the scenario has any sent.
+    fn check_processes(&self, scenario: &Scenario) -> Result<(), LoadError> {
+        let signalled =
+            scenario.phases.iter().flat_map(|phase| &phase.faults).any(|fault| fault.action.signal().is_some());
+        self.pids.iter().try_for_each(|pid| process::check(*pid, signalled).map_err(LoadError::Arguments))
     }
 
     pub(super) fn cpu(&self) -> io::Result<Vec<CpuSample>> {

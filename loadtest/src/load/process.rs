@@ -4,7 +4,7 @@ use std::{fs, io, time::Duration};
 
 use serde::Serialize;
 
-use super::system::process_cpu_time;
+use super::system::{process_cpu_time, signal};
 
 /// A process' CPU time at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -59,15 +59,17 @@ fn ticks(stat: &str) -> Option<(u64, u64)> {
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
-/// Whether a process can be measured, and if not why.
-pub(super) fn check(pid: u32) -> Result<(), String> {
+/// Whether a process can be measured, and sent signals where that is `signalled`; if not, why.
+pub(super) fn check(pid: u32, signalled: bool) -> Result<(), String> {
     let looked = CpuSample::take(pid).and_then(|_| resident_bytes(pid));
-    looked.map(drop).map_err(|error| match error.raw_os_error() {
+    // Signal 0 sends nothing, and says whether another could be sent.
+    let asked = looked.and_then(|_| if signalled { signal(pid, 0) } else { Ok(()) });
+    asked.map_err(|error| match error.raw_os_error() {
         Some(libc::ESRCH | libc::ENOENT | libc::EINVAL) | None => {
             format!("--pid {pid}: no such process runs on this machine; `pidof antiphon` names the server's")
         }
         Some(libc::EPERM | libc::EACCES) => {
-            format!("--pid {pid}: this process may not be looked at; run as the user whose it is")
+            format!("--pid {pid}: this process is somebody else's; run as the user whose it is")
         }
         Some(_) => format!("--pid {pid}: {error}"),
     })
