@@ -79,7 +79,7 @@ struct LinkQuery {
         (status = GONE, description = "`LINK_EXPIRED`", body = ErrorBody),
         (status = PRECONDITION_FAILED, description = "`INVALID_INPUT`: it is not what `If-Match` or `If-Unmodified-Since` names", body = ErrorBody),
         (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: this quality cannot be made of the file", body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, description = "`TEMPORARILY_UNAVAILABLE`: the quality is being made; `Retry-After` says when to come back", body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, description = "`TEMPORARILY_UNAVAILABLE`: the quality is being made, or the bucket with the file is away; `Retry-After` says when to come back", body = ErrorBody),
         (status = RANGE_NOT_SATISFIABLE, description = "`RANGE_NOT_SATISFIABLE`; `Content-Range` says how long the file is", body = ErrorBody)))]
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,

@@ -60,7 +60,8 @@ pub(super) struct UploadedView {
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`: guests, and accounts without a quota, do not upload", body = ErrorBody),
         (status = CONFLICT, description = "`CONFLICT`: there is a file; `LIMIT_REACHED`: it is too long, or a quota is used up", body = ErrorBody),
         (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: the account uploads as many files as it may at once", body = ErrorBody),
-        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: it is not what its ending says, or cannot be decoded", body = ErrorBody)))]
+        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: it is not what its ending says, or cannot be decoded", body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, description = "`TEMPORARILY_UNAVAILABLE`: as many upload as may, or the bucket is away", body = ErrorBody)))]
 pub(super) async fn upload_stream(
     api: &Api,
     path: FilePath,
@@ -79,7 +80,8 @@ pub(super) async fn upload_stream(
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`: the file is not yours; guests, and accounts without a quota, do not upload", body = ErrorBody),
         (status = CONFLICT, description = "`LIMIT_REACHED`: it is too long, or a quota is used up", body = ErrorBody),
         (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: the account uploads as many files as it may at once", body = ErrorBody),
-        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: it is not what its ending says, or cannot be decoded", body = ErrorBody)))]
+        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: it is not what its ending says, or cannot be decoded", body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, description = "`TEMPORARILY_UNAVAILABLE`: as many upload as may, or the bucket is away", body = ErrorBody)))]
 pub(super) async fn replace_stream(
     api: &Api,
     path: FilePath,
