@@ -13,7 +13,6 @@ mod listening;
 mod meeting;
 mod moving;
 mod standalone;
-mod steady;
 mod tone;
 mod visitors;
 mod ways;

@@ -25,8 +25,8 @@ const TRIED_AFTER: Micros = Micros::from_millis(250);
 const TRIED_EVERY: Micros = Micros::from_secs(1);
 /// So many tries that have not moved the estimate at all were not made: congestion control holds back, and begins anew.
 const UNMOVED_MAX: u32 = 2;
-/// It begins anew with so much of what it has in percent: enough for the lowest layer, and its first tries go up from three times this.
-const ANEW_PERCENT: u64 = 67;
+/// It begins anew with so much of what it has in percent: its first tries are for three and six times this.
+const ANEW_PERCENT: u64 = 50;
 /// Likewise of what a way that shrank lets through: its first tries are for one and a half times and three times that.
 const SHRUNK_PERCENT: u64 = 50;
 /// Likewise of what was proved, where the estimate has fallen below that.
@@ -264,7 +264,7 @@ mod tests {
         let stuck = Sight { newest_bps: Some(300_000), pictures_bps: 150_000, desired_bps: 1_500_000 };
         let tried: Vec<_> = (0..70).filter_map(|step| way.tries(at(2_000 + step * 100), stuck)).collect();
         let lowered = [Step::Desire(300_000), Step::Desire(1_500_000)];
-        let anew = [Step::Anew(201_000)];
+        let anew = [Step::Anew(150_000)];
         assert_eq!(tried, [&lowered[..], &lowered, &anew, &lowered, &anew, &lowered, &anew].concat());
     }
 
