@@ -152,7 +152,6 @@ mod tests {
             muted: true,
             deafened: false,
             server_muted: false,
-            publishes: false,
             by: OTHER,
             position: at(offset),
         }
