@@ -121,9 +121,12 @@ async fn the_muted_are_not_heard_and_the_deaf_hear_nothing() {
 
     anna.done(set(Some(true), None)).await;
     anna.done(audio(channel, 1)).await;
+    // Of what waits for it a worker takes commands before frames: it is to have taken this one before the next command.
+    server.media.probe().await;
     anna.done(set(Some(false), None)).await;
     assert!(server.rooms.set_server_mute(channel, anna.id(), true, berta.id()).await.expect("said"));
     anna.done(audio(channel, 2)).await;
+    server.media.probe().await;
     assert!(server.rooms.set_server_mute(channel, anna.id(), false, berta.id()).await.expect("said"));
     anna.done(audio(channel, 3)).await;
     assert_eq!(heard(&mut berta).await.sequence, 3, "not those while muted, by themselves or by a moderator");
@@ -133,6 +136,7 @@ async fn the_muted_are_not_heard_and_the_deaf_hear_nothing() {
     berta.done(set(None, Some(true))).await;
     clara.done(set(None, Some(true))).await;
     anna.done(audio(channel, 4)).await;
+    server.media.probe().await;
     clara_udp.stays_silent().await;
     berta.stays_silent(is_no_audio).await;
     assert!(clara.passed_over.iter().all(is_no_audio));
