@@ -262,12 +262,12 @@ fn identity(file: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(file).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Brings the tables up to date. Only PostgreSQL keeps two processes from doing so at once: here the slower one fails,
-/// and finds it done when it looks again.
+/// Brings the tables up to date. Only PostgreSQL keeps two processes from doing so at once: here the slower one of a step fails,
+/// and finds that step done when it looks again, so it fails at most once for each.
 async fn migrate_sqlite(pool: &Pool<Sqlite>) -> Result<()> {
     let mut connection = pool.acquire().await.map_err(open_error)?;
     let mut outcome = Ok(());
-    for _ in 0..3 {
+    for _ in 0..=SQLITE.len() {
         outcome = migrator(SQLITE).run_direct(None, &mut *connection, false).await;
         if outcome.is_ok() {
             break;
