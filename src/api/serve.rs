@@ -19,6 +19,7 @@ use tower::Service;
 
 use super::{error::ApiError, lingering::Lingering, patience::Patient};
 use crate::{
+    client_address::ReachedAddress,
     telemetry::metrics::{HandshakeOutcome, metrics},
     tls::{HANDSHAKE_TIMEOUT, Tls, speaks_tls},
 };
@@ -26,6 +27,13 @@ use crate::{
 /// The address of the other end of the connection, in each request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
+
+/// Both ends of a connection.
+#[derive(Clone, Copy)]
+struct Ends {
+    peer: Peer,
+    reached: ReachedAddress,
+}
 
 /// A request's head must be complete within this time, and a kept-alive connection be used again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,12 +72,12 @@ pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: wat
             () = stopped(&mut stop) => break,
         };
         match accepted {
-            Ok((stream, peer, slot)) => {
+            Ok((stream, ends, slot)) => {
                 let (router, stop) = (serving.router.clone(), stop.clone());
                 let Some(tls) = serving.tls.clone() else {
                     connections.spawn(async move {
                         let _slot = slot;
-                        connection(Patient::new(stream, WRITE_TIMEOUT), peer, router, stop).await;
+                        connection(Patient::new(stream, WRITE_TIMEOUT), ends, router, stop).await;
                     });
                     continue;
                 };
@@ -77,8 +85,8 @@ pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: wat
                 drop(slot);
                 let slots = Arc::clone(&slots);
                 connections.spawn(async move {
-                    if let Some((stream, _slot)) = secured(stream, peer, &tls, slots, stop.clone()).await {
-                        connection(stream, peer, router, stop).await;
+                    if let Some((stream, _slot)) = secured(stream, ends, &tls, slots, stop.clone()).await {
+                        connection(stream, ends, router, stop).await;
                     }
                 });
             }
@@ -96,14 +104,12 @@ pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: wat
 }
 
 /// The next connection, once there is a slot for it.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, Ends, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, peer, slot))
+    let reached = ReachedAddress(stream.local_addr()?.ip().to_canonical());
+    Ok((stream, Ends { peer: Peer(peer), reached }, slot))
 }
 
 /// A connection inside TLS, with its place among the connections.
@@ -112,14 +118,14 @@ type Secured = (TlsStream<Patient<TcpStream>>, OwnedSemaphorePermit);
 /// The connection once its handshake is done and there is a place for it; counts what became of it.
 async fn secured(
     stream: TcpStream,
-    peer: SocketAddr,
+    ends: Ends,
     tls: &Tls,
     slots: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
 ) -> Option<Secured> {
     let handshake = tls.begin_handshake();
     let outcome = tokio::select! {
-        arrived = tokio::time::timeout(HANDSHAKE_TIMEOUT, arrive(stream, peer, tls, slots, stop.clone())) => {
+        arrived = tokio::time::timeout(HANDSHAKE_TIMEOUT, arrive(stream, ends, tls, slots, stop.clone())) => {
             arrived.unwrap_or(Err(HandshakeOutcome::TimedOut))
         }
         () = handshake.given_up() => Err(HandshakeOutcome::GivenUp),
@@ -133,7 +139,7 @@ async fn secured(
 /// The handshake, or a clear word to whoever speaks plain HTTP.
 async fn arrive(
     stream: TcpStream,
-    peer: SocketAddr,
+    ends: Ends,
     tls: &Tls,
     slots: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
@@ -142,7 +148,7 @@ async fn arrive(
     let is_tls = speaks_tls(&stream).await.map_err(|_| HandshakeOutcome::Failed)?;
     let stream = Patient::new(stream, WRITE_TIMEOUT);
     if !is_tls {
-        connection(stream, peer, Router::new().fallback(plain_http), stop).await;
+        connection(stream, ends, Router::new().fallback(plain_http), stop).await;
         return Err(HandshakeOutcome::PlainHttp);
     }
     let stream = tls.accept(stream).await.map_err(|error| {
@@ -161,12 +167,13 @@ async fn plain_http() -> impl IntoResponse {
 }
 
 /// One connection's requests, one after another.
-async fn connection<Io>(stream: Io, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>)
+async fn connection<Io>(stream: Io, ends: Ends, router: Router, mut stop: watch::Receiver<bool>)
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(ends.peer);
+        request.extensions_mut().insert(ends.reached);
         let request = Lingering::around(request);
         router.clone().call(request.map(Body::new))
     });

@@ -119,8 +119,10 @@ settings! {
     audio: Audio {
         /// The UDP port of media; 0 for any free one.
         udp_port: u16 [] = 3002;
-        /// The UDP addresses (`host:port`) that clients are told to send to. Empty: the address by which they reached
-        /// the gateway, and the UDP port.
+        /// The UDP addresses (`host:port`) that clients are told to send to. Empty: the host by which they reached
+        /// the gateway, and the UDP port; browsers that came by a name that neither `http.allowed_origins`, `cluster.http_url` nor
+        /// `notify.public_url` names are told the address of this machine that they reached. Needed where that is not the
+        /// one that others reach: behind NAT, a proxy or a container's published ports.
         advertise: Vec<String> [.only("a list of host:port", |list| list.iter().all(|item| port_part(item).is_ok()))] = Vec::new();
         /// Samples per second of a stream whose speaker names no other rate.
         sample_rate: u32 [.only("one of Opus's rates: 8000, 12000, 16000, 24000 or 48000",
