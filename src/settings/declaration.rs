@@ -239,7 +239,8 @@ settings! {
         logins_per_minute_per_address: u32 [] = 1_200;
         /// New guests per minute from one address; 0 for any number.
         guests_per_minute_per_address: u32 [] = 12_000;
-        /// WebRTC connections at once, of which a browser has two; 0 for no WebRTC.
+        /// WebRTC connections at once, of which a browser has two; 0 for no WebRTC. At most a quarter of them, but 16 always, may wait
+        /// for clients that did not come yet, each for 10 s.
         webrtc_peers: u32 [.only("from 0 to 100000", |count| *count <= 100_000)] = 2_000;
         /// TCP connections at once of browsers whose UDP is blocked.
         webrtc_tcp_connections: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;

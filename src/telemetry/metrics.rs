@@ -351,6 +351,8 @@ catalogue! {
         counter established [] = "antiphon_webrtc_connections_total" Count;
         /// Connections that ended by themselves, by why.
         counter ended [PeerEnd] = "antiphon_webrtc_connections_ended_total" Count;
+        /// Connections refused because the node has as many as it may, or a quarter of that waits for clients that never came.
+        counter refused [] = "antiphon_webrtc_connections_refused_total" Count;
         /// Offers of browsers that came by a name that no setting names: they were told the address that their connection reached.
         counter unnamed_hosts [] = "antiphon_webrtc_unnamed_hosts_total" Count;
         /// Offers and answers made.

@@ -15,6 +15,7 @@ use super::{
     counters::PeerCounter,
     keys::Agreed,
     peer::{Peer, Side},
+    peer_places::{NoPlace, PeerPlace},
     publishing::Publishing,
     setup, stun,
     subscribing::Subscribing,
@@ -184,6 +185,18 @@ impl Peers {
         IceCreds { ufrag, pass }
     }
 
+    fn place(&mut self) -> Result<PeerPlace, PeerError> {
+        self.setup.places.take().map_err(|why| {
+            self.stats.count(PeerCounter::NoPlace);
+            PeerError::TooMany(match why {
+                NoPlace::Full => "this node has as many WebRTC connections as it may: try another",
+                NoPlace::TooManyWait => {
+                    "too many WebRTC connections of this node wait for their clients: try again in some seconds, or another"
+                }
+            })
+        })
+    }
+
     fn peer_or_new(
         &mut self,
         now: Micros,
@@ -195,12 +208,10 @@ impl Peers {
         if let Some(number) = self.by_key.get(&key) {
             return Ok(*number);
         }
-        if self.peers.len() >= self.setup.peers_max {
-            return Err(PeerError::TooMany("this node has as many WebRTC connections as it may: try another"));
-        }
         let Some(deafened) = self.deafened.get(&(key.channel, key.stream)).copied() else {
             return Err(PeerError::OutOfTurn("this session is no longer in that channel"));
         };
+        let place = self.place()?;
         self.next_number = self.next_number.wrapping_add(1);
         let (number, at, credentials) = (self.next_number, self.instant(now), self.new_credentials());
         let fragment = credentials.ufrag.clone();
@@ -211,7 +222,7 @@ impl Peers {
         });
         self.by_fragment.insert(fragment.clone(), number);
         self.by_key.insert(key, number);
-        self.peers.insert(number, Box::new(Peer::new(at, key, rtc, side(deafened), fragment, ways)));
+        self.peers.insert(number, Box::new(Peer::new(at, key, rtc, side(deafened), fragment, (place, ways))));
         self.mark(number);
         Ok(number)
     }
