@@ -195,6 +195,7 @@ pub(super) fn http_limits(settings: &Settings) -> LimitsConfig {
         account_per_minute: settings.limits.http_per_minute_per_account,
         stream_per_minute: settings.limits.stream_requests_per_minute_per_address,
         login_per_minute: settings.limits.logins_per_minute_per_address,
+        channel_per_minute: settings.limits.channels_per_minute_per_address,
     }
 }
 

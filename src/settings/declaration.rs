@@ -187,7 +187,7 @@ settings! {
         max_users_per_channel: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 10;
         /// The most that a channel's `max_users` may be set to.
         max_users_ceiling: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 10_000;
-        /// Channels on the server.
+        /// Channels on the server. Guests own at most half of them; administrators may make more.
         max_channels: u32 [] = 100;
         /// Of those, channels that one account may own. Administrators may own any number.
         channels_per_account: u32 [] = 20;
@@ -237,6 +237,9 @@ settings! {
         transcodes_queued: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
         /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.
         logins_per_minute_per_address: u32 [] = 1_200;
+        /// Channels and rooms per minute that one address makes (an IPv6 /64 counts as one), administrators not counted; 0 for any
+        /// number.
+        channels_per_minute_per_address: u32 [] = 120;
         /// New guests per minute from one address; 0 for any number.
         guests_per_minute_per_address: u32 [] = 12_000;
         /// WebRTC connections at once, of which a browser has two; 0 for no WebRTC. At most a quarter of them, but 16 always, may wait

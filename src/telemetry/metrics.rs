@@ -1021,6 +1021,8 @@ label!(
         Stream = "stream",
         /// Sign-ups, logins and refreshes of one address.
         Login = "login",
+        /// Channels and rooms that one address makes.
+        Channel = "channel",
         /// Requests of one address for figures.
         Observation = "observation",
     }
