@@ -506,6 +506,9 @@ settings! {
         request_timeout_s: u32 [.only("from 1 to 600", |s| (1..=600).contains(s))] = 30;
         /// Connections at once on each port; further ones wait to be accepted.
         connections_max: u32 [.only("at least 16", |count| *count >= 16)] = 20_000;
+        /// Of those, from one address (an IPv6 /64 counts as one), but from `server.trusted_proxies` any number; further ones are
+        /// closed at once. WebSockets count until they are open. When not set: a quarter.
+        connections_per_address: Option<u32> [.only("at least 1", |count| count.is_none_or(|count| count >= 1))] = None;
     }
 
     /// What the server shows of itself at `/metrics`.

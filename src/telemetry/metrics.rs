@@ -86,6 +86,8 @@ catalogue! {
         counter errors [ErrorCode] = "antiphon_http_errors_total" Count;
         /// Requests refused by a rate limit, by which one. They are also among the errors, as RATE_LIMITED.
         counter rate_limited [RateLimit] = "antiphon_http_rate_limited_total" Count;
+        /// Connections closed at once because their address has as many as it may.
+        counter connections_refused [] = "antiphon_http_connections_refused_total" Count;
         /// Handlers that panicked; each was answered INTERNAL_ERROR.
         counter panics [] = "antiphon_http_panics_total" Count;
     }
