@@ -10,6 +10,10 @@ use crate::settings::Network;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddress(pub IpAddr);
 
+/// The address of this machine that a request's connection reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReachedAddress(pub IpAddr);
+
 impl ClientAddress {
     /// The peer's own address, unless the peer is a trusted proxy: then the last address of `X-Forwarded-For` that is
     /// none. What stands before that one, the client may have written itself.

@@ -22,6 +22,7 @@ pub mod media;
 pub mod mixer;
 pub mod notify;
 pub mod origins;
+mod places;
 pub mod playback;
 mod random;
 pub mod rates;

@@ -40,7 +40,9 @@ pub fn is_of_host(origin: &str, host: &str) -> bool {
     host_of(origin).is_some_and(|of| of.eq_ignore_ascii_case(host))
 }
 
-fn host_of(origin: &str) -> Option<String> {
+/// The host that an origin or another URL names; an IPv6 address in brackets.
+#[must_use]
+pub fn host_of(origin: &str) -> Option<String> {
     let uri = origin.parse::<Uri>().ok()?;
     // Without a scheme it is no origin.
     uri.scheme()?;

@@ -30,6 +30,7 @@ on_both!(
     there_are_never_too_many_channels,
     there_are_never_too_many_guests,
     an_account_owns_no_more_channels_than_it_may,
+    guests_leave_channels_to_accounts,
     listings_show_public_channels_and_ones_own,
     members_come_change_and_go,
     a_channel_has_one_owner,
@@ -274,13 +275,28 @@ async fn of_many_first_accounts_one_is_an_administrator(Context { store, .. }: C
 
 async fn an_account_owns_no_more_channels_than_it_may(Context { store, .. }: Context) {
     let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
-    let most = ChannelLimits { total: 100, per_owner: 2 };
+    let most = ChannelLimits { per_owner: 2, ..ChannelLimits::total(100) };
     for name in ["One", "Two"] {
         store.create_channel(new_channel(name, &anna), most).await.expect("her first two");
     }
     let third = store.create_channel(new_channel("Three", &anna), most).await;
     assert_eq!(third, Err(StoreError::LimitReached("channels of one account (limits.channels_per_account)")));
     store.create_channel(new_channel("Three", &berta), most).await.expect("another's");
+}
+
+async fn guests_leave_channels_to_accounts(Context { store, .. }: Context) {
+    let anna = user(&store, "Anna").await;
+    let of_guests = ChannelLimits { of_guests: 2, ..ChannelLimits::total(4) };
+    let made = async |name: &str, owner: &User, most| store.create_channel(new_channel(name, owner), most).await;
+    made("Hers", &anna, ChannelLimits::total(4)).await.expect("an account's");
+    for (name, owner) in [("One", "guest1"), ("Two", "guest2")] {
+        made(name, &guest(&store, owner).await, of_guests).await.expect("a guest's");
+    }
+    let third = made("Three", &guest(&store, "guest3").await, of_guests).await;
+    assert_eq!(third, Err(StoreError::LimitReached("channels of guests (half of limits.max_channels)")));
+    made("Three", &anna, ChannelLimits::total(4)).await.expect("there is room for accounts");
+    let fifth = made("Four", &anna, ChannelLimits::total(4)).await;
+    assert_eq!(fifth, Err(StoreError::LimitReached("channels")));
 }
 
 async fn there_are_never_too_many_guests(Context { store, .. }: Context) {

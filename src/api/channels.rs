@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use antiphon_core::{gateway::ChannelView, ids::ChannelId};
+use antiphon_core::{
+    gateway::{ChannelView, Role},
+    ids::ChannelId,
+};
 use axum::{extract::State, http::HeaderMap};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,6 +19,7 @@ use super::{
     extract::{Body, Caller, MaybeCaller, PathOf},
 };
 use crate::{
+    client_address::ClientAddress,
     rooms::directory::ChannelRequest,
     store::{ChannelChange, rfc3339},
 };
@@ -60,12 +64,17 @@ struct ChannelBody {
 /// Makes a channel, which one then owns.
 #[utoipa::path(post, path = "/api/channels", tag = "channels", request_body = ChannelBody,
     responses((status = CREATED, description = "The channel", body = Answer<ChannelView>),
-        (status = CONFLICT, description = "`CONFLICT`: the name is taken; `LIMIT_REACHED`: there are as many channels as there may be", body = ErrorBody)))]
+        (status = CONFLICT, description = "`CONFLICT`: the name is taken; `LIMIT_REACHED`: there are as many channels as there may be", body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: this address made many a moment ago", body = ErrorBody)))]
 async fn create_channel(
     State(api): State<Arc<Api>>,
+    client: ClientAddress,
     Caller(caller): Caller,
     Body(body): Body<ChannelBody>,
 ) -> ApiResult<Created<ChannelView>> {
+    if caller.role != Role::Admin {
+        api.limits.check_new_channel(client)?;
+    }
     let ChannelBody { name, description, max_users, max_speakers, is_private } = body;
     let request = ChannelRequest { name, description, max_users, max_speakers, is_private };
     Ok(Created(api.directory.create(&caller, request).await?))

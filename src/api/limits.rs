@@ -22,6 +22,8 @@ pub struct LimitsConfig {
     pub stream_per_minute: u32,
     /// Sign-ups, logins and refreshes of one address.
     pub login_per_minute: u32,
+    /// Channels and rooms that one address makes.
+    pub channel_per_minute: u32,
 }
 
 /// All limits of the API.
@@ -31,6 +33,7 @@ pub struct Limits {
     account: Option<Rates<UserId>>,
     stream: Option<Rates<IpAddr>>,
     login: Option<Rates<IpAddr>>,
+    channel: Option<Rates<IpAddr>>,
     observation: Option<Rates<IpAddr>>,
 }
 
@@ -47,6 +50,7 @@ impl Limits {
             account: Rates::new(config.account_per_minute),
             stream: Rates::new(config.stream_per_minute),
             login: Rates::new(config.login_per_minute),
+            channel: Rates::new(config.channel_per_minute),
             observation: Rates::new(OBSERVATIONS_PER_MINUTE),
         }
     }
@@ -88,6 +92,16 @@ impl Limits {
         check(self.login.as_ref(), &client.limit_key(), RateLimit::Login, "sign-ups and logins from this address")
     }
 
+    /// Counts a channel or a room that `client` makes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Limits::check_address`].
+    pub fn check_new_channel(&self, client: ClientAddress) -> Result<(), AppError> {
+        let what = "new channels and rooms from this address";
+        check(self.channel.as_ref(), &client.limit_key(), RateLimit::Channel, what)
+    }
+
     /// Counts a request of `client` for figures: `/metrics` and `/health/detailed`.
     ///
     /// # Errors
@@ -100,7 +114,9 @@ impl Limits {
 
     /// Forgets who has not been seen for a while: to be called every few seconds.
     pub fn sweep(&self) {
-        for addresses in [&self.address, &self.stream, &self.login, &self.observation].into_iter().flatten() {
+        for addresses in
+            [&self.address, &self.stream, &self.login, &self.channel, &self.observation].into_iter().flatten()
+        {
             addresses.sweep();
         }
         if let Some(accounts) = &self.account {
@@ -136,6 +152,7 @@ mod tests {
             account_per_minute: 0,
             stream_per_minute: 0,
             login_per_minute: 1,
+            channel_per_minute: 1,
         });
         for _ in 0..3 {
             limits.check_address(client(1)).expect("within the limit");
@@ -156,6 +173,7 @@ mod tests {
             account_per_minute: 0,
             stream_per_minute: 0,
             login_per_minute: 0,
+            channel_per_minute: 0,
         });
         for _ in 0..10_000 {
             limits.check_account(UserId(uuid::Uuid::nil())).expect("no limit");

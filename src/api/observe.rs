@@ -15,7 +15,12 @@ use axum::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{Api, error::ApiError, health::DETAILED_PATH, serve::Peer};
+use super::{
+    Api,
+    error::ApiError,
+    health::DETAILED_PATH,
+    serve::{GiveUp, Peer},
+};
 use crate::{
     client_address::ClientAddress,
     error::AppError,
@@ -100,6 +105,7 @@ fn time_limit(api: &Api, method: &http::Method, route: Option<&str>) -> Duration
 
 /// The answer, or the error of the time limit.
 async fn answer(limit: Duration, request: Request, next: Next) -> Response {
+    let give_up = request.extensions().get::<GiveUp>().cloned();
     // In a task of its own, so that what was begun is done: a client that goes away, or time that runs out, must not leave
     // somebody banned in the database and still in voice. Who sends a body without end is not read for ever all the same.
     let handling = tokio::spawn(tokio::time::timeout(limit * 2, next.run(request)).in_current_span());
@@ -113,7 +119,11 @@ async fn answer(limit: Duration, request: Request, next: Next) -> Response {
             let seconds = limit.as_secs();
             let message =
                 format!("this takes longer than {seconds} s; it may still be carried out: look before trying again");
-            ApiError::new(ErrorCode::Timeout, message).into_response()
+            // Its client may be what it waits for: it does not hold its connection by sending on, or nothing.
+            if let Some(give_up) = give_up {
+                give_up.ask();
+            }
+            ([(header::CONNECTION, "close")], ApiError::new(ErrorCode::Timeout, message)).into_response()
         }
     }
 }

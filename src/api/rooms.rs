@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use antiphon_core::{
-    gateway::{IceServer, RoomView, UserView},
+    gateway::{IceServer, Role, RoomView, UserView},
     ids::{ChannelId, UserId},
 };
 use axum::{
@@ -49,13 +49,17 @@ struct RoomBody {
 /// allowed.
 #[utoipa::path(post, path = "/api/v1/rooms", tag = "rooms", security((), ("bearer" = [])), request_body = RoomBody,
     responses((status = CREATED, description = "The room", body = Answer<RoomView>),
-        (status = CONFLICT, description = "`CONFLICT`: the name is taken; `LIMIT_REACHED`: there are as many channels as there may be", body = ErrorBody)))]
+        (status = CONFLICT, description = "`CONFLICT`: the name is taken; `LIMIT_REACHED`: there are as many channels as there may be", body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: this address made many a moment ago", body = ErrorBody)))]
 async fn create_room(
     State(api): State<Arc<Api>>,
     client: ClientAddress,
     MaybeCaller(caller): MaybeCaller,
     Body(body): Body<RoomBody>,
 ) -> ApiResult<Created<RoomView>> {
+    if caller.as_ref().is_none_or(|caller| caller.role != Role::Admin) {
+        api.limits.check_new_channel(client)?;
+    }
     let caller = match caller {
         Some(caller) => caller,
         None => guest(&api, client, None).await?.user,

@@ -1,7 +1,12 @@
 //! A listening socket's loop: HTTP/1.1, inside TLS where that is set, with time and size limits that slow or greedy peers
 //! run into.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use antiphon_core::gateway::ErrorCode;
 use axum::{Router, body::Body, extract::Request, http::header, response::IntoResponse};
@@ -11,7 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     pin,
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 use tokio_rustls::server::TlsStream;
@@ -19,6 +24,9 @@ use tower::Service;
 
 use super::{error::ApiError, lingering::Lingering, patience::Patient};
 use crate::{
+    client_address::{ClientAddress, ReachedAddress},
+    places::{NoPlace, Place, Places},
+    settings::Network,
     telemetry::metrics::{HandshakeOutcome, metrics},
     tls::{HANDSHAKE_TIMEOUT, Tls, speaks_tls},
 };
@@ -27,13 +35,23 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+/// Both ends of a connection.
+#[derive(Clone, Copy)]
+struct Ends {
+    peer: Peer,
+    reached: ReachedAddress,
+}
+
 /// A request's head must be complete within this time, and a kept-alive connection be used again.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that takes nothing of an answer for so long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest head, and the buffer of each connection.
 const HEAD_BYTES_MAX: usize = 32 * 1_024;
+
+/// How long the answer to a request that was given up may take to be taken.
+const LAST_ANSWER: Duration = Duration::from_secs(3);
 
 /// How long connections may take to finish their answers once told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -50,12 +68,50 @@ pub(crate) struct Serving {
     pub(crate) tls: Option<Tls>,
     /// So many connections are open at once; further ones wait in the kernel.
     pub(crate) connections_max: usize,
+    /// Of those, from one address; further ones are closed at once.
+    pub(crate) per_address: u32,
+    /// Proxies, which have the connections of all their clients.
+    pub(crate) trusted_proxies: Vec<Network>,
+}
+
+/// In each request's extensions: by it the connection is ended as soon as the answer is sent, whatever its client still
+/// sends.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GiveUp(Arc<Notify>);
+
+impl GiveUp {
+    pub(super) fn ask(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// How many connections each address has.
+struct PerAddress {
+    places: Arc<Places<IpAddr>>,
+    unbound: Vec<Network>,
+}
+
+impl PerAddress {
+    fn new(serving: &Serving) -> Self {
+        let places = Arc::new(Places::unseen(u32::MAX, serving.per_address));
+        Self { places, unbound: serving.trusted_proxies.clone() }
+    }
+
+    /// The place of a connection, where its address has one left; a trusted proxy needs none.
+    fn place(&self, Peer(peer): Peer) -> Result<Option<Place>, NoPlace> {
+        let address = peer.ip().to_canonical();
+        if self.unbound.iter().any(|network| network.contains(address)) {
+            return Ok(None);
+        }
+        Places::take(&self.places, ClientAddress(address).limit_key()).map(Some)
+    }
 }
 
 /// Serves until `stop` turns true, then lets open requests finish for a few seconds. Connections that became WebSockets are
 /// no longer its own.
 pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(serving.connections_max));
+    let addresses = PerAddress::new(&serving);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -64,12 +120,16 @@ pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: wat
             () = stopped(&mut stop) => break,
         };
         match accepted {
-            Ok((stream, peer, slot)) => {
+            Ok((stream, ends, slot)) => {
+                let Ok(place) = addresses.place(ends.peer) else {
+                    metrics().http.connections_refused.increment(1);
+                    continue;
+                };
                 let (router, stop) = (serving.router.clone(), stop.clone());
                 let Some(tls) = serving.tls.clone() else {
                     connections.spawn(async move {
-                        let _slot = slot;
-                        connection(Patient::new(stream, WRITE_TIMEOUT), peer, router, stop).await;
+                        let _places = (slot, place);
+                        connection(Patient::new(stream, WRITE_TIMEOUT), ends, router, stop).await;
                     });
                     continue;
                 };
@@ -77,8 +137,9 @@ pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: wat
                 drop(slot);
                 let slots = Arc::clone(&slots);
                 connections.spawn(async move {
-                    if let Some((stream, _slot)) = secured(stream, peer, &tls, slots, stop.clone()).await {
-                        connection(stream, peer, router, stop).await;
+                    let _place = place;
+                    if let Some((stream, _slot)) = secured(stream, ends, &tls, slots, stop.clone()).await {
+                        connection(stream, ends, router, stop).await;
                     }
                 });
             }
@@ -96,14 +157,12 @@ pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: wat
 }
 
 /// The next connection, once there is a slot for it.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, Ends, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, peer, slot))
+    let reached = ReachedAddress(stream.local_addr()?.ip().to_canonical());
+    Ok((stream, Ends { peer: Peer(peer), reached }, slot))
 }
 
 /// A connection inside TLS, with its place among the connections.
@@ -112,14 +171,14 @@ type Secured = (TlsStream<Patient<TcpStream>>, OwnedSemaphorePermit);
 /// The connection once its handshake is done and there is a place for it; counts what became of it.
 async fn secured(
     stream: TcpStream,
-    peer: SocketAddr,
+    ends: Ends,
     tls: &Tls,
     slots: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
 ) -> Option<Secured> {
     let handshake = tls.begin_handshake();
     let outcome = tokio::select! {
-        arrived = tokio::time::timeout(HANDSHAKE_TIMEOUT, arrive(stream, peer, tls, slots, stop.clone())) => {
+        arrived = tokio::time::timeout(HANDSHAKE_TIMEOUT, arrive(stream, ends, tls, slots, stop.clone())) => {
             arrived.unwrap_or(Err(HandshakeOutcome::TimedOut))
         }
         () = handshake.given_up() => Err(HandshakeOutcome::GivenUp),
@@ -133,7 +192,7 @@ async fn secured(
 /// The handshake, or a clear word to whoever speaks plain HTTP.
 async fn arrive(
     stream: TcpStream,
-    peer: SocketAddr,
+    ends: Ends,
     tls: &Tls,
     slots: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
@@ -142,7 +201,7 @@ async fn arrive(
     let is_tls = speaks_tls(&stream).await.map_err(|_| HandshakeOutcome::Failed)?;
     let stream = Patient::new(stream, WRITE_TIMEOUT);
     if !is_tls {
-        connection(stream, peer, Router::new().fallback(plain_http), stop).await;
+        connection(stream, ends, Router::new().fallback(plain_http), stop).await;
         return Err(HandshakeOutcome::PlainHttp);
     }
     let stream = tls.accept(stream).await.map_err(|error| {
@@ -161,12 +220,16 @@ async fn plain_http() -> impl IntoResponse {
 }
 
 /// One connection's requests, one after another.
-async fn connection<Io>(stream: Io, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>)
+async fn connection<Io>(stream: Io, ends: Ends, router: Router, mut stop: watch::Receiver<bool>)
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let give_up = GiveUp::default();
+    let asked = give_up.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(ends.peer);
+        request.extensions_mut().insert(ends.reached);
+        request.extensions_mut().insert(give_up.clone());
         let request = Lingering::around(request);
         router.clone().call(request.map(Body::new))
     });
@@ -182,6 +245,10 @@ where
         () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = asked.0.notified() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
@@ -200,7 +267,7 @@ mod tests {
     use axum::routing::get;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        sync::Notify,
+        net::TcpSocket,
         task::JoinHandle,
     };
 
@@ -208,6 +275,14 @@ mod tests {
 
     /// A server whose `/slow` answers once told to.
     async fn started(connections_max: usize) -> (SocketAddr, Arc<Notify>, watch::Sender<bool>, JoinHandle<()>) {
+        started_with(connections_max, u32::MAX, &[]).await
+    }
+
+    async fn started_with(
+        connections_max: usize,
+        per_address: u32,
+        trusted_proxies: &[&str],
+    ) -> (SocketAddr, Arc<Notify>, watch::Sender<bool>, JoinHandle<()>) {
         let release = Arc::new(Notify::new());
         let released = Arc::clone(&release);
         let slow = move || async move {
@@ -218,7 +293,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(serve(listener, Serving { router, tls: None, connections_max }, stopped));
+        let trusted_proxies = trusted_proxies.iter().map(|network| network.parse().expect("a network")).collect();
+        let serving = Serving { router, tls: None, connections_max, per_address, trusted_proxies };
+        let task = tokio::spawn(serve(listener, serving, stopped));
         (address, release, stop, task)
     }
 
@@ -267,6 +344,33 @@ mod tests {
         assert!(early.is_err(), "the first is still open");
         drop(first);
         read_until(&mut second, "at once").await;
+    }
+
+    #[tokio::test]
+    async fn an_address_has_no_more_than_its_share_unless_it_is_a_trusted_proxys() {
+        let (address, _release, _stop, _task) = started_with(10, 2, &[]).await;
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let mut stream = asked(address, "/").await;
+            read_until(&mut stream, "at once").await;
+            open.push(stream);
+        }
+        let mut third = TcpStream::connect(address).await.expect("the kernel takes it");
+        // It may be reset before it is closed.
+        assert_eq!(third.read(&mut [0; 16]).await.unwrap_or(0), 0, "closed without an answer");
+        let other = TcpSocket::new_v4().expect("a socket");
+        other.bind("127.0.0.2:0".parse().expect("an address")).expect("another address");
+        let mut other = other.connect(address).await.expect("connects");
+        other.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sends");
+        read_until(&mut other, "at once").await;
+
+        let (address, _release, _stop, _task) = started_with(10, 2, &["127.0.0.0/8"]).await;
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let mut stream = asked(address, "/").await;
+            read_until(&mut stream, "at once").await;
+            open.push(stream);
+        }
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use antiphon_core::{
     ids::{ChannelId, SessionId, UserId},
 };
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Path, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
@@ -24,7 +24,10 @@ use super::{
     error::{ApiError, ApiResult},
     extract::Caller,
 };
-use crate::rooms::{Link, Presence, Unheard};
+use crate::{
+    client_address::ReachedAddress,
+    rooms::{Link, Presence, Unheard},
+};
 
 const SDP: &str = "application/sdp";
 const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -67,27 +70,29 @@ async fn publish(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     Path(channel): Path<String>,
+    Extension(reached): Extension<ReachedAddress>,
     headers: HeaderMap,
     sdp: String,
 ) -> ApiResult<Response> {
-    begin(&api, caller, &channel, &headers, &sdp, PeerRole::Publisher).await
+    begin(&api, caller, &channel, (&headers, reached), &sdp, PeerRole::Publisher).await
 }
 
 async fn play(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     Path(channel): Path<String>,
+    Extension(reached): Extension<ReachedAddress>,
     headers: HeaderMap,
     sdp: String,
 ) -> ApiResult<Response> {
-    begin(&api, caller, &channel, &headers, &sdp, PeerRole::Subscriber).await
+    begin(&api, caller, &channel, (&headers, reached), &sdp, PeerRole::Subscriber).await
 }
 
 async fn begin(
     api: &Api,
     caller: UserView,
     channel: &str,
-    headers: &HeaderMap,
+    (headers, reached): (&HeaderMap, ReachedAddress),
     sdp: &str,
     role: PeerRole,
 ) -> ApiResult<Response> {
@@ -95,7 +100,12 @@ async fn begin(
     let channel_id = channel_named(api, channel).await?;
     let user = caller.id;
     // It hears no mix: nothing is counted by its address.
-    let link = Link { outlet: Arc::new(Unheard), reached_host: reached_host(api, headers), address: None };
+    let link = Link {
+        outlet: Arc::new(Unheard),
+        reached_host: reached_host(api, headers),
+        reached_address: Some(reached.0),
+        address: None,
+    };
     let presence = Arc::new(Presence::standalone(SessionId(Uuid::now_v7()), caller, link));
     let join = JoinChannel {
         channel_id,

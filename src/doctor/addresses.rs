@@ -22,7 +22,7 @@ pub(super) async fn examine(settings: &Settings, report: &mut Report) {
     }
     let in_cluster = settings.redis.url.is_some();
     if settings.audio.advertise.is_empty() {
-        let found = "clients send voice to the name by which they reached the gateway (audio.advertise is not set)";
+        let found = "clients send voice to the name by which they reached the gateway, browsers to its address (audio.advertise is not set)";
         if in_cluster {
             group.warn(found, "behind a balancer that is the balancer: set audio.advertise to this node's own address");
         } else {

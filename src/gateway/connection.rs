@@ -70,6 +70,8 @@ pub(super) struct Arrival {
     pub(super) address: IpAddr,
     /// The host by which the client came.
     pub(super) reached_host: Arc<str>,
+    /// The address of this machine that it reached.
+    pub(super) reached_address: Option<IpAddr>,
     /// The room that the connection is for, if it was made for one.
     pub(super) room: Option<ChannelId>,
 }
@@ -109,7 +111,8 @@ pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: 
     let outbox = Arc::new(Outbox::new(arrival.encoding, gateway.config().outbox, gateway.company()));
     let _registered = gateway.register(&outbox);
     let address = Some(ClientAddress(arrival.address).limit_key());
-    let link = Link { outlet: Arc::clone(&outbox) as _, reached_host: arrival.reached_host, address };
+    let Arrival { reached_host, reached_address, .. } = arrival;
+    let link = Link { outlet: Arc::clone(&outbox) as _, reached_host, reached_address, address };
     let connection = Arc::new(Connection {
         session_id: SessionId(uuid::Uuid::now_v7()),
         resume_token: new_token(),

@@ -384,7 +384,7 @@ mod tests {
             is_guest: false,
             created_at: "2026-01-01T00:00:00Z".to_owned(),
         };
-        let link = Link { outlet: outbox(), reached_host: "localhost".into(), address: None };
+        let link = Link { outlet: outbox(), reached_host: "localhost".into(), reached_address: None, address: None };
         Arc::new(Presence::new(SessionId(Uuid::from_u128(id)), user, link))
     }
 

@@ -21,7 +21,12 @@ use super::{
     connection::{Arrival, run},
     socket::{Handshake, has_token},
 };
-use crate::{auth::bearer_token, client_address::ClientAddress, error::AppError, origins::is_of_host};
+use crate::{
+    auth::bearer_token,
+    client_address::{ClientAddress, ReachedAddress},
+    error::AppError,
+    origins::is_of_host,
+};
 
 /// When to try again where a node takes no more connections.
 const RETRY_AFTER_S: u64 = 1;
@@ -82,6 +87,7 @@ async fn prepare(gateway: &Gateway, request: &mut Parts) -> Result<(Handshake, A
         user: identify(gateway, request).await?,
         address: client_address(request)?,
         reached_host,
+        reached_address: request.extensions.get::<ReachedAddress>().map(|reached| reached.0),
     };
     Ok((handshake, arrival))
 }

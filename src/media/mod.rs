@@ -51,7 +51,7 @@ use inbox::Inbox;
 use outbox::SideOutlets;
 use relayed::RelaySetup;
 use socket::Steering;
-use webrtc::{PeerCommand, PeerEvent, PeersSetup};
+use webrtc::{PeerCommand, PeerEvent, PeerPlaces, PeersSetup};
 use worker::{Order, Setup, Shared, Worker};
 
 pub use counters::{MediaCounters, SocketCounter, SocketStats};
@@ -433,14 +433,14 @@ fn set_up_peers(
     }
     let certificate = webrtc::certificate().ok_or_else(|| io::Error::other("no certificate for DTLS can be made"))?;
     let (events, told) = mpsc::channel(PEER_EVENTS);
-    let peers_max = config.webrtc_peers.div_ceil(usize::from(config.workers));
+    let places = Arc::new(PeerPlaces::new(config.webrtc_peers));
     let worker = WorkerIndex(0);
     let setup = PeersSetup {
         worker,
         clock,
         certificate,
         events,
-        peers_max,
+        places,
         is_relayed: config.relay.is_some(),
         is_ipv6: local_addr.is_ipv6(),
     };

@@ -161,13 +161,22 @@ impl Directory {
             max_speakers: self.checked_max_speakers(request.max_speakers.unwrap_or(0))?,
             is_private: request.is_private.unwrap_or(false),
         };
-        let per_owner = match caller.role {
-            Role::Admin => u32::MAX,
-            Role::User => self.config.channels_per_account,
-        };
-        let most = ChannelLimits { total: self.config.max_channels, per_owner };
-        let channel = self.store.create_channel(new, most).await?;
+        let channel = self.store.create_channel(new, self.limits_of(caller)).await?;
         Ok(self.view(&channel).await)
+    }
+
+    /// How many channels there may be for `caller` to make one more. Guests cost nothing to make, so that they leave half to
+    /// accounts; and whoever filled the server must not keep its administrators from mending that.
+    fn limits_of(&self, caller: &UserView) -> ChannelLimits {
+        let DirectoryConfig { max_channels, channels_per_account, .. } = self.config;
+        match caller.role {
+            Role::Admin => ChannelLimits::total(u32::MAX),
+            Role::User => ChannelLimits {
+                total: max_channels,
+                of_guests: if caller.is_guest { max_channels / 2 } else { u32::MAX },
+                per_owner: channels_per_account,
+            },
+        }
     }
 
     /// A channel.

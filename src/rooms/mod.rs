@@ -82,6 +82,7 @@ use self::{
     room::{Room, Turn},
     stats::Totals,
     udp::UdpSession,
+    webrtc::HostNames,
 };
 use crate::{
     cluster::{Direct, Membership, MembershipConfig, Notice},
@@ -96,6 +97,8 @@ use crate::{
 pub struct RoomsConfig {
     /// The UDP addresses that clients are told, `host:port`; empty: the address by which each came.
     pub advertise: Vec<String>,
+    /// Hosts that the settings name, whose addresses browsers are told that come by them.
+    pub named_hosts: Vec<String>,
     /// How often clients are told to ping, in milliseconds.
     pub ping_ms: u64,
     /// The most channels a session may be in.
@@ -142,6 +145,7 @@ impl Default for RoomsConfig {
     fn default() -> Self {
         Self {
             advertise: Vec::new(),
+            named_hosts: Vec::new(),
             ping_ms: 5_000,
             channels_per_session: 16,
             texts_per_session: 100,
@@ -179,6 +183,10 @@ struct Inner {
     totals: DashMap<ChannelId, Arc<Totals>>,
     /// What is to be added to the database's totals.
     ledger: Ledger,
+    /// Where the hosts are that the settings name.
+    host_names: HostNames,
+    /// It was said that a browser came by a name that no setting names.
+    warned_of_name: AtomicBool,
     /// Audio channels of a stream whose speaker names no count, 1 or 2.
     channels: AtomicU8,
     next_group: AtomicU32,
@@ -208,8 +216,12 @@ impl Rooms {
         (membership, notices): (Membership, mpsc::Receiver<Notice>),
         config: RoomsConfig,
     ) -> Self {
+        let advertised = config.advertise.iter().filter_map(|told| Some(told.rsplit_once(':')?.0.to_owned()));
+        let host_names = HostNames::follow(advertised.chain(config.named_hosts.iter().cloned()));
         let rooms = Self {
             inner: Arc::new(Inner {
+                host_names,
+                warned_of_name: AtomicBool::new(false),
                 store,
                 media,
                 membership,

@@ -49,7 +49,7 @@ pub fn player(channel: ChannelId, by: &UserView, title: &str) -> Arc<Presence> {
         is_guest: true,
         created_at: by.created_at.clone(),
     };
-    let link = Link { outlet: Arc::new(Unheard), reached_host: "".into(), address: None };
+    let link = Link { outlet: Arc::new(Unheard), reached_host: "".into(), reached_address: None, address: None };
     Arc::new(Presence::standalone(SessionId(Uuid::now_v7()), user, link))
 }
 

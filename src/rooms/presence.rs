@@ -16,8 +16,10 @@ use super::{outlet::Outlet, replay::Entries, room::Room, udp::UdpSession};
 pub struct Link {
     /// Where messages go.
     pub outlet: Arc<dyn Outlet>,
-    /// The host name or address by which the client reached this node, without a port; an IPv6 address in brackets.
+    /// The host name or address by which the client says it reached this node, without a port; an IPv6 address in brackets.
     pub reached_host: Arc<str>,
+    /// The address of this machine that its connection reached; `None` where that is not known.
+    pub reached_address: Option<IpAddr>,
     /// The client's address, as limits count it; `None` where nobody is connected.
     pub address: Option<IpAddr>,
 }

@@ -9,7 +9,7 @@ use crate::{
     media::{MediaConfig, MixInlets, RecordInlet, RelayConfig},
     mixer::{Mixer, MixerConfig},
     notify::{OutboxConfig, OutboxLimits},
-    origins::Origins,
+    origins::{Origins, host_of},
     playback::PlaybackConfig,
     recorder::{Recorder, RecorderConfig},
     recordings::RecordingsConfig,
@@ -104,6 +104,7 @@ pub(super) fn rooms(
     };
     RoomsConfig {
         advertise: settings.audio.advertise.clone(),
+        named_hosts: named_hosts(settings),
         ping_ms: settings.media.ping_ms.into(),
         channels_per_session: count(settings.limits.channels_per_session),
         texts_per_session: count(settings.limits.rooms_per_session),
@@ -121,6 +122,12 @@ pub(super) fn rooms(
         recorder,
         ..RoomsConfig::default()
     }
+}
+
+/// The hosts of the URLs by which the settings say that clients come here.
+fn named_hosts(settings: &Settings) -> Vec<String> {
+    let urls = [&settings.cluster.http_url, &settings.notify.public_url].into_iter().flatten();
+    urls.chain(&settings.http.allowed_origins).filter_map(|url| host_of(url)).collect()
 }
 
 pub(super) fn chat(settings: &Settings) -> ChatConfig {
@@ -188,6 +195,7 @@ pub(super) fn http_limits(settings: &Settings) -> LimitsConfig {
         account_per_minute: settings.limits.http_per_minute_per_account,
         stream_per_minute: settings.limits.stream_requests_per_minute_per_address,
         login_per_minute: settings.limits.logins_per_minute_per_address,
+        channel_per_minute: settings.limits.channels_per_minute_per_address,
     }
 }
 

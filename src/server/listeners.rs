@@ -57,9 +57,14 @@ impl Listeners {
     /// Serves each until `stopped` turns true.
     pub(super) fn serve(self, api: &Arc<Api>, gateway: &Gateway, stopped: &watch::Receiver<bool>) -> JoinSet<()> {
         let connections_max = usize::try_from(api.settings.http.connections_max).unwrap_or(usize::MAX);
+        let quarter = (api.settings.http.connections_max / 4).max(1);
+        let per_address = api.settings.http.connections_per_address.unwrap_or(quarter);
+        let trusted_proxies = &api.settings.server.trusted_proxies;
         let mut tasks = JoinSet::new();
         let mut spawn = |listener: TcpListener, router: Router, tls: Option<Tls>| {
-            tasks.spawn(serve(listener, Serving { router, tls, connections_max }, stopped.clone()));
+            let trusted_proxies = trusted_proxies.clone();
+            let serving = Serving { router, tls, connections_max, per_address, trusted_proxies };
+            tasks.spawn(serve(listener, serving, stopped.clone()));
         };
         spawn(self.http, api::router(api, gateway::router(gateway.clone())), self.tls.clone());
         spawn(self.websocket, api::gateway_router(api, gateway::any_path_router(gateway.clone())), self.tls);

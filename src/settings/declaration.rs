@@ -119,8 +119,10 @@ settings! {
     audio: Audio {
         /// The UDP port of media; 0 for any free one.
         udp_port: u16 [] = 3002;
-        /// The UDP addresses (`host:port`) that clients are told to send to. Empty: the address by which they reached
-        /// the gateway, and the UDP port.
+        /// The UDP addresses (`host:port`) that clients are told to send to. Empty: the host by which they reached
+        /// the gateway, and the UDP port; browsers that came by a name that neither `http.allowed_origins`, `cluster.http_url` nor
+        /// `notify.public_url` names are told the address of this machine that they reached. Needed where that is not the
+        /// one that others reach: behind NAT, a proxy or a container's published ports.
         advertise: Vec<String> [.only("a list of host:port", |list| list.iter().all(|item| port_part(item).is_ok()))] = Vec::new();
         /// Samples per second of a stream whose speaker names no other rate.
         sample_rate: u32 [.only("one of Opus's rates: 8000, 12000, 16000, 24000 or 48000",
@@ -185,7 +187,7 @@ settings! {
         max_users_per_channel: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 10;
         /// The most that a channel's `max_users` may be set to.
         max_users_ceiling: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 10_000;
-        /// Channels on the server.
+        /// Channels on the server. Guests own at most half of them; administrators may make more.
         max_channels: u32 [] = 100;
         /// Of those, channels that one account may own. Administrators may own any number.
         channels_per_account: u32 [] = 20;
@@ -235,12 +237,18 @@ settings! {
         transcodes_queued: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
         /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.
         logins_per_minute_per_address: u32 [] = 1_200;
+        /// Channels and rooms per minute that one address makes (an IPv6 /64 counts as one), administrators not counted; 0 for any
+        /// number.
+        channels_per_minute_per_address: u32 [] = 120;
         /// New guests per minute from one address; 0 for any number.
         guests_per_minute_per_address: u32 [] = 12_000;
-        /// WebRTC connections at once, of which a browser has two; 0 for no WebRTC.
+        /// WebRTC connections at once, of which a browser has two; 0 for no WebRTC. At most a quarter of them, but 16 always, may wait
+        /// for clients that did not come yet, each for 10 s.
         webrtc_peers: u32 [.only("from 0 to 100000", |count| *count <= 100_000)] = 2_000;
         /// TCP connections at once of browsers whose UDP is blocked.
         webrtc_tcp_connections: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
+        /// Of those, from one address (an IPv6 /64 counts as one): an office whose firewall blocks UDP has one for all.
+        webrtc_tcp_connections_per_address: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 250;
     }
 
     /// Who may come in.
@@ -500,6 +508,9 @@ settings! {
         request_timeout_s: u32 [.only("from 1 to 600", |s| (1..=600).contains(s))] = 30;
         /// Connections at once on each port; further ones wait to be accepted.
         connections_max: u32 [.only("at least 16", |count| *count >= 16)] = 20_000;
+        /// Of those, from one address (an IPv6 /64 counts as one), but from `server.trusted_proxies` any number; further ones are
+        /// closed at once. WebSockets count until they are open. When not set: a quarter.
+        connections_per_address: Option<u32> [.only("at least 1", |count| count.is_none_or(|count| count >= 1))] = None;
     }
 
     /// What the server shows of itself at `/metrics`.

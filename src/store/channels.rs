@@ -49,6 +49,8 @@ fn all(rows: Vec<ChannelRow>) -> Result<Vec<Channel>> {
 pub struct ChannelLimits {
     /// On the server.
     pub total: u32,
+    /// Of those, owned by guests.
+    pub of_guests: u32,
     /// Of one owner.
     pub per_owner: u32,
 }
@@ -57,7 +59,7 @@ impl ChannelLimits {
     /// So many on the server, whoever owns them.
     #[must_use]
     pub const fn total(total: u32) -> Self {
-        Self { total, per_owner: u32::MAX }
+        Self { total, of_guests: u32::MAX, per_owner: u32::MAX }
     }
 }
 
@@ -75,6 +77,8 @@ impl Store {
                      (id, name, name_folded, description, owner_id, max_users, max_speakers, is_private, created_us)
                  SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
                  WHERE (SELECT COUNT(*) FROM channels) < $10 AND (SELECT COUNT(*) FROM channels WHERE owner_id = $5) < $11
+                     AND (SELECT COUNT(*) FROM channels JOIN users ON users.id = channels.owner_id
+                          WHERE users.is_guest = TRUE) < $12
                  RETURNING *",
             )
             .bind(Uuid::now_v7())
@@ -88,18 +92,22 @@ impl Store {
             .bind(now_us)
             .bind(i64::from(most.total))
             .bind(i64::from(most.per_owner))
+            .bind(i64::from(most.of_guests))
             .fetch_optional(&mut *tx)
             .await?;
             let Some(row) = row else {
-                let owned: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM channels WHERE owner_id = $1")
-                    .bind(new.owner.0)
-                    .fetch_one(&mut *tx)
-                    .await?;
-                let is_owners = owned >= i64::from(most.per_owner);
-                return Err(StoreError::LimitReached(if is_owners {
+                let (owned, in_all): (i64, i64) = sqlx::query_as(
+                    "SELECT (SELECT COUNT(*) FROM channels WHERE owner_id = $1), (SELECT COUNT(*) FROM channels)",
+                )
+                .bind(new.owner.0)
+                .fetch_one(&mut *tx)
+                .await?;
+                return Err(StoreError::LimitReached(if owned >= i64::from(most.per_owner) {
                     "channels of one account (limits.channels_per_account)"
-                } else {
+                } else if in_all >= i64::from(most.total) {
                     "channels"
+                } else {
+                    "channels of guests (half of limits.max_channels)"
                 }));
             };
             let channel = Channel::try_from(row)?;

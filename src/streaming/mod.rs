@@ -17,7 +17,6 @@ mod live;
 mod making;
 mod media_type;
 mod path;
-mod places;
 mod precondition;
 mod range;
 mod uploads;
@@ -38,22 +37,15 @@ pub use self::{
     live::{FLOOR_MAX_BPS, Live, LiveBody, LiveConfig, LivePlace},
     making::{Facts, Made, MakingConfig, NotMade, Product, State},
     path::FilePath,
-    places::Place,
     precondition::{Verdict, judge},
     range::{Wanted, wanted},
     uploads::Upload,
 };
-use self::{
-    bucket::Bucket,
-    cache::Blocks,
-    files::Files,
-    library::Library,
-    making::Making,
-    places::{NoPlace, Places},
-    uploads::Uploads,
-};
+use self::{bucket::Bucket, cache::Blocks, files::Files, library::Library, making::Making, uploads::Uploads};
+pub use crate::places::Place;
 use crate::{
     error::AppError,
+    places::{NoPlace, Places},
     telemetry::metrics::{StreamRefusal, metrics},
     transcode::{Peaks, TranscodeError},
 };

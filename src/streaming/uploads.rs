@@ -12,13 +12,10 @@ use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{
-    FilePath,
-    making::part::Part,
-    places::{NoPlace, Place, Places},
-};
+use super::{FilePath, making::part::Part};
 use crate::{
     error::AppError,
+    places::{NoPlace, Place, Places},
     telemetry::metrics::{UploadOutcome, metrics},
     transcode::{Bounds, Input, TranscodeError, Watch, check},
 };

@@ -86,6 +86,8 @@ catalogue! {
         counter errors [ErrorCode] = "antiphon_http_errors_total" Count;
         /// Requests refused by a rate limit, by which one. They are also among the errors, as RATE_LIMITED.
         counter rate_limited [RateLimit] = "antiphon_http_rate_limited_total" Count;
+        /// Connections closed at once because their address has as many as it may.
+        counter connections_refused [] = "antiphon_http_connections_refused_total" Count;
         /// Handlers that panicked; each was answered INTERNAL_ERROR.
         counter panics [] = "antiphon_http_panics_total" Count;
     }
@@ -351,6 +353,10 @@ catalogue! {
         counter established [] = "antiphon_webrtc_connections_total" Count;
         /// Connections that ended by themselves, by why.
         counter ended [PeerEnd] = "antiphon_webrtc_connections_ended_total" Count;
+        /// Connections refused because the node has as many as it may, or a quarter of that waits for clients that never came.
+        counter refused [] = "antiphon_webrtc_connections_refused_total" Count;
+        /// Offers of browsers that came by a name that no setting names: they were told the address that their connection reached.
+        counter unnamed_hosts [] = "antiphon_webrtc_unnamed_hosts_total" Count;
         /// Offers and answers made.
         counter negotiations [] = "antiphon_webrtc_negotiations_total" Count;
         /// Datagrams of STUN, DTLS, RTP and RTCP taken.
@@ -361,6 +367,8 @@ catalogue! {
         counter datagrams_sent [] = "antiphon_webrtc_datagrams_sent_total" Count;
         /// Datagrams handed to the media worker of their connection, and those that its queue had no room for.
         counter handed_over [Outcome] = "antiphon_webrtc_datagrams_handed_over_total" Count;
+        /// TCP connections closed at once, by why.
+        counter tcp_refused [TcpRefusal] = "antiphon_webrtc_tcp_refused_total" Count;
         /// Datagrams that a client's TCP connection had no room for.
         counter tcp_dropped [] = "antiphon_webrtc_tcp_dropped_total" Count;
         /// RTP packets, by what they carry and their direction. Those sent again are not counted once more.
@@ -631,6 +639,18 @@ label!(
         Lost = "lost",
         /// Its client broke the protocol.
         Broken = "broken",
+    }
+);
+
+label!(
+    /// Why a TCP connection of WebRTC was closed at once.
+    pub TcpRefusal = "reason" {
+        /// There are as many as there may be, or too many have not yet said whose they are.
+        Full = "full",
+        /// Its address has as many as it may.
+        Address = "address",
+        /// It named no connection of this node.
+        Unknown = "unknown",
     }
 );
 
@@ -1017,6 +1037,8 @@ label!(
         Stream = "stream",
         /// Sign-ups, logins and refreshes of one address.
         Login = "login",
+        /// Channels and rooms that one address makes.
+        Channel = "channel",
         /// Requests of one address for figures.
         Observation = "observation",
     }

@@ -125,6 +125,7 @@ fn peers<'a>(webrtc: &'a WebRtcMetrics, stats: &PeerStats) -> [(Shown<'a>, u64);
         C::Connected => Shown::Gauge(&webrtc.connected),
         C::Established => Shown::Counter(&webrtc.established),
         C::NeverConnected => Shown::Counter(webrtc.ended.of(PeerEnd::NeverConnected)),
+        C::NoPlace => Shown::Counter(&webrtc.refused),
         C::Lost => Shown::Counter(webrtc.ended.of(PeerEnd::Lost)),
         C::Broken => Shown::Counter(webrtc.ended.of(PeerEnd::Broken)),
         C::Taken => Shown::Counter(&webrtc.datagrams_received),

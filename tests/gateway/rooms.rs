@@ -112,6 +112,27 @@ async fn a_connection_for_a_room_enters_no_other() {
 }
 
 #[tokio::test]
+async fn a_browser_that_names_any_host_is_told_the_address_that_it_reached() {
+    let server = Server::with(|_, rooms| rooms.named_hosts = vec!["nowhere.invalid".to_owned()]).await;
+    let tokens = server.guest("anna").await;
+    let room = server.channel(tokens.user.id, 10).await;
+    let path = format!("/ws?room_id={room}&token={}", tokens.access_token);
+    // The first is nobody's, the last one that the settings name and that is nowhere.
+    for (host, ways) in [("stranger.invalid", 1), ("127.0.0.2", 1), ("localhost:3000", 1), ("nowhere.invalid", 0)] {
+        let mut anna = Client::open(&server, &path, &[("host", host)]).await.expect("connects");
+        anna.request(enter(None, None)).await;
+        let answer = anna.request(publish(offer(1))).await;
+        let ServerMessage::PublishAnswer(answer) = answer else { panic!("not answered: {answer:?}") };
+        let sdp = answer.payload.sdp;
+        let candidates: Vec<_> = sdp.lines().filter(|line| line.starts_with("a=candidate:")).collect();
+        assert_eq!(candidates.len(), ways, "{host}: {candidates:?}");
+        let address = if host == "127.0.0.2" { host } else { "127.0.0.1" };
+        assert!(candidates.iter().all(|line| line.contains(address)), "{host}: {candidates:?}");
+        anna.request(Leave { payload: NoPayload {} }).await;
+    }
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused_with_why_and_others_lose_nothing() {
     let server = Server::start().await;
     let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);

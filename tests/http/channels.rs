@@ -276,12 +276,14 @@ async fn figures_nobody_has_measured_are_null(nobody: &Client) {
 async fn there_are_at_most_so_many_channels() {
     let two = |settings: &mut antiphon::settings::Settings| settings.limits.max_channels = 2;
     run(Database::Sqlite, two, async |nobody: &Client| {
+        let admin = nobody.register("admin").await;
         let owner = nobody.register("owner").await;
         owner.channel("One", false).await;
         let second = owner.channel("Two", true).await;
         owner.post("/api/channels", json!({"name": "Three"})).await.expect_error(409, "LIMIT_REACHED");
         owner.delete(&format!("/api/channels/{second}")).await.expect(200);
         owner.post("/api/channels", json!({"name": "Three"})).await.expect(201);
+        admin.post("/api/channels", json!({"name": "Four"})).await.expect(201);
     })
     .await;
 }

@@ -33,6 +33,36 @@ async fn an_address_has_so_many_requests_a_minute() {
 }
 
 #[tokio::test]
+async fn a_stranger_does_not_take_all_channels() {
+    let few = |settings: &mut Settings| {
+        settings.limits.max_channels = 6;
+        settings.limits.channels_per_minute_per_address = 5;
+    };
+    run(Database::Sqlite, few, async |nobody: &Client| {
+        let admin = nobody.register("admin").await;
+        let owner = nobody.register("owner").await;
+        let room = |number: u32| json!({"name": format!("Room {number}")});
+        // A new guest makes each.
+        for number in 0..3 {
+            nobody.post("/api/v1/rooms", room(number)).await.expect(201);
+        }
+        let full = nobody.post("/api/v1/rooms", room(3)).await.expect_error(409, "LIMIT_REACHED");
+        assert!(full.contains("guests"), "{full}");
+        owner.post("/api/channels", room(3)).await.expect(201);
+        for path in ["/api/v1/rooms", "/api/channels"] {
+            let refused = owner.post(path, room(4)).await;
+            let sentence = refused.expect_error(429, "RATE_LIMITED");
+            assert!(sentence.contains("at most 5 a minute"), "{sentence}");
+            assert!((1..=60).contains(&refused.header("retry-after").parse::<u32>().expect("seconds")));
+        }
+        for number in 4..9 {
+            admin.post("/api/channels", room(number)).await.expect(201);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn figures_have_a_limit_of_their_own_and_probes_none() {
     run(
         Database::Sqlite,

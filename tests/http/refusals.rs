@@ -134,11 +134,12 @@ async fn a_body_that_never_comes_runs_into_the_time_limit() {
         let address = nobody.base().strip_prefix("http://").expect("a URL");
         let mut stream = TcpStream::connect(address).await.expect("connects");
         let head = "POST /api/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-                    content-length: 50\r\nconnection: close\r\n\r\n{\"username\"";
+                    content-length: 50\r\n\r\n{\"username\"";
         stream.write_all(head.as_bytes()).await.expect("sends");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "its client does not keep the connection: {answer}");
         assert!(answer.contains(r#""error_code":"TIMEOUT""#), "{answer}");
     })
     .await;

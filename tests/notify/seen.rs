@@ -40,7 +40,7 @@ const MEMBER: Membership = Membership { role: ChannelRole::Member, priority: fal
 async fn make(store: &Store, owner: &User, name: String, is_private: bool) -> ChannelId {
     let new =
         NewChannel { name, description: String::new(), owner: owner.id, max_users: 9, max_speakers: 0, is_private };
-    let most = ChannelLimits { total: 10_000, per_owner: 10_000 };
+    let most = ChannelLimits::total(10_000);
     store.create_channel(new, most).await.expect("made").id
 }
 

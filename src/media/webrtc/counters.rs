@@ -28,6 +28,8 @@ peer_counters! {
     Established;
     /// Connections that never did, in time.
     NeverConnected;
+    /// Connections refused: the node has as many as it may, or too many wait for their clients.
+    NoPlace;
     /// Connections whose client was not heard any more.
     Lost;
     /// Connections that broke the protocol, and were ended for it.

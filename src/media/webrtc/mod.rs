@@ -20,6 +20,7 @@ mod forward;
 mod keys;
 mod negotiate;
 mod peer;
+mod peer_places;
 mod publishing;
 mod setup;
 pub(super) mod stun;
@@ -34,6 +35,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
     hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -63,6 +65,7 @@ pub use counters::{PeerCounter, PeerStats};
 pub(super) use demux::PeerDatagram;
 pub(super) use elsewhere::ToRelay;
 pub(super) use peer::Address;
+pub(super) use peer_places::PeerPlaces;
 pub(super) use setup::certificate;
 pub use tcp::IceTcp;
 
@@ -99,8 +102,8 @@ pub(super) struct PeersSetup {
     pub(super) clock: Clock,
     pub(super) certificate: DtlsCert,
     pub(super) events: mpsc::Sender<PeerEvent>,
-    /// Connections that this worker takes.
-    pub(super) peers_max: usize,
+    /// What connections take a place of, in whatever worker.
+    pub(super) places: Arc<PeerPlaces>,
     /// There are other nodes.
     pub(super) is_relayed: bool,
     /// The socket speaks IPv6, in which IPv4 addresses are written as such.
@@ -377,6 +380,7 @@ impl Peers {
         }
         let (key, is_first) = (peer.key, !std::mem::replace(&mut peer.connected, true));
         if is_first {
+            peer.place.stands();
             self.stats.count(PeerCounter::Connected);
             self.stats.count(PeerCounter::Established);
             self.tell(PeerEvent::Connected { key });

@@ -15,6 +15,7 @@ use super::{
     counters::PeerCounter,
     keys::Agreed,
     peer::{Peer, Side},
+    peer_places::{NoPlace, PeerPlace},
     publishing::Publishing,
     setup, stun,
     subscribing::Subscribing,
@@ -38,7 +39,13 @@ impl Peers {
                 let peer = self.peer_by_key(key).ok_or(PeerError::OutOfTurn("there is no such connection yet"));
                 _ = reply.send(peer.and_then(|peer| peer.add_candidate(candidate)));
             }
-            PeerCommand::Reach { address, way } => _ = self.tcp.insert(address, way),
+            PeerCommand::Reach { address, fragment, way, known } => {
+                let is_known = str::from_utf8(&fragment).is_ok_and(|fragment| self.by_fragment.contains_key(fragment));
+                // Whoever does not wait for it any more has gone.
+                if known.send(is_known).is_ok() && is_known {
+                    self.tcp.insert(address, way);
+                }
+            }
             PeerCommand::Unreach { address } => _ = self.tcp.remove(&address),
             PeerCommand::Close { key } => self.close(key),
         }
@@ -184,6 +191,18 @@ impl Peers {
         IceCreds { ufrag, pass }
     }
 
+    fn place(&mut self) -> Result<PeerPlace, PeerError> {
+        self.setup.places.take().map_err(|why| {
+            self.stats.count(PeerCounter::NoPlace);
+            PeerError::TooMany(match why {
+                NoPlace::Full => "this node has as many WebRTC connections as it may: try another",
+                NoPlace::TooManyWait => {
+                    "too many WebRTC connections of this node wait for their clients: try again in some seconds, or another"
+                }
+            })
+        })
+    }
+
     fn peer_or_new(
         &mut self,
         now: Micros,
@@ -195,12 +214,10 @@ impl Peers {
         if let Some(number) = self.by_key.get(&key) {
             return Ok(*number);
         }
-        if self.peers.len() >= self.setup.peers_max {
-            return Err(PeerError::TooMany("this node has as many WebRTC connections as it may: try another"));
-        }
         let Some(deafened) = self.deafened.get(&(key.channel, key.stream)).copied() else {
             return Err(PeerError::OutOfTurn("this session is no longer in that channel"));
         };
+        let place = self.place()?;
         self.next_number = self.next_number.wrapping_add(1);
         let (number, at, credentials) = (self.next_number, self.instant(now), self.new_credentials());
         let fragment = credentials.ufrag.clone();
@@ -211,7 +228,7 @@ impl Peers {
         });
         self.by_fragment.insert(fragment.clone(), number);
         self.by_key.insert(key, number);
-        self.peers.insert(number, Box::new(Peer::new(at, key, rtc, side(deafened), fragment, ways)));
+        self.peers.insert(number, Box::new(Peer::new(at, key, rtc, side(deafened), fragment, (place, ways))));
         self.mark(number);
         Ok(number)
     }

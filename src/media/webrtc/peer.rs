@@ -15,13 +15,15 @@ use str0m::{
 use super::{
     api::{PeerError, PeerKey, Ways},
     keys::Agreed,
+    peer_places::PeerPlace,
     publishing::Publishing,
     subscribing::Subscribing,
     voice::Sealing,
 };
 
-/// How long a connection may take to come to stand, and how long one that was lost is kept for its client to find another
-/// way.
+/// How long a connection may take to come to stand.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one that was lost is kept for its client to find another way.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// A connection that carries voices alone is looked after so seldom unless its client sends something. Clients check their way more
 /// often than that: its timers only matter when they do not.
@@ -73,6 +75,8 @@ pub(super) struct Peer {
     pub(super) restarts: Option<IceCreds>,
     /// When it is given up unless it stands by then.
     pub(super) given_up_at: Option<Instant>,
+    /// Its place on the node.
+    pub(super) place: PeerPlace,
 }
 
 impl Peer {
@@ -82,7 +86,7 @@ impl Peer {
         (mut rtc, agreed): (Rtc, Agreed),
         side: Side,
         fragment: String,
-        ways: Ways,
+        (place, ways): (PeerPlace, Ways),
     ) -> Self {
         for candidate in candidates(&ways) {
             rtc.add_local_candidate(candidate);
@@ -104,7 +108,8 @@ impl Peer {
             dirty: false,
             connected: false,
             restarts: None,
-            given_up_at: Some(now + PATIENCE),
+            place,
+            given_up_at: Some(now + FIRST_PATIENCE),
         }
     }
 

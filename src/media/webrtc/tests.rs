@@ -35,7 +35,7 @@ use super::{
         inbox::Inbox,
         outbox::{Outbox, SideOutlets},
     },
-    OfferedTrack, PeerCommand, PeerCounter, PeerEvent, PeerKey, Peers, PeersSetup, Ways, Wish, certificate,
+    OfferedTrack, PeerCommand, PeerCounter, PeerEvent, PeerKey, PeerPlaces, Peers, PeersSetup, Ways, Wish, certificate,
 };
 
 const STEP: Micros = Micros::from_millis(20);
@@ -185,7 +185,7 @@ impl World {
             clock,
             certificate: certificate().expect("a certificate"),
             events: told,
-            peers_max: 4,
+            places: Arc::new(PeerPlaces::new(4)),
             is_relayed: false,
             is_ipv6: false,
         };
@@ -216,6 +216,12 @@ impl World {
 
     fn key(&self) -> PeerKey {
         PeerKey { channel: self.channel, stream: LISTENER, role: PeerRole::Subscriber }
+    }
+
+    /// By which the listener's STUN names its connection.
+    fn fragment(&mut self) -> String {
+        let key = self.key();
+        self.peers.peer_by_key(key).expect("there").fragments[0].clone()
     }
 
     fn at(&self) -> Instant {
@@ -300,6 +306,23 @@ fn what_is_sealed_here_comes_out_of_anothers_srtp() {
     assert_eq!(world.peers.stats[PeerCounter::AudioOut], 100);
     world.speaks(LISTENER, 0);
     assert_eq!(world.listener.heard.len(), 100, "nobody hears themselves");
+}
+
+#[test]
+fn an_offer_whose_client_never_comes_gives_its_place_back() {
+    let mut world = World::new();
+    let places = Arc::clone(&world.peers.setup.places);
+    let ways = Ways { udp: vec![world.node.local_addr().expect("bound")], tcp: Vec::new() };
+    let wishes = vec![Wish { stream: ANNA, kind: PublishKind::Audio, quality: VideoQuality::Off }];
+    world.peers.command(world.now, PeerCommand::Subscribe { key: world.key(), ways, wishes, restart: false });
+    let free = || (0..4).map_while(|_| places.take().ok()).collect::<Vec<_>>().len();
+    assert_eq!(free(), 3);
+    for _ in 0..9 {
+        world.pass(Micros::from_secs(1));
+    }
+    assert_eq!((free(), world.peers.stats[PeerCounter::NeverConnected]), (3, 0));
+    world.pass(Micros::from_secs(2));
+    assert_eq!((free(), world.peers.stats[PeerCounter::NeverConnected]), (4, 1));
 }
 
 #[test]
@@ -389,7 +412,11 @@ fn a_listener_by_tcp_gets_the_same() {
     let mut world = World::connected(&[ANNA]);
     let (way, mut came) = mpsc::channel(2);
     let address = (Protocol::Tcp, SocketAddr::from(([127, 0, 0, 1], 9)));
-    world.peers.command(world.now, PeerCommand::Reach { address, way });
+    for (fragment, is_known) in [(b"AAnobody"[..].into(), false), (world.fragment().into_bytes().into(), true)] {
+        let (known, mut told) = oneshot::channel();
+        world.peers.command(world.now, PeerCommand::Reach { address, fragment, way: way.clone(), known });
+        assert_eq!((told.try_recv(), world.peers.tcp.len()), (Ok(is_known), usize::from(is_known)));
+    }
     let key = world.key();
     world.peers.peer_by_key(key).expect("there").nominated = Some(address);
     for number in 0..3 {

@@ -1,6 +1,6 @@
 //! How clients find the node, and the servers that help them past what is in between.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use antiphon_core::{gateway::IceServer, ids::UserId};
 use aws_lc_rs::hmac;
@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use time::OffsetDateTime;
 
 use super::super::{Rooms, presence::Link};
-use crate::{media::webrtc::Ways, settings::Secret};
+use crate::{media::webrtc::Ways, settings::Secret, telemetry::metrics::metrics};
 
 /// Addresses of one kind that clients are told at most.
 const ADDRESSES_MAX: usize = 4;
@@ -39,20 +39,52 @@ impl Rooms {
     pub(super) async fn ways(&self, link: &Link) -> Ways {
         let takes_ipv6 = self.udp_address().is_ipv6();
         let mut ways = Ways::default();
-        for address in self.addresses(link) {
-            // A name that cannot be resolved now is no way now.
-            let Ok(found) = tokio::net::lookup_host(&address).await else { continue };
-            for address in found.filter(|found| (takes_ipv6 || found.is_ipv4()) && !found.ip().is_unspecified()) {
-                if ways.udp.len() < ADDRESSES_MAX && !ways.udp.contains(&address) {
-                    ways.udp.push(address);
-                }
-                let tcp = self.inner.config.ice.tcp_port.map(|port| SocketAddr::new(address.ip(), port));
-                if let Some(tcp) = tcp.filter(|tcp| ways.tcp.len() < ADDRESSES_MAX && !ways.tcp.contains(tcp)) {
-                    ways.tcp.push(tcp);
-                }
+        let found =
+            if self.inner.config.advertise.is_empty() { self.came_by(link).await } else { self.advertised().await };
+        for address in found.into_iter().filter(|found| (takes_ipv6 || found.is_ipv4()) && !found.ip().is_unspecified())
+        {
+            if ways.udp.len() < ADDRESSES_MAX && !ways.udp.contains(&address) {
+                ways.udp.push(address);
+            }
+            let tcp = self.inner.config.ice.tcp_port.map(|port| SocketAddr::new(address.ip(), port));
+            if let Some(tcp) = tcp.filter(|tcp| ways.tcp.len() < ADDRESSES_MAX && !ways.tcp.contains(tcp)) {
+                ways.tcp.push(tcp);
             }
         }
         ways
+    }
+
+    /// The addresses that are set. A name that has none now is no way now.
+    async fn advertised(&self) -> Vec<SocketAddr> {
+        let mut all = Vec::new();
+        for told in &self.inner.config.advertise {
+            let Some((host, port)) = told.rsplit_once(':') else { continue };
+            let (Ok(port), Some(found)) = (port.parse(), self.inner.host_names.find(host).await) else { continue };
+            all.extend(found.into_iter().map(|address| SocketAddr::new(address, port)));
+        }
+        all
+    }
+
+    /// The host that a client says it came by, where that is an address or one that the settings name; else the address
+    /// of this machine that its connection reached.
+    async fn came_by(&self, link: &Link) -> Vec<SocketAddr> {
+        let own = self.udp_address();
+        let found = match self.inner.host_names.find(&link.reached_host).await {
+            Some(found) => found,
+            None => {
+                let reached = link.reached_address.unwrap_or(own.ip());
+                metrics().webrtc.unnamed_hosts.increment(1);
+                if !self.inner.warned_of_name.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        address = %reached,
+                        "a browser came by a name that no setting names, and is told this address: where others cannot reach \
+                         it, set audio.advertise (this is said once)"
+                    );
+                }
+                vec![reached]
+            }
+        };
+        found.into_iter().map(|address| SocketAddr::new(address, own.port())).collect()
     }
 }
 

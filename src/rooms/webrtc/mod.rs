@@ -4,6 +4,7 @@
 //! somebody publishes is known by the worker, which tells it here (`Publishes`); from that and the roster comes what each
 //! subscriber wishes for, which the worker turns into offers. Voice of native members is a wish like any other.
 
+mod host_names;
 mod ice;
 mod places;
 mod publish;
@@ -33,6 +34,7 @@ use crate::{
     media::webrtc::{OfferedTrack, PeerError, PeerEvent, PeerKey},
 };
 
+pub(super) use host_names::HostNames;
 pub use ice::IceConfig;
 pub(super) use subscribe::Subscription;
 

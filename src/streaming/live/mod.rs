@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use antiphon_core::{gateway::ErrorCode, ids::ChannelId};
 
-use super::places::{NoPlace, Place, Places};
+use crate::places::{NoPlace, Place, Places};
 use crate::{
     error::AppError,
     telemetry::metrics::{LiveRefusal, metrics},

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::telemetry::family::Gauge;
 
 /// How many places there are, and who has them.
-pub(super) struct Places<K> {
+pub(crate) struct Places<K> {
     in_all: u32,
     for_each: u32,
     taken: Mutex<Taken<K>>,
@@ -22,32 +22,32 @@ struct Taken<K> {
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoPlace {
+pub(crate) enum NoPlace {
     /// So many are taken, and there are no more.
     InAll(u32),
     /// Whoever asks has so many, and may have no more.
     ForEach(u32),
 }
 
-/// A place among those who are being sent files, or send them, until it is dropped.
+/// A place among those whom something goes on for, until it is dropped.
 pub struct Place<K: Copy + Eq + Hash = IpAddr> {
     places: Arc<Places<K>>,
     key: K,
 }
 
 impl<K: Copy + Eq + Hash> Places<K> {
-    pub(super) fn new(in_all: u32, for_each: u32, gauge: &'static Gauge) -> Self {
+    pub(crate) fn new(in_all: u32, for_each: u32, gauge: &'static Gauge) -> Self {
         Self { gauge: Some(gauge), ..Self::unseen(in_all, for_each) }
     }
 
     /// Places whose number is not shown.
-    pub(super) fn unseen(in_all: u32, for_each: u32) -> Self {
+    pub(crate) fn unseen(in_all: u32, for_each: u32) -> Self {
         let taken = Mutex::new(Taken { in_all: 0, by_key: HashMap::new() });
         Self { in_all, for_each, taken, gauge: None }
     }
 
     /// A place for `key`, if there is one.
-    pub(super) fn take(this: &Arc<Self>, key: K) -> Result<Place<K>, NoPlace> {
+    pub(crate) fn take(this: &Arc<Self>, key: K) -> Result<Place<K>, NoPlace> {
         let mut taken = this.taken.lock();
         if taken.in_all >= this.in_all {
             return Err(NoPlace::InAll(this.in_all));
