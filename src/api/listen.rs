@@ -163,8 +163,8 @@ async fn user_of(api: &Api, channel: ChannelId, query: &ListenQuery) -> Result<U
         return Err(bad("the link needs user, expires and sig: POST /api/channels/{id}/listen makes links"));
     };
     api.streams.secrets().check(LiveLink { channel, user, expires }, sig, now_s())?;
-    let known = api.store.user(user).await?;
-    Ok(known.ok_or_else(|| bad("whoever made the link has no account any more"))?.view())
+    let known = api.store.user(user).await?.filter(|user| user.is_active);
+    Ok(known.ok_or_else(|| bad("whoever made the link has no account any more, or it is switched off"))?.view())
 }
 
 fn count_refusal(code: ErrorCode) {

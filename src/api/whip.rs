@@ -187,8 +187,8 @@ async fn channel_named(api: &Api, named: &str) -> ApiResult<ChannelId> {
         return Ok(id);
     }
     let found = api.store.channel_by_name(named).await?;
-    let found =
-        found.ok_or_else(|| ApiError::new(ErrorCode::ChannelNotFound, "there is no channel with this id or name"))?;
+    // As for a private one: neither is known to a stranger.
+    let found = found.ok_or_else(|| ApiError::new(ErrorCode::ChannelNotFound, "there is no channel with this id"))?;
     Ok(found.id)
 }
 

@@ -153,8 +153,9 @@ impl Gateway {
     async fn end_disabled(&self) {
         match self.auth().inactive_users().await {
             Ok(inactive) => {
-                let users: HashSet<UserId> =
+                let mut users: HashSet<UserId> =
                     self.sessions().all().iter().map(|session| session.presence.user.id).collect();
+                users.extend(self.rooms().people());
                 for user in users.intersection(&inactive) {
                     self.end_sessions_of(*user).await;
                 }
@@ -176,7 +177,8 @@ impl Gateway {
         sessions.len() as u64
     }
 
-    /// Ends the sessions that an account has on this node: their connections close with 4014.
+    /// Ends the sessions that an account has on this node, whose connections close with 4014, and puts out whoever of theirs is here
+    /// without one.
     pub(super) async fn end_sessions_of(&self, user: UserId) {
         for (session, outbox) in self.sessions().end_all_of(user) {
             if let Some(outbox) = outbox {
@@ -186,5 +188,6 @@ impl Gateway {
             self.rooms().end(&session.presence, LeaveReason::Banned).await;
             self.release_record(&session).await;
         }
+        self.rooms().put_out(user).await;
     }
 }

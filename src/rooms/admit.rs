@@ -56,7 +56,12 @@ impl Rooms {
         user: &UserView,
         channel: ChannelId,
     ) -> Result<Option<LeaveReason>, AppError> {
-        let Some(found) = self.inner.store.channel(channel).await? else { return Ok(Some(LeaveReason::Kicked)) };
+        let store = &self.inner.store;
+        let Some(found) = store.channel(channel).await? else { return Ok(Some(LeaveReason::Kicked)) };
+        // What plays files has no account.
+        if user.id != player_of(channel) && store.user(user.id).await?.is_none_or(|account| !account.is_active) {
+            return Ok(Some(LeaveReason::Banned));
+        }
         let (standing, _) = self.standing(channel, user).await?;
         Ok(match decide(&standing, found.is_private, Action::Join) {
             Decision::Allowed => None,

@@ -12,6 +12,7 @@
 pub mod directory;
 pub mod player;
 
+mod accounts;
 mod admit;
 mod adopt;
 mod alone;

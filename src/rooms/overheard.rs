@@ -156,6 +156,11 @@ impl Live {
         outsiders.filter(|outsider| !outsider.part.is_closed()).count()
     }
 
+    /// Whose links those who hear the mix here came by.
+    pub(super) fn links_of(&self) -> impl Iterator<Item = UserId> {
+        self.overheard.iter().flat_map(|overheard| &overheard.outsiders).map(|outsider| outsider.user.id)
+    }
+
     /// Sends somebody's listeners away.
     pub(super) fn send_outsiders_away(&self, user: UserId) {
         if let Some(overheard) = &self.overheard {

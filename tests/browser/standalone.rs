@@ -1,5 +1,6 @@
 //! WHIP and WHEP: a page that speaks nothing but HTTP and WebRTC.
 
+use antiphon_loadtest::rest::Rest;
 use serde_json::{Value, json};
 
 use crate::{
@@ -51,4 +52,30 @@ async fn a_channel_is_published_to_and_played_by_http_alone() {
     let refused =
         http().post(server.url().http("/whip/lobby")).bearer_auth(&token).header("content-type", "application/sdp");
     assert_eq!(refused.body("no SDP").send().await.expect("answered").status(), 400);
+}
+
+#[tokio::test]
+async fn whoever_is_switched_off_neither_publishes_nor_plays_by_http_any_more() {
+    let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
+    let room = make_channel(&server, "lobby", 10).await;
+    let administrator = Rest::new(server.url()).expect("a client");
+    let administrator =
+        administrator.login("owner-of-lobby", "a long enough password").await.expect("the first account");
+    let (publisher_id, token) = guest(&server, "publisher").await;
+    let (player_id, player_token) = guest(&server, "player").await;
+    let (publisher, player, page) = (browser.page().await, browser.page().await, browser.page().await);
+    let whip = server.url().http("/whip/lobby");
+    publisher.call("whip", json!({ "url": whip.as_str(), "token": token, "hz": 440 })).await;
+    let whep = server.url().http(&format!("/whep/{room}"));
+    player.call("whep", json!({ "url": whep.as_str(), "token": player_token })).await;
+    enter(&page, &server, room, "Page").await;
+    hears(&page, &publisher_id, 440.0).await;
+    for user in [&publisher_id, &player_id] {
+        let url = server.url().http(&format!("/api/users/{user}"));
+        let off = http().put(url).bearer_auth(&administrator.access_token).json(&json!({ "is_active": false }));
+        assert_eq!(off.send().await.expect("answered").status(), 200);
+        let left = format!("page.events.some((event) => event.type === 'UserLeft' && event.user_id === '{user}')");
+        page.until(&left, |left| left == true).await;
+    }
+    page.until(&format!("page.events.some((event) => event.type === 'publisher_left' && event.payload.publisher_id === '{publisher_id}')"), |left| left == true).await;
 }

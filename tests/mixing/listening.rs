@@ -295,6 +295,28 @@ async fn links_are_for_who_may_hear_the_channel_and_hold_as_long_as_that() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_switched_off_hears_nothing_more_on_any_node() {
+    let cluster = Nodes::start(2).await;
+    let radio = Radio::on(cluster.nodes[0].url(), 10).await;
+    let guest = radio.guest("guest").await;
+    let link = radio.link_of(&guest).await;
+    let listen = async |node: usize| {
+        let url = at(&cluster.nodes[node].url(), &link);
+        http().get(url).send().await.expect("answered")
+    };
+    let (here, there) = (listen(0).await, listen(1).await);
+    assert_eq!((here.status(), there.status()), (StatusCode::OK, StatusCode::OK));
+    let url = radio.url.http(&format!("/api/users/{}", guest.user.id));
+    let off = http().put(url).bearer_auth(&radio.owner.access_token).json(&json!({ "is_active": false }));
+    assert!(off.send().await.expect("answered").status().is_success());
+    ends_cleanly(here).await;
+    ends_cleanly(there).await;
+    for node in 0..2 {
+        assert_eq!(listen(node).await.status(), StatusCode::FORBIDDEN, "by the link they still have");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ban_on_another_node_ends_it_too() {
     let cluster = Nodes::start(2).await;
     let radio = Radio::on(cluster.nodes[0].url(), 10).await;

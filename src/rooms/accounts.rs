@@ -1,0 +1,40 @@
+//! What becomes of somebody's places here when their account is switched off or gone.
+//!
+//! The gateway ends its own sessions. Whoever is here without one, by WHIP or WHEP or as a listener by a link, is known to the rooms
+//! alone.
+
+use std::collections::BTreeSet;
+
+use antiphon_core::{gateway::LeaveReason, ids::UserId};
+
+use super::Rooms;
+use crate::cluster::Leave;
+
+impl Rooms {
+    /// Puts somebody out of every channel that they are heard or hear in through this node.
+    pub async fn put_out(&self, user: UserId) {
+        for room in self.all_rooms() {
+            let is_member = {
+                let live = room.live();
+                live.send_outsiders_away(user);
+                live.members.values().any(|member| member.presence.user.id == user)
+            };
+            let leave = Leave::forced(user, LeaveReason::Banned, None, None);
+            if is_member && self.remove(room.id, leave).await.is_err() {
+                tracing::warn!(channel = %room.id, "somebody whose account is switched off could not be put out yet");
+            }
+        }
+    }
+
+    /// Everybody who is heard or hears in a channel through this node, with or without a session of the gateway.
+    #[must_use]
+    pub fn people(&self) -> BTreeSet<UserId> {
+        let mut people = BTreeSet::new();
+        for room in self.all_rooms() {
+            let live = room.live();
+            people.extend(live.members.values().map(|member| member.presence.user.id));
+            people.extend(live.links_of());
+        }
+        people
+    }
+}
