@@ -120,20 +120,23 @@ async fn serve_one(
     let fragment: Box<[u8]> = stun::fragment_in(&datagram[..first]).unwrap_or_default().into();
     let worker = stun::worker_of(&fragment).filter(|worker| worker.0 < media.workers());
     let Some(worker) = worker else { return Ok(metrics().webrtc.tcp_refused.of(TcpRefusal::Unknown).increment(1)) };
-    let key = ClientAddress(from.ip()).limit_key();
-    let Ok(_place) = Places::take(&doors.served, key).inspect_err(count_refusal) else { return Ok(()) };
     let address = (Protocol::Tcp, SocketAddr::new(from.ip().to_canonical(), from.port()));
-    let (way, waiting) = mpsc::channel(WAITING_MAX);
+    let (way, to_send) = mpsc::channel(WAITING_MAX);
     let (known, told) = oneshot::channel();
     media.send_to_peers(worker, PeerCommand::Reach { address, fragment, way, known }).await;
     if !told.await.unwrap_or(false) {
         return Ok(metrics().webrtc.tcp_refused.of(TcpRefusal::Unknown).increment(1));
     }
-    drop(waiting);
-    let reading = read_all(media, worker, &mut reader, address, (&mut datagram, first));
-    let ended = tokio::select! {
-        ended = reading => ended,
-        ended = write_all(writer, waiting) => ended,
+    let ended = match Places::take(&doors.served, ClientAddress(from.ip()).limit_key()).inspect_err(count_refusal) {
+        Ok(_place) => {
+            drop(waiting);
+            let reading = read_all(media, worker, &mut reader, address, (&mut datagram, first));
+            tokio::select! {
+                ended = reading => ended,
+                ended = write_all(writer, to_send) => ended,
+            }
+        }
+        Err(_) => Ok(()),
     };
     media.send_to_peers(worker, PeerCommand::Unreach { address }).await;
     ended
