@@ -294,8 +294,9 @@ impl Server {
         let listeners = listeners.serve(&api, &gateway, &stopped);
         let mut background = in_background(&api, &rooms, tls.clone());
         if let Some(tcp) = ice_tcp {
-            let most = usize::try_from(settings.limits.webrtc_tcp_connections).unwrap_or(usize::MAX);
-            background.spawn(tcp.serve(media.clone(), most));
+            let limits = &settings.limits;
+            let (most, per_address) = (limits.webrtc_tcp_connections, limits.webrtc_tcp_connections_per_address);
+            background.spawn(tcp.serve(media.clone(), most, per_address));
         }
         api.health.check_store(&store).await;
         health.set_started();

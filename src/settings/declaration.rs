@@ -247,6 +247,8 @@ settings! {
         webrtc_peers: u32 [.only("from 0 to 100000", |count| *count <= 100_000)] = 2_000;
         /// TCP connections at once of browsers whose UDP is blocked.
         webrtc_tcp_connections: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
+        /// Of those, from one address (an IPv6 /64 counts as one): an office whose firewall blocks UDP has one for all.
+        webrtc_tcp_connections_per_address: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 250;
     }
 
     /// Who may come in.

@@ -367,6 +367,8 @@ catalogue! {
         counter datagrams_sent [] = "antiphon_webrtc_datagrams_sent_total" Count;
         /// Datagrams handed to the media worker of their connection, and those that its queue had no room for.
         counter handed_over [Outcome] = "antiphon_webrtc_datagrams_handed_over_total" Count;
+        /// TCP connections closed at once, by why.
+        counter tcp_refused [TcpRefusal] = "antiphon_webrtc_tcp_refused_total" Count;
         /// Datagrams that a client's TCP connection had no room for.
         counter tcp_dropped [] = "antiphon_webrtc_tcp_dropped_total" Count;
         /// RTP packets, by what they carry and their direction. Those sent again are not counted once more.
@@ -637,6 +639,18 @@ label!(
         Lost = "lost",
         /// Its client broke the protocol.
         Broken = "broken",
+    }
+);
+
+label!(
+    /// Why a TCP connection of WebRTC was closed at once.
+    pub TcpRefusal = "reason" {
+        /// There are as many as there may be, or too many have not yet said whose they are.
+        Full = "full",
+        /// Its address has as many as it may.
+        Address = "address",
+        /// It named no connection of this node.
+        Unknown = "unknown",
     }
 );
 

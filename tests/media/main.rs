@@ -1,6 +1,7 @@
 //! The media workers with real sockets.
 
 mod client;
+mod ice_tcp;
 mod relay;
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};

@@ -135,8 +135,12 @@ pub enum PeerCommand {
     Reach {
         /// Where the client is.
         address: (Protocol, SocketAddr),
+        /// The fragment by which its STUN names a connection.
+        fragment: Box<[u8]>,
         /// The way.
         way: mpsc::Sender<Box<[u8]>>,
+        /// Whether there is such a connection; else nothing goes that way.
+        known: oneshot::Sender<bool>,
     },
     /// No longer.
     Unreach {

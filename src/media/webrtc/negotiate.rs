@@ -39,7 +39,13 @@ impl Peers {
                 let peer = self.peer_by_key(key).ok_or(PeerError::OutOfTurn("there is no such connection yet"));
                 _ = reply.send(peer.and_then(|peer| peer.add_candidate(candidate)));
             }
-            PeerCommand::Reach { address, way } => _ = self.tcp.insert(address, way),
+            PeerCommand::Reach { address, fragment, way, known } => {
+                let is_known = str::from_utf8(&fragment).is_ok_and(|fragment| self.by_fragment.contains_key(fragment));
+                // Whoever does not wait for it any more has gone.
+                if known.send(is_known).is_ok() && is_known {
+                    self.tcp.insert(address, way);
+                }
+            }
             PeerCommand::Unreach { address } => _ = self.tcp.remove(&address),
             PeerCommand::Close { key } => self.close(key),
         }

@@ -1,22 +1,33 @@
 //! ICE over TCP (RFC 6544, 4571) for clients whose UDP is blocked: each datagram behind its length in two bytes.
 //!
-//! A connection's first datagram is STUN, whose fragment names the worker; from then on its datagrams go there, and what
-//! that worker's peers send to the client's address comes back by the connection. Nothing is believed of it but that: the
-//! peer checks every datagram as it checks UDP.
+//! A connection's first datagram is STUN, whose fragment names a peer and its worker; from then on its datagrams go there, and
+//! what that worker's peers send to the client's address comes back by the connection. Nothing is believed of it but that: the
+//! peer checks every datagram as it checks UDP. It has a place among those that are served once the worker knows the peer:
+//! whoever was told nothing by this server takes no place from those who were.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use antiphon_core::{ids::WorkerIndex, wire::datagram::DATAGRAM_BYTES_MAX};
 use str0m::net::Protocol;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
-    sync::{Semaphore, mpsc},
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 
 use super::{api::PeerCommand, demux::PeerDatagram, stun};
-use crate::media::Media;
+use crate::{
+    client_address::ClientAddress,
+    media::Media,
+    places::{NoPlace, Place, Places},
+    telemetry::metrics::{TcpRefusal, metrics},
+};
 
 /// How long a connection may be silent: clients check their way every few seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -24,6 +35,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 /// Datagrams that may wait for a connection: half a second of a good picture.
 const WAITING_MAX: usize = 128;
+/// Connections that may wait for that at once, however few are served.
+const WAITING_CONNECTIONS_MIN: u32 = 16;
 /// How long to wait where the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -49,38 +62,81 @@ impl IceTcp {
         Ok(self.listener.local_addr()?.port())
     }
 
-    /// Serves so many connections at once, for ever; further ones are closed at once.
-    pub async fn serve(self, media: Media, connections_max: usize) {
-        let places = Arc::new(Semaphore::new(connections_max));
+    /// Serves so many connections at once, and so many of one address, for ever; further ones are closed at once.
+    pub async fn serve(self, media: Media, connections_max: u32, per_address: u32) {
+        let doors = Arc::new(Doors::new(connections_max, per_address));
         loop {
             let Ok((stream, from)) = self.listener.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-            let media = media.clone();
+            let key = ClientAddress(from.ip()).limit_key();
+            let Ok(waiting) = Places::take(&doors.waiting, key).inspect_err(count_refusal) else { continue };
+            let (media, doors) = (media.clone(), Arc::clone(&doors));
             tokio::spawn(async move {
                 // However it ends, its client tries again or goes another way.
-                _ = serve_one(&media, stream, from).await;
-                drop(place);
+                _ = serve_one(&media, (stream, from), &doors, waiting).await;
             });
         }
     }
 }
 
-async fn serve_one(media: &Media, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
+/// Who is let in, one door behind the other.
+struct Doors {
+    /// Those that have not yet said which peer they belong to.
+    waiting: Arc<Places<IpAddr>>,
+    /// Those that are served.
+    served: Arc<Places<IpAddr>>,
+}
+
+impl Doors {
+    fn new(connections_max: u32, per_address: u32) -> Self {
+        let waiting = (connections_max / 4).max(WAITING_CONNECTIONS_MIN);
+        Self {
+            waiting: Arc::new(Places::unseen(waiting, per_address.min(waiting / 4))),
+            served: Arc::new(Places::unseen(connections_max, per_address)),
+        }
+    }
+}
+
+fn count_refusal(why: &NoPlace) {
+    let reason = match why {
+        NoPlace::InAll(_) => TcpRefusal::Full,
+        NoPlace::ForEach(_) => TcpRefusal::Address,
+    };
+    metrics().webrtc.tcp_refused.of(reason).increment(1);
+}
+
+async fn serve_one(
+    media: &Media,
+    (stream, from): (TcpStream, SocketAddr),
+    doors: &Doors,
+    waiting: Place,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut reader, writer) = stream.into_split();
     let mut datagram = [0; DATAGRAM_BYTES_MAX];
     let first = timeout(FIRST_PATIENCE, read(&mut reader, &mut datagram)).await??;
-    let Some(worker) = stun::fragment_in(&datagram[..first]).and_then(stun::worker_of) else { return Ok(()) };
+    let fragment: Box<[u8]> = stun::fragment_in(&datagram[..first]).unwrap_or_default().into();
+    let worker = stun::worker_of(&fragment).filter(|worker| worker.0 < media.workers());
+    let Some(worker) = worker else { return Ok(metrics().webrtc.tcp_refused.of(TcpRefusal::Unknown).increment(1)) };
     let address = (Protocol::Tcp, SocketAddr::new(from.ip().to_canonical(), from.port()));
-    let (way, waiting) = mpsc::channel(WAITING_MAX);
-    media.send_to_peers(worker, PeerCommand::Reach { address, way }).await;
-    let reading = read_all(media, worker, &mut reader, address, (&mut datagram, first));
-    let ended = tokio::select! {
-        ended = reading => ended,
-        ended = write_all(writer, waiting) => ended,
+    let (way, to_send) = mpsc::channel(WAITING_MAX);
+    let (known, told) = oneshot::channel();
+    media.send_to_peers(worker, PeerCommand::Reach { address, fragment, way, known }).await;
+    if !told.await.unwrap_or(false) {
+        return Ok(metrics().webrtc.tcp_refused.of(TcpRefusal::Unknown).increment(1));
+    }
+    let ended = match Places::take(&doors.served, ClientAddress(from.ip()).limit_key()).inspect_err(count_refusal) {
+        Ok(_place) => {
+            drop(waiting);
+            let reading = read_all(media, worker, &mut reader, address, (&mut datagram, first));
+            tokio::select! {
+                ended = reading => ended,
+                ended = write_all(writer, to_send) => ended,
+            }
+        }
+        Err(_) => Ok(()),
     };
     media.send_to_peers(worker, PeerCommand::Unreach { address }).await;
     ended

@@ -218,6 +218,12 @@ impl World {
         PeerKey { channel: self.channel, stream: LISTENER, role: PeerRole::Subscriber }
     }
 
+    /// By which the listener's STUN names its connection.
+    fn fragment(&mut self) -> String {
+        let key = self.key();
+        self.peers.peer_by_key(key).expect("there").fragments[0].clone()
+    }
+
     fn at(&self) -> Instant {
         self.clock.instant(self.now)
     }
@@ -406,7 +412,11 @@ fn a_listener_by_tcp_gets_the_same() {
     let mut world = World::connected(&[ANNA]);
     let (way, mut came) = mpsc::channel(2);
     let address = (Protocol::Tcp, SocketAddr::from(([127, 0, 0, 1], 9)));
-    world.peers.command(world.now, PeerCommand::Reach { address, way });
+    for (fragment, is_known) in [(b"AAnobody"[..].into(), false), (world.fragment().into_bytes().into(), true)] {
+        let (known, mut told) = oneshot::channel();
+        world.peers.command(world.now, PeerCommand::Reach { address, fragment, way: way.clone(), known });
+        assert_eq!((told.try_recv(), world.peers.tcp.len()), (Ok(is_known), usize::from(is_known)));
+    }
     let key = world.key();
     world.peers.peer_by_key(key).expect("there").nominated = Some(address);
     for number in 0..3 {
