@@ -2,12 +2,14 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Output},
 };
 
 use antiphon::store::{NewUser, Store};
 use antiphon_core::{gateway::Role, ids::UserId};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// A folder to run in, without any of this process's settings.
@@ -89,6 +91,28 @@ fn config_check_says_what_is_wrong_and_where() {
         ] {
             assert!(said.contains(problem), "{problem} in:\n{said}");
         }
+    }
+}
+
+#[test]
+fn the_doctor_looks_into_a_data_dir_that_is_named_from_here() {
+    let place = Place::new();
+    let folder = place.dir.join("antiphon-data");
+    let found = || {
+        let output = place.run(&["doctor", "--json"], &[]);
+        let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+        let findings = report["findings"].as_array().expect("a list").clone();
+        let data = findings.into_iter().find(|finding| finding["group"] == "data").expect("looked at");
+        (data["verdict"].clone(), data["found"].as_str().expect("text").to_owned())
+    };
+    assert_eq!(found(), (json!("ok"), "antiphon-data is made at the first start".to_owned()));
+    fs::create_dir(&folder).expect("our folder");
+    for (mode, verdict, wanted) in
+        [(0o755, "warn", "others may look into"), (0o700, "ok", "looked into by nobody else")]
+    {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).expect("our folder");
+        let (said, found) = found();
+        assert!(said == verdict && found.contains(wanted), "{mode:o}: {said} {found}");
     }
 }
 
@@ -207,7 +231,7 @@ fn a_folder_is_transcoded_and_drawn_once() {
     assert!(size("tone.wav.low.opus") < size("tone.wav.high.opus"));
     assert!(size("tone.wav.waveform.png") > 50);
     let json = fs::read(place.dir.join("out/sub/tone.wav.waveform.json")).expect("made");
-    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
     assert_eq!((json["length"].as_u64(), json["samples_per_pixel"].as_u64()), (Some(300), Some(480)));
     // What is there stays as it is.
     for output in run() {
