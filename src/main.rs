@@ -5,6 +5,7 @@ use std::{fmt::Display, num::NonZero, path::PathBuf, process::ExitCode, time::Du
 use antiphon::{
     batch::{Batch, Wanted},
     doctor::{self, Probe},
+    server,
     settings::{self, Loaded, Problems, Settings},
     store::{Store, StoreError},
     streaming::waveform::Picture,
@@ -39,7 +40,8 @@ enum Command {
     Serve,
     /// Print the settings in force as TOML, each with where it was set, secrets hidden
     Config {
-        /// Only check them: says what is wrong, if anything, and exits with 2 then
+        /// Only check them, and the files of certificates that they name: says what is wrong, if anything, and exits with 2
+        /// then
         #[arg(long)]
         check: bool,
     },
@@ -162,8 +164,18 @@ fn main() -> ExitCode {
         complain(&format_args!("warning: {warning}"));
     }
     ended(match arguments.command {
-        Some(Command::Config { check }) => {
-            show(&loaded, check);
+        Some(Command::Config { check: true }) => match server::check_files(&loaded.settings) {
+            Ok(()) => {
+                say_right(&loaded);
+                Ok(())
+            }
+            Err(error) => {
+                complain(&format_args!("antiphon: {error}"));
+                return ExitCode::from(WRONG_SETTINGS);
+            }
+        },
+        Some(Command::Config { check: false }) => {
+            say(&loaded.to_toml().trim_start());
             Ok(())
         }
         Some(Command::Health { what }) => block_on(ask(&loaded.settings, what)),
@@ -179,7 +191,7 @@ fn main() -> ExitCode {
         Some(Command::Admin(Admin::Revoke { name, force })) => {
             block_on(set_role(&loaded.settings, &name, Change::Revoke { force }))
         }
-        _ => block_on(async { antiphon::server::run(loaded.settings).await.map_err(|error| error.to_string()) }),
+        _ => block_on(async { server::run(loaded.settings).await.map_err(|error| error.to_string()) }),
     })
 }
 
@@ -223,10 +235,7 @@ async fn ask(settings: &Settings, what: Asked) -> Result<(), String> {
     }
 }
 
-fn show(loaded: &Loaded, check: bool) {
-    if !check {
-        return say(&loaded.to_toml().trim_start());
-    }
+fn say_right(loaded: &Loaded) {
     match &loaded.file {
         Some(file) => say(&format_args!("the settings are right ({} and the environment)", file.display())),
         None => say(&"the settings are right (the environment; there is no settings file)"),

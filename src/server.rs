@@ -139,6 +139,17 @@ const FILES_LOOKED_AT: Duration = Duration::from_secs(30);
 /// How often the database is swept of what has run out, and rooms of what nobody needs.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// Reads the files of certificates that the settings name, as a start does, and takes nothing into use.
+///
+/// # Errors
+///
+/// What a start would say: a file that cannot be read or holds something else, or a key of another certificate.
+pub fn check_files(settings: &Settings) -> Result<(), StartError> {
+    Tls::of(settings)?;
+    node_client(settings.cluster.ca_file.as_deref())?;
+    Ok(())
+}
+
 /// Starts a server, says how to reach it, and runs it until SIGTERM or SIGINT; then drains and stops it. A second signal
 /// ends it at once.
 ///

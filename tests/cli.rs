@@ -95,6 +95,34 @@ fn config_check_says_what_is_wrong_and_where() {
 }
 
 #[test]
+fn config_check_reads_the_certificates_files() {
+    let place = Place::new();
+    let files = [("ANTIPHON_SERVER__TLS_CERTIFICATE", "cert.pem"), ("ANTIPHON_SERVER__TLS_KEY", "key.pem")];
+    let check = || place.run(&["config", "--check"], &files);
+    let refused = |wanted: &str| {
+        let output = check();
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
+        assert!(stderr(&output).contains(wanted), "{wanted} in: {}", stderr(&output));
+    };
+    refused("cannot use cert.pem (server.tls_certificate)");
+    let pair = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a pair");
+    let (one, other) = (pair(), pair());
+    place.write("cert.pem", &one.cert.pem());
+    refused("cannot use key.pem (server.tls_key)");
+    place.write("key.pem", &other.signing_key.serialize_pem());
+    refused("does not belong to the certificate");
+    place.write("key.pem", &one.signing_key.serialize_pem());
+    assert!(check().status.success());
+    let lacking = [("ANTIPHON_CLUSTER__CA_FILE", "ca.pem")];
+    let output = place.run(&["config", "--check"], &lacking);
+    assert!(
+        output.status.code() == Some(2) && stderr(&output).contains("ca.pem (cluster.ca_file)"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn the_doctor_looks_into_a_data_dir_that_is_named_from_here() {
     let place = Place::new();
     let folder = place.dir.join("antiphon-data");
