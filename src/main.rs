@@ -7,12 +7,14 @@ use antiphon::{
     doctor::{self, Probe},
     server,
     settings::{self, Loaded, Problems, Settings},
-    store::{Store, StoreError},
+    store::{NewAudit, Store, StoreError, User},
     streaming::waveform::Picture,
     transcode::{Bounds, Quality},
 };
-use antiphon_core::gateway::Role;
+use antiphon_core::{gateway::Role, ids::UserId};
 use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::json;
+use uuid::Uuid;
 
 /// Short-lived small buffers are most of what a voice server allocates.
 #[global_allocator]
@@ -314,23 +316,36 @@ async fn set_role_in(store: &Store, name: &str, change: Change) -> Result<(), St
         Change::Grant => (Role::Admin, "an administrator"),
         Change::Revoke { .. } => (Role::User, "an ordinary account"),
     };
+    let name = &user.username;
+    if user.role == role {
+        say(&format_args!("{name} is {now} already"));
+        return Ok(());
+    }
+    audit(store, &user, role).await.map_err(|error| format!("cannot write the audit log: {error}"))?;
     let done = match change {
-        Change::Revoke { force: false } if user.role == Role::Admin => store.revoke_admin(user.id).await,
+        Change::Revoke { force: false } => store.revoke_admin(user.id).await,
         _ => store.set_role(user.id, role).await,
     };
-    let name = &user.username;
     if !done.map_err(|error| error.to_string())? {
         return Err(format!(
             "{name} is the last administrator who can come in: make another one first (`antiphon admin grant NAME`), or \
              say --force"
         ));
     }
-    if user.role == role {
-        say(&format_args!("{name} is {now} already"));
-    } else {
-        say(&format_args!("{name} is {now} now"));
-    }
+    say(&format_args!("{name} is {now} now"));
     Ok(())
+}
+
+/// Writes down what is about to be done: whoever may run this has no account that it could be told of, but for the nil id.
+async fn audit(store: &Store, user: &User, role: Role) -> Result<(), StoreError> {
+    let entry = NewAudit {
+        actor: UserId(Uuid::nil()),
+        actor_name: "the command line".to_owned(),
+        action: "user.update",
+        target: Some(user.id.to_string()),
+        detail: json!({ "role": role }),
+    };
+    store.record_audit(entry).await
 }
 
 #[expect(clippy::print_stdout, reason = "this is the command line")]

@@ -188,6 +188,14 @@ async fn admin_grant_and_revoke_change_a_role() {
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!((stdout(&output).as_str(), role().await), (said, expected));
     }
+    let (entries, count) = store.audit(Some("user.update"), 10, 0).await.expect("works");
+    let entries: Vec<_> = entries.iter().map(|entry| (&*entry.actor_name, entry.detail["role"].as_str())).collect();
+    let by = "the command line";
+    assert_eq!(
+        (entries, count),
+        (vec![(by, Some("user")), (by, Some("admin"))], 2),
+        "newest first; what changes nothing is none"
+    );
     the_last_administrator_stays(&place, &store, anna).await;
     for (name, wrong) in [("nobody", "there is no account called \"nobody\""), ("Visitor", "is a guest")] {
         let output = place.run(&["admin", "grant", name], &[]);
