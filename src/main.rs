@@ -166,16 +166,7 @@ fn main() -> ExitCode {
         complain(&format_args!("warning: {warning}"));
     }
     ended(match arguments.command {
-        Some(Command::Config { check: true }) => match server::check_files(&loaded.settings) {
-            Ok(()) => {
-                say_right(&loaded);
-                Ok(())
-            }
-            Err(error) => {
-                complain(&format_args!("antiphon: {error}"));
-                return ExitCode::from(WRONG_SETTINGS);
-            }
-        },
+        Some(Command::Config { check: true }) => return check(&loaded),
         Some(Command::Config { check: false }) => {
             say(&loaded.to_toml().trim_start());
             Ok(())
@@ -237,11 +228,17 @@ async fn ask(settings: &Settings, what: Asked) -> Result<(), String> {
     }
 }
 
-fn say_right(loaded: &Loaded) {
+/// Says whether the settings, which are read already, and the files that they name are right.
+fn check(loaded: &Loaded) -> ExitCode {
+    if let Err(error) = server::check_files(&loaded.settings) {
+        complain(&format_args!("antiphon: {error}"));
+        return ExitCode::from(WRONG_SETTINGS);
+    }
     match &loaded.file {
         Some(file) => say(&format_args!("the settings are right ({} and the environment)", file.display())),
         None => say(&"the settings are right (the environment; there is no settings file)"),
     }
+    ExitCode::SUCCESS
 }
 
 impl From<QualityName> for Quality {
