@@ -5,13 +5,16 @@ use std::{fmt::Display, num::NonZero, path::PathBuf, process::ExitCode, time::Du
 use antiphon::{
     batch::{Batch, Wanted},
     doctor::{self, Probe},
+    server,
     settings::{self, Loaded, Problems, Settings},
-    store::{Store, StoreError},
+    store::{NewAudit, Store, StoreError, User},
     streaming::waveform::Picture,
     transcode::{Bounds, Quality},
 };
-use antiphon_core::gateway::Role;
+use antiphon_core::{gateway::Role, ids::UserId};
 use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::json;
+use uuid::Uuid;
 
 /// Short-lived small buffers are most of what a voice server allocates.
 #[global_allocator]
@@ -39,7 +42,8 @@ enum Command {
     Serve,
     /// Print the settings in force as TOML, each with where it was set, secrets hidden
     Config {
-        /// Only check them: says what is wrong, if anything, and exits with 2 then
+        /// Only check them, and the files of certificates that they name: says what is wrong, if anything, and exits with 2
+        /// then
         #[arg(long)]
         check: bool,
     },
@@ -162,8 +166,9 @@ fn main() -> ExitCode {
         complain(&format_args!("warning: {warning}"));
     }
     ended(match arguments.command {
-        Some(Command::Config { check }) => {
-            show(&loaded, check);
+        Some(Command::Config { check: true }) => return check(&loaded),
+        Some(Command::Config { check: false }) => {
+            say(&loaded.to_toml().trim_start());
             Ok(())
         }
         Some(Command::Health { what }) => block_on(ask(&loaded.settings, what)),
@@ -179,7 +184,7 @@ fn main() -> ExitCode {
         Some(Command::Admin(Admin::Revoke { name, force })) => {
             block_on(set_role(&loaded.settings, &name, Change::Revoke { force }))
         }
-        _ => block_on(async { antiphon::server::run(loaded.settings).await.map_err(|error| error.to_string()) }),
+        _ => block_on(async { server::run(loaded.settings).await.map_err(|error| error.to_string()) }),
     })
 }
 
@@ -223,14 +228,17 @@ async fn ask(settings: &Settings, what: Asked) -> Result<(), String> {
     }
 }
 
-fn show(loaded: &Loaded, check: bool) {
-    if !check {
-        return say(&loaded.to_toml().trim_start());
+/// Says whether the settings, which are read already, and the files that they name are right.
+fn check(loaded: &Loaded) -> ExitCode {
+    if let Err(error) = server::check_files(&loaded.settings) {
+        complain(&format_args!("antiphon: {error}"));
+        return ExitCode::from(WRONG_SETTINGS);
     }
     match &loaded.file {
         Some(file) => say(&format_args!("the settings are right ({} and the environment)", file.display())),
         None => say(&"the settings are right (the environment; there is no settings file)"),
     }
+    ExitCode::SUCCESS
 }
 
 impl From<QualityName> for Quality {
@@ -305,23 +313,36 @@ async fn set_role_in(store: &Store, name: &str, change: Change) -> Result<(), St
         Change::Grant => (Role::Admin, "an administrator"),
         Change::Revoke { .. } => (Role::User, "an ordinary account"),
     };
+    let name = &user.username;
+    if user.role == role {
+        say(&format_args!("{name} is {now} already"));
+        return Ok(());
+    }
+    audit(store, &user, role).await.map_err(|error| format!("cannot write the audit log: {error}"))?;
     let done = match change {
-        Change::Revoke { force: false } if user.role == Role::Admin => store.revoke_admin(user.id).await,
+        Change::Revoke { force: false } => store.revoke_admin(user.id).await,
         _ => store.set_role(user.id, role).await,
     };
-    let name = &user.username;
     if !done.map_err(|error| error.to_string())? {
         return Err(format!(
             "{name} is the last administrator who can come in: make another one first (`antiphon admin grant NAME`), or \
              say --force"
         ));
     }
-    if user.role == role {
-        say(&format_args!("{name} is {now} already"));
-    } else {
-        say(&format_args!("{name} is {now} now"));
-    }
+    say(&format_args!("{name} is {now} now"));
     Ok(())
+}
+
+/// Writes down what is about to be done: whoever may run this has no account that it could be told of, but for the nil id.
+async fn audit(store: &Store, user: &User, role: Role) -> Result<(), StoreError> {
+    let entry = NewAudit {
+        actor: UserId(Uuid::nil()),
+        actor_name: "the command line".to_owned(),
+        action: "user.update",
+        target: Some(user.id.to_string()),
+        detail: json!({ "role": role }),
+    };
+    store.record_audit(entry).await
 }
 
 #[expect(clippy::print_stdout, reason = "this is the command line")]

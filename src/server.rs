@@ -22,7 +22,11 @@ use tokio::{
 };
 
 pub(crate) use self::config::bucket;
-use self::{cluster::Place, listeners::Listeners};
+pub use self::listeners::Refused;
+use self::{
+    cluster::Place,
+    listeners::{Listeners, Protocol, refused_udp},
+};
 use crate::{
     alerts::{Alerts, RulesError},
     api::{
@@ -91,16 +95,15 @@ pub enum StartError {
     /// Notifications cannot be sent as it is set.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {error}; end what listens there, or name another address by {settings}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// The settings that say so.
-        settings: &'static str,
-        /// Why not.
-        error: io::Error,
-    },
+    /// Addresses cannot be listened on: all that are set so.
+    #[error(
+        "cannot listen on {}; end what listens there, or set other addresses",
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", nor on ")
+    )]
+    Listen(Vec<Refused>),
+    /// The media workers do not start.
+    #[error("cannot start the media workers (audio.udp_port, media.workers): {0}")]
+    Media(io::Error),
     /// The mixing threads do not start.
     #[error("cannot start the mixing threads (mixer.threads): {0}")]
     Mixer(io::Error),
@@ -135,6 +138,17 @@ const FILES_LOOKED_AT: Duration = Duration::from_secs(30);
 
 /// How often the database is swept of what has run out, and rooms of what nobody needs.
 const SWEEP: Duration = Duration::from_secs(60);
+
+/// Reads the files of certificates that the settings name, as a start does, and takes nothing into use.
+///
+/// # Errors
+///
+/// What a start would say: a file that cannot be read or holds something else, or a key of another certificate.
+pub fn check_files(settings: &Settings) -> Result<(), StartError> {
+    Tls::of(settings)?;
+    node_client(settings.cluster.ca_file.as_deref())?;
+    Ok(())
+}
 
 /// Starts a server, says how to reach it, and runs it until SIGTERM or SIGINT; then drains and stops it. A second signal
 /// ends it at once.
@@ -234,7 +248,7 @@ impl Server {
         let tls = Tls::of(&settings)?;
         let store = open_store(&settings).await?;
         let auth = Auth::new(store.clone(), AuthConfig::new(&settings, &local))?;
-        let listeners = Listeners::bind(&settings, tls.clone()).await?;
+        let listeners = bind(&settings, tls.clone()).await?;
         let (Voices { media, mixer, recorder }, events) = start_media(&settings, &local)?;
         let addresses = listeners.addresses(media.local_addr())?;
         let ice_tcp = bind_ice_tcp(&settings, media.local_addr()).await?;
@@ -433,17 +447,26 @@ struct Voices {
     recorder: Option<Recorder>,
 }
 
+/// Takes the TCP ports. Where one is taken, all that are, also of UDP, are told at once, so that nobody mends one a start.
+async fn bind(settings: &Settings, tls: Option<Tls>) -> Result<Listeners, StartError> {
+    Listeners::bind(settings, tls).await.map_err(|mut refused| {
+        refused.extend(refused_udp(&config::udp_addresses(settings)));
+        StartError::Listen(refused)
+    })
+}
+
+/// Why the media workers do not start: the ports that are taken, or where none is, whatever befell their sockets.
+fn no_media(settings: &Settings, error: io::Error) -> StartError {
+    let refused = refused_udp(&config::udp_addresses(settings));
+    if refused.is_empty() { StartError::Media(error) } else { StartError::Listen(refused) }
+}
+
 /// The media workers, and beside them the mixing threads and the recorder where there are to be any.
 fn start_media(settings: &Settings, local: &LocalState) -> Result<(Voices, mpsc::Receiver<Event>), StartError> {
     let inlets = (settings.mixer.threads > 0).then(|| MixInlets::new(settings.mixer.threads));
     let inlet = settings.recording.enabled.then(RecordInlet::new);
     let config = config::media(settings, inlets.clone(), inlet.clone());
-    let address = config.bind;
-    let (media, events) = Media::start(config).map_err(|error| StartError::Listen {
-        address,
-        settings: "UDP; server.host and audio.udp_port",
-        error,
-    })?;
+    let (media, events) = Media::start(config).map_err(|error| no_media(settings, error))?;
     let start = |inlets| Mixer::start(config::mixer(settings), inlets, &media);
     let mixer = inlets.map(start).transpose().map_err(StartError::Mixer)?;
     let start = |inlet| Recorder::start(config::recorder(settings, local), inlet, &media);
@@ -491,7 +514,12 @@ async fn bind_ice_tcp(settings: &Settings, udp: SocketAddr) -> Result<Option<Ice
             tracing::warn!(%address, %error, "browsers whose UDP is blocked cannot come: set rooms.tcp_port to a free port");
             Ok(None)
         }
-        Err(error) => Err(StartError::Listen { address, settings: "rooms.tcp_port", error }),
+        Err(error) => Err(StartError::Listen(vec![Refused {
+            protocol: Protocol::Tcp,
+            address,
+            settings: "rooms.tcp_port",
+            error,
+        }])),
     }
 }
 

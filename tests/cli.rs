@@ -2,12 +2,14 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Output},
 };
 
 use antiphon::store::{NewUser, Store};
 use antiphon_core::{gateway::Role, ids::UserId};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// A folder to run in, without any of this process's settings.
@@ -93,6 +95,56 @@ fn config_check_says_what_is_wrong_and_where() {
 }
 
 #[test]
+fn config_check_reads_the_certificates_files() {
+    let place = Place::new();
+    let files = [("ANTIPHON_SERVER__TLS_CERTIFICATE", "cert.pem"), ("ANTIPHON_SERVER__TLS_KEY", "key.pem")];
+    let check = || place.run(&["config", "--check"], &files);
+    let refused = |wanted: &str| {
+        let output = check();
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
+        assert!(stderr(&output).contains(wanted), "{wanted} in: {}", stderr(&output));
+    };
+    refused("cannot use cert.pem (server.tls_certificate)");
+    let pair = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a pair");
+    let (one, other) = (pair(), pair());
+    place.write("cert.pem", &one.cert.pem());
+    refused("cannot use key.pem (server.tls_key)");
+    place.write("key.pem", &other.signing_key.serialize_pem());
+    refused("does not belong to the certificate");
+    place.write("key.pem", &one.signing_key.serialize_pem());
+    assert!(check().status.success());
+    let lacking = [("ANTIPHON_CLUSTER__CA_FILE", "ca.pem")];
+    let output = place.run(&["config", "--check"], &lacking);
+    assert!(
+        output.status.code() == Some(2) && stderr(&output).contains("ca.pem (cluster.ca_file)"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn the_doctor_looks_into_a_data_dir_that_is_named_from_here() {
+    let place = Place::new();
+    let folder = place.dir.join("antiphon-data");
+    let found = || {
+        let output = place.run(&["doctor", "--json"], &[]);
+        let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+        let findings = report["findings"].as_array().expect("a list").clone();
+        let data = findings.into_iter().find(|finding| finding["group"] == "data").expect("looked at");
+        (data["verdict"].clone(), data["found"].as_str().expect("text").to_owned())
+    };
+    assert_eq!(found(), (json!("ok"), "antiphon-data is made at the first start".to_owned()));
+    fs::create_dir(&folder).expect("our folder");
+    for (mode, verdict, wanted) in
+        [(0o755, "warn", "others may look into"), (0o700, "ok", "looked into by nobody else")]
+    {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).expect("our folder");
+        let (said, found) = found();
+        assert!(said == verdict && found.contains(wanted), "{mode:o}: {said} {found}");
+    }
+}
+
+#[test]
 fn the_settings_file_is_the_named_one_or_here_or_in_the_data_dir() {
     let place = Place::new();
     fs::create_dir(place.dir.join("data")).expect("our folder");
@@ -136,6 +188,14 @@ async fn admin_grant_and_revoke_change_a_role() {
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!((stdout(&output).as_str(), role().await), (said, expected));
     }
+    let (entries, count) = store.audit(Some("user.update"), 10, 0).await.expect("works");
+    let entries: Vec<_> = entries.iter().map(|entry| (&*entry.actor_name, entry.detail["role"].as_str())).collect();
+    let by = "the command line";
+    assert_eq!(
+        (entries, count),
+        (vec![(by, Some("user")), (by, Some("admin"))], 2),
+        "newest first; what changes nothing is none"
+    );
     the_last_administrator_stays(&place, &store, anna).await;
     for (name, wrong) in [("nobody", "there is no account called \"nobody\""), ("Visitor", "is a guest")] {
         let output = place.run(&["admin", "grant", name], &[]);
@@ -207,7 +267,7 @@ fn a_folder_is_transcoded_and_drawn_once() {
     assert!(size("tone.wav.low.opus") < size("tone.wav.high.opus"));
     assert!(size("tone.wav.waveform.png") > 50);
     let json = fs::read(place.dir.join("out/sub/tone.wav.waveform.json")).expect("made");
-    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
     assert_eq!((json["length"].as_u64(), json["samples_per_pixel"].as_u64()), (Some(300), Some(480)));
     // What is there stays as it is.
     for output in run() {

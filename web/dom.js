@@ -18,7 +18,7 @@ export function element(tag, properties = {}, ...children) {
 
 const NOTICE_MS = 8_000;
 
-/** Tells something; errors stay until they are closed. */
+/** Tells something, and gives back the box that it is in; errors stay until they are closed. */
 export function notice(text, { error = false } = {}) {
   const shown = [...$("notices").children].find((other) => other.firstChild.textContent === text);
   shown?.remove();
@@ -31,17 +31,32 @@ export function notice(text, { error = false } = {}) {
   );
   $("notices").append(box);
   if (!error) setTimeout(close, NOTICE_MS);
+  return box;
 }
 
-/** Runs what a person asked for, with its control disabled meanwhile, and says what went wrong. */
+/** What went wrong in attempts, and is still shown. */
+const failures = new Set();
+
+/**
+ * Runs what a person asked for, with its control disabled meanwhile, and says what went wrong. When it goes right, what went wrong
+ * before is no longer news; what is done without a control goes on by itself and says nothing of that.
+ */
 export async function attempt(control, act) {
+  const before = [...failures];
   if (control) control.disabled = true;
   try {
-    return await act();
+    const outcome = await act();
+    if (control) before.forEach(forget);
+    return outcome;
   } catch (error) {
-    notice(error.message, { error: true });
+    failures.add(notice(error.message, { error: true }));
     return undefined;
   } finally {
     if (control) control.disabled = false;
   }
+}
+
+function forget(failure) {
+  failure.remove();
+  failures.delete(failure);
 }

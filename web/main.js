@@ -38,6 +38,7 @@ async function enter() {
   preferences.renew().catch(() => {});
   await useLink();
   await listChannels();
+  if (!room) showRoom(null);
   clearInterval(listing);
   listing = setInterval(() => document.visibilityState === "visible" && listChannels().catch(() => {}), LIST_MS);
 }
@@ -164,7 +165,8 @@ function showRoom(channel) {
   document.title = channel ? `${channel.name} · Antiphon` : "Antiphon";
   for (const id of ["controls", "leave", "invite"]) $(id).hidden = !channel;
   $("stage-hint").hidden = Boolean(channel);
-  $("sidebar").classList.remove("open");
+  // Where there is no room for both, whoever is in no channel looks at the list.
+  $("sidebar").classList.toggle("open", !channel);
 }
 
 /** What one may do to somebody in the channel: the server decides, and says so when it is not allowed. */
@@ -226,13 +228,16 @@ $("invite").addEventListener("click", ({ currentTarget }) =>
     $("invite-link").select();
   }));
 
-$("invite-copy").addEventListener("click", async () => {
-  $("invite-link").select();
-  await navigator.clipboard?.writeText($("invite-link").value).then(
-    () => notice("Copied."),
-    () => notice("The browser does not let the page copy: press Ctrl+C.", { error: true }),
-  );
-});
+for (const id of ["invite-copy", "listen-copy"]) {
+  $(id).addEventListener("click", async ({ currentTarget }) => {
+    const link = $(currentTarget.dataset.copies);
+    link.select();
+    await navigator.clipboard?.writeText(link.value).then(
+      () => notice("Copied."),
+      () => notice("The browser does not let the page copy: press Ctrl+C.", { error: true }),
+    );
+  });
+}
 
 // Microphone, camera, keyboard.
 

@@ -41,10 +41,14 @@ export class Quality {
   }
 }
 
+/** Where there is nobody to hear or to be heard by, nothing was agreed upon: such a connection waits, it does not connect. */
+const isBegun = (connection) => connection.connectionState !== "new" || connection.remoteDescription !== null;
+
 function judge(connections, loss, roundTripMs) {
-  const states = connections.map((connection) => connection.connectionState);
+  const states = connections.filter(isBegun).map((connection) => connection.connectionState);
   if (states.some((state) => state === "failed" || state === "disconnected")) return ["bad", "Connection lost, trying again"];
   if (states.some((state) => state !== "connected")) return ["fair", "Connecting"];
+  if (states.length === 0) return ["good", "Connected"];
   const trip = roundTripMs === null ? "" : ` · ${Math.round(roundTripMs)} ms`;
   const lost = loss >= 0.005 ? ` · ${Math.round(loss * 100)} % lost` : "";
   if (loss >= LOSS_BAD || roundTripMs >= ROUND_TRIP_BAD_MS) return ["bad", `Bad connection${trip}${lost}`];

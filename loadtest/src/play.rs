@@ -34,6 +34,9 @@ pub enum PlayError {
     /// The server ended it.
     #[error("the server ended the session: {0}")]
     Closed(Closed),
+    /// The connection was lost, and not had again before the end.
+    #[error("the connection was lost, and what was spoken since then was not heard")]
+    Lost,
     /// We were removed from the channel.
     #[error("removed from the channel")]
     Removed,
@@ -50,6 +53,8 @@ pub struct Played {
     pub samples: u64,
     /// The most that a frame left after its time.
     pub late_max: Duration,
+    /// How often the connection was lost and the session resumed, which costs what was spoken meanwhile.
+    pub resumed: u64,
 }
 
 /// Speaks `source` in a channel that `client` is in: a frame whenever its time has come, by an absolute schedule. The
@@ -64,7 +69,7 @@ pub async fn play(
     source: &mut Source,
     mut progress: impl FnMut(&Played),
 ) -> Result<Played, PlayError> {
-    let mut player = Player { client, events, channel, hint: None, played: Played::default() };
+    let mut player = Player { client, events, channel, hint: None, is_lost: false, played: Played::default() };
     player.wait_for_udp(source).await?;
     let start = player.start().await?;
     let flags = if source.channels() == 2 { FrameHeader::FLAG_STEREO } else { 0 };
@@ -81,7 +86,7 @@ pub async fn play(
     player.wait_until(start + duration_of(player.played.samples), source).await?;
     let stop = SourceFrame { packet: Some(Vec::new()), samples: 0, level: LEVEL_SILENCE };
     player.send(FrameKind::AudioStop, flags, stop).await?;
-    Ok(player.played)
+    if player.is_lost { Err(PlayError::Lost) } else { Ok(player.played) }
 }
 
 struct Player<'a> {
@@ -89,6 +94,8 @@ struct Player<'a> {
     events: &'a mut mpsc::Receiver<ClientEvent>,
     channel: ChannelId,
     hint: Option<QualityHint>,
+    /// The connection is lost, and the session not yet resumed.
+    is_lost: bool,
     played: Played,
 }
 
@@ -136,6 +143,11 @@ impl Player<'_> {
             match event {
                 None => return Err(ClientError::Closed.into()),
                 Some(ClientEvent::Closed(closed)) => return Err(PlayError::Closed(closed)),
+                Some(ClientEvent::Disconnected) => self.is_lost = true,
+                Some(ClientEvent::Resumed(_)) => {
+                    self.is_lost = false;
+                    self.played.resumed += 1;
+                }
                 Some(ClientEvent::Message(message)) => self.message(&message, source)?,
                 Some(_) => {}
             }

@@ -1,6 +1,6 @@
 //! `GET /listen/{channel_id}.ogg`: a channel's mix as an endless Ogg Opus file, for whoever has a signed link; and the links.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use antiphon_core::{
     gateway::{ErrorCode, UserView},
@@ -8,12 +8,13 @@ use antiphon_core::{
 };
 use axum::{
     Router,
-    body::Body as AnswerBody,
+    body::{Body as AnswerBody, Bytes},
     extract::{Query, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -131,7 +132,8 @@ pub(super) async fn listen(
     let user = user_of(&api, channel, &query).await.inspect_err(|error| count_refusal(error.code))?;
     if method == Method::HEAD {
         let channel = api.directory.audible(&user, channel).await.inspect_err(|error| count_refusal(error.code))?;
-        return Ok(described(AnswerBody::empty(), &channel, floor_bps));
+        // No body at all would be told as one of no bytes.
+        return Ok(described(AnswerBody::from_stream(stream::empty::<io::Result<Bytes>>()), &channel, floor_bps));
     }
     let place = api.streams.live().place(client.limit_key(), channel)?;
     let hearing = api.directory.overhear(&user, channel).await.inspect_err(|error| count_refusal(error.code))?;

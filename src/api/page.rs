@@ -32,6 +32,8 @@ const FILES: &[File] = files![
     "/": "index.html" HTML,
     "/style.css": "style.css" STYLE,
     "/icon.svg": "icon.svg" "image/svg+xml",
+    // Browsers ask for it where a page names no icon, such as JSON that they show; the type says what it is.
+    "/favicon.ico": "icon.svg" "image/svg+xml",
     "/main.js": "main.js" SCRIPT,
     "/api.js": "api.js" SCRIPT,
     "/bell.js": "bell.js" SCRIPT,

@@ -44,7 +44,7 @@ fn data_dir(settings: &Settings, group: &mut Group<'_>) {
     if let Err(error) = try_to_write(&place) {
         return group.fail(format!("{} cannot be written: {error}", place.display()), set);
     }
-    match (place == *folder, mode(&place)) {
+    match (folder.exists(), mode(&place)) {
         (false, _) => group.ok(format!("{shown} is made at the first start")),
         (true, Some(mode)) if mode & 0o077 != 0 => {
             group.warn(format!("others may look into {shown}, where the secrets are"), format!("chmod 700 {shown}"));

@@ -42,6 +42,13 @@ pub(super) fn media(settings: &Settings, mix: Option<MixInlets>, record: Option<
     }
 }
 
+/// The UDP addresses of the media workers, with the settings that say so.
+pub(super) fn udp_addresses(settings: &Settings) -> Vec<(SocketAddr, &'static str)> {
+    let voice = SocketAddr::new(settings.server.host, settings.audio.udp_port);
+    let relay = relay(settings).map(|relay| (relay.bind, "server.host and cluster.relay_port"));
+    [(voice, "server.host and audio.udp_port")].into_iter().chain(relay).collect()
+}
+
 pub(super) fn recorder(settings: &Settings, local: &LocalState) -> RecorderConfig {
     RecorderConfig {
         folder: settings.audio_dir(),

@@ -1,6 +1,10 @@
 //! The TCP ports: bound before anything is served, so that a taken one is known at once.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    fmt, io,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
 
 use axum::Router;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -26,20 +30,26 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub(super) async fn bind(settings: &Settings, tls: Option<Tls>) -> Result<Self, StartError> {
+    /// Takes all of them, or says which cannot be taken.
+    pub(super) async fn bind(settings: &Settings, tls: Option<Tls>) -> Result<Self, Vec<Refused>> {
         let server = &settings.server;
-        let http = listen(SocketAddr::new(server.host, server.port), "server.host and server.port").await?;
+        let http = listen(SocketAddr::new(server.host, server.port), "server.host and server.port").await;
         let websocket_host = server.websocket_host.unwrap_or(server.host);
         let websocket = listen(
             SocketAddr::new(websocket_host, server.websocket_port),
             "server.websocket_host and server.websocket_port",
         );
-        let websocket = websocket.await?;
+        let websocket = websocket.await;
         let metrics = match settings.metrics.listen {
-            Some(address) => Some(listen(address, "metrics.listen").await?),
-            None => None,
+            Some(address) => listen(address, "metrics.listen").await.map(Some),
+            None => Ok(None),
         };
-        Ok(Self { http, websocket, metrics, tls })
+        match (http, websocket, metrics) {
+            (Ok(http), Ok(websocket), Ok(metrics)) => Ok(Self { http, websocket, metrics, tls }),
+            (http, websocket, metrics) => {
+                Err([http.err(), websocket.err(), metrics.err()].into_iter().flatten().collect())
+            }
+        }
     }
 
     /// Where they are, with the UDP port at `udp`.
@@ -75,6 +85,43 @@ impl Listeners {
     }
 }
 
-async fn listen(address: SocketAddr, settings: &'static str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, settings, error })
+async fn listen(address: SocketAddr, settings: &'static str) -> Result<TcpListener, Refused> {
+    let refused = |error| Refused { protocol: Protocol::Tcp, address, settings, error };
+    TcpListener::bind(address).await.map_err(refused)
+}
+
+/// Those of these UDP addresses, each with its settings, that cannot be taken now. They are left again at once.
+pub(super) fn refused_udp(addresses: &[(SocketAddr, &'static str)]) -> Vec<Refused> {
+    let refused = |&(address, settings)| {
+        let error = UdpSocket::bind(address).err()?;
+        Some(Refused { protocol: Protocol::Udp, address, settings, error })
+    };
+    addresses.iter().filter_map(refused).collect()
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug)]
+pub struct Refused {
+    pub(super) protocol: Protocol,
+    pub(super) address: SocketAddr,
+    /// The settings that say so.
+    pub(super) settings: &'static str,
+    pub(super) error: io::Error,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, address, settings, error } = self;
+        let protocol = match protocol {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+        };
+        write!(f, "{protocol} {address} ({settings}: {error})")
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Protocol {
+    Tcp,
+    Udp,
 }

@@ -165,6 +165,12 @@ impl Page<'_> {
     }
 
     /// Lets pages of an origin show notifications without being asked. For [`Chromium::page`]s.
+    /// As wide and high as a screen, in CSS pixels.
+    pub(crate) async fn resize(&self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.browser.call(Some(&self.session), "Emulation.setDeviceMetricsOverride", size).await;
+    }
+
     pub(crate) async fn allow_notifications(&self, origin: &str) {
         let grant = json!({ "origin": origin, "permissions": ["notifications"] });
         self.browser.call(None, "Browser.grantPermissions", grant).await;

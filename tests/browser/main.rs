@@ -12,6 +12,7 @@ mod layers;
 mod listening;
 mod meeting;
 mod moving;
+mod phone;
 mod standalone;
 mod tone;
 mod visitors;

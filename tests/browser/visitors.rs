@@ -67,6 +67,8 @@ async fn two_visitors_make_a_channel_and_hear_each_other() {
     fill(&anna, "#create-name", "Tea").await;
     click(&anna, "#create-form button").await;
     sees(&anna, &["Anna"]).await;
+    // Nobody is there to be heard, which is no connection that is still to come.
+    anna.until("document.querySelector('#connection').dataset.state", |state| state == "good").await;
     enter(&berta, "Tea").await;
     sees(&anna, &["Anna", "Berta"]).await;
     sees(&berta, &["Anna", "Berta"]).await;

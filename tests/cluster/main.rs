@@ -14,6 +14,7 @@ mod frozen;
 mod load;
 mod outage;
 mod partitions;
+mod recorder;
 mod rolling;
 mod talking;
 mod versions;

@@ -194,6 +194,23 @@ async fn a_taken_port_is_named_with_its_setting() {
         let said = Program::start(&[(variable, port)]).complaint().await;
         assert!(said.contains(&format!("127.0.0.1:{port}")) && said.contains(setting), "{said}");
     }
+
+    // All of them at once, so that nobody mends one a start.
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let other_port = other.local_addr().expect("bound").port().to_string();
+    let taken = [
+        ("ANTIPHON_SERVER__PORT", &*tcp_port),
+        ("ANTIPHON_SERVER__WEBSOCKET_PORT", &other_port),
+        ("ANTIPHON_AUDIO__UDP_PORT", &udp_port),
+    ];
+    let said = Program::start(&taken).complaint().await;
+    for wanted in [
+        format!("TCP 127.0.0.1:{tcp_port} (server.host and server.port: "),
+        format!("TCP 127.0.0.1:{other_port} (server.websocket_host and server.websocket_port: "),
+        format!("UDP 127.0.0.1:{udp_port} (server.host and audio.udp_port: "),
+    ] {
+        assert!(said.contains(&wanted), "{wanted} in: {said}");
+    }
 }
 
 #[tokio::test]

@@ -206,6 +206,7 @@ async fn curl_reads_a_file_that_goes_on_and_players_of_internet_radio_are_told_i
     assert_eq!(head.status(), StatusCode::OK);
     let told = |name: &str| String::from_utf8_lossy(head.headers()[name].as_bytes()).into_owned();
     assert_eq!(told("content-type"), "audio/ogg");
+    assert!(!head.headers().contains_key("content-length"), "it has no end: {:?}", head.headers());
     assert_eq!(
         (told("cache-control"), told("icy-name"), told("icy-br")),
         ("no-store".into(), "Großer Saal".into(), "96".into())

@@ -47,6 +47,8 @@ async fn an_authority_or_the_servers_own_certificate_or_none_is_asked_for() {
         let refused = voice(&own, arguments).await;
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(!refused.status.success() && said.contains("certificate"), "{said}");
+        assert!(said.contains("--ca FILE") && said.contains("--insecure"), "what to do: {said}");
+        assert!(!said.contains("rustls_platform_verifier"), "in words for people: {said}");
     }
     signed.stop().await;
     own.stop().await;

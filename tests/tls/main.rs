@@ -10,7 +10,11 @@ mod reload;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use antiphon::server::Server;
+use antiphon::{
+    doctor::{Probe, ask_own},
+    server::Server,
+    settings::Settings,
+};
 use authority::Authority;
 use futures_util::StreamExt as _;
 use rustls::{
@@ -53,6 +57,21 @@ async fn ask<Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(stream: &
         text += &String::from_utf8_lossy(&part[..count]);
     }
     text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_how_it_is_without_tls_hears_that_it_is_spoken() {
+    let authority = Authority::new();
+    authority.issue(YEAR);
+    let server = TestServer::start(|settings| authority.set(settings)).await;
+    let mut settings = Settings::default();
+    settings.server.port = server.running.addresses().http.port();
+    let said = ask_own(&settings, Probe::Ready).await.expect("a client").expect("not well");
+    assert!(
+        said.contains("answers 400") && said.ends_with("this port speaks TLS: ask by https:// (and wss://)"),
+        "{said}"
+    );
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +173,7 @@ async fn files_of_no_use_are_named_before_anything_is_bound() {
         (authority.certificate_file(), text, "text (server.tls_key): it holds no private key"),
         (authority.certificate_file(), other.key_file(), "does not belong to the certificate in"),
     ] {
-        let mut settings = antiphon::settings::Settings { data_dir: scratch.path().join("data"), ..Default::default() };
+        let mut settings = Settings { data_dir: scratch.path().join("data"), ..Default::default() };
         settings.server.tls_certificate = Some(certificate);
         settings.server.tls_key = Some(key);
         let error = Server::start(settings).await.err().expect("it does not start").to_string();

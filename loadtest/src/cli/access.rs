@@ -47,6 +47,9 @@ pub(crate) struct AccessArguments {
     /// The server's HTTP address
     #[arg(long, env = "ANTIPHON_URL", default_value = "http://127.0.0.1:3000", value_name = "URL")]
     pub(crate) server: ServerUrl,
+    /// Where else the session is resumed when the server is gone: other nodes, or a balancer before them
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    fallback: Vec<ServerUrl>,
     #[command(flatten)]
     trust: TrustArguments,
     /// An account to log in with; without one a guest is made
@@ -153,7 +156,7 @@ pub(crate) async fn join(access: &AccessArguments, channel: &ChannelArguments, c
     let view = find_channel(&rest, &account, channel).await?;
     let config = GatewayConfig {
         server: access.server.clone(),
-        others: Vec::new(),
+        others: access.fallback.clone(),
         encoding: access.encoding.into(),
         identity: Identity::Token(account.access_token),
     };

@@ -98,6 +98,13 @@ impl Arguments {
     }
 }
 
+/// What could be done about an error, where it does not say so itself.
+pub(crate) fn hint(error: &str) -> Option<&'static str> {
+    error
+        .contains("invalid peer certificate")
+        .then_some("--ca FILE names the certificate of who signed the server's; --insecure believes any server")
+}
+
 /// One client needs no more than this thread.
 fn block_on(future: impl Future<Output = Result<()>>) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -39,6 +39,8 @@ struct Summary<'a> {
     seconds: f64,
     late_max_ms: f64,
     over_udp: bool,
+    /// How often the connection was lost and the session resumed.
+    resumed: u64,
 }
 
 impl PlayArguments {
@@ -60,6 +62,7 @@ impl PlayArguments {
             seconds: played.samples as f64 / 48_000.0,
             late_max_ms: played.late_max.as_secs_f64() * 1_000.0,
             over_udp: stats.udp_works,
+            resumed: played.resumed,
         };
         self.print(&summary)?;
         joined.client.close().await;
@@ -71,11 +74,16 @@ impl PlayArguments {
             output::result(format_args!("{}", serde_json::to_string(summary)?));
             return Ok(());
         }
-        let Summary { channel, user, frames, seconds, late_max_ms, over_udp, .. } = summary;
+        let Summary { channel, user, frames, seconds, late_max_ms, over_udp, resumed, .. } = summary;
         let way = if *over_udp { "UDP" } else { "the gateway" };
         output::result(format_args!(
             "{user} spoke {frames} frames ({seconds:.2} s) in {channel} over {way}, at most {late_max_ms:.1} ms late"
         ));
+        if *resumed > 0 {
+            output::note(format_args!(
+                "the connection was lost and the session resumed ({resumed}×): a part was not heard"
+            ));
+        }
         Ok(())
     }
 }

@@ -58,6 +58,8 @@ struct Summary {
     duplicates: u64,
     over_gateway: u64,
     over_udp: bool,
+    /// How often the connection was lost and the session resumed.
+    resumed: u64,
 }
 
 impl RecordArguments {
@@ -70,22 +72,24 @@ impl RecordArguments {
         }
         let user = &joined.client.user().username;
         output::note(format_args!("{user} listens in {}; interrupt to end", joined.joined.channel.name));
-        let closed = self.listen(&mut joined, &mut recorder).await?;
+        let mut way = Way::default();
+        let closed = self.listen(&mut joined, &mut recorder, &mut way).await?;
         let stats = joined.client.stats().await.unwrap_or_default();
         let recorded = recorder.finish(joined.client.clock().now(), stats.reception.duplicates)?;
         joined.client.close().await;
         if recorded.speakers == 0 {
             bail!("nothing was heard");
         }
-        self.print(recorded, stats)?;
+        self.print(recorded, stats, way.resumed)?;
         match closed {
             Some(closed) => bail!("the recording ends early, the session was closed: {closed}"),
+            None if way.is_lost => bail!("the recording ends early, the connection was lost"),
             None => Ok(()),
         }
     }
 
     /// Records until an end is reached; `Some` when the server was the reason.
-    async fn listen(&self, joined: &mut Joined, recorder: &mut Recorder) -> Result<Option<Closed>> {
+    async fn listen(&self, joined: &mut Joined, recorder: &mut Recorder, way: &mut Way) -> Result<Option<Closed>> {
         let clock = joined.client.clock();
         let begun = clock.now();
         let mut tick = tokio::time::interval(Duration::from_micros(TICK.0));
@@ -102,7 +106,9 @@ impl RecordArguments {
                         ServerMessage::Removed(_) => bail!("removed from the channel"),
                         _ => {}
                     },
-                    Some(_) => {}
+                    Some(ClientEvent::Disconnected) => way.lost(),
+                    Some(ClientEvent::Resumed(_)) => way.had_again(clock.now()),
+                    Some(ClientEvent::UdpWorks(_)) => {}
                     None => bail!("the session is over"),
                 },
                 _ = tick.tick() => {
@@ -110,7 +116,7 @@ impl RecordArguments {
                     recorder.tick(now)?;
                     bar.set_message(format!("{} frames heard", recorder.arrived()));
                     bar.tick();
-                    if self.is_over(now - begun, now, recorder) {
+                    if self.is_over(now - begun, now, recorder, way) {
                         break;
                     }
                 }
@@ -121,15 +127,15 @@ impl RecordArguments {
         Ok(None)
     }
 
-    fn is_over(&self, lasted: Micros, now: Micros, recorder: &Recorder) -> bool {
+    fn is_over(&self, lasted: Micros, now: Micros, recorder: &Recorder, way: &Way) -> bool {
         let micros = |duration: Duration| Micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-        let silent = |limit: Duration| recorder.last_arrival().is_some_and(|last| (now - last) >= micros(limit));
+        let silent = |limit| way.silence(now, recorder.last_arrival()).is_some_and(|lasted| lasted >= micros(limit));
         self.duration.is_some_and(|limit| lasted >= micros(limit))
             || self.until_silence.is_some_and(silent)
             || self.frames.is_some_and(|limit| recorder.arrived() >= limit)
     }
 
-    fn print(&self, recorded: Recorded, stats: ClientStats) -> Result<()> {
+    fn print(&self, recorded: Recorded, stats: ClientStats, resumed: u64) -> Result<()> {
         let Recorded { files, speakers, frames, lost, late, duplicates } = recorded;
         let summary = Summary {
             files,
@@ -140,6 +146,7 @@ impl RecordArguments {
             duplicates,
             over_gateway: stats.tunnelled,
             over_udp: stats.udp_works,
+            resumed,
         };
         if self.json {
             output::result(format_args!("{}", serde_json::to_string(&summary)?));
@@ -158,6 +165,34 @@ impl RecordArguments {
     }
 }
 
+/// The connection that frames come by: whoever is cut off hears nothing, which is no silence.
+#[derive(Debug, Default)]
+struct Way {
+    is_lost: bool,
+    had_again_at: Option<Micros>,
+    resumed: u64,
+}
+
+impl Way {
+    fn lost(&mut self) {
+        self.is_lost = true;
+        output::note(format_args!("the connection is lost; trying to resume the session"));
+    }
+
+    fn had_again(&mut self, now: Micros) {
+        self.is_lost = false;
+        self.had_again_at = Some(now);
+        self.resumed += 1;
+        output::note(format_args!("the session is resumed"));
+    }
+
+    /// For how long nobody has spoken whom one could have heard; `None` when that is not known, or nobody has spoken yet.
+    fn silence(&self, now: Micros, last_arrival: Option<Micros>) -> Option<Micros> {
+        let last = last_arrival.filter(|_| !self.is_lost)?;
+        Some(now - self.had_again_at.map_or(last, |again| again.max(last)))
+    }
+}
+
 /// Ends when the user or the system asks for it.
 fn interrupted() -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -169,4 +204,22 @@ fn interrupted() -> Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_connection_is_no_silence() {
+        let at = Micros::from_millis;
+        let mut way = Way::default();
+        assert_eq!(way.silence(at(9_000), None), None, "nobody has spoken yet");
+        assert_eq!(way.silence(at(9_000), Some(at(8_000))), Some(at(1_000)));
+        way.lost();
+        assert_eq!(way.silence(at(20_000), Some(at(8_000))), None);
+        way.had_again(at(20_000));
+        assert_eq!(way.silence(at(21_000), Some(at(8_000))), Some(at(1_000)), "since one hears again");
+        assert_eq!(way.silence(at(23_000), Some(at(22_500))), Some(at(500)));
+    }
 }
