@@ -117,7 +117,8 @@ impl Crossing {
         let newest = &came[came.len().checked_sub(NEWEST)?..];
         let all_wait = |at_least| newest.iter().all(|packet| packet.waited >= at_least);
         let loses = |percent| lost >= 2 && lost * 100 >= self.look.len() * percent;
-        if !all_wait(LONG_WAIT) && !(loses(SOME_LOST_PERCENT) && all_wait(SHORT_WAIT)) && !loses(MANY_LOST_PERCENT) {
+        let has_short_queue = loses(SOME_LOST_PERCENT) && all_wait(SHORT_WAIT);
+        if !(all_wait(LONG_WAIT) || has_short_queue || loses(MANY_LOST_PERCENT)) {
             return None;
         }
         let through_bps = let_through(&came)?;
