@@ -128,6 +128,7 @@ async fn peers_who_stall_in_the_handshake_hold_no_place() {
     let server = TestServer::start(|settings| {
         authority.set(settings);
         settings.http.connections_max = 16;
+        settings.http.connections_per_address = Some(16);
     });
     let server = server.await;
     let address = server.running.addresses().http;
