@@ -41,6 +41,7 @@ const CANDIDATES_MAX: usize = 64;
 pub(in crate::media) type Address = (Protocol, SocketAddr);
 
 /// Which way its media goes.
+#[expect(clippy::large_enum_variant, reason = "most subscribe, and each lies in its peer, which does not move")]
 pub(super) enum Side {
     Publishing(Publishing),
     Subscribing(Subscribing),

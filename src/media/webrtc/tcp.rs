@@ -119,13 +119,17 @@ async fn serve_one(
     let first = timeout(FIRST_PATIENCE, read(&mut reader, &mut datagram)).await??;
     let fragment: Box<[u8]> = stun::fragment_in(&datagram[..first]).unwrap_or_default().into();
     let worker = stun::worker_of(&fragment).filter(|worker| worker.0 < media.workers());
-    let Some(worker) = worker else { return Ok(metrics().webrtc.tcp_refused.of(TcpRefusal::Unknown).increment(1)) };
+    let Some(worker) = worker else {
+        metrics().webrtc.tcp_refused.of(TcpRefusal::Unknown).increment(1);
+        return Ok(());
+    };
     let address = (Protocol::Tcp, SocketAddr::new(from.ip().to_canonical(), from.port()));
     let (way, to_send) = mpsc::channel(WAITING_MAX);
     let (known, told) = oneshot::channel();
     media.send_to_peers(worker, PeerCommand::Reach { address, fragment, way, known }).await;
     if !told.await.unwrap_or(false) {
-        return Ok(metrics().webrtc.tcp_refused.of(TcpRefusal::Unknown).increment(1));
+        metrics().webrtc.tcp_refused.of(TcpRefusal::Unknown).increment(1);
+        return Ok(());
     }
     let ended = match Places::take(&doors.served, ClientAddress(from.ip()).limit_key()).inspect_err(count_refusal) {
         Ok(_place) => {
