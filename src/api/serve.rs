@@ -103,7 +103,8 @@ impl PerAddress {
         if self.unbound.iter().any(|network| network.contains(address)) {
             return Ok(None);
         }
-        Places::take(&self.places, ClientAddress(address).limit_key()).map(Some)
+        let place = Places::take(&self.places, ClientAddress(address).limit_key());
+        place.map(Some).inspect_err(|_| metrics().http.connections_refused.increment(1))
     }
 }
 
@@ -111,7 +112,7 @@ impl PerAddress {
 /// no longer its own.
 pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: watch::Receiver<bool>) {
     let slots = Arc::new(Semaphore::new(serving.connections_max));
-    let addresses = PerAddress::new(&serving);
+    let addresses = Arc::new(PerAddress::new(&serving));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -120,25 +121,24 @@ pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: wat
             () = stopped(&mut stop) => break,
         };
         match accepted {
-            Ok((stream, ends, slot)) => {
-                let Ok(place) = addresses.place(ends.peer) else {
-                    metrics().http.connections_refused.increment(1);
-                    continue;
-                };
+            Ok((stream, ends)) => {
                 let (router, stop) = (serving.router.clone(), stop.clone());
+                let (slots, addresses) = (Arc::clone(&slots), Arc::clone(&addresses));
                 let Some(tls) = serving.tls.clone() else {
+                    let (Ok(slot), Ok(place)) = (slots.try_acquire_owned(), addresses.place(ends.peer)) else {
+                        continue;
+                    };
                     connections.spawn(async move {
                         let _places = (slot, place);
                         connection(Patient::new(stream, WRITE_TIMEOUT), ends, router, stop).await;
                     });
                     continue;
                 };
-                // Taken again after the handshake, so that peers who stall in it hold no place.
-                drop(slot);
-                let slots = Arc::clone(&slots);
+                // Taken after the handshake alone, so that peers who stall in it hold no place, nor one of their address's.
                 connections.spawn(async move {
-                    let _place = place;
-                    if let Some((stream, _slot)) = secured(stream, ends, &tls, slots, stop.clone()).await {
+                    if let Some((stream, _slot)) = secured(stream, ends, &tls, slots, stop.clone()).await
+                        && let Ok(_place) = addresses.place(ends.peer)
+                    {
                         connection(stream, ends, router, stop).await;
                     }
                 });
@@ -156,13 +156,13 @@ pub(crate) async fn serve(listener: TcpListener, serving: Serving, mut stop: wat
     }
 }
 
-/// The next connection, once there is a slot for it.
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, Ends, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+/// The next connection, once there is a slot for it. That is not held while nobody comes: a handshake may want it.
+async fn accept(listener: &TcpListener, slots: &Semaphore) -> io::Result<(TcpStream, Ends)> {
+    drop(slots.acquire().await.map_err(io::Error::other)?);
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     let reached = ReachedAddress(stream.local_addr()?.ip().to_canonical());
-    Ok((stream, Ends { peer: Peer(peer), reached }, slot))
+    Ok((stream, Ends { peer: Peer(peer), reached }))
 }
 
 /// A connection inside TLS, with its place among the connections.

@@ -149,7 +149,7 @@ async fn peers_who_stall_in_the_handshake_hold_no_place() {
         open.push(stream);
     }
     // All places are taken now, by those who are really there.
-    let mut waiting = TcpStream::connect(address).await.expect("the kernel takes it");
+    let mut waiting = timeout(PATIENCE, connect(address, &client)).await.expect("no wait").expect("a handshake");
     waiting.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sends");
     let early = timeout(Duration::from_millis(200), waiting.read_u8()).await;
     assert!(early.is_err(), "it waits for a place");
