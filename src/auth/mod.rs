@@ -265,9 +265,9 @@ impl Auth {
         counted(AuthAction::Token, self.0.authenticate(token).await)
     }
 
-    /// Whether an account is known to be switched off. False where the database cannot say.
+    /// Whether an account is known to be switched off, or is no more. False where the database cannot say.
     pub async fn is_switched_off(&self, user: UserId) -> bool {
-        self.0.store.user(user).await.is_ok_and(|user| user.is_some_and(|user| !user.is_active))
+        self.0.store.user(user).await.is_ok_and(|user| user.is_none_or(|user| !user.is_active))
     }
 
     /// All accounts that are switched off.

@@ -232,6 +232,10 @@ impl Connection {
                 self.gateway.chat().arrived(&attachment.session.presence);
                 // Whoever is told of their session can resume it at any node.
                 self.gateway.open_record(&attachment.session).await;
+                // It may have been switched off since its token was looked at, before there was a session to be ended.
+                if self.gateway.auth().is_switched_off(authenticated.user.id).await {
+                    return self.gateway.end_sessions_of(authenticated.user.id).await;
+                }
                 self.send(authenticated, request_id);
                 self.outbox.begin_session();
             }

@@ -13,6 +13,8 @@ use crate::cluster::Leave;
 impl Rooms {
     /// Puts somebody out of every channel that they are heard or hear in through this node.
     pub async fn put_out(&self, user: UserId) {
+        // A join that looked at the account before is decided anew.
+        self.note_change();
         for room in self.all_rooms() {
             let is_member = {
                 let live = room.live();

@@ -40,6 +40,9 @@ impl Rooms {
         let decided_at = self.inner.changes.load(Ordering::Acquire);
         let id = request.channel_id;
         let Some(channel) = self.inner.store.channel(id).await? else { return Err(not_found()) };
+        if !self.has_account(user, id).await? {
+            return Err(AppError::new(ErrorCode::PermissionDenied, "this account is switched off, or is no more"));
+        }
         let (standing, priority) = self.standing(id, user).await?;
         let muted_by = self.inner.store.server_muted_by(id, user.id).await?;
         let seat = match decide(&standing, channel.is_private, Action::Join) {
@@ -56,10 +59,8 @@ impl Rooms {
         user: &UserView,
         channel: ChannelId,
     ) -> Result<Option<LeaveReason>, AppError> {
-        let store = &self.inner.store;
-        let Some(found) = store.channel(channel).await? else { return Ok(Some(LeaveReason::Kicked)) };
-        // What plays files has no account.
-        if user.id != player_of(channel) && store.user(user.id).await?.is_none_or(|account| !account.is_active) {
+        let Some(found) = self.inner.store.channel(channel).await? else { return Ok(Some(LeaveReason::Kicked)) };
+        if !self.has_account(user, channel).await? {
             return Ok(Some(LeaveReason::Banned));
         }
         let (standing, _) = self.standing(channel, user).await?;
@@ -68,6 +69,12 @@ impl Rooms {
             Decision::Hidden | Decision::Denied(_) if standing.banned => Some(LeaveReason::Banned),
             Decision::Hidden | Decision::Denied(_) => Some(LeaveReason::Kicked),
         })
+    }
+
+    /// Whether somebody's account may be used. What plays files in a channel has none, and needs none.
+    async fn has_account(&self, user: &UserView, channel: ChannelId) -> Result<bool, StoreError> {
+        let is_player = user.id == player_of(channel);
+        Ok(is_player || self.inner.store.user(user.id).await?.is_some_and(|account| account.is_active))
     }
 
     /// Those of `users` who are to be removed from a channel that they are in. A look at all of them comes first: most are as

@@ -29,8 +29,8 @@ faults = ["1s kill 2"]
 budgets = { silence_p99_ms = 2500 }
 "#;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_drain_by_the_api_and_a_kill_are_scripted_and_their_gaps_measured() {
+/// What the load tester reports of a scenario with faults, on three nodes of its own.
+async fn report_of(scenario: &str, options: &[&str]) -> Value {
     let cluster = Nodes::start(3).await;
     let (admin, password) = ("admin", "a long enough password");
     let rest = Rest::new(cluster.nodes[0].url()).expect("a client");
@@ -38,19 +38,30 @@ async fn a_drain_by_the_api_and_a_kill_are_scripted_and_their_gaps_measured() {
     rest.register(admin, password).await.expect("registered");
     let scratch = Scratch::new();
     let at = |name: &str| scratch.path().join(name).display().to_string();
-    let (scenario, json) = (at("faults.toml"), at("report.json"));
-    std::fs::write(&scenario, SCENARIO).expect("written");
-    let list = |one: &dyn Fn(usize) -> String| (0..3).map(one).collect::<Vec<_>>().join(",");
-    let urls = list(&|node| cluster.nodes[node].url().to_string());
-    let pids = list(&|node| cluster.nodes[node].id().to_string());
+    let (file, json) = (at("scenario.toml"), at("report.json"));
+    std::fs::write(&file, scenario).expect("written");
     let output = Command::new(tool("antiphon-loadtest"))
-        .args(["run", &scenario, "--server", &urls, "--pid", &pids, "--lateness-max-ms", "60000", "--json", &json])
-        .args(["--admin", admin, "--admin-password", password])
+        .args(["run", &file, "--json", &json, "--admin", admin, "--admin-password", password])
+        .args(["--server", &urls_of(&cluster), "--pid", &pids_of(&cluster), "--lateness-max-ms", "60000"])
+        .args(options)
         .output()
         .expect("the tool runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("JSON")
+}
 
-    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect("written")).expect("JSON");
+fn urls_of(cluster: &Nodes) -> String {
+    cluster.nodes.iter().map(|node| node.url().to_string()).collect::<Vec<_>>().join(",")
+}
+
+fn pids_of(cluster: &Nodes) -> String {
+    cluster.nodes.iter().map(|node| node.id().to_string()).collect::<Vec<_>>().join(",")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_by_the_api_and_a_kill_are_scripted_and_their_gaps_measured() {
+    let report = report_of(SCENARIO, &[]).await;
     let fault = |phase: usize| &report["phases"][phase]["outcome"]["faults"]["faults"][0];
     assert_eq!((&fault(0)["action"], &fault(1)["action"]), (&"api-drain".into(), &"kill".into()));
     for phase in [0, 1] {
@@ -65,11 +76,9 @@ async fn a_drain_by_the_api_and_a_kill_are_scripted_and_their_gaps_measured() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_over_three_nodes_reads_everything_once_and_in_order() {
     let cluster = Nodes::start(3).await;
-    let list = |one: &dyn Fn(usize) -> String| (0..3).map(one).collect::<Vec<_>>().join(",");
-    let urls = list(&|node| cluster.nodes[node].url().to_string());
-    let pids = list(&|node| cluster.nodes[node].id().to_string());
     let output = Command::new(tool("antiphon-loadtest"))
-        .args(["chat", "--server", &urls, "--pid", &pids, "--lateness-max-ms", "60000", "--json", "-"])
+        .args(["chat", "--server", &urls_of(&cluster), "--pid", &pids_of(&cluster), "--json", "-"])
+        .args(["--lateness-max-ms", "60000"])
         .args(["--set", "phases.0.chat.members=30", "--set", "phases.0.chat.writers=6"])
         .args(["--set", "phases.0.chat.per_second=30", "--duration", "3s", "--budget", "chat_p99_ms=60000"])
         .output()
@@ -100,24 +109,7 @@ faults = ["2s kill 2"]
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_under_a_drain_and_a_kill_resumes_and_misses_and_doubles_nothing() {
-    let cluster = Nodes::start(3).await;
-    let (admin, password) = ("admin", "a long enough password");
-    let rest = Rest::new(cluster.nodes[0].url()).expect("a client");
-    rest.register(admin, password).await.expect("registered");
-    let scratch = Scratch::new();
-    let at = |name: &str| scratch.path().join(name).display().to_string();
-    let (scenario, json) = (at("room.toml"), at("report.json"));
-    std::fs::write(&scenario, ROOM).expect("written");
-    let list = |one: &dyn Fn(usize) -> String| (0..3).map(one).collect::<Vec<_>>().join(",");
-    let urls = list(&|node| cluster.nodes[node].url().to_string());
-    let pids = list(&|node| cluster.nodes[node].id().to_string());
-    let output = Command::new(tool("antiphon-loadtest"))
-        .args(["run", &scenario, "--server", &urls, "--pid", &pids, "--lateness-max-ms", "60000", "--json", &json])
-        .args(["--admin", admin, "--admin-password", password, "--fail-on-loss"])
-        .output()
-        .expect("the tool runs");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json).expect(&said)).expect("JSON");
+    let report = report_of(ROOM, &["--fail-on-loss"]).await;
     for (phase, due) in [(0, 150), (1, 180)] {
         let chat = &report["phases"][phase]["outcome"]["chat"];
         let count = |name: &str| chat[name].as_u64();
@@ -126,5 +118,4 @@ async fn a_room_under_a_drain_and_a_kill_resumes_and_misses_and_doubles_nothing(
         assert_eq!((count("doubled"), count("out_of_order"), count("corrupt")), (Some(0), Some(0), Some(0)), "{chat}");
         assert_eq!((count("returned"), count("sessions_ended")), (Some(10), Some(0)), "a third of them: {chat}");
     }
-    assert!(output.status.success(), "{said}");
 }

@@ -28,6 +28,17 @@ fn place(message: &ServerMessage) -> Option<&Position> {
     }
 }
 
+#[tokio::test]
+async fn whoever_is_switched_off_joins_nothing_while_their_session_still_lives() {
+    let server = Server::start().await;
+    let mut anna = server.client("anna").await;
+    let channel = server.channel(anna.id(), 10).await;
+    assert!(server.store.set_active(anna.id(), false).await.expect("stored"));
+    assert_eq!(anna.refused(join(channel, MediaTransport::Websocket)).await, ErrorCode::PermissionDenied);
+    assert!(server.store.set_active(anna.id(), true).await.expect("stored"));
+    anna.join(channel, MediaTransport::Websocket).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_at_once_into_ten_places() {
     let server = Server::start().await;
