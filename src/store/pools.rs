@@ -7,7 +7,7 @@ use std::{
     path::Path,
     str::FromStr,
     sync::OnceLock,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sqlx::{
@@ -189,6 +189,8 @@ pub(super) async fn begin<DB: Dialect>(pool: &Pool<DB>) -> Result<Transaction<'s
 
 /// How long a method waits for a connection, and SQLite for another process to finish writing.
 const WAIT: Duration = Duration::from_secs(5);
+/// How long one waits before trying again to open a file that another one is opening.
+const RETRY: Duration = Duration::from_millis(20);
 /// How long one statement may take in PostgreSQL.
 const STATEMENT_TIMEOUT: &str = "10s";
 /// A statement slower than this is logged (without its values).
@@ -221,7 +223,7 @@ async fn open_sqlite(url: &str, connections: u32) -> Result<(Pools, Pools)> {
     let pool = while_in_place(options.get_filename());
     // A connection that is closed takes a database in memory with it, so that one has a single connection that stays.
     let one = pool.clone().max_connections(1).acquire_timeout(WAIT).idle_timeout(None).max_lifetime(None);
-    let writers = one.connect_with(options.clone()).await.map_err(open_error)?;
+    let writers = connect_first(one, &options).await?;
     migrate_sqlite(&writers).await?;
     let readers = if is_in_memory {
         writers.clone()
@@ -230,6 +232,18 @@ async fn open_sqlite(url: &str, connections: u32) -> Result<(Pools, Pools)> {
         many.acquire_timeout(WAIT).connect_with(options).await.map_err(open_error)?
     };
     Ok((Pools::Sqlite(writers), Pools::Sqlite(readers)))
+}
+
+/// Connects to a file that others may be opening, too. Who is first switches a new one to its log, and for that moment
+/// SQLite sends the others away at once instead of having them wait.
+async fn connect_first(pool: PoolOptions<Sqlite>, options: &SqliteConnectOptions) -> Result<Pool<Sqlite>> {
+    let given_up = Instant::now() + WAIT;
+    loop {
+        match pool.clone().connect_with(options.clone()).await.map_err(open_error) {
+            Err(StoreError::Unavailable(_)) if Instant::now() < given_up => tokio::time::sleep(RETRY).await,
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Makes the database's file, when there is none, such that only its owner may read it: it will hold password hashes.
