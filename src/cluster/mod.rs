@@ -3,10 +3,12 @@
 //!
 //! Each change is one atomic step that either happens whole or not at all and yields its journal entry. What callers may
 //! rely on is written at [`Membership`] and [`SessionRecords`]; `entry` has the values that pass between them and the
-//! callers, `channel` one channel's steps on plain data, `memory` the form in memory.
+//! callers, `channel` one channel's steps on plain data, `mailbox` the queue by which a node hears of the others, `memory` the
+//! form in memory.
 
 mod channel;
 mod entry;
+mod mailbox;
 mod membership;
 mod memory;
 mod placement;

@@ -125,18 +125,6 @@ impl SessionRecords {
         !matches!(self, Self::Alone)
     }
 
-    /// Writes a new session's record.
-    ///
-    /// # Errors
-    /// When what all nodes share cannot be reached.
-    pub async fn open(&self, session: SessionId, record: SessionRecord) -> Result<(), Unavailable> {
-        match self {
-            Self::Alone => Ok(()),
-            Self::Memory(memory) => memory.open(session, record),
-            Self::Redis(redis) => redis.open(session, record).await,
-        }
-    }
-
     /// Writes how a session is now, as long as it is this node's, or nobody's because its record was lost. False when
     /// it has moved on, to another node or to this one again: whoever had it must let go of it.
     ///

@@ -49,7 +49,7 @@ impl Gateway {
     pub(super) async fn open_record(&self, session: &Session) {
         if self.inner.records.is_shared() {
             // It is nowhere yet, so there are no places to remember.
-            let _ = self.inner.records.open(session.presence.id, self.record_of(session)).await;
+            let _ = self.inner.records.refresh(session.presence.id, self.record_of(session)).await;
         }
     }
 
@@ -72,6 +72,8 @@ impl Gateway {
         let record = self.record_of(session);
         let places = record.places.clone();
         match self.inner.records.refresh(session.presence.id, record).await {
+            // It may have ended while it was written, and its record been forgotten before that.
+            Ok(true) if session.is_over() => self.release_record(session).await,
             Ok(true) => session.set_recorded(places),
             Ok(false) => return false,
             Err(Unavailable) => {}
@@ -106,7 +108,6 @@ impl Gateway {
         let (places, texts) = (record.places.clone(), record.texts.clone());
         let moved = Moved { current, offered, moves: record.moves, places, texts };
         let attachment = self.sessions().adopt(presence, moved, Arc::clone(outbox), self.rooms().now());
-        let attachment = attachment.ok_or(ResumeRefused::Unknown)?;
         self.chat().arrived(&attachment.session.presence);
         Ok(Claimed { attachment, token, places: record.places, texts: record.texts })
     }
@@ -171,6 +172,7 @@ impl Gateway {
             if let Some(outbox) = self.sessions().take(session) {
                 outbox.end(End::Close(CloseCause::SessionOver));
             }
+            self.chat().departed(&session.presence);
             self.rooms().end(&session.presence, LeaveReason::Kicked).await;
             self.release_record(session).await;
         }

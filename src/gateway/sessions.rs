@@ -6,7 +6,7 @@ use antiphon_core::{
     clock::Micros,
     ids::{ChannelId, SessionId, UserId},
 };
-use dashmap::DashMap;
+use dashmap::{DashMap, mapref::one::RefMut};
 use parking_lot::Mutex;
 
 use super::{
@@ -135,6 +135,14 @@ struct Account {
     sessions: Vec<SessionId>,
 }
 
+impl Account {
+    /// Counts a session as the account's.
+    fn take_in(&mut self, session: SessionId) -> Arc<Mutex<Allowance>> {
+        self.sessions.push(session);
+        Arc::clone(&self.allowance)
+    }
+}
+
 impl Sessions {
     pub(super) fn new(rates: Rates, most_per_account: usize) -> Self {
         Self { sessions: DashMap::new(), accounts: DashMap::new(), rates, most_per_account }
@@ -158,35 +166,29 @@ impl Sessions {
         outbox: Arc<Outbox>,
         now: Micros,
     ) -> Option<Attachment> {
-        let allowance = self.count_in(&presence, self.most_per_account, now)?;
+        let allowance = {
+            let mut account = self.account_of(&presence, now);
+            if account.sessions.len() >= self.most_per_account {
+                return None;
+            }
+            account.take_in(presence.id)
+        };
         Some(self.insert(presence, allowance, State::new(TokenHash::of(token), outbox)))
     }
 
     /// Takes over a session that was another node's, however many its account has here.
-    pub(super) fn adopt(
-        &self,
-        presence: Arc<Presence>,
-        moved: Moved,
-        outbox: Arc<Outbox>,
-        now: Micros,
-    ) -> Option<Attachment> {
-        let allowance = self.count_in(&presence, usize::MAX, now)?;
+    pub(super) fn adopt(&self, presence: Arc<Presence>, moved: Moved, outbox: Arc<Outbox>, now: Micros) -> Attachment {
+        let allowance = self.account_of(&presence, now).take_in(presence.id);
         let Moved { current, offered, moves, places, texts } = moved;
         let state = State { moves, recorded: places, arriving: Some(texts), ..State::new(current, outbox) };
-        Some(self.insert(presence, allowance, State { token_before: Some(offered), ..state }))
+        self.insert(presence, allowance, State { token_before: Some(offered), ..state })
     }
 
-    /// Counts a session as its account's; `None` when that has `most` already.
-    fn count_in(&self, presence: &Presence, most: usize, now: Micros) -> Option<Arc<Mutex<Allowance>>> {
-        let mut account = self.accounts.entry(presence.user.id).or_insert_with(|| Account {
+    fn account_of(&self, presence: &Presence, now: Micros) -> RefMut<'_, UserId, Account> {
+        self.accounts.entry(presence.user.id).or_insert_with(|| Account {
             allowance: Arc::new(Mutex::new(Allowance::new(self.rates, now))),
             sessions: Vec::new(),
-        });
-        if account.sessions.len() >= most {
-            return None;
-        }
-        account.sessions.push(presence.id);
-        Some(Arc::clone(&account.allowance))
+        })
     }
 
     fn insert(&self, presence: Arc<Presence>, allowance: Arc<Mutex<Allowance>>, state: State) -> Attachment {

@@ -7,10 +7,11 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
+    buckets::FORWARDING_SECONDS,
     media::{SampledTable, Shown, engines},
     metrics::{
-        self, Direction, FORWARDING_SECONDS, KeyframeAsk, MediaMetrics, Metrics, Outcome, PeerDrop, PeerEnd, PeerUse,
-        RelayMetrics, Release, RtpMedia, RtpNotSent, Sampled, WebRtcMetrics, WorkerState, metrics,
+        self, Direction, KeyframeAsk, MediaMetrics, Metrics, Outcome, PeerDrop, PeerEnd, PeerUse, RelayMetrics,
+        Release, RtpMedia, RtpNotSent, Sampled, WebRtcMetrics, WorkerState, metrics,
     },
     process::ProcessReading,
     relay::relays,

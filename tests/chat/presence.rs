@@ -1,5 +1,6 @@
 //! Who is there.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     },
 };
 
-on_both!(who_follows_somebody_learns_where_they_are);
+on_both!(who_follows_somebody_learns_where_they_are, whoever_a_reset_puts_out_is_not_there);
 
 /// Asks until it is so, or waits for word of it.
 async fn becomes(chatter: &mut Chatter, right: impl Fn(&Value) -> bool) -> Value {
@@ -51,4 +52,14 @@ async fn who_follows_somebody_learns_where_they_are(url: &str) {
     assert!(seen["last_seen"].as_str().is_some_and(|at| at.ends_with('Z')), "{seen}");
     let many: Vec<String> = (0..201).map(|_| uuid::Uuid::new_v4().to_string()).collect();
     assert_eq!(alice.refused(json!({"type": "presence", "users": many})).await, "INVALID_INPUT");
+}
+
+async fn whoever_a_reset_puts_out_is_not_there(url: &str) {
+    let admin = register(url, "admin").await;
+    let bob = Chatter::guest(url, "bob").await;
+    let (status, answer) = call(Method::POST, &format!("{url}/api/advanced/admin/reset"), &admin, json!({})).await;
+    assert_eq!(status, 200, "{answer}");
+    let mut alice = Chatter::guest(url, "alice").await;
+    let seen = alice.ask(json!({"type": "presence", "users": [bob.id()]})).await["data"][0].clone();
+    assert_eq!(seen["online"], false, "{seen}");
 }

@@ -51,7 +51,7 @@ async fn a_session_moves_with_its_token_and_the_older_node_is_told() {
     let (mut a, b) = (Node::start(&redis.url(), "a").await, Node::start(&redis.url(), "b").await);
     let unknown = b.records.claim(session(1), FIRST, tokens(SECOND)).await.map(|_| ());
     assert_eq!(unknown, Err(ClaimRefused::Unknown));
-    a.records.open(session(1), record(FIRST)).await.expect("written");
+    a.records.refresh(session(1), record(FIRST)).await.expect("written");
     let wrong = b.records.claim(session(1), THIRD, tokens(SECOND)).await.map(|_| ());
     assert_eq!(wrong, Err(ClaimRefused::WrongToken));
 
@@ -82,7 +82,7 @@ async fn a_session_moves_with_its_token_and_the_older_node_is_told() {
 async fn of_many_claims_with_one_token_one_succeeds() {
     let redis = RedisServer::start();
     let (a, b) = (Node::start(&redis.url(), "a").await, Node::start(&redis.url(), "b").await);
-    a.records.open(session(1), record(FIRST)).await.expect("written");
+    a.records.refresh(session(1), record(FIRST)).await.expect("written");
     let records = [a.records.clone(), b.records.clone()];
     let outcomes = at_once(20, |index| {
         let records = records[index % 2].clone();
@@ -97,10 +97,10 @@ async fn a_record_lives_as_long_as_its_node_and_the_grace() {
     let redis = RedisServer::start();
     let config = RedisConfig { session_ttl: Duration::from_millis(800), ..config(&redis.url()) };
     let (a, b) = (Node::start_with(config.clone(), "a").await, Node::start_with(config, "b").await);
-    a.records.open(session(1), record(FIRST)).await.expect("written");
+    a.records.refresh(session(1), record(FIRST)).await.expect("written");
     tokio::time::sleep(Duration::from_secs(2)).await;
     b.records.claim(session(1), FIRST, tokens(SECOND)).await.expect("it is kept alive");
-    b.records.open(session(2), record(FIRST)).await.expect("written");
+    b.records.refresh(session(2), record(FIRST)).await.expect("written");
     drop(b);
     let over = async {
         let is_over =
@@ -113,13 +113,27 @@ async fn a_record_lives_as_long_as_its_node_and_the_grace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_ends_while_its_record_is_written_is_forgotten() {
+    let redis = RedisServer::start();
+    let config = RedisConfig { session_ttl: Duration::from_millis(400), ..config(&redis.url()) };
+    let mut a = Node::start_with(config, "a").await;
+    for number in 1..=50 {
+        let (written, ()) =
+            tokio::join!(a.records.refresh(session(number), record(FIRST)), a.records.release(session(number)));
+        written.expect("written");
+    }
+    let kept = timeout(Duration::from_secs(1), a.session_notices.recv()).await;
+    assert!(kept.is_err(), "no record is missed: {kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_records_are_asked_for_and_accounts_switched_off_everywhere() {
     let redis = RedisServer::start();
     let config = RedisConfig { session_ttl: Duration::from_millis(800), ..config(&redis.url()) };
     let (mut a, mut b) = (Node::start_with(config.clone(), "a").await, Node::start_with(config, "b").await);
     a.records.account_disabled(id(9)).await;
     assert_eq!(notice(&mut b).await, SessionNotice::AccountDisabled(id(9)));
-    a.records.open(session(1), record(FIRST)).await.expect("written");
+    a.records.refresh(session(1), record(FIRST)).await.expect("written");
     redis.cli(&["del", &format!("antiphon:{{{}}}:session", session(1))]);
     assert_eq!(notice(&mut a).await, SessionNotice::Reconnected);
     assert_eq!(a.records.refresh(session(1), record(FIRST)).await, Ok(true));

@@ -20,7 +20,7 @@ use crate::{
     speech::select::{Candidate, Selector},
     wire::{
         datagram::HEADER_BYTES,
-        frame::{FrameHeader, FrameKind, LEVEL_SILENCE},
+        frame::{FrameHeader, FrameKind},
     },
 };
 
@@ -151,7 +151,8 @@ impl Channel {
         let Some(key) = self.by_stream.remove(&stream) else { return };
         self.stop_listening(key);
         self.selector.release(stream);
-        let Some(member) = self.members.remove(key) else { return };
+        let Some(mut member) = self.members.remove(key) else { return };
+        self.count_lost(work, member.voice.take_missing());
         self.tunnelled -= u64::from(member.tunnelled);
         self.by_peer -= u64::from(member.hears_by_peer);
         self.mixed -= u64::from(member.hears_mix);
@@ -243,7 +244,7 @@ impl Channel {
         let header = header.with_flag(FrameHeader::FLAG_PRIORITY, member.flags.priority);
         member.voice.accepted.frames += 1;
         member.voice.accepted.bytes += bytes.len() as u64;
-        self.count_accepted(turn, passed.missing, bytes.len());
+        self.count_accepted(turn, bytes.len());
         if passed.newest {
             self.follow_spurt(turn, key, passed.kind, header.level);
         }
@@ -400,6 +401,8 @@ impl Channel {
         if !self.tell_members(turn) {
             self.arm_traffic(turn);
         }
+        let missing: u64 = self.members.values_mut().map(|member| member.voice.take_missing()).sum();
+        self.count_lost(turn.work, missing);
         if self.traffic == ChannelTraffic::default() {
             return;
         }
@@ -446,15 +449,19 @@ impl Channel {
         self.sides.iter().map(|side| side.listeners.len()).sum()
     }
 
-    fn count_accepted<O: Output>(&mut self, turn: &mut Turn<'_, O>, missing: u16, bytes: usize) {
+    fn count_accepted<O: Output>(&mut self, turn: &mut Turn<'_, O>, bytes: usize) {
         turn.work.stats.count(Counter::FramesAccepted);
-        turn.work.stats.add(Counter::FramesLost, missing.into());
         self.traffic.frames_in += 1;
-        self.traffic.frames_lost += u64::from(missing);
         self.traffic.bytes_in += bytes as u64;
         if !self.traffic_armed {
             self.arm_traffic(turn);
         }
+    }
+
+    /// Counts frames that are missing as lost: what comes of them now is too late to be of use.
+    fn count_lost(&mut self, work: &mut Work, frames: u64) {
+        work.stats.add(Counter::FramesLost, frames);
+        self.traffic.frames_lost += frames;
     }
 
     fn arm_traffic<O: Output>(&mut self, turn: &mut Turn<'_, O>) {
@@ -483,18 +490,13 @@ impl Channel {
 
     fn is_selected(&mut self, now: Micros, key: SlabKey, passed: Passed, level: u8) -> bool {
         let Some(member) = self.members.get(key) else { return false };
-        let voiced = match passed.kind {
-            FrameKind::AudioStart => true,
-            FrameKind::Audio => level < LEVEL_SILENCE,
-            FrameKind::AudioStop | FrameKind::Silence => false,
-        };
         let selected = self.selector.admit(
             now,
             Candidate {
                 stream: member.stream,
                 priority: member.flags.priority,
                 loudness: member.voice.loudness,
-                sounding: voiced && passed.newest,
+                sounding: passed.newest && passed.kind.is_sound(level),
             },
         );
         if passed.kind == FrameKind::AudioStop && passed.newest {

@@ -33,8 +33,6 @@ pub(super) struct Passed {
     pub(super) kind: FrameKind,
     /// Newer than all before it: it tells of the speaker's state.
     pub(super) newest: bool,
-    /// Frames missing right before it.
-    pub(super) missing: u16,
 }
 
 /// The sending side of a member.
@@ -51,6 +49,8 @@ pub(super) struct Voice {
     withheld: bool,
     /// Something was heard since the channel's traffic was last told.
     pub(super) heard: bool,
+    /// Frames missing between those accepted, and not counted as lost yet: any may still come late.
+    pub(super) missing: u32,
     /// What was accepted and not told yet.
     pub(super) accepted: MemberTraffic,
 }
@@ -96,7 +96,13 @@ impl Voice {
         if kind == FrameKind::Silence {
             self.last_silence = Some(now);
         }
-        Ok(Passed { kind, newest, missing })
+        self.missing = if newest { self.missing + u32::from(missing) } else { self.missing.saturating_sub(1) };
+        Ok(Passed { kind, newest })
+    }
+
+    /// The frames that are missing and not counted yet.
+    pub(super) fn take_missing(&mut self) -> u64 {
+        std::mem::take(&mut self.missing).into()
     }
 
     /// A frame is not forwarded although it came: listeners must not take the gap for loss.
@@ -183,14 +189,19 @@ mod tests {
         assert_eq!(check(&mut voice, 0, 0, 0, &[]), Err(Counter::FrameMalformed));
         assert_eq!(check(&mut voice, 0, 0, 4, &[1]), Err(Counter::FrameMalformed));
         assert_eq!(check(&mut voice, 0, 0, 0, &[1; FRAME_BYTES_MAX + 1]), Err(Counter::FrameTooLong));
-        let passed = Passed { kind: FrameKind::Audio, newest: true, missing: 0 };
+        let passed = Passed { kind: FrameKind::Audio, newest: true };
         assert_eq!(check(&mut voice, 0, 0, 0, &[1]), Ok(passed));
         assert_eq!(check(&mut voice, 0, 0, 0, &[1]), Err(Counter::FrameDuplicate));
-        assert_eq!(check(&mut voice, 0, 4, 0, &[1]), Ok(Passed { missing: 3, ..passed }));
-        assert_eq!(check(&mut voice, 0, 2, 0, &[1]), Ok(Passed { newest: false, ..passed }));
+        assert_eq!((check(&mut voice, 0, 4, 0, &[1]), voice.missing), (Ok(passed), 3));
+        let late = Passed { newest: false, ..passed };
+        assert_eq!((check(&mut voice, 0, 2, 0, &[1]), voice.missing), (Ok(late), 2), "it is not lost after all");
         let muted = voice.check(Micros::ZERO, true, &header(5, 0), &[1]);
         assert_eq!(muted, Err(Counter::FrameMuted));
-        assert_eq!(check(&mut voice, 0, 6, 0, &[1]), Ok(passed), "frames while muted are not missing");
+        assert_eq!(
+            (check(&mut voice, 0, 6, 0, &[1]), voice.missing),
+            (Ok(passed), 2),
+            "frames while muted are not missing"
+        );
     }
 
     #[test]
@@ -225,8 +236,10 @@ mod tests {
     fn nothing_is_missing_before_a_spurt() {
         let mut voice = Voice::default();
         check(&mut voice, 0, 0, 0, &[1]).expect("passes");
-        assert_eq!(check(&mut voice, 0, 9, 1, &[1]).map(|passed| passed.missing), Ok(0));
-        assert_eq!(check(&mut voice, 0, 19, 0, &[1]).map(|passed| passed.missing), Ok(9));
+        check(&mut voice, 0, 9, 1, &[1]).expect("passes");
+        assert_eq!(voice.missing, 0);
+        check(&mut voice, 0, 19, 0, &[1]).expect("passes");
+        assert_eq!(voice.missing, 9);
     }
 
     #[test]

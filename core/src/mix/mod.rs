@@ -221,11 +221,7 @@ impl<C: Codec> ChannelMix<C> {
     /// Whether a frame's speaker is among those who are mixed now; `None` for a frame of no known kind.
     fn ask_for_seat(&mut self, now: Micros, header: &FrameHeader, before: Loudness) -> Option<(Candidate, bool)> {
         let kind = header.kind()?;
-        let sounding = match kind {
-            FrameKind::AudioStart => true,
-            FrameKind::Audio => header.level < LEVEL_SILENCE,
-            FrameKind::AudioStop | FrameKind::Silence => false,
-        };
+        let sounding = kind.is_sound(header.level);
         let mut loudness = before;
         loudness.hear(if sounding { header.level } else { LEVEL_SILENCE });
         let priority = header.has(FrameHeader::FLAG_PRIORITY);

@@ -25,15 +25,6 @@ struct Voice {
     level_at: Option<Micros>,
 }
 
-/// Whether a frame is sound.
-fn is_sound(header: &FrameHeader) -> bool {
-    match header.kind() {
-        Some(FrameKind::AudioStart) => true,
-        Some(FrameKind::Audio) => header.level < LEVEL_SILENCE,
-        _ => false,
-    }
-}
-
 /// The limit and the streams that were heard.
 #[derive(Debug, Default)]
 pub(super) struct Limit {
@@ -56,7 +47,7 @@ impl Limit {
 
     /// Whether a frame is among those forwarded.
     pub(super) fn admit(&mut self, now: Micros, header: &FrameHeader) -> bool {
-        let sounding = is_sound(header);
+        let sounding = header.kind().is_some_and(|kind| kind.is_sound(header.level));
         let Some(voice) = self.voice(now, header.stream) else { return false };
         let heard = matches!(header.kind(), Some(FrameKind::Audio | FrameKind::AudioStart));
         voice.loudness.hear(if heard { header.level } else { LEVEL_SILENCE });
@@ -78,7 +69,7 @@ impl Limit {
 
     /// How loud a stream is, if that is to be told now.
     pub(super) fn level_to_tell(&mut self, now: Micros, header: &FrameHeader) -> Option<Loudness> {
-        if !is_sound(header) {
+        if !header.kind().is_some_and(|kind| kind.is_sound(header.level)) {
             return None;
         }
         let voice = self.voices.get_mut(&header.stream)?;

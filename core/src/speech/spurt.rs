@@ -3,10 +3,7 @@
 //! A client may say so with `AudioStart` and `AudioStop` frames. For one that does not, a spurt begins with
 //! sound after [`QUIET`] of none and ends after [`QUIET`] without.
 
-use crate::{
-    clock::Micros,
-    wire::frame::{FrameKind, LEVEL_SILENCE},
-};
+use crate::{clock::Micros, wire::frame::FrameKind};
 
 /// How long there must be no sound before a spurt ends, or before sound begins another.
 pub const QUIET: Micros = Micros::from_millis(300);
@@ -43,13 +40,10 @@ impl Spurt {
 
     /// A frame came, newer than all before it.
     pub fn frame(&mut self, now: Micros, kind: FrameKind, level: u8) -> Option<SpurtChange> {
-        let sound = match kind {
-            FrameKind::AudioStop => return self.end(now),
-            FrameKind::AudioStart => true,
-            FrameKind::Audio => level < LEVEL_SILENCE,
-            FrameKind::Silence => false,
-        };
-        if !sound {
+        if kind == FrameKind::AudioStop {
+            return self.end(now);
+        }
+        if !kind.is_sound(level) {
             return self.poll(now);
         }
         if self.speaking {
@@ -88,6 +82,7 @@ impl Spurt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::frame::LEVEL_SILENCE;
 
     const VOICE: u8 = 30;
 

@@ -80,7 +80,7 @@ impl PictureHead {
 /// What nodes tell each other of a meeting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Meeting {
-    /// What somebody on the sending node publishes; repeated every second.
+    /// What somebody on the sending node publishes; repeated every half second.
     Publishes {
         /// Whose stream.
         stream: StreamId,

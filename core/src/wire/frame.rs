@@ -44,6 +44,16 @@ impl FrameKind {
     /// Every kind.
     pub const ALL: [Self; 4] = [Self::Audio, Self::AudioStart, Self::AudioStop, Self::Silence];
 
+    /// Whether a frame of this kind and `level` is sound: what is silent, or ends a spurt, speaks for nobody.
+    #[must_use]
+    pub const fn is_sound(self, level: u8) -> bool {
+        match self {
+            Self::AudioStart => true,
+            Self::Audio => level < LEVEL_SILENCE,
+            Self::AudioStop | Self::Silence => false,
+        }
+    }
+
     /// Whether a frame of this kind may come without bytes.
     #[must_use]
     pub const fn may_be_empty(self) -> bool {

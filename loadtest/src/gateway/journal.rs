@@ -48,6 +48,7 @@ impl Journals {
     pub(super) fn take(&mut self, message: ServerMessage) -> Step {
         match &message {
             ServerMessage::ChannelJoined(joined) => self.begin(joined.channel_id, joined.position.clone()),
+            ServerMessage::JoinAck(joined) => self.begin(joined.data.channel_id, joined.data.position.clone()),
             ServerMessage::ChannelLeft(left) => self.end(left.channel_id),
             ServerMessage::Removed(removed) => self.end(removed.channel_id),
             ServerMessage::Recovered(recovered) => {

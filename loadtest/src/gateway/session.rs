@@ -423,20 +423,21 @@ impl Task {
     async fn resumed(&mut self, server: ServerUrl, resumed: Resumed) {
         let channels = resumed.channels.iter().map(|channel| channel.joined.clone()).collect();
         self.emit(GatewayEvent::Resumed { server, channels }).await;
-        let mut before = std::mem::take(&mut self.journals);
-        for channel in resumed.channels {
-            let id = channel.joined.channel_id;
-            let known = before.positions().remove(&id);
-            match (channel.recovered, known) {
-                (Some(true), Some(known)) => {
-                    self.journals.begin(id, known);
-                    for event in self.journals.missed(id, channel.events.as_deref().unwrap_or_default()) {
-                        self.emit(GatewayEvent::Message(Box::new(event), None)).await;
-                    }
-                }
-                _ => self.journals.begin(id, channel.joined.position),
+        let before = std::mem::take(&mut self.journals).positions();
+        let voice = resumed
+            .channels
+            .into_iter()
+            .map(|channel| (channel.joined.channel_id, channel.joined.position, channel.recovered, channel.events));
+        let text = resumed.rooms.into_iter().map(|room| (room.channel_id, room.position, room.recovered, room.events));
+        for (id, position, recovered, events) in voice.chain(text) {
+            let Some(known) = before.get(&id).filter(|_| recovered == Some(true)) else {
+                self.journals.begin(id, position);
+                continue;
+            };
+            self.journals.begin(id, known.clone());
+            for event in self.journals.missed(id, events.as_deref().unwrap_or_default()) {
+                self.emit(GatewayEvent::Message(Box::new(event), None)).await;
             }
-            before.end(id);
         }
     }
 }

@@ -141,6 +141,10 @@ impl VoiceSession {
             self.join_udp(now, channel, setup)?;
         }
         self.note_mix(channel, voice);
+        // Joined again: the stream goes on, and so do its numbers.
+        if self.channels.iter().any(|known| known.id == channel && known.stream == voice.stream_id) {
+            return Ok(());
+        }
         self.channels.retain(|known| known.id != channel);
         self.channels.push(JoinedChannel {
             id: channel,

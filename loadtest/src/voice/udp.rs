@@ -1,5 +1,7 @@
 //! One UDP session with one node: keys, counters, windows and whether the way works. No socket, no clock.
 
+use std::collections::VecDeque;
+
 use antiphon_core::{
     clock::Micros,
     gateway::{Cipher, GroupKeySetup, KeyRotated, UdpSetup},
@@ -100,7 +102,7 @@ pub struct UdpSession {
     mixes: Vec<(StreamId, ChannelId)>,
     groups: Vec<GroupKey>,
     path: Path,
-    reports: Vec<Vec<u8>>,
+    reports: VecDeque<Vec<u8>>,
     counters: UdpCounters,
 }
 
@@ -129,7 +131,7 @@ impl UdpSession {
             mixes: Vec::new(),
             groups: Vec::new(),
             path: Path::new(now, Micros::from_millis(setup.ping_ms)),
-            reports: Vec::new(),
+            reports: VecDeque::new(),
             counters: UdpCounters::default(),
         };
         this.join(now, channel, setup)?;
@@ -266,7 +268,7 @@ impl UdpSession {
                 plaintext.extend(bytes);
             }
             let datagram = self.sealed(PacketType::Report, &plaintext);
-            self.reports.push(datagram);
+            self.reports.push_back(datagram);
         }
     }
 
@@ -377,7 +379,7 @@ impl UdpSession {
 
     /// What the session wants done, in order.
     pub fn poll_output(&mut self) -> Option<UdpOutput> {
-        if let Some(report) = self.reports.pop() {
+        if let Some(report) = self.reports.pop_front() {
             return Some(UdpOutput::Datagram(report));
         }
         let mut plaintext = [0; REQUEST_BYTES];

@@ -4,10 +4,7 @@
 //! its place as it was. Whoever says so must itself have had Redis for as long as a lease lasts, so that all had the
 //! chance to renew theirs. A node given up by the others registers again, under another number.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use antiphon_core::ids::NodeNumber;
 use fred::{
@@ -23,7 +20,7 @@ use super::{
     keys::{self, Topic},
     pubsub::Probes,
     script::{self, Answer},
-    shared::{Shared, bytes, number, text},
+    shared::{Shared, bytes, ms, number, text},
 };
 use crate::{
     cluster::{
@@ -274,8 +271,4 @@ async fn timed(
     metrics().redis.operations.of((operation, outcome)).increment(1);
     metrics().redis.operation_duration.of(operation).record(began.elapsed().as_secs_f64());
     result
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

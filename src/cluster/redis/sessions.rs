@@ -14,7 +14,7 @@ use super::{
     connection::Connection,
     keys::{self, Topic},
     script::{self, Answer},
-    shared::{Shared, bytes, number, text, unreadable},
+    shared::{Shared, bytes, ms, number, text, unreadable},
 };
 use crate::{
     cluster::{
@@ -41,14 +41,6 @@ impl RedisRecords {
         Self { handle }
     }
 
-    /// Writes a new session's record.
-    ///
-    /// # Errors
-    /// When Redis cannot be asked.
-    pub async fn open(&self, session: SessionId, record: SessionRecord) -> Result<(), Unavailable> {
-        self.refresh(session, record).await.map(|_| ())
-    }
-
     /// Writes how a session is now, as long as it is this node's, or nobody's because its record was lost. False when
     /// it has moved on.
     ///
@@ -68,17 +60,13 @@ impl RedisRecords {
             number(moves.0),
         ];
         let keys = vec![keys::session(session)];
+        // Before it is written, so that a release meanwhile takes it out again.
+        shared.sessions.insert(session);
         let writing = shared.run(RedisOperation::SessionPut, &permit, &script::SESSION_PUT, keys, arguments);
         let kind = writing.await?.0;
-        match kind.as_str() {
-            "ok" => {
-                shared.sessions.insert(session);
-            }
-            // This node has it anew, and keeps it.
-            "stale" => {}
-            _ => {
-                shared.sessions.remove(&session);
-            }
+        // What is stale this node has anew, and keeps.
+        if kind == "claimed" {
+            shared.sessions.remove(&session);
         }
         Ok(kind == "ok")
     }
@@ -129,7 +117,8 @@ impl RedisRecords {
         let shared = self.shared();
         shared.sessions.remove(&session);
         let Ok(permit) = shared.permitted() else { return };
-        let arguments = vec![number(permit.number.0.into())];
+        let former = encode(&NumbersRecord { numbers: permit.former.clone() });
+        let arguments = vec![number(permit.number.0.into()), bytes(former)];
         let keys = vec![keys::session(session)];
         let _ = shared.run(RedisOperation::SessionRelease, &permit, &script::SESSION_RELEASE, keys, arguments).await;
     }
@@ -247,8 +236,4 @@ fn hex(hash: &[u8; 32]) -> String {
 
 fn whole_ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

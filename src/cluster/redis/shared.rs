@@ -22,6 +22,7 @@ use super::{RedisConfig, connection::Connection, script::Answer};
 use crate::{
     cluster::{
         entry::{Notice, Unavailable},
+        mailbox::Mailbox,
         registry::{ClusterView, NodeRecord, SharedState, no_number},
         sessions::SessionNotice,
     },
@@ -114,12 +115,15 @@ pub(super) enum Request {
     Unwatch(ChannelId),
 }
 
+/// Numbers that a node remembers to have had. Each script about a channel is sent them.
+const FORMER_MAX: usize = 16;
+
 /// A node's right to act.
 #[derive(Debug)]
 pub(super) struct Lease {
     /// Zero before the first registration.
     pub(super) number: NodeNumber,
-    /// The numbers that this process had before.
+    /// The numbers that this process had before, the last [`FORMER_MAX`] of them.
     pub(super) former: Vec<NodeNumber>,
     /// Until when the node may act: counted from when its last renewal was sent, so that it never thinks itself longer
     /// alive than the others do.
@@ -139,6 +143,9 @@ impl Lease {
     pub(super) fn renewed(&mut self, number: NodeNumber, sent: Instant, server_ms: u64, ttl: Duration) {
         if self.number != number && self.number != no_number() {
             self.former.push(self.number);
+            // Rooms and records get a new number within seconds, so older ones stand nowhere any more.
+            let surplus = self.former.len().saturating_sub(FORMER_MAX);
+            self.former.drain(..surplus);
         }
         self.number = number;
         self.until = Some(sent + ttl);
@@ -260,7 +267,7 @@ impl Shared {
         }
         let (Some(until), Some((clock_ms, clock_at))) = (lease.until, lease.clock) else { return Err(Failed::NotDone) };
         let deadline = until.min(now + self.config.patience);
-        let deadline_ms = clock_ms + whole_ms(deadline.saturating_duration_since(clock_at));
+        let deadline_ms = clock_ms + ms(deadline.saturating_duration_since(clock_at));
         Ok(Permit { connection, number: lease.number, former: lease.former.clone(), deadline, deadline_ms })
     }
 
@@ -316,7 +323,7 @@ impl Shared {
                 return Ok((kind, answer));
             }
             let server_ms = answer.number().map_err(|error| unreadable(&error))?;
-            deadline_ms = server_ms + whole_ms(permit.deadline.saturating_duration_since(Instant::now()));
+            deadline_ms = server_ms + ms(permit.deadline.saturating_duration_since(Instant::now()));
         }
         Err(Failed::NotDone)
     }
@@ -333,7 +340,7 @@ impl Shared {
             Notice::Direct(_) => NoticeKind::Direct,
         };
         metrics().redis.notices.of(kind).increment(1);
-        self.notices.send(notice);
+        count_dropped(self.notices.send(notice));
     }
 
     /// Tells the node of sessions.
@@ -344,7 +351,7 @@ impl Shared {
             SessionNotice::Reconnected => NoticeKind::SessionsReconnected,
         };
         metrics().redis.notices.of(kind).increment(1);
-        self.session_notices.send(notice);
+        count_dropped(self.session_notices.send(notice));
     }
 
     /// Tells the node that everything works again, and that anything may have been missed.
@@ -357,8 +364,6 @@ impl Shared {
 
     /// To be called when Redis has just answered, and now and then: whoever was refused hears that it works again.
     pub(super) fn settle(&self) {
-        self.notices.settle();
-        self.session_notices.settle();
         if self.has_failed.load(Ordering::Relaxed) && self.permit().is_ok() && self.may_say_reconnected() {
             self.reconnected();
         }
@@ -375,33 +380,9 @@ impl Shared {
     }
 }
 
-/// A bounded queue that says so when it lost something.
-#[derive(Debug)]
-struct Mailbox<N> {
-    sender: mpsc::Sender<N>,
-    /// What says that something was lost.
-    lost: N,
-    has_lost: AtomicBool,
-}
-
-impl<N: Clone> Mailbox<N> {
-    const fn new(sender: mpsc::Sender<N>, lost: N) -> Self {
-        Self { sender, lost, has_lost: AtomicBool::new(false) }
-    }
-
-    fn send(&self, notice: N) {
-        self.settle();
-        if self.sender.try_send(notice).is_err() {
-            metrics().redis.notices_dropped.increment(1);
-            self.has_lost.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Says that something was lost, as soon as there is room for it.
-    fn settle(&self) {
-        if self.has_lost.load(Ordering::Relaxed) && self.sender.try_send(self.lost.clone()).is_ok() {
-            self.has_lost.store(false, Ordering::Relaxed);
-        }
+fn count_dropped(was_sent: bool) {
+    if !was_sent {
+        metrics().redis.notices_dropped.increment(1);
     }
 }
 
@@ -422,7 +403,8 @@ pub(super) fn bytes(value: Vec<u8>) -> Value {
     Value::Bytes(value.into())
 }
 
-fn whole_ms(duration: Duration) -> u64 {
+/// Whole milliseconds, as scripts take them.
+pub(super) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -441,5 +423,7 @@ mod tests {
         assert_eq!((lease.number, lease.former.as_slice()), (NodeNumber(9), [NodeNumber(7)].as_slice()));
         lease.lost();
         assert!(!lease.is_valid(start));
+        (10..100).for_each(|number| lease.renewed(NodeNumber(number), start, 1_000, ttl));
+        assert_eq!((lease.former.len(), lease.former.last()), (FORMER_MAX, Some(&NodeNumber(98))));
     }
 }

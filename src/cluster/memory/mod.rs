@@ -3,31 +3,29 @@
 //! Several nodes see of each other what separate processes would: each has its own handle and its own bounded queue of
 //! notices, and can be cut off.
 
+mod membership;
+mod records;
+
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use antiphon_core::{
-    gateway::{Position, ServerMessage},
-    ids::{ChannelId, MessageId, NodeNumber, SessionId, UserId},
-};
+use antiphon_core::ids::{ChannelId, NodeNumber, SessionId, UserId};
 use dashmap::{DashMap, DashSet};
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
+pub use self::{membership::MemoryMembership, records::MemoryRecords};
 use super::{
     channel::ChannelState,
-    entry::{
-        Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Publishing, Snapshot,
-        Unavailable, VoiceChange, Written,
-    },
+    entry::Notice,
+    mailbox::Mailbox,
     membership::Membership,
-    sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, SessionRecords, TokenHashes, Whereabouts},
+    sessions::{SessionNotice, SessionRecord, SessionRecords, Whereabouts},
 };
 use crate::telemetry::metrics::metrics;
 
@@ -122,8 +120,10 @@ impl MemoryCluster {
     /// A node among others, whose number none of them has.
     #[must_use]
     pub fn join_as(&self, number: NodeNumber) -> MemoryNode {
-        let (notices, heard) = Mailbox::new(self.shared.config.notices, Notice::Reconnected);
-        let (session_notices, heard_of_sessions) = Mailbox::new(self.shared.config.notices, SessionNotice::Reconnected);
+        let (notices, heard) = mpsc::channel(self.shared.config.notices);
+        let (session_notices, heard_of_sessions) = mpsc::channel(self.shared.config.notices);
+        let notices = Mailbox::new(notices, Notice::Reconnected);
+        let session_notices = Mailbox::new(session_notices, SessionNotice::Reconnected);
         let (watched, reachable) = (DashSet::new(), AtomicBool::new(true));
         let node = Arc::new(Node { number, watched, notices, session_notices, reachable });
         self.shared.nodes.write().push(Arc::clone(&node));
@@ -157,6 +157,22 @@ impl MemoryCluster {
     }
 }
 
+impl Node {
+    fn tell(&self, notice: Notice) {
+        count_dropped(self.notices.send(notice));
+    }
+
+    fn tell_of_session(&self, notice: SessionNotice) {
+        count_dropped(self.session_notices.send(notice));
+    }
+}
+
+fn count_dropped(was_sent: bool) {
+    if !was_sent {
+        metrics().rooms.notices_dropped.increment(1);
+    }
+}
+
 impl Shared {
     /// Does `act` for every node that can be reached but one.
     fn others(&self, except: NodeNumber, act: impl Fn(&Node)) {
@@ -169,345 +185,21 @@ impl Shared {
     }
 }
 
-/// A bounded queue that says so when it lost something.
-#[derive(Debug)]
-struct Mailbox<N> {
-    sender: mpsc::Sender<N>,
-    /// What says that something was lost.
-    lost: N,
-    /// It waits for room already.
-    losing: Arc<AtomicBool>,
-}
-
-impl<N: Clone + Send + 'static> Mailbox<N> {
-    fn new(size: usize, lost: N) -> (Self, mpsc::Receiver<N>) {
-        let (sender, receiver) = mpsc::channel(size);
-        (Self { sender, lost, losing: Arc::default() }, receiver)
-    }
-
-    fn send(&self, notice: N) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(notice) {
-            metrics().rooms.notices_dropped.increment(1);
-            self.overflow();
-        }
-    }
-
-    /// Says that something was lost as soon as there is room.
-    fn overflow(&self) {
-        if self.losing.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (sender, lost, losing) = (self.sender.clone(), self.lost.clone(), Arc::clone(&self.losing));
-        tokio::spawn(async move {
-            if let Ok(room) = sender.reserve().await {
-                // What is lost from now on is lost after this, and said again.
-                losing.store(false, Ordering::Release);
-                room.send(lost);
-            }
-        });
-    }
-}
-
-/// Membership in memory, as one node reaches it.
-#[derive(Clone, Debug)]
-pub struct MemoryMembership {
-    shared: Arc<Shared>,
-    node: Arc<Node>,
-}
-
-impl MemoryMembership {
-    pub(super) fn node(&self) -> NodeNumber {
-        self.node.number
-    }
-
-    pub(super) fn is_shared(&self) -> bool {
-        !self.shared.is_single
-    }
-
-    pub(super) fn join(
-        &self,
-        channel: ChannelId,
-        max_users: u32,
-        new: NewMember,
-        known: Option<&Position>,
-    ) -> Result<Joined, JoinRefused> {
-        self.check().map_err(|Unavailable| JoinRefused::Unavailable)?;
-        self.step(channel, |state| state.join(self.node.number, max_users, new, known))
-    }
-
-    pub(super) fn leave(
-        &self,
-        channel: ChannelId,
-        leave: &Leave,
-        known: Option<&Position>,
-    ) -> Result<Option<Changed>, Unavailable> {
-        self.check()?;
-        Ok(self.step_of_known(channel, |state| state.leave(self.node.number, leave, known)))
-    }
-
-    pub(super) fn set_voice(
-        &self,
-        channel: ChannelId,
-        user: UserId,
-        session: SessionId,
-        change: VoiceChange,
-        known: Option<&Position>,
-    ) -> Result<Option<Changed>, Unavailable> {
-        self.check()?;
-        Ok(self.step_of_known(channel, |state| state.set_voice(self.node.number, user, session, change, known)))
-    }
-
-    pub(super) fn publish(
-        &self,
-        channel: ChannelId,
-        user: UserId,
-        session: SessionId,
-        most: Option<u32>,
-    ) -> Result<Publishing, Unavailable> {
-        self.check()?;
-        let step = |state: &mut ChannelState| Some(state.publish(self.node.number, user, session, most));
-        Ok(self.step_of_known(channel, step).unwrap_or(Publishing::None))
-    }
-
-    pub(super) fn set_server_mute(
-        &self,
-        channel: ChannelId,
-        user: UserId,
-        muted: bool,
-        by: UserId,
-        known: Option<&Position>,
-    ) -> Result<Option<Option<Changed>>, Unavailable> {
-        self.check()?;
-        Ok(self.step(channel, |state| state.set_server_mute(user, muted, by, known)))
-    }
-
-    pub(super) fn adopt(
-        &self,
-        channel: ChannelId,
-        user: UserId,
-        session: SessionId,
-        moves: Moves,
-        since: Option<&Position>,
-    ) -> Result<Option<Snapshot>, Unavailable> {
-        self.check()?;
-        let node = self.node.number;
-        Ok(self.step_of_known(channel, |state| state.adopt(node, user, session, moves).map(|()| state.snapshot(since))))
-    }
-
-    pub(super) fn restore(
-        &self,
-        channel: ChannelId,
-        ours: Vec<Member>,
-    ) -> Result<(Vec<Member>, Position), Unavailable> {
-        self.check()?;
-        Ok(self.step(channel, |state| state.restore(self.node.number, ours)))
-    }
-
-    pub(super) fn append(
-        &self,
-        channel: ChannelId,
-        previous: MessageId,
-        written: &[Written],
-        known: Option<&Position>,
-    ) -> Result<Appended, Unavailable> {
-        self.check()?;
-        Ok(self.step(channel, |state| state.append(previous, written, known)))
-    }
-
-    pub(super) fn tell(
-        &self,
-        channel: ChannelId,
-        event: &ServerMessage,
-        known: Option<&Position>,
-    ) -> Result<News, Unavailable> {
-        self.check()?;
-        Ok(self.step(channel, |state| state.tell(event, known)))
-    }
-
-    pub(super) fn snapshot(
-        &self,
-        channel: ChannelId,
-        since: Option<&Position>,
-    ) -> Result<Option<Snapshot>, Unavailable> {
-        self.check()?;
-        Ok(self.shared.channels.get(&channel).map(|state| state.snapshot(since)))
-    }
-
-    pub(super) fn occupancy(&self, channels: &[ChannelId]) -> Result<Vec<u32>, Unavailable> {
-        self.check()?;
-        let count = |channel| self.shared.channels.get(channel).map_or(0, |state| state.occupancy());
-        Ok(channels.iter().map(|channel| u32::try_from(count(channel)).unwrap_or(u32::MAX)).collect())
-    }
-
-    pub(super) fn watch(&self, channel: ChannelId) -> Result<(), Unavailable> {
-        self.check()?;
-        self.node.watched.insert(channel);
-        Ok(())
-    }
-
-    pub(super) fn unwatch(&self, channel: ChannelId) {
-        self.node.watched.remove(&channel);
-    }
-
-    pub(super) fn announce(&self, notice: &Notice) {
-        if self.check().is_ok() {
-            self.shared.others(self.node.number, |node| node.notices.send(notice.clone()));
-        }
-    }
-
-    pub(super) fn forget(&self, channel: ChannelId) {
-        if self.check().is_ok() {
-            self.shared.channels.remove_if(&channel, |_, state| state.occupancy() == 0);
-        }
-    }
-
-    pub(super) fn sweep(&self) {
-        let Some(deadline) = Instant::now().checked_sub(self.shared.config.empty_ttl) else { return };
-        self.shared.channels.retain(|_, state| !state.is_stale(deadline));
-    }
-
-    fn check(&self) -> Result<(), Unavailable> {
-        if self.node.reachable.load(Ordering::Acquire) { Ok(()) } else { Err(Unavailable) }
-    }
-
-    /// Changes a channel, which is made where there is none, and tells the other nodes.
-    fn step<T>(&self, channel: ChannelId, change: impl FnOnce(&mut ChannelState) -> T) -> T {
-        let new = || ChannelState::new(channel, new_epoch(), self.shared.config.journal_events, Instant::now());
-        let mut state = self.shared.channels.entry(channel).or_insert_with(new);
-        self.tell_of(channel, &mut state, change)
-    }
-
-    fn step_of_known<T>(&self, channel: ChannelId, change: impl FnOnce(&mut ChannelState) -> Option<T>) -> Option<T> {
-        let mut state = self.shared.channels.get_mut(&channel)?;
-        self.tell_of(channel, &mut state, change)
-    }
-
-    /// Within the channel's lock, so that all hear of changes in their order.
-    fn tell_of<T>(
-        &self,
-        channel: ChannelId,
-        state: &mut ChannelState,
-        change: impl FnOnce(&mut ChannelState) -> T,
-    ) -> T {
-        let before = state.position();
-        let outcome = change(state);
-        if self.is_shared() && state.position() != before {
-            let entries = state.since(&before).unwrap_or_default();
-            self.shared.others(self.node.number, |node| {
-                if node.watched.contains(&channel) {
-                    entries.iter().for_each(|entry| node.notices.send(Notice::Entry { channel, entry: entry.clone() }));
-                }
-            });
-        }
-        outcome
-    }
-}
-
-/// Text that no earlier journal has had: 64 random bits are enough to tell one channel's journals apart.
-fn new_epoch() -> String {
-    format!("{:016x}", Uuid::new_v4().as_u64_pair().0)
-}
-
-/// Session records in memory, as one node reaches them.
-#[derive(Clone, Debug)]
-pub struct MemoryRecords {
-    shared: Arc<Shared>,
-    node: Arc<Node>,
-}
-
-impl MemoryRecords {
-    pub(super) fn set_whereabouts(&self, user: UserId, whereabouts: Option<Whereabouts>) -> Result<(), Unavailable> {
-        self.check()?;
-        match whereabouts {
-            Some(whereabouts) => self.shared.whereabouts.insert((user, self.node.number), whereabouts),
-            None => self.shared.whereabouts.remove(&(user, self.node.number)).map(|(_, before)| before),
-        };
-        Ok(())
-    }
-
-    pub(super) fn whereabouts(&self, users: &[UserId]) -> Result<Vec<Vec<Whereabouts>>, Unavailable> {
-        self.check()?;
-        let others: Vec<NodeNumber> = {
-            let nodes = self.shared.nodes.read();
-            nodes.iter().map(|node| node.number).filter(|number| *number != self.node.number).collect()
-        };
-        let at =
-            |user: &UserId, node: &NodeNumber| self.shared.whereabouts.get(&(*user, *node)).map(|found| found.clone());
-        Ok(users.iter().map(|user| others.iter().filter_map(|node| at(user, node)).collect()).collect())
-    }
-
-    pub(super) fn open(&self, session: SessionId, record: SessionRecord) -> Result<(), Unavailable> {
-        self.check()?;
-        self.shared.sessions.insert(session, OwnedRecord { node: self.node.number, record });
-        Ok(())
-    }
-
-    pub(super) fn refresh(&self, session: SessionId, record: SessionRecord) -> Result<bool, Unavailable> {
-        self.check()?;
-        let node = self.node.number;
-        let mut known = match self.shared.sessions.entry(session) {
-            dashmap::Entry::Occupied(known) => known,
-            dashmap::Entry::Vacant(lost) => {
-                lost.insert(OwnedRecord { node, record });
-                return Ok(true);
-            }
-        };
-        let is_ours = known.get().node == node && known.get().record.moves <= record.moves;
-        if is_ours {
-            known.get_mut().record = record;
-        }
-        Ok(is_ours)
-    }
-
-    pub(super) fn claim(
-        &self,
-        session: SessionId,
-        offered: [u8; 32],
-        tokens: TokenHashes,
-    ) -> Result<SessionRecord, ClaimRefused> {
-        self.check().map_err(|Unavailable| ClaimRefused::Unavailable)?;
-        let mut owned = self.shared.sessions.get_mut(&session).ok_or(ClaimRefused::Unknown)?;
-        if !owned.record.tokens.admit(&offered) {
-            return Err(ClaimRefused::WrongToken);
-        }
-        let before = std::mem::replace(&mut owned.node, self.node.number);
-        owned.record.tokens = tokens;
-        self.shared.others(self.node.number, |node| {
-            if node.number == before {
-                node.session_notices.send(SessionNotice::Claimed(session));
-            }
-        });
-        owned.record.moves.0 += 1;
-        Ok(owned.record.clone())
-    }
-
-    pub(super) fn release(&self, session: SessionId) {
-        if self.check().is_ok() {
-            self.shared.sessions.remove_if(&session, |_, owned| owned.node == self.node.number);
-        }
-    }
-
-    pub(super) fn account_disabled(&self, user: UserId) {
-        if self.check().is_ok() {
-            let notice = SessionNotice::AccountDisabled(user);
-            self.shared.others(self.node.number, |node| node.session_notices.send(notice));
-        }
-    }
-
-    fn check(&self) -> Result<(), Unavailable> {
-        if self.node.reachable.load(Ordering::Acquire) { Ok(()) } else { Err(Unavailable) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use antiphon_core::{
-        gateway::{LeaveReason, MediaTransport, RecordingFinished, Role, UserView},
-        ids::{RecordingId, StreamId, UserId},
+        gateway::{LeaveReason, MediaTransport, Position, RecordingFinished, Role, ServerMessage, UserView},
+        ids::{RecordingId, StreamId},
     };
+    use uuid::Uuid;
 
     use super::{
-        super::entry::{About, Entry},
+        super::{
+            entry::{
+                About, Changed, Entry, JoinRefused, Joined, Leave, Member, NewMember, News, Publishing, VoiceChange,
+            },
+            sessions::{ClaimRefused, Moves, TokenHashes},
+        },
         *,
     };
 
@@ -796,7 +488,7 @@ mod tests {
             entries: Vec::new(),
             moves: Moves::default(),
         };
-        one.records.open(session(1), record(tokens(1, None))).await.expect("reached");
+        one.records.refresh(session(1), record(tokens(1, None))).await.expect("reached");
         let claim = async |offered: u8, next| two.records.claim(session(1), [offered; 32], next).await.map(|_| ());
         assert_eq!(claim(7, tokens(8, None)).await, Err(ClaimRefused::WrongToken));
         assert_eq!(claim(1, tokens(2, Some(1))).await, Ok(()));
