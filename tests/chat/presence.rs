@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     on_both, run,
     support::{
-        chatters::{Chatter, channel, register},
+        chatters::{Chatter, call, channel, register},
         databases::TestDatabase,
     },
 };
