@@ -459,6 +459,10 @@ catalogue! {
         gauge sessions [] = "antiphon_gateway_sessions" Count;
         /// Error messages sent, by code.
         counter errors [ErrorCode] = "antiphon_gateway_errors_total" Count;
+        /// Memory of encoded messages that clients have not read yet, each counted once however many wait for it.
+        gauge unread_bytes [] = "antiphon_gateway_unread_bytes" Bytes;
+        /// WebSockets refused because their address has as many as it may.
+        counter connections_refused [] = "antiphon_gateway_connections_refused_total" Count;
         /// Connections closed by the server, by why.
         counter closes [CloseCause] = "antiphon_gateway_closes_total" Count;
         /// Attempts to resume a session, by how they ended.
@@ -1137,6 +1141,8 @@ label!(
         Draining = "draining",
         /// The only node stops.
         Stopping = "stopping",
+        /// All clients together left too much unread, and this one had most.
+        NodeFull = "node_full",
         /// The account was switched off.
         Banned = "banned",
         /// A newer connection resumed the session.
