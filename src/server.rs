@@ -632,6 +632,7 @@ async fn sweep(store: Store, rooms: Rooms, chat: Chat, gateway: Gateway) {
         rooms.sweep().await;
         gateway.sweep();
         chat.sweep().await;
+        gateway.end_unusable().await;
         sweep_store(&store).await;
     }
 }
