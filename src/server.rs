@@ -632,8 +632,8 @@ async fn sweep(store: Store, rooms: Rooms, chat: Chat, gateway: Gateway) {
         ticks.tick().await;
         rooms.sweep().await;
         gateway.sweep();
-        chat.sweep().await;
         gateway.end_unusable().await;
+        chat.sweep().await;
         sweep_store(&store).await;
     }
 }

@@ -216,15 +216,15 @@ settings! {
         gateway_frames_per_minute: u32 [.only("at least 3000", |count| *count >= 3_000)] = 30_000;
         /// WebSocket connections at once; further ones are told to try later, or another node.
         gateway_connections: u32 [.only("at least 16", |count| *count >= 16)] = 100_000;
-        /// Gateway sessions that one account may have at once.
-        sessions_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 64;
-        /// Requests for audio files per minute from one address, counted apart from its others; 0 for any number.
         /// Of those, from one address (an IPv6 /64 counts as one), for as long as they last; further ones are refused
         /// (`RATE_LIMITED`). Behind a proxy that `server.trusted_proxies` does not name, all have the proxy's address. When not set: a
         /// quarter.
         gateway_connections_per_address: Option<u32> [.only("at least 1", |count| count.is_none_or(|count| count >= 1))] = None;
         /// What all clients together may leave unread, in MiB; when it is more, those who have most unread are closed (4011).
         gateway_unread_mb: u32 [.only("at least 16", |mb| *mb >= 16)] = 256;
+        /// Gateway sessions that one account may have at once.
+        sessions_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 64;
+        /// Requests for audio files per minute from one address, counted apart from its others; 0 for any number.
         stream_requests_per_minute_per_address: u32 [] = 12_000;
         /// Audio files that the node sends at once; further ones are told to try later.
         streams: u32 [.only("at least 1", |count| *count >= 1)] = 5_000;
@@ -244,11 +244,11 @@ settings! {
         uploads_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 4;
         /// Qualities and waveforms that may wait to be made, in turn by who ordered them; further ones are told to try later.
         transcodes_queued: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
+        /// Of those, what one account has ordered, or one address by links; further ones are told to try later.
+        transcodes_queued_per_account: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 200;
         /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.
         logins_per_minute_per_address: u32 [] = 1_200;
         /// Channels and rooms per minute that one address makes (an IPv6 /64 counts as one), administrators not counted; 0 for any
-        /// Of those, what one account has ordered, or one address by links; further ones are told to try later.
-        transcodes_queued_per_account: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 200;
         /// number.
         channels_per_minute_per_address: u32 [] = 120;
         /// New guests per minute from one address; 0 for any number.

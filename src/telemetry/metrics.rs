@@ -459,12 +459,12 @@ catalogue! {
         gauge connections [] = "antiphon_gateway_connections" Count;
         /// Sessions, connected or waiting to be resumed.
         gauge sessions [] = "antiphon_gateway_sessions" Count;
-        /// Error messages sent, by code.
-        counter errors [ErrorCode] = "antiphon_gateway_errors_total" Count;
         /// Memory of encoded messages that clients have not read yet, each counted once however many wait for it.
         gauge unread_bytes [] = "antiphon_gateway_unread_bytes" Bytes;
         /// WebSockets refused because their address has as many as it may.
         counter connections_refused [] = "antiphon_gateway_connections_refused_total" Count;
+        /// Error messages sent, by code.
+        counter errors [ErrorCode] = "antiphon_gateway_errors_total" Count;
         /// Connections closed by the server, by why.
         counter closes [CloseCause] = "antiphon_gateway_closes_total" Count;
         /// Attempts to resume a session, by how they ended.
@@ -1141,12 +1141,12 @@ label!(
         SessionOver = "session_over",
         /// The client does not read what it is sent.
         SlowReader = "slow_reader",
+        /// All clients together left too much unread, and this one had most.
+        NodeFull = "node_full",
         /// The node is about to stop.
         Draining = "draining",
         /// The only node stops.
         Stopping = "stopping",
-        /// All clients together left too much unread, and this one had most.
-        NodeFull = "node_full",
         /// The account was switched off.
         Banned = "banned",
         /// A newer connection resumed the session.
