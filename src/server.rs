@@ -593,7 +593,9 @@ async fn upkeep(api: Arc<Api>) {
         api.sampler.sample();
         metrics().streaming.cache_bytes.set(api.streams.cached_bytes() as f64);
         metrics().streaming.made_bytes.set(api.streams.made_bytes() as f64);
+        api.gateway.show_unread();
         api.limits.sweep();
+        api.directory.sweep();
         api.standalone.sweep();
         api.auth.sweep();
         api.health.check_store(&api.store).await;
@@ -630,6 +632,7 @@ async fn sweep(store: Store, rooms: Rooms, chat: Chat, gateway: Gateway) {
         ticks.tick().await;
         rooms.sweep().await;
         gateway.sweep();
+        gateway.end_unusable().await;
         chat.sweep().await;
         sweep_store(&store).await;
     }

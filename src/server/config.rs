@@ -191,7 +191,9 @@ pub(super) fn gateway(settings: &Settings, local: &LocalState) -> GatewayConfig 
         },
         allowed_origins: Origins::new(&settings.http.allowed_origins),
         connections: count(limits.gateway_connections),
+        connections_per_address: limits.gateway_connections_per_address.unwrap_or(limits.gateway_connections / 4),
         sessions_per_account: count(limits.sessions_per_account),
+        unread_bytes: count(limits.gateway_unread_mb).saturating_mul(1 << 20),
         ..defaults
     }
 }
@@ -276,6 +278,7 @@ fn making(settings: &Settings) -> MakingConfig {
         bytes_max: u64::from(streaming.made_max_size_mb) * 1_024 * 1_024,
         threads: streaming.transcode_threads,
         queue_max: count(settings.limits.transcodes_queued),
+        queue_max_of_each: count(settings.limits.transcodes_queued_per_account),
         wait: seconds(streaming.transcode_wait_s),
         patience: seconds(streaming.transcode_timeout_s),
         bounds: Bounds { sound: seconds(streaming.transcode_sound_max_s) },

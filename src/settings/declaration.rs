@@ -203,6 +203,9 @@ settings! {
         invites_per_channel: u32 [] = 1000;
         /// Guests that are remembered at once; further ones are refused until some have gone.
         guests: u32 [] = 100_000;
+        /// Of those, how many one address (an IPv6 /64 counts as one) may make at each node within `auth.guest_ttl_s`, so that no single
+        /// one takes all; 0 for any number. When not set: a quarter.
+        guests_per_address: Option<u32> [] = None;
         /// HTTP requests per minute from one address; 0 for any number.
         http_per_minute_per_address: u32 [] = 12_000;
         /// HTTP requests per minute of one account; 0 for any number.
@@ -213,6 +216,12 @@ settings! {
         gateway_frames_per_minute: u32 [.only("at least 3000", |count| *count >= 3_000)] = 30_000;
         /// WebSocket connections at once; further ones are told to try later, or another node.
         gateway_connections: u32 [.only("at least 16", |count| *count >= 16)] = 100_000;
+        /// Of those, from one address (an IPv6 /64 counts as one), for as long as they last; further ones are refused
+        /// (`RATE_LIMITED`). Behind a proxy that `server.trusted_proxies` does not name, all have the proxy's address. When not set: a
+        /// quarter.
+        gateway_connections_per_address: Option<u32> [.only("at least 1", |count| count.is_none_or(|count| count >= 1))] = None;
+        /// What all clients together may leave unread, in MiB; when it is more, those who have most unread are closed (4011).
+        gateway_unread_mb: u32 [.only("at least 16", |mb| *mb >= 16)] = 256;
         /// Gateway sessions that one account may have at once.
         sessions_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 64;
         /// Requests for audio files per minute from one address, counted apart from its others; 0 for any number.
@@ -233,8 +242,10 @@ settings! {
         uploads: u32 [.only("from 1 to 10000", |count| (1..=10_000).contains(count))] = 16;
         /// Audio files that one account uploads at once.
         uploads_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 4;
-        /// Qualities and waveforms that may wait to be made; further ones are told to try later.
+        /// Qualities and waveforms that may wait to be made, in turn by who ordered them; further ones are told to try later.
         transcodes_queued: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
+        /// Of those, what one account has ordered, or one address by links; further ones are told to try later.
+        transcodes_queued_per_account: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 200;
         /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.
         logins_per_minute_per_address: u32 [] = 1_200;
         /// Channels and rooms per minute that one address makes (an IPv6 /64 counts as one), administrators not counted; 0 for any
@@ -509,7 +520,7 @@ settings! {
         /// Connections at once on each port; further ones wait to be accepted.
         connections_max: u32 [.only("at least 16", |count| *count >= 16)] = 20_000;
         /// Of those, from one address (an IPv6 /64 counts as one), but from `server.trusted_proxies` any number; further ones are
-        /// closed at once. WebSockets count until they are open. When not set: a quarter.
+        /// closed at once. WebSockets count until they are open, and from then on in `limits.gateway_connections_per_address`. When not set: a quarter.
         connections_per_address: Option<u32> [.only("at least 1", |count| count.is_none_or(|count| count >= 1))] = None;
     }
 

@@ -299,6 +299,8 @@ label!(
         Finished = "finished",
         /// It was stopped, removed by a moderator, or another took its place.
         Removed = "removed",
+        /// Who began it may not play there any more.
+        Refused = "refused",
         /// It lasted as long as one may.
         TooLong = "too_long",
         /// The file could not be read on.
@@ -517,6 +519,8 @@ label!(
         SessionOver = "session_over",
         /// The client does not read what it is sent.
         SlowReader = "slow_reader",
+        /// All clients together left too much unread, and this one had most.
+        NodeFull = "node_full",
         /// The node is about to stop.
         Draining = "draining",
         /// The only node stops.

@@ -111,6 +111,8 @@ catalogue! {
         counter transcodes [TranscodeOutcome] = "antiphon_streaming_transcodes_total" Count;
         /// Orders turned away because too many waited.
         counter transcodes_turned_away [] = "antiphon_streaming_transcodes_turned_away_total" Count;
+        /// Orders turned away because as many waited for their account, or address, as may.
+        counter transcodes_over_share [] = "antiphon_streaming_transcodes_over_share_total" Count;
         /// How long making one took, without its wait for a thread.
         histogram transcode_duration [] = "antiphon_streaming_transcode_duration_seconds" Seconds TRANSCODE_SECONDS;
         /// Sound that was decoded for them, in whole seconds of each file.
@@ -410,6 +412,10 @@ catalogue! {
         gauge connections [] = "antiphon_gateway_connections" Count;
         /// Sessions, connected or waiting to be resumed.
         gauge sessions [] = "antiphon_gateway_sessions" Count;
+        /// Memory of encoded messages that clients have not read yet, each counted once however many wait for it.
+        gauge unread_bytes [] = "antiphon_gateway_unread_bytes" Bytes;
+        /// WebSockets refused because their address has as many as it may.
+        counter connections_refused [] = "antiphon_gateway_connections_refused_total" Count;
         /// Error messages sent, by code.
         counter errors [ErrorCode] = "antiphon_gateway_errors_total" Count;
         /// Connections closed by the server, by why.

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{
 
 use crate::{
     client::{Client, join, of_type, resume},
-    server::Server,
+    server::{PATIENCE, Server},
 };
 
 /// The reason names its code; whether to reconnect and to resume is as given.
@@ -179,6 +179,43 @@ async fn a_reader_that_is_too_slow() {
         gateway.rates.messages = Rate { per_second: 10_000, burst: 10_000 };
     })
     .await;
+    let mut slow = flooded(&server).await;
+    assert_closed(slow.closed().await, 4011, true, true);
+}
+
+#[tokio::test]
+async fn whoever_has_most_unread_where_all_together_have_too_much() {
+    let server = Server::with(|gateway, _| {
+        gateway.outbox = OutboxLimits { messages: usize::MAX, bytes: usize::MAX, frames: 10 };
+        gateway.unread_bytes = 4 << 20;
+        gateway.rates.messages = Rate { per_second: 10_000, burst: 10_000 };
+    })
+    .await;
+    let mut reader = server.client("reader").await;
+    let mut slow = flooded(&server).await;
+    assert_closed(slow.closed().await, 4011, true, true);
+    reader.send(Heartbeat {}).await;
+    reader.expect(of_type!(HeartbeatAck)).await;
+}
+
+#[tokio::test]
+async fn an_address_has_no_more_connections_than_its_share() {
+    let server = Server::with(|gateway, _| gateway.connections_per_address = 2).await;
+    let stranger = Client::connect(&server).await;
+    let mut known = server.client("known").await;
+    let refused = Client::open(&server, "/ws", &[]).await.map(|_| ()).expect_err("refused");
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    known.send(Heartbeat {}).await;
+    known.expect(of_type!(HeartbeatAck)).await;
+    drop(stranger);
+    // The server hears of that in its own time.
+    let again = async { while Client::open(&server, "/ws", &[]).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, again).await.expect("who has gone takes no place");
+}
+
+/// Somebody who asks for far more than they read, until the server has had enough.
+async fn flooded(server: &Server) -> Client {
     let token = server.guest("slow").await.access_token;
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4 * 1024).expect("a small buffer");
@@ -201,7 +238,7 @@ async fn a_reader_that_is_too_slow() {
             tokio::task::yield_now().await;
         }
     }
-    assert_closed(slow.closed().await, 4011, true, true);
+    slow
 }
 
 #[tokio::test]
@@ -323,4 +360,31 @@ async fn nobody_does_anything_before_they_are_known() {
     let mute = SetVoiceState { channel_id: channel, muted: Some(true), deafened: None };
     assert_eq!(stranger.refused(mute).await, ErrorCode::Unauthenticated);
     assert_eq!(server.rooms.occupancy(channel).await, 0);
+}
+
+#[tokio::test]
+async fn those_whose_account_went_without_this_nodes_hearing_of_it() {
+    let server = Server::start().await;
+    let (mut gone, mut off) = (server.client("gone").await, server.client("off").await);
+    let mut stays = server.client("stays").await;
+    let channel = server.channel(stays.id(), 10).await;
+    for client in [&mut gone, &mut off, &mut stays] {
+        client.join(channel, MediaTransport::Websocket).await;
+    }
+    // What plays files is in the channel, too, and has no account.
+    let user = server.store.user(stays.id()).await.expect("works").expect("a guest").view();
+    server
+        .rooms
+        .enter_player(&antiphon::rooms::player::player(channel, &user, "a.mp3"), channel)
+        .await
+        .expect("a place");
+    server.store.delete_user(gone.id()).await.expect("works");
+    server.store.set_active(off.id(), false).await.expect("works");
+    server.gateway.end_unusable().await;
+    for client in [&mut gone, &mut off] {
+        assert_closed(client.closed().await, 4014, false, false);
+    }
+    assert_eq!(server.rooms.members(channel).await.expect("known").len(), 2, "the player and the one who stays");
+    stays.send(Heartbeat {}).await;
+    stays.expect(of_type!(HeartbeatAck)).await;
 }
