@@ -229,7 +229,9 @@ impl Store {
                 select.push(")");
                 select.build_query_scalar().fetch_all(db).await?
             });
-            usable.into_iter().for_each(|id| drop(unusable.remove(&UserId(id))));
+            for id in usable {
+                unusable.remove(&UserId(id));
+            }
         }
         Ok(unusable)
     }
