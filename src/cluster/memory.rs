@@ -26,6 +26,7 @@ use super::{
         Appended, Changed, JoinRefused, Joined, Leave, Member, NewMember, News, Notice, Publishing, Snapshot,
         Unavailable, VoiceChange, Written,
     },
+    listening::ListeningNews,
     membership::Membership,
     sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, SessionRecords, TokenHashes, Whereabouts},
 };
@@ -489,8 +490,18 @@ impl MemoryRecords {
 
     pub(super) fn account_disabled(&self, user: UserId) {
         if self.check().is_ok() {
-            let notice = SessionNotice::AccountDisabled(user);
-            self.shared.others(self.node.number, |node| node.session_notices.send(notice));
+            let tell = |node: &Node| node.session_notices.send(SessionNotice::AccountDisabled(user));
+            self.shared.others(self.node.number, tell);
+        }
+    }
+
+    pub(super) fn tell_of_listening(&self, to: NodeNumber, news: &ListeningNews) {
+        if self.check().is_ok() {
+            self.shared.others(self.node.number, |node| {
+                if node.number == to {
+                    node.session_notices.send(SessionNotice::Listening(news.clone()));
+                }
+            });
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `socket` makes a WebSocket of an HTTP request, `connection` runs it, `outbox` is what waits to be written, `company`
 //! lets that wait for a moment, `handle` carries out what a client asks for, `sessions` keeps who is who over reconnects, `records` lets a session move between
-//! nodes, `limits` and `close` say how much is too much and how a connection ends.
+//! nodes, `watching` tells administrators who listens, `limits` and `close` say how much is too much and how a connection ends.
 
 mod close;
 mod company;
@@ -15,6 +15,7 @@ mod sessions;
 mod socket;
 mod token;
 mod upgrade;
+mod watching;
 
 use std::{
     sync::{
@@ -40,6 +41,7 @@ use self::{
     company::Company,
     outbox::{End, Outbox},
     sessions::{Attachment, Sessions},
+    watching::Watchers,
 };
 use crate::{
     auth::Auth,
@@ -110,6 +112,7 @@ struct Inner {
     rooms: Rooms,
     chat: Chat,
     sessions: Sessions,
+    watchers: Watchers,
     records: SessionRecords,
     connections: DashMap<u64, Arc<Outbox>>,
     /// Those of them that have just written.
@@ -139,6 +142,7 @@ impl Gateway {
                 rooms,
                 chat,
                 sessions,
+                watchers: Watchers::new(),
                 records,
                 connections: DashMap::new(),
                 company: Arc::default(),
