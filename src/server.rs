@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use antiphon_core::{engine::Event, ids::NodeId};
+use antiphon_core::{engine::Event, gateway::ListeningStats, ids::NodeId};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
@@ -132,6 +132,9 @@ const UPKEEP: Duration = HISTORY_EVERY;
 
 /// How often totals are brought up to what was counted: how old they may be.
 const STATISTICS: Duration = Duration::from_secs(3);
+
+/// How often administrators who watch are told who listens.
+const TELL_OF_LISTENING: Duration = Duration::from_secs(1);
 
 /// How often audio files are closed that nobody reads.
 const FILES_LOOKED_AT: Duration = Duration::from_secs(30);
@@ -477,7 +480,7 @@ fn start_media(settings: &Settings, local: &LocalState) -> Result<(Voices, mpsc:
 /// What goes on beside requests, until this is dropped.
 fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()> {
     let (registry, media, gateway) = (&api.registry, &api.media, &api.gateway);
-    let gatherer = Gatherer::new(media.clone(), gateway.clone(), rooms.clone());
+    let gatherer = Gatherer::new(media.clone(), gateway.clone(), rooms.clone(), Arc::clone(api.streams.listening()));
     let mut background = JoinSet::new();
     background.spawn(try_timers());
     background.spawn(upkeep(Arc::clone(api)));
@@ -494,6 +497,7 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(keep_files(api.streams.clone()));
     background.spawn(watch_bucket(api.streams.clone()));
     background.spawn(keep_listens(api.store.clone(), api.streams.clone(), api.settings.streaming.listens_kept_days));
+    background.spawn(tell_of_listening(Arc::clone(api)));
     background.spawn(api.outbox.clone().route());
     background.spawn(api.outbox.clone().deliver());
     if let Some(tls) = tls {
@@ -558,6 +562,28 @@ async fn keep_listens(store: Store, streams: Streams, kept_days: u32) {
         if let Err(error) = store.sweep_listens(before).await {
             tracing::warn!(%error, "old listening sessions were not forgotten");
         }
+    }
+}
+
+/// Tells administrators who watch, here and at other nodes, who begins and ends to listen, for ever.
+async fn tell_of_listening(api: Arc<Api>) {
+    let mut ticks = tokio::time::interval(TELL_OF_LISTENING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (nodes, me) = (api.vitals.nodes(), api.registry.number());
+        let elsewhere = nodes.iter().filter(|node| node.number != me && node.statistics.watches_listening);
+        let watching: Vec<_> = elsewhere.map(|node| node.number).collect();
+        let is_watched = !watching.is_empty() || api.gateway.is_watched();
+        let news = api.streams.listening().news(std::time::Instant::now(), is_watched);
+        let figures = api.vitals.figures();
+        let stats = ListeningStats {
+            listeners: figures.listeners,
+            channel_listeners: figures.channel_listeners,
+            nodes: figures.nodes,
+            missed: 0,
+        };
+        api.gateway.tell_of_listening(news, stats, &watching).await;
     }
 }
 

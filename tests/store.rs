@@ -6,9 +6,9 @@ use std::{collections::BTreeSet, future::Future, os::unix::fs::PermissionsExt};
 
 use antiphon::store::{
     AUDIT_KEPT, Attempt, Ban, Bucket, Channel, ChannelChange, ChannelLimits, ChannelRole, ChannelTotals, Claim,
-    Claimed, FileSeen, Increments, LOGIN_PLACE_REMEMBERED, LibraryQuery, Lifetimes, Membership, MixState, NewAudit,
-    NewChannel, NewInvite, NewRecording, NewUser, Recording, RecordingLimits, RecordingTrack, RoomTerms, Rotation,
-    Store, StoreError, Swept, User, UserTotals,
+    Claimed, FileSeen, Increments, LOGIN_PLACE_REMEMBERED, LibraryQuery, Lifetimes, Listen, ListenTotals, Membership,
+    MixState, NewAudit, NewChannel, NewInvite, NewRecording, NewUser, Recording, RecordingLimits, RecordingTrack,
+    RoomTerms, Rotation, Store, StoreError, Swept, User, UserTotals,
 };
 use antiphon_core::{
     gateway::{RecordingEnd, Role},
@@ -55,6 +55,7 @@ on_both!(
     the_sweep_deletes_what_has_had_its_time,
     the_sweep_works_in_batches,
     rooms_end_when_nobody_keeps_them,
+    listens_add_up_by_file_and_day_until_they_are_forgotten,
     a_list_of_files_is_believed_less_than_what_was_written_since,
     a_file_that_could_not_be_removed_is_its_owners_again,
     a_channel_has_one_recording_at_a_time,
@@ -1003,6 +1004,47 @@ async fn a_closed_store_is_unavailable(Context { store, .. }: Context) {
     assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
     let refused = store.create_user(NewUser::named("Anna")).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}
+
+async fn listens_add_up_by_file_and_day_until_they_are_forgotten(Context { store, .. }: Context) {
+    let listen = |path: &str, ended: OffsetDateTime, seconds: i64, heard_permille: u32, origin: &str| Listen {
+        id: Uuid::now_v7(),
+        path: path.to_owned(),
+        quality: "low".to_owned(),
+        began: ended - Duration::seconds(seconds),
+        ended,
+        bytes: 1_000,
+        heard_permille,
+        ranges: "0-1000".to_owned(),
+        origin: origin.to_owned(),
+    };
+    let (first, second) = (start(), start() + Duration::days(1));
+    let listens = [
+        listen("a.mp3", first, 100, 900, "one"),
+        listen("a.mp3", second, 20, 899, "two"),
+        listen("b.mp3", second, 3, 1_000, "two"),
+    ];
+    store.keep_listens(&listens).await.expect("stored");
+    store.keep_listens(&listens[..1]).await.expect("what is there already stays as it is");
+    let totals = |listens, complete, origins, sent_bytes, seconds: i64| ListenTotals {
+        listens,
+        complete,
+        origins,
+        sent_bytes,
+        listened_us: seconds * 1_000_000,
+    };
+    let long_ago = first - Duration::days(1);
+    assert_eq!(store.listen_totals(long_ago).await.expect("read"), totals(3, 2, 2, 3_000, 123));
+    assert_eq!(store.listen_totals(second).await.expect("read"), totals(2, 1, 1, 2_000, 23), "since then");
+    let by_path = store.listens_by_path(long_ago, 10).await.expect("read");
+    let wanted = [("a.mp3".to_owned(), totals(2, 1, 2, 2_000, 120)), ("b.mp3".to_owned(), totals(1, 1, 1, 1_000, 3))];
+    assert_eq!(by_path, wanted);
+    let by_day = store.listens_by_day(long_ago, 10).await.expect("read");
+    let day = |moment: OffsetDateTime| moment.replace_time(time::Time::MIDNIGHT);
+    assert_eq!(by_day, [(day(second), totals(2, 1, 1, 2_000, 23)), (day(first), totals(1, 1, 1, 1_000, 100))]);
+    assert_eq!(store.listens_of("a.mp3", 1).await.expect("read"), listens[1..2], "the last first");
+    assert!(!store.sweep_listens(second).await.expect("deleted"));
+    assert_eq!(store.listen_totals(long_ago).await.expect("read"), totals(2, 1, 1, 2_000, 23));
 }
 
 async fn a_list_of_files_is_believed_less_than_what_was_written_since(Context { store, .. }: Context) {

@@ -99,6 +99,11 @@ uuid_id!(
     TrackId
 );
 
+uuid_id!(
+    /// One listener's session with one audio file.
+    ListeningId
+);
+
 /// An unsigned number that travels as a number.
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {

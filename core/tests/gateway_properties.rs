@@ -325,8 +325,30 @@ fn voice_message() -> impl Strategy<Value = ServerMessage> {
     ]
 }
 
+fn listening_message() -> impl Strategy<Value = ServerMessage> {
+    let begun = || {
+        (uuid(), text(), text(), text(), text()).prop_map(|(id, path, quality, network, began_at)| ListeningBegun {
+            listening_id: ListeningId(id),
+            path,
+            quality,
+            network,
+            began_at,
+        })
+    };
+    prop_oneof![
+        begun().prop_map(Into::into),
+        // A share in steps that are exact in binary, so that decimal text brings it back.
+        (begun(), text(), any::<u64>(), 0..=256_u16).prop_map(|(begun, ended_at, sent_bytes, heard)| {
+            ListeningEnded { begun, ended_at, sent_bytes, heard: f64::from(heard) / 256.0 }.into()
+        }),
+        any::<(u64, u64, u32, u64)>().prop_map(|(listeners, channel_listeners, nodes, missed)| {
+            ListeningStats { listeners, channel_listeners, nodes, missed }.into()
+        }),
+    ]
+}
+
 fn server_message() -> impl Strategy<Value = ServerMessage> {
-    prop_oneof![session_message(), membership_message(), voice_message()]
+    prop_oneof![session_message(), membership_message(), voice_message(), listening_message()]
 }
 
 /// The forms a message can have.

@@ -15,7 +15,7 @@ use axum::{
     routing::get,
 };
 use futures_util::stream;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -24,13 +24,14 @@ use super::{
     answer::Answer,
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Body, Caller, PathOf},
-    stream_file::{OGG, SAFE, now_s},
+    stream_file::{OGG, SAFE, expires_after, now_s},
+    streams::LinkView,
 };
 use crate::{
     client_address::ClientAddress,
     error::AppError,
     store::Channel,
-    streaming::{FLOOR_MAX_BPS, LiveBody, LiveLink, TTL_MAX_S},
+    streaming::{FLOOR_MAX_BPS, LiveBody, LiveLink},
     telemetry::metrics::{LiveRefusal, metrics},
 };
 
@@ -64,37 +65,24 @@ struct ListenBody {
     ttl_s: u64,
 }
 
-/// A signed link.
-#[derive(Serialize, ToSchema)]
-struct ListenView {
-    /// Relative to the server's address.
-    #[schema(example = "/listen/018f….ogg?user=018e…&expires=1700003600&sig=…")]
-    url: String,
-    /// When it runs out, in Unix seconds. Who listens by then goes on.
-    #[schema(example = 1_700_003_600)]
-    expires: u64,
-}
-
 /// Makes a link by which ordinary players hear a channel, for whoever may enter it. It is good for whoever has it, while you
 /// may enter the channel.
 #[utoipa::path(post, path = "/api/channels/{id}/listen", tag = "channels",
     params(("id" = ChannelId, Path, description = "The channel's id")), request_body = ListenBody,
-    responses((status = OK, description = "The link", body = Answer<ListenView>),
+    responses((status = OK, description = "The link", body = Answer<LinkView>),
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`: you are banned from it", body = ErrorBody)))]
 async fn sign_listen(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     PathOf(channel): PathOf<ChannelId>,
     Body(ListenBody { ttl_s }): Body<ListenBody>,
-) -> ApiResult<Answer<ListenView>> {
-    if !(1..=TTL_MAX_S).contains(&ttl_s) {
-        return Err(ApiError::invalid(format!("ttl_s must be from 1 to {TTL_MAX_S}, not {ttl_s}")));
-    }
+) -> ApiResult<Answer<LinkView>> {
+    let expires = expires_after(ttl_s)?;
     api.directory.audible(&caller, channel).await?;
-    let (user, expires) = (caller.id, now_s() + ttl_s);
+    let user = caller.id;
     let sig = api.streams.secrets().sign(LiveLink { channel, user, expires: &expires.to_string() });
     let url = format!("/listen/{channel}{ENDING}?user={user}&expires={expires}&sig={sig}");
-    Ok(Answer::of(ListenView { url, expires }))
+    Ok(Answer::of(LinkView { url, expires }))
 }
 
 /// What stands behind the `?` of a link.

@@ -26,7 +26,7 @@ use crate::{
     client_address::ClientAddress,
     error::AppError,
     random,
-    streaming::{Asker, FilePath, Link, OpenFile, Part, Product, Verdict, Wanted, judge, wanted},
+    streaming::{Asker, FilePath, Link, OpenFile, Part, Product, TTL_MAX_S, Verdict, Wanted, judge, wanted},
     telemetry::metrics::{StreamRefusal, metrics},
     transcode::Quality,
 };
@@ -137,6 +137,14 @@ pub(super) fn check_link(api: &Api, path: &FilePath, uri: &Uri) -> Result<Option
 /// Unix seconds.
 pub(super) fn now_s() -> u64 {
     u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0)
+}
+
+/// When a link runs out that is to be good for so many seconds from now on, in Unix seconds.
+pub(super) fn expires_after(ttl_s: u64) -> ApiResult<u64> {
+    if !(1..=TTL_MAX_S).contains(&ttl_s) {
+        return Err(ApiError::invalid(format!("ttl_s must be from 1 to {TTL_MAX_S}, not {ttl_s}")));
+    }
+    Ok(now_s() + ttl_s)
 }
 
 /// The quality of a name; `None` for the file as it is.

@@ -70,7 +70,7 @@ impl FromRequestParts<Arc<Api>> for AdminByQuery {
 /// What sessions come to.
 #[derive(Serialize, ToSchema)]
 struct TotalsView {
-    /// Listening sessions: one listener's requests for one file, until a minute passes without any.
+    /// Listening sessions: one listener's requests for one file, until `streaming.listen_idle_s` pass without any.
     #[schema(example = 120)]
     sessions: u64,
     /// Of these, in which at least nine tenths of the file were sent.
@@ -184,10 +184,24 @@ impl From<Listen> for SessionView {
     }
 }
 
+/// Listeners now, through all nodes.
+#[derive(Serialize, ToSchema)]
+struct EverywhereView {
+    /// The nodes.
+    #[schema(example = 3)]
+    nodes: u32,
+    /// Listeners of files; who listens through two nodes counts twice.
+    #[schema(example = 19)]
+    listeners: u64,
+    /// Listeners of channels, by links.
+    #[schema(example = 30)]
+    channel_listeners: u64,
+}
+
 /// Figures of listeners.
 #[derive(Serialize, ToSchema)]
 struct StatsView {
-    /// Listeners on this node now: who is being sent something, or was within the last minute.
+    /// Listeners on this node now: who is being sent something, or was within `streaming.listen_idle_s`.
     #[schema(example = 7)]
     live_listeners: u64,
     /// What they listen to, the most first; at most 50.
@@ -197,6 +211,8 @@ struct StatsView {
     live_channel_listeners: u64,
     /// The channels that they listen to, the most first; at most 50.
     live_channels: Vec<LiveChannelView>,
+    /// Of all nodes, as of the last second or two.
+    everywhere: EverywhereView,
     /// So many days back the rest goes.
     #[schema(example = 30)]
     days: u32,
@@ -227,6 +243,7 @@ async fn stream_stats(
     let since = OffsetDateTime::now_utc() - Duration::days(days.into());
     let live = api.streams.listening().live_by_path().into_iter().take(50);
     let channels = api.directory.overheard();
+    let everywhere = api.vitals.figures();
     let files = api.store.listens_by_path(since, ENTRIES_MAX).await?.into_iter();
     let by_day = api.store.listens_by_day(since, DAYS_MAX + 1).await?.into_iter();
     let sessions = match &query.path {
@@ -242,6 +259,11 @@ async fn stream_stats(
             .take(50)
             .map(|(channel, count)| LiveChannelView { channel_id: *channel, listeners: *count as u64 })
             .collect(),
+        everywhere: EverywhereView {
+            nodes: everywhere.nodes,
+            listeners: everywhere.listeners,
+            channel_listeners: everywhere.channel_listeners,
+        },
         days,
         totals: api.store.listen_totals(since).await?.into(),
         files: files.map(|(path, totals)| FileTotalsView { path, totals: totals.into() }).collect(),

@@ -16,12 +16,12 @@ use super::{
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Body, Caller, QueryOf},
     paging::{PageQuery, Paged},
-    stream_file::{now_s, quality_of},
+    stream_file::{expires_after, quality_of},
     stream_uploads::is_admin,
 };
 use crate::{
     store::{LibraryFile, LibraryQuery, SEARCH_WORDS_MAX, rfc3339},
-    streaming::{Asker, FilePath, Link, NotMade, Product, TTL_MAX_S},
+    streaming::{Asker, FilePath, Link, NotMade, Product},
 };
 
 /// These routes.
@@ -45,13 +45,13 @@ struct SignBody {
 
 /// A signed link.
 #[derive(Serialize, ToSchema)]
-struct LinkView {
+pub(super) struct LinkView {
     /// Relative to the server's address.
     #[schema(example = "/stream/subfolder/track3.mp3?expires=1700003600&sig=…")]
-    url: String,
-    /// When it runs out, in Unix seconds.
+    pub(super) url: String,
+    /// When it runs out, in Unix seconds. What has begun by then goes on.
     #[schema(example = 1_700_003_600)]
-    expires: u64,
+    pub(super) expires: u64,
 }
 
 /// Makes a link to a file, good for whoever has it.
@@ -64,9 +64,7 @@ async fn sign_stream(
     Caller(caller): Caller,
     Body(SignBody { path, ttl_s, quality }): Body<SignBody>,
 ) -> ApiResult<Answer<LinkView>> {
-    if !(1..=TTL_MAX_S).contains(&ttl_s) {
-        return Err(ApiError::invalid(format!("ttl_s must be from 1 to {TTL_MAX_S}, not {ttl_s}")));
-    }
+    let expires = expires_after(ttl_s)?;
     let quality = quality.unwrap_or_default();
     let wanted = quality_of(&quality)?;
     let none = || ApiError::new(ErrorCode::NotFound, "there is no such audio file");
@@ -81,7 +79,6 @@ async fn sign_stream(
         // What cannot be ordered now is when it is played.
         return Err(refused.into());
     }
-    let expires = now_s() + ttl_s;
     let sig = api.streams.secrets().sign(Link { path: &path, expires: &expires.to_string(), quality: &quality });
     let quality = if quality.is_empty() { quality } else { format!("&quality={quality}") };
     Ok(Answer::of(LinkView { url: format!("/stream/{}?expires={expires}&sig={sig}{quality}", path.to_url()), expires }))

@@ -276,6 +276,14 @@ impl Auth {
         self.0.store.user(user).await.is_ok_and(|user| user.is_none_or(|user| !user.is_active))
     }
 
+    /// Whether an account is an administrator's, and not switched off.
+    ///
+    /// # Errors
+    /// `TEMPORARILY_UNAVAILABLE` when the database cannot be asked.
+    pub async fn is_admin(&self, user: UserId) -> Result<bool, AppError> {
+        Ok(self.0.store.user(user).await?.is_some_and(|user| user.is_active && user.role == Role::Admin))
+    }
+
     /// Those of some accounts that are switched off or are no more.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 
 mod channel;
 mod entry;
+mod listening;
 mod mailbox;
 mod membership;
 mod memory;
@@ -22,6 +23,7 @@ pub use entry::{
     About, AboutChat, AboutMember, Appended, Changed, Direct, Entry, JoinRefused, Joined, Leave, Member, NewMember,
     News, Notice, Publishing, Snapshot, Unavailable, VoiceChange, Written,
 };
+pub use listening::{ListeningEvent, ListeningNews};
 pub use membership::Membership;
 pub use memory::{MembershipConfig, MemoryCluster, MemoryMembership, MemoryNode, MemoryRecords};
 pub use placement::Placement;

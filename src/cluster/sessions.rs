@@ -2,12 +2,12 @@
 
 use antiphon_core::{
     gateway::{Cipher, MediaMode, MediaTransport, Position, UserView},
-    ids::{ChannelId, SessionId, StreamId, UserId},
+    ids::{ChannelId, NodeNumber, SessionId, StreamId, UserId},
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use serde::{Deserialize, Serialize};
 
-use super::{entry::Unavailable, memory::MemoryRecords, redis::RedisRecords};
+use super::{entry::Unavailable, listening::ListeningNews, memory::MemoryRecords, redis::RedisRecords};
 
 /// The SHA-256 of a session's resume tokens. Tokens are 256 random bits, so their hashes need no salt.
 #[derive(Clone, Copy)]
@@ -94,12 +94,14 @@ pub enum ClaimRefused {
 }
 
 /// What a node hears of sessions without having asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SessionNotice {
     /// Another node has claimed a session of this one.
     Claimed(SessionId),
     /// Another node has switched an account off.
     AccountDisabled(UserId),
+    /// What another node tells this one's sessions that watch.
+    Listening(ListeningNews),
     /// Notices may have been lost, or records not been written: each session must be written anew.
     Reconnected,
 }
@@ -196,6 +198,15 @@ impl SessionRecords {
             Self::Alone => {}
             Self::Memory(memory) => memory.account_disabled(user),
             Self::Redis(redis) => redis.account_disabled(user).await,
+        }
+    }
+
+    /// Tells the watching sessions of another node who listens here. What cannot be told now is lost.
+    pub async fn tell_of_listening(&self, node: NodeNumber, news: &ListeningNews) {
+        match self {
+            Self::Alone => {}
+            Self::Memory(memory) => memory.tell_of_listening(node, news),
+            Self::Redis(redis) => redis.tell_of_listening(node, news).await,
         }
     }
 }

@@ -41,6 +41,12 @@ pub struct NodeStatistics {
     pub forwarding_us: u32,
     /// Live nodes that it sees, itself included; 0 from a release that does not say.
     pub nodes_live: u32,
+    /// Who listens to audio files through it.
+    pub listeners: u32,
+    /// Who listens to channels through it, by links.
+    pub channel_listeners: u32,
+    /// Somebody here watches who listens: the others tell it.
+    pub watches_listening: bool,
     /// Its firing alerts, at most [`ALERTS_SHARED_MAX`].
     pub alerts: Vec<SharedAlert>,
 }
@@ -175,10 +181,13 @@ mod tests {
             workers_running: 64,
             forwarding_us: 50_000,
             nodes_live: 1_000,
+            listeners: 100_000,
+            channel_listeners: 100_000,
+            watches_listening: true,
             alerts: Vec::new(),
         };
         let length = rmp_serde::to_vec_named(&full).expect("plain").len();
-        assert!(length < 360, "{length} bytes without alerts");
+        assert!(length < 440, "{length} bytes without alerts");
     }
 
     #[test]

@@ -104,6 +104,7 @@ impl Connection {
             ClientMessage::SetVoiceState(request) => rooms.set_voice_state(presence, &request).await?,
             ClientMessage::SetMixGain(request) => rooms.set_mix_gain(presence, &request).await?,
             ClientMessage::AudioData(audio) => rooms.frame(presence, audio)?,
+            ClientMessage::WatchListening(request) => self.gateway.watch(presence, &self.outbox, request.watch).await?,
             _ => {}
         }
         self.acknowledge(request_id);

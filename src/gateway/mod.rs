@@ -2,7 +2,7 @@
 //!
 //! `socket` makes a WebSocket of an HTTP request, `connection` runs it, `outbox` is what waits to be written, `budget` bounds that for all together, `company`
 //! lets that wait for a moment, `handle` carries out what a client asks for, `sessions` keeps who is who over reconnects, `records` lets a session move between
-//! nodes, `limits` and `close` say how much is too much and how a connection ends.
+//! nodes, `watching` tells administrators who listens, `limits` and `close` say how much is too much and how a connection ends.
 
 mod budget;
 mod close;
@@ -16,6 +16,7 @@ mod sessions;
 mod socket;
 mod token;
 mod upgrade;
+mod watching;
 
 use std::{
     net::IpAddr,
@@ -43,6 +44,7 @@ use self::{
     company::Company,
     outbox::{End, Outbox},
     sessions::{Attachment, Sessions},
+    watching::Watchers,
 };
 use crate::{
     auth::Auth,
@@ -120,6 +122,7 @@ struct Inner {
     rooms: Rooms,
     chat: Chat,
     sessions: Sessions,
+    watchers: Watchers,
     records: SessionRecords,
     connections: DashMap<u64, Arc<Outbox>>,
     /// Those that each address has.
@@ -154,6 +157,7 @@ impl Gateway {
                 rooms,
                 chat,
                 sessions,
+                watchers: Watchers::new(),
                 records,
                 connections: DashMap::new(),
                 places,

@@ -138,6 +138,7 @@ impl Gateway {
                         self.refresh_record(&session).await;
                     }
                 }
+                SessionNotice::Listening(news) => self.hear_of_listening(news),
                 SessionNotice::AccountDisabled(user) => self.end_sessions_of(user).await,
                 SessionNotice::Reconnected => {
                     self.chat().say_all_anew();

@@ -215,7 +215,8 @@ pub(super) fn streams(settings: &Settings, local: &LocalState) -> StreamsConfig 
         Some(secret) => Secrets::new(&bytes(secret), streaming.secret_previous.as_ref().map(bytes).as_deref()),
         None => Secrets::derived(&bytes(&local.jwt_secret), auth.jwt_secret_previous.as_ref().map(bytes).as_deref()),
     };
-    let listening = Listening::new(streaming.secret.as_ref().unwrap_or(&local.jwt_secret).expose().as_bytes());
+    let secret = streaming.secret.as_ref().unwrap_or(&local.jwt_secret).expose().as_bytes();
+    let listening = Listening::new(secret, Duration::from_secs(streaming.listen_idle_s.into()));
     StreamsConfig {
         folder: settings.audio_dir(),
         bucket: bucket(settings),

@@ -364,6 +364,8 @@ settings! {
         cache_max_size_mb: u32 [.env("CACHE_MAX_SIZE_MB").only("at most 1048576", |mb| *mb <= 1_048_576)] = 256;
         /// How long, in days, it is kept who listened to what, without addresses; 0 for not at all.
         listens_kept_days: u32 [.only("from 0 to 3650", |days| *days <= 3_650)] = 90;
+        /// When a listening session is over: nothing was asked for so long, in seconds. Players that pause may come back.
+        listen_idle_s: u32 [.only("from 1 to 3600", |s| (1..=3_600).contains(s))] = 60;
         /// Bits per second that listeners of channels are sent at least: packets are filled up to it, since some players, such
         /// as Chromium's, begin only once they have some tens of kilobytes, and wait for ever in silence. 0: as few as there are.
         live_bitrate_min: u32 [.only("from 0 to 256000", |bits| *bits <= 256_000)] = 64_000;

@@ -54,7 +54,7 @@ impl FolderError {
 #[derive(Debug)]
 pub struct OpenFile {
     pub(super) file: File,
-    /// Its own, for as long as the server runs; a changed file gets another.
+    /// Its own among the files of all folders, for as long as the server runs; a changed file gets another.
     pub(super) number: u64,
     /// In bytes.
     pub length: u64,
@@ -111,12 +111,15 @@ struct Identity {
     modified: (i64, i64),
 }
 
+/// Of all folders together: what is made of files, and copies of a bucket's, are in folders of their own, and share the
+/// memory for blocks with those that they are of.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 /// The folder, and those of its files that are open.
 pub(super) struct Files {
     folder: Arc<OwnedFd>,
     bytes_max: u64,
     began: Instant,
-    numbers: AtomicU64,
     open: Cache<FilePath, Arc<OpenFile>>,
     /// Held while sub-folders are made or removed, so that none goes before it has its file.
     sub_folders: Mutex<()>,
@@ -132,7 +135,6 @@ impl Files {
             folder: Arc::new(folder),
             bytes_max,
             began: Instant::now(),
-            numbers: AtomicU64::new(0),
             open: Cache::new(OPEN_MAX),
             sub_folders: Mutex::new(()),
         })
@@ -164,7 +166,7 @@ impl Files {
             known.found_ms.store(now_ms, Ordering::Relaxed);
             return Ok(known);
         }
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let opened = Arc::new(OpenFile::new(file, identity, number, now_ms)?);
         self.open.insert(path.clone(), Arc::clone(&opened));
         Ok(opened)

@@ -9,15 +9,22 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use antiphon_core::{
+    gateway::{ListeningBegun, ListeningEnded},
+    ids::ListeningId,
+};
 use aws_lc_rs::hmac;
 use parking_lot::Mutex;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::FilePath;
-use crate::{store::Listen, telemetry::metrics::metrics, transcode::Quality};
-
-/// A session is over when nothing was asked for so long: a player that is paused may come back.
-const IDLE: Duration = Duration::from_secs(60);
+use crate::{
+    cluster::{ListeningEvent, ListeningNews},
+    store::{Listen, rfc3339},
+    telemetry::metrics::metrics,
+    transcode::Quality,
+};
 
 /// Sessions that are followed at once; requests of further listeners are not followed.
 const SESSIONS_MAX: usize = 50_000;
@@ -35,6 +42,12 @@ const DERIVED: &[u8] = b"antiphon listeners v1";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Origin(u64);
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// What tells sessions apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -42,6 +55,12 @@ struct Key {
     quality: Option<Quality>,
     /// Of the whole address and the program, in memory only.
     listener: u64,
+}
+
+impl Key {
+    fn quality_name(&self) -> &'static str {
+        self.quality.map_or("original", Quality::name)
+    }
 }
 
 struct Session {
@@ -60,6 +79,8 @@ struct Session {
 /// All sessions of this node.
 pub struct Listening {
     key: hmac::Key,
+    /// A session is over when nothing was asked for so long: a player that is paused may come back.
+    idle: Duration,
     state: Mutex<State>,
 }
 
@@ -67,6 +88,34 @@ pub struct Listening {
 struct State {
     sessions: HashMap<Key, Session>,
     waiting: Vec<Listen>,
+    /// What is not told yet; nothing while nobody watches.
+    news: ListeningNews,
+    is_watched: bool,
+}
+
+impl State {
+    /// Takes sessions that are over out; all of them where the server stops.
+    fn settle(&mut self, now: Instant, idle: Duration, all: bool) {
+        let is_over = |session: &Session| session.active == 0 && now.saturating_duration_since(session.last) >= idle;
+        let over = self.sessions.extract_if(|_, session| all || is_over(session)).collect::<Vec<_>>();
+        for (key, session) in over {
+            let listen = session.into_listen(&key);
+            if self.is_watched {
+                self.news.push(ListeningEvent::Ended(ended(&listen)));
+            }
+            if listen.bytes > 0 {
+                self.waiting.push(listen);
+            }
+        }
+        self.bound();
+    }
+
+    /// Loses the oldest of what waits where it is too much.
+    fn bound(&mut self) {
+        let surplus = self.waiting.len().saturating_sub(WAITING_MAX);
+        self.waiting.drain(..surplus);
+        metrics().streaming.listens_lost.increment(surplus as u64);
+    }
 }
 
 /// One answer of a session, until it is dropped.
@@ -84,11 +133,12 @@ impl fmt::Debug for Listening {
 }
 
 impl Listening {
-    /// With a secret that all nodes share, so that they tell networks apart in the same way.
+    /// With a secret that all nodes share, so that they tell networks apart in the same way. A session of which nothing was
+    /// asked for as long as `idle` is over.
     #[must_use]
-    pub fn new(secret: &[u8]) -> Arc<Self> {
+    pub fn new(secret: &[u8], idle: Duration) -> Arc<Self> {
         let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), DERIVED);
-        Arc::new(Self { key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()), state: Mutex::default() })
+        Arc::new(Self { key: hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()), idle, state: Mutex::default() })
     }
 
     /// An answer begins: with a file of `length` bytes, to somebody at `address` with a `program` (`User-Agent`).
@@ -107,16 +157,13 @@ impl Listening {
             metrics().streaming.listens_lost.increment(1);
             return Heard { listening: Arc::clone(self), key: None, ranges: Vec::new() };
         }
-        let session = state.sessions.entry(key.clone()).or_insert_with(|| Session {
-            id: Uuid::now_v7(),
-            origin,
-            length,
-            began: now.1,
-            ended: now.1,
-            last: now.0,
-            active: 0,
-            bytes: 0,
-            ranges: Ranges::default(),
+        let State { sessions, news, is_watched, .. } = &mut *state;
+        let session = sessions.entry(key.clone()).or_insert_with(|| {
+            let session = Session::new(origin, length, now);
+            if *is_watched {
+                news.push(ListeningEvent::Begun(session.begun(&key)));
+            }
+            session
         });
         session.active += 1;
         session.last = now.0;
@@ -145,22 +192,24 @@ impl Listening {
     #[must_use]
     pub fn take_ended(&self, now: Instant, all: bool) -> Vec<Listen> {
         let mut state = self.state.lock();
-        let is_over = |session: &Session| session.active == 0 && now.saturating_duration_since(session.last) >= IDLE;
-        let over = state.sessions.extract_if(|_, session| all || is_over(session)).collect::<Vec<_>>();
-        let mut ended = std::mem::take(&mut state.waiting);
-        ended.extend(
-            over.into_iter().filter(|(_, session)| session.bytes > 0).map(|(key, session)| session.into_listen(&key)),
-        );
-        ended
+        state.settle(now, self.idle, all);
+        std::mem::take(&mut state.waiting)
+    }
+
+    /// Who began and ended to listen since this was last asked, if somebody watches; nothing is noted while nobody does.
+    #[must_use]
+    pub fn news(&self, now: Instant, is_watched: bool) -> ListeningNews {
+        let mut state = self.state.lock();
+        state.settle(now, self.idle, false);
+        state.is_watched = is_watched;
+        std::mem::take(&mut state.news)
     }
 
     /// Takes back what could not be stored now.
     pub fn give_back(&self, listens: Vec<Listen>) {
         let mut state = self.state.lock();
         state.waiting.extend(listens);
-        let surplus = state.waiting.len().saturating_sub(WAITING_MAX);
-        state.waiting.drain(..surplus);
-        metrics().streaming.listens_lost.increment(surplus as u64);
+        state.bound();
     }
 
     /// Of a text, on this day.
@@ -196,20 +245,60 @@ impl Drop for Heard {
 }
 
 impl Session {
+    fn new(origin: Origin, length: u64, now: (Instant, SystemTime)) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            origin,
+            length,
+            began: now.1,
+            ended: now.1,
+            last: now.0,
+            active: 0,
+            bytes: 0,
+            ranges: Ranges::default(),
+        }
+    }
+
+    fn begun(&self, key: &Key) -> ListeningBegun {
+        ListeningBegun {
+            listening_id: ListeningId(self.id),
+            path: key.path.to_string(),
+            quality: key.quality_name().to_owned(),
+            network: self.origin.to_string(),
+            began_at: rfc3339(OffsetDateTime::from(self.began)),
+        }
+    }
+
     fn into_listen(self, key: &Key) -> Listen {
         let heard = self.ranges.bytes().min(self.length);
         let permille = heard.saturating_mul(1_000).checked_div(self.length).unwrap_or(0);
         Listen {
             id: self.id,
             path: key.path.to_string(),
-            quality: key.quality.map_or("original", Quality::name).to_owned(),
+            quality: key.quality_name().to_owned(),
             began: self.began.into(),
             ended: self.ended.into(),
             bytes: self.bytes,
             heard_permille: u32::try_from(permille).unwrap_or(1_000),
             ranges: self.ranges.text(),
-            origin: format!("{:016x}", self.origin.0),
+            origin: self.origin.to_string(),
         }
+    }
+}
+
+/// As those who watch are told of it.
+fn ended(listen: &Listen) -> ListeningEnded {
+    ListeningEnded {
+        begun: ListeningBegun {
+            listening_id: ListeningId(listen.id),
+            path: listen.path.clone(),
+            quality: listen.quality.clone(),
+            network: listen.origin.clone(),
+            began_at: rfc3339(listen.began),
+        },
+        ended_at: rfc3339(listen.ended),
+        sent_bytes: listen.bytes,
+        heard: f64::from(listen.heard_permille) / 1_000.0,
     }
 }
 
@@ -271,12 +360,14 @@ mod tests {
 
     use super::*;
 
+    const IDLE: Duration = Duration::from_secs(60);
+
     fn path() -> FilePath {
         FilePath::new("a.mp3").expect("a path")
     }
 
     fn listening() -> Arc<Listening> {
-        Listening::new(b"a secret")
+        Listening::new(b"a secret", IDLE)
     }
 
     fn begin(listening: &Arc<Listening>, address: [u8; 4], program: &str) -> Heard {
@@ -317,11 +408,43 @@ mod tests {
         let ended = listening.take_ended(Instant::now(), true);
         // Ids and numbers may hold any three digits.
         assert!(!format!("{ended:?}").contains("203.0.113"), "{ended:?}");
-        let elsewhere = Listening::new(b"another secret");
+        let elsewhere = Listening::new(b"another secret", IDLE);
         let mut heard = begin(&elsewhere, [203, 0, 113, 7], "player");
         heard.sent(0..10);
         drop(heard);
         assert_ne!(elsewhere.take_ended(Instant::now(), true)[0].origin, ended[0].origin, "nobody can look it up");
+    }
+
+    #[test]
+    fn who_watches_is_told_of_beginnings_and_ends_from_then_on() {
+        let listening = listening();
+        let now = Instant::now();
+        drop(begin(&listening, [203, 0, 113, 7], "before"));
+        assert!(listening.news(now, true).is_empty(), "nobody had watched");
+        let mut heard = begin(&listening, [203, 0, 113, 7], "player");
+        drop(begin(&listening, [203, 0, 113, 7], "player"));
+        heard.sent(0..250);
+        let [ListeningEvent::Begun(begun)] = &listening.news(now, true).events[..] else {
+            panic!("once, and it is one")
+        };
+        assert_eq!((begun.path.as_str(), begun.quality.as_str()), ("a.mp3", "original"));
+        drop(heard);
+        assert!(listening.news(now, true).is_empty(), "they may come back");
+        let news = listening.news(Instant::now() + IDLE, true);
+        let of = |event: &ListeningEvent| match event {
+            ListeningEvent::Ended(ended) if ended.begun == *begun => Some((ended.sent_bytes, ended.heard)),
+            _ => None,
+        };
+        assert_eq!(news.events.iter().filter_map(of).collect::<Vec<_>>(), [(250, 0.25)]);
+        assert_eq!(news.events.len(), 2, "the one of before ends, too");
+        assert_eq!(
+            listening.take_ended(now, false).len(),
+            1,
+            "what was told is stored all the same, if anything was sent"
+        );
+        let _ = listening.news(now, false);
+        drop(begin(&listening, [203, 0, 113, 7], "player"));
+        assert!(listening.news(now, false).is_empty(), "nobody watches any more");
     }
 
     proptest! {

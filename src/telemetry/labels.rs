@@ -655,6 +655,8 @@ label!(
         SessionClaimed = "session_claimed",
         /// An account was switched off.
         AccountDisabled = "account_disabled",
+        /// Who begins and ends to listen at another node, for administrators who watch here.
+        Listening = "listening",
         /// Every session's record must be written anew.
         SessionsReconnected = "sessions_reconnected",
     }

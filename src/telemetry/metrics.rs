@@ -91,12 +91,14 @@ catalogue! {
         gauge bucket_copied_bytes [] = "antiphon_streaming_bucket_copied_bytes" Bytes;
         /// Copies that had to go, because they were used longest ago and the limit was reached.
         counter bucket_copies_removed [] = "antiphon_streaming_bucket_copies_removed_total" Count;
-        /// Listening sessions going on: listeners that are being sent something, or were within the last minute.
+        /// Listening sessions going on: listeners that are being sent something, or were within `streaming.listen_idle_s`.
         gauge listeners [] = "antiphon_streaming_listeners" Count;
         /// Listening sessions that were stored.
         counter listens [] = "antiphon_streaming_listens_total" Count;
         /// Listening sessions that were not followed or stored: too many at once, or the database was away for too long.
         counter listens_lost [] = "antiphon_streaming_listens_lost_total" Count;
+        /// Beginnings and ends of listening sessions that were too many to be told to administrators who watch.
+        counter listening_events_missed [] = "antiphon_streaming_listening_events_missed_total" Count;
         /// Files being uploaded now.
         gauge uploads_running [] = "antiphon_streaming_uploads_running" Count;
         /// Uploads of files, by how they ended.

@@ -40,6 +40,10 @@ pub struct ClusterFigures {
     pub forwarding_us: u32,
     /// How long the node runs that has run longest.
     pub uptime_s: u64,
+    /// Who listens to audio files; who does so through two nodes counts twice.
+    pub listeners: u64,
+    /// Who listens to channels, by links.
+    pub channel_listeners: u64,
 }
 
 impl ClusterFigures {
@@ -63,6 +67,8 @@ impl ClusterFigures {
             sum.workers += u32::from(node.workers);
             sum.workers_running += u32::from(its.workers_running);
             sum.forwarding_us = sum.forwarding_us.max(its.forwarding_us);
+            sum.listeners += u64::from(its.listeners);
+            sum.channel_listeners += u64::from(its.channel_listeners);
             sum.uptime_s = sum.uptime_s.max(its.uptime_s);
         }
         sum.busy_percent /= f64::from(sum.workers.max(1));

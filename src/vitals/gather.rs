@@ -1,6 +1,6 @@
 //! This node in figures, as of the last second.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use antiphon_core::engine::Counter;
 
@@ -9,6 +9,7 @@ use crate::{
     gateway::Gateway,
     media::{FORWARDING_BUCKETS, FORWARDING_US, Media, MediaCounters, SocketCounter},
     rooms::Rooms,
+    streaming::Listening,
     telemetry::process,
 };
 
@@ -26,6 +27,7 @@ pub struct Gatherer {
     media: Media,
     gateway: Gateway,
     rooms: Rooms,
+    listening: Arc<Listening>,
     processors: f64,
     started: Instant,
     last: Reading,
@@ -43,12 +45,13 @@ struct Reading {
 impl Gatherer {
     /// Looks at these parts from now on.
     #[must_use]
-    pub fn new(media: Media, gateway: Gateway, rooms: Rooms) -> Self {
+    pub fn new(media: Media, gateway: Gateway, rooms: Rooms, listening: Arc<Listening>) -> Self {
         let now = Instant::now();
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let cpu_seconds = process::cpu_and_memory().map_or(0.0, |(cpu_seconds, _)| cpu_seconds);
         let last = Reading { at: now, cpu_seconds, counters: media.counters() };
-        Self { media, gateway, rooms, processors: processors as f64, started: now, last, forwarding_us: 0 }
+        let processors = processors as f64;
+        Self { media, gateway, rooms, listening, processors, started: now, last, forwarding_us: 0 }
     }
 
     /// What is to be told now. Rates are of the time since it was last called.
@@ -77,6 +80,9 @@ impl Gatherer {
             memory_bytes,
             workers_running: self.media.workers_running(),
             forwarding_us: self.forwarding_us,
+            listeners: count(self.listening.live() as u64),
+            channel_listeners: count(self.rooms.overheard().iter().map(|(_, listeners)| *listeners as u64).sum()),
+            watches_listening: self.gateway.is_watched(),
             ..NodeStatistics::default()
         };
         let load = Load {

@@ -1,6 +1,6 @@
 //! A small HTTP client whose answers can be asked what a test wants to know.
 
-use std::sync::Once;
+use std::{sync::Once, time::Duration};
 
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
@@ -141,6 +141,33 @@ impl Answer {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
+}
+
+/// The longest that anything awaited may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks until the answer's data is as wanted.
+pub(crate) async fn eventually(client: &Client, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+    eventually_json(client, path, |answer| is_wanted(&answer["data"])).await["data"].clone()
+}
+
+/// Asks until the answer is as wanted.
+pub(crate) async fn eventually_json(client: &Client, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    let asked = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let answer = client.get(path).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            last = answer.json();
+            if is_wanted(&last) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let answered = asked.await.is_ok();
+    assert!(answered, "{path} never answered what was wanted, but {last}");
+    last
 }
 
 /// The keys of a JSON map, sorted.

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     Database,
-    client::{Client, keys},
-    live::{FRAMES, Talker, eventually_json},
+    client::{Client, eventually_json, keys},
+    live::{FRAMES, Talker},
     run, run_on,
     support::databases::TestDatabase,
 };

@@ -12,7 +12,7 @@ use antiphon_loadtest::{
     client::{Client as VoiceClient, ClientError, ClientEvent, VoiceFrame},
     gateway::{GatewayConfig, Identity},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     sync::{Mutex, mpsc},
     time::timeout,
@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     Database,
-    client::{Client, PASSWORD},
+    client::{Client, PASSWORD, eventually},
     run, run_on,
     support::databases::TestDatabase,
 };
@@ -124,30 +124,6 @@ impl Talker {
             self.voice.send(channel, frame).await.expect("sent");
         }
     }
-}
-
-/// Asks until the answer's data is as wanted.
-async fn eventually(client: &Client, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
-    eventually_json(client, path, |answer| is_wanted(&answer["data"])).await["data"].clone()
-}
-
-/// Asks until the answer is as wanted.
-pub(crate) async fn eventually_json(client: &Client, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    let asked = timeout(PATIENCE, async {
-        loop {
-            let answer = client.get(path).await;
-            assert_eq!(answer.status, 200, "{}", answer.text);
-            last = answer.json();
-            if is_wanted(&last) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
-    let answered = asked.await.is_ok();
-    assert!(answered, "{path} never answered what was wanted, but {last}");
-    last
 }
 
 fn as_configured(_: &mut Settings) {}

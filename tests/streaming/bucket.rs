@@ -18,9 +18,8 @@ use crate::{
     Streaming,
     client::{Answer, Client},
     pattern,
-    players::write_sound,
     store::{ACCESS_KEY, BUCKET, BucketStore, SECRET_KEY},
-    support::nodes::Nodes,
+    support::{nodes::Nodes, sounds::write_sound},
 };
 
 /// Longer than what an object is believed for, and all pauses.

@@ -40,7 +40,13 @@ async fn sessions_are_counted_completed_and_nobodys() {
         assert_eq!((&stats["totals"]["completed"], &stats["totals"]["completion_rate"]), (&1.into(), &0.333.into()));
         assert_eq!((&stats["totals"]["networks"], &stats["totals"]["sent_bytes"]), (&1.into(), &1_200_000.into()));
         assert_eq!((&stats["files"][0]["path"], &stats["files"][0]["sessions"]), (&"a.mp3".into(), &2.into()));
-        assert_eq!(stats["by_day"].as_array().expect("days").len(), 1);
+        let [day] = &stats["by_day"].as_array().expect("days")[..] else { panic!("one day: {stats}") };
+        assert_eq!((&day["sessions"], &day["sent_bytes"]), (&3.into(), &1_200_000.into()), "{day}");
+        assert!(day["day"].as_str().is_some_and(|day| day.ends_with("T00:00:00Z")), "{day}");
+        assert_eq!(stats["days"], 1);
+        assert_eq!((&stats["files"][0]["completed"], &stats["files"][1]["completed"]), (&1.into(), &0.into()));
+        let session = &stats["sessions"][0];
+        assert!(session["began_at"].as_str() <= session["ended_at"].as_str() && session["quality"] == "original");
         let sessions = stats["sessions"].as_array().expect("sessions");
         let mut heard: Vec<(f64, &str)> = sessions
             .iter()

@@ -11,6 +11,7 @@ mod ranges;
 mod serving;
 mod store;
 mod uploads;
+mod watching;
 mod waveforms;
 
 #[path = "../http/client.rs"]
@@ -67,11 +68,6 @@ impl Streaming {
     pub(crate) async fn link(&self, path: &str) -> String {
         let answer = self.anna.post("/api/streams/sign", json!({"path": path, "ttl_s": 600})).await;
         answer.expect(200)["data"]["url"].as_str().expect("a link").to_owned()
-    }
-
-    /// The whole link.
-    pub(crate) async fn url(&self, path: &str) -> String {
-        format!("{}{}", self.server.url(), self.link(path).await)
     }
 
     pub(crate) async fn stop(self) {

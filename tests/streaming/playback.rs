@@ -17,13 +17,11 @@ use reqwest::{Response, StatusCode, Url};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{
-    players::output,
-    support::{
-        nodes::{Nodes, http},
-        people::{PATIENCE, Person},
-        process::{Process, Scratch},
-    },
+use crate::support::{
+    nodes::{Nodes, http},
+    people::{PATIENCE, Person},
+    process::{Process, Scratch},
+    sounds::output,
 };
 
 /// A channel whose owner plays into it, by whichever node.

@@ -13,8 +13,7 @@ use tokio::{
 use crate::{
     Streaming,
     client::{Answer, Client},
-    players::write_sound,
-    support::databases::TestDatabase,
+    support::{databases::TestDatabase, sounds::write_sound},
 };
 
 /// The bytes of a tone in one of the formats.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{Streaming, players::output};
+use crate::{Streaming, support::sounds::output};
 
 /// Two seconds of silence, two of a tone at half of full scale, one of silence.
 fn write_steps(streaming: &Streaming) {

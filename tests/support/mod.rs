@@ -13,4 +13,5 @@ pub mod process;
 pub mod redis;
 pub mod server;
 pub mod smtp;
+pub mod sounds;
 pub mod talkers;

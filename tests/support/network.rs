@@ -4,10 +4,14 @@ use std::{
     collections::HashSet,
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::{
+    io::AsyncReadExt as _,
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
     sync::watch,
     task::JoinSet,
@@ -123,6 +127,58 @@ async fn connect(mut near: TcpStream, port: u16, mut cut: watch::Receiver<bool>)
     }
     // Nothing comes through, and nobody is told: as when a cable is drawn.
     let _ = cut.wait_for(|cut| !*cut).await;
+}
+
+/// A way to a port of this machine that breaks once: the first connection that has brought so many bytes back ends there.
+pub struct BreakingWay {
+    address: SocketAddr,
+    has_broken: Arc<AtomicBool>,
+    _task: JoinSet<()>,
+}
+
+impl BreakingWay {
+    pub async fn open(port: u16, after: u64) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let has_broken = Arc::new(AtomicBool::new(false));
+        let broken = Arc::clone(&has_broken);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                connections.spawn(carry_until_broken(near, port, after, Arc::clone(&broken)));
+            }
+        });
+        Ok(Self { address, has_broken, _task: task })
+    }
+
+    /// Where it begins.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn has_broken(&self) -> bool {
+        self.has_broken.load(Ordering::Relaxed)
+    }
+}
+
+async fn carry_until_broken(mut near: TcpStream, port: u16, after: u64, broken: Arc<AtomicBool>) -> io::Result<()> {
+    let mut far = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let (mut from_near, mut to_near) = near.split();
+    let (mut from_far, mut to_far) = far.split();
+    let back = async {
+        let brought = tokio::io::copy(&mut (&mut from_far).take(after), &mut to_near).await?;
+        if brought == after && !broken.swap(true, Ordering::Relaxed) {
+            return Ok(0);
+        }
+        tokio::io::copy(&mut from_far, &mut to_near).await
+    };
+    // Both ends are closed when either does, or by the break.
+    tokio::select! {
+        done = tokio::io::copy(&mut from_near, &mut to_far) => done,
+        done = back => done,
+    }
+    .map(|_| ())
 }
 
 /// A TCP port of this machine that nobody else is given, for a server that starts on it again and again.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     AskPresence, AskUnread, AudioBytes, Block, Cipher, DeleteMessage, DmHistory, EditMessage, JoinRoom, JoinText,
     Leave, LeaveText, MarkRead, MediaMode, MediaTransport, Position, PostMessage, PublishOffer, React, ReportMessage,
-    RoomHistory, Search, SendDm, Subscribe, SubscribeAnswer, TrickleIce, Typing, codec::messages,
+    RoomHistory, Search, SendDm, Subscribe, SubscribeAnswer, TrickleIce, Typing, WatchListening, codec::messages,
 };
 use crate::ids::{ChannelId, SessionId, UserId};
 
@@ -80,6 +80,8 @@ messages! {
         Block = "block",
         /// Tells the moderators of a message.
         ReportMessage = "report",
+        /// Has administrators told who listens.
+        WatchListening,
     }
 }
 

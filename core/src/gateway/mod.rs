@@ -1,7 +1,7 @@
 //! The gateway's messages: what travels on the WebSocket, for server and client alike.
 //!
 //! `client` and `server` define the messages of the session and voice families (docs/protocol.md, section 3), `rooms` those of
-//! rooms, `chat` those of the chat family, `notifications` what one person is told of,
+//! rooms, `chat` those of the chat family, `notifications` what one person is told of, `listening` what administrators are told of listeners,
 //! `codec` their three forms: JSON with `type`, `MessagePack` with `type`, and the externally tagged form.
 
 /// `Debug` that shows the named fields only: the others are secrets, which belong in no log.
@@ -20,6 +20,7 @@ mod chat;
 mod client;
 mod codec;
 mod error_code;
+mod listening;
 mod notifications;
 mod recordings;
 mod rooms;
@@ -31,6 +32,7 @@ pub use chat::*;
 pub use client::*;
 pub use codec::{DecodeError, Encoding, RequestId, Shape, decode_client, decode_server, encode_client, encode_server};
 pub use error_code::ErrorCode;
+pub use listening::*;
 pub use notifications::*;
 pub use recordings::*;
 pub use rooms::*;

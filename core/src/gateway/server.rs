@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AudioBytes, ChannelView, ChatError, Cipher, DmHistoryPage, DmPosted, ErrorCode, JoinAck, JoinedRoom, LeaveReason,
-    LeftRoom, MediaTransport, MemberView, MessageDeleted, MessageEdited, MessagePosted, NotificationsRead, Notified,
-    Position, PresenceSeen, PublishAnswer, PublisherJoined, PublisherLeft, ReactionsChanged, ReadMarked,
-    RecordingFinished, RecordingNow, RecordingStarted, RecordingStopped, RoomError, RoomHistoryPage, SearchFound,
-    SubscribeOffer, TypingSeen, UnreadCounts, UserView, codec::messages,
+    LeftRoom, ListeningBegun, ListeningEnded, ListeningStats, MediaTransport, MemberView, MessageDeleted,
+    MessageEdited, MessagePosted, NotificationsRead, Notified, Position, PresenceSeen, PublishAnswer, PublisherJoined,
+    PublisherLeft, ReactionsChanged, ReadMarked, RecordingFinished, RecordingNow, RecordingStarted, RecordingStopped,
+    RoomError, RoomHistoryPage, SearchFound, SubscribeOffer, TypingSeen, UnreadCounts, UserView, codec::messages,
 };
 use crate::ids::{ChannelId, GroupId, KeyId, MediaSessionId, SessionId, StreamId, UserId};
 
@@ -104,6 +104,12 @@ messages! {
         NotificationsRead = "notifications_read",
         /// A message of the chat family could not be carried out.
         ChatError = "error",
+        /// Somebody begins to listen to a file.
+        ListeningBegun,
+        /// They are done.
+        ListeningEnded,
+        /// How many listen.
+        ListeningStats,
     }
 }
 

@@ -7,6 +7,7 @@ use antiphon_core::ids::{NodeNumber, SessionId, UserId};
 use super::{
     super::{
         entry::Unavailable,
+        listening::ListeningNews,
         sessions::{ClaimRefused, SessionNotice, SessionRecord, TokenHashes, Whereabouts},
     },
     Node, OwnedRecord, Shared,
@@ -91,8 +92,18 @@ impl MemoryRecords {
 
     pub(in crate::cluster) fn account_disabled(&self, user: UserId) {
         if self.check().is_ok() {
-            let notice = SessionNotice::AccountDisabled(user);
-            self.shared.others(self.node.number, |node| node.tell_of_session(notice));
+            let tell = |node: &Node| node.tell_of_session(SessionNotice::AccountDisabled(user));
+            self.shared.others(self.node.number, tell);
+        }
+    }
+
+    pub(in crate::cluster) fn tell_of_listening(&self, to: NodeNumber, news: &ListeningNews) {
+        if self.check().is_ok() {
+            self.shared.others(self.node.number, |node| {
+                if node.number == to {
+                    node.tell_of_session(SessionNotice::Listening(news.clone()));
+                }
+            });
         }
     }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::cluster::{
     entry::{About, AboutChat, AboutMember, Direct, Entry, Leave, Member},
+    listening::ListeningNews,
     sessions::Place,
 };
 
@@ -239,7 +240,7 @@ impl From<PlaceRecord> for Place {
 }
 
 /// What is said to one node, or to all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct NodeMessage {
     /// The process that says it, by its start.
     pub(super) from: u64,
@@ -249,7 +250,7 @@ pub(super) struct NodeMessage {
 }
 
 /// What nodes say to each other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum Said {
     /// A session is another node's now.
@@ -280,6 +281,11 @@ pub(super) enum Said {
         channel: ChannelId,
         /// Who, and why.
         leave: Leave,
+    },
+    /// Who begins and ends to listen, for who watches.
+    Listening {
+        /// What happened.
+        news: ListeningNews,
     },
     /// Something for single people.
     Direct {

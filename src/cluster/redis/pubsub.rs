@@ -159,6 +159,7 @@ fn hear(shared: &Shared, said: Said) {
             shared.sessions.remove(&session);
             shared.notify_of_session(SessionNotice::Claimed(session));
         }
+        Said::Listening { news } => shared.notify_of_session(SessionNotice::Listening(news)),
         Said::AccountDisabled { user } => shared.notify_of_session(SessionNotice::AccountDisabled(user)),
         Said::ChannelChanged { channel } => shared.notify(Notice::ChannelChanged { channel }),
         Said::StandingChanged { channel, user } => shared.notify(Notice::StandingChanged { channel, user }),

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     cluster::{
         entry::Unavailable,
+        listening::ListeningNews,
         sessions::{ClaimRefused, Moves, SessionNotice, SessionRecord, TokenHashes, Whereabouts},
     },
     telemetry::metrics::RedisOperation,
@@ -126,6 +127,11 @@ impl RedisRecords {
     /// Tells all other nodes that an account was switched off.
     pub async fn account_disabled(&self, user: UserId) {
         let _ = self.shared().say(&Topic::AllNodes, Said::AccountDisabled { user }).await;
+    }
+
+    /// Tells the watching sessions of another node who listens here.
+    pub async fn tell_of_listening(&self, node: NodeNumber, news: &ListeningNews) {
+        let _ = self.shared().say(&Topic::Node(node), Said::Listening { news: news.clone() }).await;
     }
 
     /// Says where somebody is through this node; `None`: nowhere.

@@ -348,6 +348,7 @@ impl Shared {
         let kind = match notice {
             SessionNotice::Claimed(_) => NoticeKind::SessionClaimed,
             SessionNotice::AccountDisabled(_) => NoticeKind::AccountDisabled,
+            SessionNotice::Listening(_) => NoticeKind::Listening,
             SessionNotice::Reconnected => NoticeKind::SessionsReconnected,
         };
         metrics().redis.notices.of(kind).increment(1);
