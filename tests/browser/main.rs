@@ -7,6 +7,7 @@ mod support;
 
 mod chromium;
 mod cluster;
+mod files;
 mod gate;
 mod layers;
 mod listening;
