@@ -9,6 +9,7 @@ mod chromium;
 mod cluster;
 mod files;
 mod gate;
+mod keyboard;
 mod layers;
 mod listening;
 mod meeting;
