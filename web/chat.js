@@ -1,6 +1,6 @@
 // The messages of a channel: reading back, writing, changing, answering, searching.
 
-import { $, attempt, element } from "./dom.js";
+import { $, attempt, element, say } from "./dom.js";
 
 const PAGE = 50;
 /** How often others are told that one writes; they show it twice as long. */
@@ -27,6 +27,7 @@ export class Chat {
     this.#session = session;
     this.#me = me;
     $("messages").onscroll = () => this.#scrolled();
+    $("messages").onkeydown = walk;
     $("message-form").onsubmit = (event) => {
       event.preventDefault();
       attempt(event.submitter, () => this.#write());
@@ -86,7 +87,7 @@ export class Chat {
         break;
       case "message_deleted":
         this.#known.delete(data.id);
-        this.#row(data.id)?.remove();
+        this.#remove(this.#row(data.id));
         break;
       case "reactions":
         this.#change(data.id, { reactions: data.reactions });
@@ -151,7 +152,10 @@ export class Chat {
     $("messages").insertBefore(this.#shown(message), later ?? null);
     this.#oldest ??= message.id;
     if (follow) $("messages").scrollTop = $("messages").scrollHeight;
-    if (!isOwn) this.#count();
+    if (!isOwn) {
+      say(`${message.username}: ${message.content}`);
+      this.#count();
+    }
     this.#stopTyping(message.username);
   }
 
@@ -159,7 +163,16 @@ export class Chat {
     const message = this.#known.get(id);
     if (!message) return;
     Object.assign(message, change);
-    this.#row(id)?.replaceWith(this.#shown(message));
+    const row = this.#row(id);
+    const hadFocus = row?.contains(document.activeElement);
+    const shown = this.#shown(message);
+    row?.replaceWith(shown);
+    if (hadFocus) shown.focus();
+  }
+
+  #remove(row) {
+    if (row?.contains(document.activeElement)) (row.nextSibling ?? $("messages")).focus();
+    row?.remove();
   }
 
   #row(id) {
@@ -173,7 +186,7 @@ export class Chat {
     const answered = reply_to && this.#known.get(reply_to);
     return element(
       "li",
-      { "data-id": String(id), className: mentions?.includes(this.#me.id) ? "mention" : "" },
+      { "data-id": String(id), tabIndex: -1, className: mentions?.includes(this.#me.id) ? "mention" : "" },
       this.#acts(message),
       element("span", { className: "who", textContent: username }),
       element("time", { dateTime: timestamp, textContent: time }),
@@ -295,6 +308,17 @@ export class Chat {
     const newest = Math.max(0, ...this.#known.keys());
     if (newest > 0) this.#session.send({ type: "mark_read", room: this.#channel, id: newest });
   }
+}
+
+/** Goes through the messages by arrow keys; Tab goes on to what can be done to the one where one is. */
+function walk(event) {
+  if (event.target.matches("textarea")) return;
+  const rows = [...$("messages").children];
+  const at = rows.indexOf(event.target.closest("#messages > li"));
+  const to = { ArrowUp: at < 0 ? rows.length - 1 : at - 1, ArrowDown: at + 1, Home: 0, End: rows.length - 1 }[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  rows[to]?.focus();
 }
 
 function showCount(count) {

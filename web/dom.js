@@ -16,6 +16,25 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+/**
+ * Replaces an element's children. Whoever's focus was in one of them has it in the one with the same `data-key` that took its place: a
+ * list that is drawn anew while somebody goes through it by keyboard does not throw them out.
+ */
+export function redraw(container, ...children) {
+  const focused = container.contains(document.activeElement) ? document.activeElement.closest("[data-key]")?.dataset.key : undefined;
+  container.replaceChildren(...children);
+  if (focused) container.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+}
+
+/** Of what was said last, so much stays for those who listen to the page. */
+const SAID_MAX = 5;
+
+/** Says something to those who listen to the page; others see it anyway. */
+export function say(text) {
+  $("said").append(element("div", { textContent: text }));
+  while ($("said").children.length > SAID_MAX) $("said").firstChild.remove();
+}
+
 const NOTICE_MS = 8_000;
 
 /** Tells something, and gives back the box that it is in; errors stay until they are closed. */
@@ -37,13 +56,20 @@ export function notice(text, { error = false } = {}) {
 /** What went wrong in attempts, and is still shown. */
 const failures = new Set();
 
+/** Controls whose act goes on. They are not `disabled`: browsers take the focus from what is. */
+const busy = new Set();
+
 /**
- * Runs what a person asked for, with its control disabled meanwhile, and says what went wrong. When it goes right, what went wrong
+ * Runs what a person asked for, with its control doing nothing more meanwhile, and says what went wrong. When it goes right, what went wrong
  * before is no longer news; what is done without a control goes on by itself and says nothing of that.
  */
 export async function attempt(control, act) {
+  if (busy.has(control)) return undefined;
   const before = [...failures];
-  if (control) control.disabled = true;
+  if (control) {
+    busy.add(control);
+    control.setAttribute("aria-disabled", "true");
+  }
   try {
     const outcome = await act();
     if (control) before.forEach(forget);
@@ -52,7 +78,8 @@ export async function attempt(control, act) {
     failures.add(notice(error.message, { error: true }));
     return undefined;
   } finally {
-    if (control) control.disabled = false;
+    busy.delete(control);
+    control?.removeAttribute("aria-disabled");
   }
 }
 

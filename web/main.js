@@ -4,8 +4,9 @@ import { Account } from "./api.js";
 import { Bell } from "./bell.js";
 import { Devices } from "./capture.js";
 import { Chat } from "./chat.js";
-import { $, attempt, element, notice } from "./dom.js";
+import { $, attempt, element, notice, redraw, say } from "./dom.js";
 import { Preferences } from "./preferences.js";
+import { showConnection } from "./quality.js";
 import { Room } from "./room.js";
 import { Session } from "./session.js";
 
@@ -58,9 +59,8 @@ async function openSession() {
 async function stateChanged({ state, more }) {
   const banner = { lost: "Connection lost, trying again", over: more }[state];
   if (banner) {
-    $("connection").hidden = false;
-    $("connection").dataset.state = "bad";
-    $("connection").textContent = banner;
+    showConnection("bad", banner);
+    say(`${banner}.`);
   }
   if (state === "resumed" || state === "renewed") bell.refresh().catch(() => {});
   if (state === "over") {
@@ -106,20 +106,21 @@ $("sign-out").addEventListener("click", ({ currentTarget }) => attempt(currentTa
 
 async function listChannels() {
   const { data } = await account.request("GET", "/api/channels");
-  $("channels").replaceChildren(...data.map(channelRow));
+  redraw($("channels"), ...data.map(channelRow));
   if (data.length === 0) $("channels").append(element("li", { className: "hint", textContent: "No channels yet: make the first." }));
 }
 
 function channelRow(channel) {
-  const count = `${channel.current_users}/${channel.max_users}`;
+  const { current_users, max_users } = channel;
   return element(
     "li",
     {},
     element(
       "button",
-      { "aria-current": room?.channel.id === channel.id ? "true" : undefined, title: channel.description, onclick: ({ currentTarget }) => attempt(currentTarget, () => join(channel)) },
+      { "data-key": channel.id, "aria-current": room?.channel.id === channel.id ? "true" : undefined, title: channel.description, onclick: ({ currentTarget }) => attempt(currentTarget, () => join(channel)) },
       element("span", { className: "name", textContent: (channel.is_private ? "🔒 " : "") + channel.name }),
-      element("span", { className: "count", textContent: count, "aria-label": `${channel.current_users} of ${channel.max_users} people` }),
+      element("span", { className: "count", "aria-hidden": "true", textContent: `${current_users}/${max_users}` }),
+      element("span", { className: "visually-hidden", textContent: `, ${current_users} of ${max_users} people` }),
     ),
   );
 }
@@ -166,7 +167,14 @@ function showRoom(channel) {
   for (const id of ["controls", "leave", "invite"]) $(id).hidden = !channel;
   $("stage-hint").hidden = Boolean(channel);
   // Where there is no room for both, whoever is in no channel looks at the list.
-  $("sidebar").classList.toggle("open", !channel);
+  showSidebar(!channel);
+  // What was pressed to come here may be gone; this says where one is.
+  $("channel-name").focus();
+}
+
+function showSidebar(isOpen) {
+  $("sidebar").classList.toggle("open", isOpen);
+  $("sidebar-open").setAttribute("aria-expanded", String(isOpen));
 }
 
 /** What one may do to somebody in the channel: the server decides, and says so when it is not allowed. */
@@ -182,8 +190,16 @@ function moderation(person) {
 }
 
 $("leave").addEventListener("click", ({ currentTarget }) => attempt(currentTarget, () => room.leave()));
-$("sidebar-open").addEventListener("click", () => $("sidebar").classList.add("open"));
-$("sidebar-close").addEventListener("click", () => $("sidebar").classList.remove("open"));
+$("sidebar-open").addEventListener("click", () => {
+  showSidebar(true);
+  $("sidebar-close").focus();
+});
+function closeSidebar() {
+  showSidebar(false);
+  $("sidebar-open").focus();
+}
+$("sidebar-close").addEventListener("click", closeSidebar);
+$("sidebar").addEventListener("keydown", ({ key }) => key === "Escape" && closeSidebar());
 
 // Invites.
 

@@ -1,6 +1,6 @@
 // Who is in the channel: a model fed by events, and the list that shows it.
 
-import { $, element } from "./dom.js";
+import { $, element, redraw, say } from "./dom.js";
 
 /** Everyone in the channel, by user id. */
 export class People {
@@ -35,8 +35,10 @@ export class People {
     switch (message.type) {
       case "UserJoined":
         this.#all.set(user_id, { id: user_id, name: message.user.display_name });
+        say(`${message.user.display_name} came in.`);
         break;
       case "UserLeft":
+        say(`${this.name(user_id)} left.`);
         this.#all.delete(user_id);
         break;
       case "AudioStarted":
@@ -65,7 +67,7 @@ export class People {
 
   #show() {
     const list = [...this.#all.values()].sort((a, b) => a.name.localeCompare(b.name));
-    $("people").replaceChildren(...list.map((person) => this.#row(person)));
+    redraw($("people"), ...list.map((person) => this.#row(person)));
   }
 
   #row(person) {
@@ -81,7 +83,7 @@ export class People {
       element("span", { className: "name", textContent: person.name }),
       badges.length > 0 && element("span", { className: "badge", textContent: badges.join(", ") }),
       person.speaking && element("span", { className: "visually-hidden", textContent: "speaks" }),
-      ...actions.map(({ label, act }) => element("button", { className: "icon", textContent: label, onclick: act })),
+      ...actions.map(({ label, act }) => element("button", { className: "icon", textContent: label, "aria-label": `${label}: ${person.name}`, "data-key": `${label} ${person.id}`, onclick: act })),
     );
   }
 }

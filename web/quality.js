@@ -1,5 +1,7 @@
 // How well one is connected, from what the browser measures.
 
+import { $ } from "./dom.js";
+
 const EVERY_MS = 2_000;
 /** Shares of lost packets from which on it is noticed, and disturbs. */
 const LOSS_FAIR = 0.02;
@@ -39,6 +41,13 @@ export class Quality {
     this.#last = now;
     return lost + received > 0 ? lost / (lost + received) : 0;
   }
+}
+
+/** Shows how one is connected. */
+export function showConnection(state, words) {
+  $("connection").hidden = false;
+  $("connection").dataset.state = state;
+  $("connection").textContent = words;
 }
 
 /** Where there is nobody to hear or to be heard by, nothing was agreed upon: such a connection waits, it does not connect. */

@@ -4,7 +4,7 @@ import { captureProblem, Meter } from "./capture.js";
 import { $, notice } from "./dom.js";
 import { Publisher, Subscriber } from "./peers.js";
 import { People } from "./people.js";
-import { Quality } from "./quality.js";
+import { Quality, showConnection } from "./quality.js";
 import { Stage } from "./stage.js";
 
 /** A stay in one channel. Events: `left` (detail: why, in words, unless one left by oneself). */
@@ -216,7 +216,8 @@ export class Room extends EventTarget {
 
   #applyMute() {
     for (const track of this.#microphone?.getAudioTracks() ?? []) track.enabled = !this.#isMuted;
-    $("mute").lastChild.textContent = this.#isMuted ? " Unmute" : " Mute";
+    // Pressed says that it is so: another name would say the opposite to those who hear both.
+    $("mute").lastChild.textContent = " Mute";
     press("mute", this.#isMuted);
   }
 
@@ -268,12 +269,6 @@ function press(id, is) {
 function showRecorded(is) {
   if (is && $("recorded").hidden) notice("This channel is being recorded.");
   $("recorded").hidden = !is;
-}
-
-function showConnection(state, words) {
-  $("connection").hidden = false;
-  $("connection").dataset.state = state;
-  $("connection").textContent = words;
 }
 
 function removal({ reason, message }) {

@@ -159,6 +159,11 @@ impl Page<'_> {
         }
     }
 
+    /// What the developer tools say to something about this page.
+    pub(crate) async fn tool(&self, method: &str, params: Value) -> Value {
+        self.browser.call(Some(&self.session), method, params).await
+    }
+
     /// Goes to another address; the page there has begun when this returns.
     pub(crate) async fn go(&self, url: &str) {
         self.browser.call(Some(&self.session), "Page.navigate", json!({ "url": url })).await;

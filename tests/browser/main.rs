@@ -7,7 +7,9 @@ mod support;
 
 mod chromium;
 mod cluster;
+mod files;
 mod gate;
+mod keyboard;
 mod layers;
 mod listening;
 mod meeting;

@@ -19,8 +19,8 @@ pub const FORMATS: [(&str, &str); 10] = [
 /// As the file is, and what is made of it.
 pub const QUALITIES: [&str; 4] = ["original", "low", "medium", "high"];
 
-/// The length of each file in seconds.
-pub const SECONDS: f64 = 12.0;
+/// The length of each file in seconds: the lowest quality has some blocks of 32 KiB then, as Chromium reads them.
+pub const SECONDS: f64 = 16.0;
 
 /// What a program that must succeed writes to its standard output.
 pub fn output(program: &str, arguments: &[&str]) -> Vec<u8> {
