@@ -291,6 +291,7 @@ impl Peers {
         if peer.rtc.handle_input(Input::Timeout(at)).is_err() {
             return self.end(number, PeerCounter::Broken);
         }
+        self.repeat_voices(now, number, outbox);
         self.drain(now, number, engine, outbox);
     }
 
@@ -303,7 +304,9 @@ impl Peers {
             let Some(peer) = self.peers.get_mut(&number) else { return };
             match peer.rtc.poll_output() {
                 Ok(Output::Timeout(due)) => {
-                    peer.due = if peer.is_quiet(at) { due.max(at + QUIET) } else { due };
+                    let due = if peer.is_quiet(at) { due.max(at + QUIET) } else { due };
+                    let repeats_at = peer.repeats.due().map(|due| self.setup.clock.instant(due));
+                    peer.due = repeats_at.map_or(due, |repeats_at| repeats_at.min(due));
                     break;
                 }
                 Ok(Output::Transmit(transmit)) => {
