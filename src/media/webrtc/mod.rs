@@ -455,6 +455,13 @@ impl Peers {
         self.untold.push_back(event);
     }
 
+    /// Tells what is worth nothing later: where there is no room it is dropped, which is counted.
+    fn tell_now(&mut self, event: PeerEvent) {
+        if !self.untold.is_empty() || self.setup.events.try_send(event).is_err() {
+            self.stats.count(PeerCounter::ReportsDropped);
+        }
+    }
+
     fn tell_untold(&mut self) {
         while let Some(event) = self.untold.pop_front() {
             match self.setup.events.try_send(event) {

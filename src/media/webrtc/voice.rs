@@ -15,9 +15,10 @@ use str0m::net::Protocol;
 use tokio::sync::mpsc;
 
 use super::{
-    Address, ByNumber, PeerCounter, PeerStats, Peers, demux,
+    Address, ByNumber, PeerCounter, PeerEvent, PeerStats, Peers, demux,
     keys::Keys,
     peer::{Peer, Side},
+    subscribing::Track,
 };
 use crate::media::{outbox::Outbox, sys};
 
@@ -129,25 +130,30 @@ impl Peers {
         }
     }
 
-    /// Reads what a subscriber reports of its voices; true when that is all that a datagram is about.
-    pub(super) fn reports_on_voice(&mut self, number: u32, from: Address, datagram: &[u8]) -> bool {
+    /// Reads what a subscriber reports of its voices, and tells of it; true when that is all that a datagram is about.
+    pub(super) fn reports_on_voice(&mut self, now: Micros, number: u32, from: Address, datagram: &[u8]) -> bool {
         if !begins_with_report(datagram) {
             return false;
         }
         let Some(peer) = self.peers.get_mut(&number) else { return false };
-        let Peer { side: Side::Subscribing(side), sealing: Some(sealing), nominated, .. } = &mut **peer else {
+        let Peer { key, side: Side::Subscribing(side), sealing: Some(sealing), nominated, .. } = &mut **peer else {
             return false;
         };
         let mut packet = [0; DATAGRAM_BYTES_MAX];
         let Some(packet) = packet.get_mut(..datagram.len()).filter(|_| *nominated == Some(from)) else { return false };
         packet.copy_from_slice(datagram);
         let Some(compound) = sealing.open_rtcp(packet) else { return false };
-        let (mut lost, mut all_of_voice) = (0, true);
+        let times = (now, rtcp::ntp(self.setup.clock.unix_us(now)));
+        let (key, mut lost, mut heard, mut all_of_voice) = (*key, 0, Vec::new(), true);
         let all_read = rtcp::read_reports(compound, |reception| match side.voice_by_ssrc(reception.ssrc) {
-            Some(voice) => lost += voice.received(&reception),
+            Some(Track { voice, of, .. }) => {
+                lost += voice.received(&reception);
+                heard.extend(of.and_then(|(stream, _)| voice.heard(times, stream, &reception)));
+            }
             None => all_of_voice = false,
         });
         self.stats.add(PeerCounter::AudioLost, lost);
+        heard.into_iter().for_each(|block| self.tell_now(PeerEvent::Heard { key, block }));
         all_read && all_of_voice
     }
 }
