@@ -25,6 +25,7 @@ pub mod prng;
 pub mod quality;
 pub mod red;
 pub mod relay;
+pub mod repeats;
 pub mod replay;
 pub mod ring;
 pub mod rotation;

@@ -4,7 +4,7 @@
 //! the smoothed loss asks for it, and goes back one step at a time, each after [`PATIENCE`] of clearly less loss.
 //! Reports that stop coming are forgotten, so that a listener who left does not decide for ever.
 
-use crate::{clock::Micros, ids::MediaSessionId, wire::control::ReportBlock};
+use crate::{clock::Micros, ids::StreamId, wire::control::ReportBlock};
 
 /// How long a report counts: four of a client's reports.
 pub const REPORT_LIFETIME: Micros = Micros::from_secs(8);
@@ -53,7 +53,7 @@ const STEPS: [Step; 5] = [
 
 #[derive(Clone, Copy, Debug)]
 struct Reporter {
-    session: MediaSessionId,
+    listener: StreamId,
     loss: f32,
     at: Micros,
 }
@@ -84,15 +84,15 @@ impl QualityAdvisor {
     }
 
     /// A listener's report on this stream.
-    pub fn report(&mut self, now: Micros, session: MediaSessionId, block: &ReportBlock) {
+    pub fn report(&mut self, now: Micros, listener: StreamId, block: &ReportBlock) {
         let Some((loss, weight)) = loss_and_weight(block) else { return };
-        if let Some(reporter) = self.reporters.iter_mut().find(|reporter| reporter.session == session) {
+        if let Some(reporter) = self.reporters.iter_mut().find(|reporter| reporter.listener == listener) {
             reporter.loss += (loss - reporter.loss) * weight;
             reporter.at = now;
             return;
         }
         self.forget_old(now);
-        let reporter = Reporter { session, loss: loss * weight, at: now };
+        let reporter = Reporter { listener, loss: loss * weight, at: now };
         if self.reporters.len() < REPORTERS_MAX {
             self.reporters.push(reporter);
         } else if let Some(best) = self.reporters.iter_mut().min_by(|a, b| a.loss.total_cmp(&b.loss))
@@ -157,7 +157,6 @@ fn loss_and_weight(block: &ReportBlock) -> Option<(f32, f32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::StreamId;
 
     fn block(loss: f32, received: u32) -> ReportBlock {
         let lost_fraction = (loss * 65_536.0) as u16;
@@ -169,8 +168,8 @@ mod tests {
         let mut told = Vec::new();
         for second in from_s..from_s + seconds {
             let now = Micros::from_secs(second);
-            for (session, &loss) in (0..).zip(losses).filter(|_| second % 2 == 0) {
-                advisor.report(now, MediaSessionId(session), &block(loss, 100));
+            for (listener, &loss) in (0..).zip(losses).filter(|_| second % 2 == 0) {
+                advisor.report(now, StreamId(listener), &block(loss, 100));
             }
             told.extend(advisor.poll(now).map(|hint| (second, hint)));
         }
@@ -234,17 +233,17 @@ mod tests {
     #[test]
     fn a_few_frames_say_little() {
         let mut advisor = QualityAdvisor::new(32_000);
-        advisor.report(Micros::ZERO, MediaSessionId(1), &block(0.5, 1));
-        advisor.report(Micros::ZERO, MediaSessionId(2), &block(0.0, 0));
+        advisor.report(Micros::ZERO, StreamId(1), &block(0.5, 1));
+        advisor.report(Micros::ZERO, StreamId(2), &block(0.0, 0));
         assert_eq!(advisor.poll(Micros::ZERO), None);
     }
 
     #[test]
     fn no_more_reporters_are_kept_than_the_limit_and_the_worst_stay() {
         let mut advisor = QualityAdvisor::new(32_000);
-        for session in 0..1_000 {
-            let loss = if session >= 900 { 0.3 } else { 0.0 };
-            advisor.report(Micros::ZERO, MediaSessionId(session), &block(loss, 100));
+        for listener in 0..1_000 {
+            let loss = if listener >= 900 { 0.3 } else { 0.0 };
+            advisor.report(Micros::ZERO, StreamId(listener), &block(loss, 100));
         }
         assert_eq!(advisor.reporters.len(), REPORTERS_MAX);
         assert!(advisor.poll(Micros::ZERO).expect("told").fec);

@@ -74,7 +74,7 @@ fn head(out: &mut [u8], count: u8, kind: u8, bytes: usize) {
 }
 
 /// What a receiver says of one stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reception {
     /// Which.
     pub ssrc: u32,
@@ -82,8 +82,14 @@ pub struct Reception {
     pub lost_256ths: u8,
     /// Since it began; fewer than none where packets came twice.
     pub lost: i32,
+    /// The highest sequence number that came, with its wrap-arounds as the receiver counts them.
+    pub highest: u32,
     /// Of their coming, by the stream's clock.
     pub jitter: u32,
+    /// The middle of the time in the newest sender report that came; 0 before the first.
+    pub report: u32,
+    /// How long ago that came, in 65,536ths of a second.
+    pub since_report: u32,
 }
 
 impl Reception {
@@ -91,7 +97,19 @@ impl Reception {
         let word = |at: usize| u32::from_be_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
         // Signed and of 24 bits.
         let lost = (word(4) << 8) as i32 >> 8;
-        Self { ssrc: word(0), lost_256ths: block[4], lost, jitter: word(12) }
+        let (highest, jitter, report, since_report) = (word(8), word(12), word(16), word(20));
+        Self { ssrc: word(0), lost_256ths: block[4], lost, highest, jitter, report, since_report }
+    }
+
+    /// The time there and back, of a report that came at `ntp` as [`ntp`] makes it; `None` of a receiver that has got no sender report, and of
+    /// more than a minute.
+    #[must_use]
+    pub fn round_trip_ms(&self, ntp: u64) -> Option<u16> {
+        let now = (ntp >> 16) as u32;
+        let passed = now.wrapping_sub(self.report).wrapping_sub(self.since_report) as i32;
+        let ms = i64::from(passed) * 1_000 / 65_536;
+        // Clocks' grain makes a very short one come out below nothing.
+        u16::try_from(ms.max(0)).ok().filter(|_| self.report != 0)
     }
 }
 
@@ -154,7 +172,7 @@ mod tests {
             packet.extend(ssrc.to_be_bytes());
             packet.push(*lost_256ths);
             packet.extend(&lost.to_be_bytes()[1..]);
-            packet.extend([0, 0, 1, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0]);
+            packet.extend([0, 0, 1, 0, 0, 0, 0, 9, 0, 2, 0x80, 0, 0, 0, 0x80, 0]);
         }
         packet
     }
@@ -166,10 +184,25 @@ mod tests {
         compound.extend([0x81, 202, 0, 1, 0, 0, 0, 5]);
         assert!(read_reports(&compound, |report| taken.push(report)));
         let reports = [(5, 128, 70), (6, 0, -2)];
-        assert_eq!(taken, reports.map(|(ssrc, lost_256ths, lost)| Reception { ssrc, lost_256ths, lost, jitter: 9 }));
+        let reception = |(ssrc, lost_256ths, lost)| {
+            let (highest, jitter, report, since_report) = (256, 9, 0x0002_8000, 0x8000);
+            Reception { ssrc, lost_256ths, lost, highest, jitter, report, since_report }
+        };
+        assert_eq!(taken, reports.map(reception));
         for other in [[0x81, 206, 0, 1, 0, 0, 0, 5], [0x80, 203, 0, 1, 0, 0, 0, 5]] {
             assert!(!read_reports(&[&compound[..], &other].concat(), |_| ()));
         }
+    }
+
+    #[test]
+    fn a_round_trip_is_what_passed_since_a_sender_report_but_for_the_receivers_part() {
+        let reception = |report, since_report| Reception { report, since_report, ..Reception::default() };
+        // Sent at 2.5 s, and reported on half a second after it came.
+        let round_trip = |at_ms: u64| reception(0x0002_8000, 0x8000).round_trip_ms((at_ms << 32) / 1_000);
+        assert_eq!([3_000, 3_125, 2_999, 70_000].map(round_trip), [Some(0), Some(125), Some(0), None]);
+        // The seconds' end comes round.
+        assert_eq!(reception(0xffff_8000, 0x4000).round_trip_ms(0x1_0000_4000 << 16), Some(500));
+        assert_eq!(reception(0, 0x8000).round_trip_ms(3 << 32), None);
     }
 
     #[test]

@@ -6,15 +6,21 @@
 
 use crate::{
     clock::Micros,
+    ids::StreamId,
     replay::ReplayWindow,
     rtcp::{Reception, SenderReport},
     rtp::{PacketNumbers, TICKS_PER_MS},
     srtp::Srtp,
-    wire::frame::{FrameHeader, LEVEL_SILENCE},
+    wire::{
+        control::ReportBlock,
+        frame::{FrameHeader, LEVEL_SILENCE},
+    },
 };
 
 /// How often a receiver is told by which clock a stream runs: with the first packet, and then as browsers do.
 const REPORT_INTERVAL: Micros = Micros::from_secs(5);
+/// How often what a receiver reports counts, as with native clients: browsers report of a voice about every five seconds.
+const HEARD_INTERVAL: Micros = Micros::from_millis(500);
 const FIXED_HEADER_BYTES: usize = 12;
 /// What says that header extensions of one byte follow (RFC 8285, 4.2).
 const ONE_BYTE_EXTENSIONS: u16 = 0xbede;
@@ -92,6 +98,8 @@ pub struct VoiceStream {
     /// The receiver has said that it knows the source: its media section need not be named any more.
     is_known: bool,
     lost: i32,
+    /// The highest number that was reported, when that last counted.
+    highest: (u32, Option<Micros>),
 }
 
 impl VoiceStream {
@@ -157,6 +165,27 @@ impl VoiceStream {
         let lost = i64::from(reception.lost) - i64::from(self.lost);
         self.lost = self.lost.max(reception.lost);
         u64::try_from(lost).unwrap_or(0)
+    }
+
+    /// The same report as a native client would make of `stream`, which it is the voice of. `None` for one that says nothing of the way there
+    /// and back, and for one too soon after another.
+    pub fn heard(&mut self, (now, ntp): (Micros, u64), stream: StreamId, reception: &Reception) -> Option<ReportBlock> {
+        let round_trip_ms = reception.round_trip_ms(ntp)?;
+        let (before, at) = self.highest;
+        if at.is_some_and(|at| now.since(at) < HEARD_INTERVAL) {
+            return None;
+        }
+        self.highest = (reception.highest, Some(now));
+        // More than were sent cannot have been expected, whatever is said.
+        let expected = reception.highest.wrapping_sub(before).min(self.packets);
+        let lost = u64::from(expected) * u64::from(reception.lost_256ths) / 256;
+        Some(ReportBlock {
+            stream,
+            lost_fraction: u16::from(reception.lost_256ths) << 8,
+            round_trip_ms,
+            jitter_us: u32::try_from(u64::from(reception.jitter) * 1_000 / TICKS_PER_MS).unwrap_or(u32::MAX),
+            received: expected - lost as u32,
+        })
     }
 }
 
@@ -245,7 +274,7 @@ mod tests {
         assert_eq!(first[..12], [0x90, 0x80 | 111, 0, 1, 0, 0, 0x12, 0xc0, 1, 2, 3, 4]);
         assert_eq!(first[12..24], [0xbe, 0xde, 0, 2, 0x10, 30, 0x42, b'a', b'b', b'c', 0, 0]);
         assert_eq!(first.len(), 24 + 3 + 16);
-        stream.received(&Reception { ssrc: terms().ssrc, lost_256ths: 0, lost: 0, jitter: 0 });
+        stream.received(&Reception::default());
         let second = seal(&mut stream, 20, &frame(6, FrameKind::Audio)).expect("sent");
         assert_eq!(second[..4], [0x90, 111, 0, 2]);
         assert_eq!(second[12..20], [0xbe, 0xde, 0, 1, 0x10, 30, 0, 0]);
@@ -309,9 +338,35 @@ mod tests {
     #[test]
     fn losses_are_told_once() {
         let mut stream = begun();
-        let told =
-            [3, 3, 10, 8, 11].map(|lost| stream.received(&Reception { ssrc: 1, lost_256ths: 0, lost, jitter: 0 }));
+        let told = [3, 3, 10, 8, 11].map(|lost| stream.received(&Reception { lost, ..Reception::default() }));
         assert_eq!(told, [3, 0, 7, 0, 1]);
+    }
+
+    #[test]
+    fn a_report_counts_as_a_native_clients_but_not_too_often() {
+        let mut stream = begun();
+        for sequence in 0..400 {
+            seal(&mut stream, u64::from(sequence) * 20, &frame(sequence, FrameKind::Audio));
+        }
+        let reception =
+            Reception { highest: 200, lost_256ths: 64, jitter: 96, report: 1, since_report: 0, ..Reception::default() };
+        let heard = |stream: &mut VoiceStream, ms, reception| {
+            stream.heard((Micros::from_millis(ms), 0x4001 << 16), StreamId(9), &reception)
+        };
+        let block = ReportBlock {
+            stream: StreamId(9),
+            lost_fraction: 0x4000,
+            round_trip_ms: 250,
+            jitter_us: 2_000,
+            received: 150,
+        };
+        assert_eq!(heard(&mut stream, 4_000, reception), Some(block));
+        assert_eq!(heard(&mut stream, 4_400, Reception { highest: 220, ..reception }), None);
+        let next = Reception { highest: 400, lost_256ths: 0, ..reception };
+        assert_eq!(heard(&mut stream, 8_000, next), Some(ReportBlock { lost_fraction: 0, received: 200, ..block }));
+        let lies = heard(&mut stream, 9_000, Reception { highest: 7, ..next }).expect("told");
+        assert_eq!(lies.received, 400, "no more than were sent");
+        assert_eq!(heard(&mut stream, 9_900, Reception { report: 0, ..next }), None);
     }
 
     #[test]

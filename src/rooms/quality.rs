@@ -9,7 +9,7 @@ use antiphon_core::{
 };
 
 use super::{Rooms, outlet::Shared, room::Room};
-use crate::telemetry::metrics::metrics;
+use crate::{media::webrtc::PeerKey, telemetry::metrics::metrics};
 
 /// The usual length of a frame, and so the grid on which speakers capture.
 const GRID_US: u64 = 20_000;
@@ -57,25 +57,36 @@ impl Rooms {
     pub(super) fn reported(&self, session: MediaSessionId, block: &ReportBlock) {
         let owner = self.inner.udp_sessions.get(&session).and_then(|udp| udp.owner.upgrade());
         let Some(owner) = owner else { return };
-        let mixed = owner.state().places.values().find(|place| place.mix == Some(block.stream)).cloned();
-        if let Some(place) = mixed {
+        let places: Vec<_> = owner.state().places.values().cloned().collect();
+        if let Some(place) = places.iter().find(|place| place.mix == Some(block.stream)) {
             // It tells of the way, but of no speaker's encoder.
-            place.room.totals.reported(self.inner.media.now(), session, &ReportBlock { stream: MIXES, ..*block });
+            place.room.totals.reported(self.inner.media.now(), place.stream, &ReportBlock { stream: MIXES, ..*block });
             return show(block);
         }
-        let rooms: Vec<_> = owner.state().places.values().map(|place| place.room.clone()).collect();
-        let heard_in = rooms.into_iter().find(|room| room.live().roster.get(block.stream).is_some());
-        let Some(room) = heard_in else { return };
+        let heard_in = places.iter().find(|place| place.room.live().roster.get(block.stream).is_some());
+        if let Some(place) = heard_in {
+            self.reported_in(&place.room, place.stream, block);
+        }
+    }
+
+    /// Likewise what is reported by WebRTC.
+    pub(super) fn peer_reported(&self, key: PeerKey, block: &ReportBlock) {
+        if let Some(room) = self.room(key.channel) {
+            self.reported_in(&room, key.stream, block);
+        }
+    }
+
+    fn reported_in(&self, room: &Room, listener: StreamId, block: &ReportBlock) {
         let now = self.inner.media.now();
         let mut live = room.live_mut();
         let Some(speaker) = live.members.get_mut(&block.stream) else { return };
         // Nobody hears themselves, so that only a lie can say how.
-        if speaker.presence.id == owner.id {
+        if listener == block.stream {
             return;
         }
-        room.totals.reported(now, session, block);
+        room.totals.reported(now, listener, block);
         show(block);
-        speaker.advisor.report(now, session, block);
+        speaker.advisor.report(now, listener, block);
         if let Some(hint) = speaker.advisor.poll(now) {
             speaker.outlet.send(&message(room.id, hint));
         }

@@ -6,11 +6,7 @@
 
 use std::collections::HashMap;
 
-use antiphon_core::{
-    clock::Micros,
-    ids::{MediaSessionId, StreamId},
-    wire::control::ReportBlock,
-};
+use antiphon_core::{clock::Micros, ids::StreamId, wire::control::ReportBlock};
 
 /// How much older than the newest report one may be that still counts. Where nobody reports any more, the last ones
 /// stay. Whoever has said nothing for so long gives up their place.
@@ -28,7 +24,7 @@ const STREAMS_MAX: usize = 128;
 /// What one listener says of one stream.
 #[derive(Clone, Copy, Debug)]
 struct Report {
-    listener: MediaSessionId,
+    listener: StreamId,
     at: Micros,
     round_trip_ms: f32,
     loss: f32,
@@ -56,7 +52,7 @@ pub(super) struct Reported {
 impl Reports {
     /// Takes in what one listener says of one speaker, unless enough others do already. A report about no frames at all
     /// says nothing.
-    pub(super) fn take(&mut self, now: Micros, listener: MediaSessionId, block: &ReportBlock) {
+    pub(super) fn take(&mut self, now: Micros, listener: StreamId, block: &ReportBlock) {
         if block.received == 0 && block.lost_fraction == 0 {
             return;
         }
@@ -128,12 +124,12 @@ mod tests {
     #[test]
     fn figures_begin_with_the_first_report_and_follow_the_next() {
         let mut reports = Reports::default();
-        reports.take(Micros::ZERO, MediaSessionId(1), &block(1, 0, 0, 0));
+        reports.take(Micros::ZERO, StreamId(1), &block(1, 0, 0, 0));
         assert_eq!(reports.summary(), None, "a report about nothing");
-        reports.take(Micros::ZERO, MediaSessionId(1), &block(1, 40, 0, 100));
+        reports.take(Micros::ZERO, StreamId(1), &block(1, 40, 0, 100));
         assert_eq!(reports.summary(), Some(Reported { round_trip_ms: 40.0, loss: 0.0, streams: 1 }));
         for second in 0..60 {
-            reports.take(Micros::from_secs(second), MediaSessionId(1), &block(1, 80, 6_554, 90));
+            reports.take(Micros::from_secs(second), StreamId(1), &block(1, 80, 6_554, 90));
         }
         let reported = reports.summary().expect("known");
         assert!((reported.round_trip_ms - 80.0).abs() < 0.1 && (reported.loss - 0.1).abs() < 0.001, "{reported:?}");
@@ -145,15 +141,11 @@ mod tests {
         for round in 0..20 {
             let now = Micros::from_secs(round);
             for listener in 0..4 {
-                reports.take(
-                    now,
-                    MediaSessionId(listener),
-                    &block(1, 40 + u16::try_from(listener).expect("small"), 0, 100),
-                );
+                reports.take(now, StreamId(listener), &block(1, 40 + u16::try_from(listener).expect("small"), 0, 100));
             }
             // As often as it may: what counts is who says it, not how often.
             for _ in 0..50 {
-                reports.take(now, MediaSessionId(99), &block(1, u16::MAX, u16::MAX, 0));
+                reports.take(now, StreamId(99), &block(1, u16::MAX, u16::MAX, 0));
             }
         }
         let reported = reports.summary().expect("known");
@@ -163,8 +155,8 @@ mod tests {
     #[test]
     fn of_two_listeners_none_makes_things_look_bad_alone() {
         let mut reports = Reports::default();
-        reports.take(Micros::ZERO, MediaSessionId(1), &block(1, 40, 0, 100));
-        reports.take(Micros::ZERO, MediaSessionId(2), &block(1, 9_000, 0, 100));
+        reports.take(Micros::ZERO, StreamId(1), &block(1, 40, 0, 100));
+        reports.take(Micros::ZERO, StreamId(2), &block(1, 9_000, 0, 100));
         assert_eq!(round_trip_ms(&reports), 40.0);
     }
 
@@ -172,18 +164,18 @@ mod tests {
     fn streams_count_alike_however_many_hear_them() {
         let mut reports = Reports::default();
         for listener in 0..9 {
-            reports.take(Micros::ZERO, MediaSessionId(listener), &block(1, 20, 0, 100));
+            reports.take(Micros::ZERO, StreamId(listener), &block(1, 20, 0, 100));
         }
-        reports.take(Micros::ZERO, MediaSessionId(1), &block(2, 60, 0, 100));
+        reports.take(Micros::ZERO, StreamId(1), &block(2, 60, 0, 100));
         assert_eq!(round_trip_ms(&reports), 40.0);
     }
 
     #[test]
     fn old_reports_count_until_there_are_newer_ones() {
         let mut reports = Reports::default();
-        reports.take(Micros::ZERO, MediaSessionId(1), &block(1, 500, 0, 100));
+        reports.take(Micros::ZERO, StreamId(1), &block(1, 500, 0, 100));
         assert_eq!(round_trip_ms(&reports), 500.0, "the last that is known");
-        reports.take(Micros::from_secs(31), MediaSessionId(2), &block(2, 30, 0, 100));
+        reports.take(Micros::from_secs(31), StreamId(2), &block(2, 30, 0, 100));
         assert_eq!(round_trip_ms(&reports), 30.0);
     }
 
@@ -192,12 +184,12 @@ mod tests {
         let mut reports = Reports::default();
         let most = u32::try_from(LISTENERS_MAX).expect("small");
         for listener in 0..most {
-            reports.take(Micros::ZERO, MediaSessionId(listener), &block(1, 20, 0, 100));
+            reports.take(Micros::ZERO, StreamId(listener), &block(1, 20, 0, 100));
         }
-        reports.take(Micros::from_secs(29), MediaSessionId(most), &block(1, 900, 0, 100));
+        reports.take(Micros::from_secs(29), StreamId(most), &block(1, 900, 0, 100));
         assert_eq!(round_trip_ms(&reports), 20.0, "enough others say something");
         for listener in most..most + 20 {
-            reports.take(Micros::from_secs(30), MediaSessionId(listener), &block(1, 60, 0, 100));
+            reports.take(Micros::from_secs(30), StreamId(listener), &block(1, 60, 0, 100));
         }
         assert_eq!(round_trip_ms(&reports), 60.0, "the first have said nothing for long");
         assert_eq!(reports.streams[&StreamId(1)].len(), 20);
@@ -208,11 +200,11 @@ mod tests {
         let mut reports = Reports::default();
         let most = u32::try_from(STREAMS_MAX).expect("small");
         for stream in 0..=most {
-            reports.take(Micros::ZERO, MediaSessionId(1), &block(stream, 20, 0, 100));
+            reports.take(Micros::ZERO, StreamId(1), &block(stream, 20, 0, 100));
         }
         assert_eq!(reports.summary().expect("known").streams, most);
         assert!(!reports.streams.contains_key(&StreamId(most)), "it came last");
-        reports.take(Micros::from_secs(30), MediaSessionId(1), &block(most, 20, 0, 100));
+        reports.take(Micros::from_secs(30), StreamId(1), &block(most, 20, 0, 100));
         assert_eq!(reports.streams.len(), 1);
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use antiphon_core::{
     clock::Micros,
     engine::ChannelTraffic,
-    ids::{ChannelId, MediaSessionId},
+    ids::{ChannelId, StreamId},
     wire::control::ReportBlock,
 };
 use parking_lot::{Mutex, MutexGuard};
@@ -67,7 +67,7 @@ impl Totals {
     }
 
     /// Takes in what one listener says of one speaker.
-    pub(super) fn reported(&self, now: Micros, listener: MediaSessionId, block: &ReportBlock) {
+    pub(super) fn reported(&self, now: Micros, listener: StreamId, block: &ReportBlock) {
         self.0.lock().reports.take(now, listener, block);
     }
 }

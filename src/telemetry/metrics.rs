@@ -332,6 +332,10 @@ catalogue! {
         counter rtp [RtpMedia, Direction] = "antiphon_webrtc_rtp_packets_total" Count;
         /// RTP packets of voice that subscribers reported lost.
         counter audio_lost [] = "antiphon_webrtc_audio_lost_total" Count;
+        /// Reports of subscribers, of how they hear one voice, that the control plane had no room for.
+        counter reports_dropped [] = "antiphon_webrtc_reports_dropped_total" Count;
+        /// RTP packets of voice sent once more to subscribers whose way had become too narrow for the pictures on it, so that some were lost.
+        counter audio_repeated [] = "antiphon_webrtc_audio_repeated_total" Count;
         /// Frames of voice that were lost on their way here and came again as redundant audio.
         counter recovered [] = "antiphon_webrtc_audio_recovered_total" Count;
         /// Packets not sent to a subscriber, by why.

@@ -139,6 +139,8 @@ fn peers<'a>(webrtc: &'a WebRtcMetrics, stats: &PeerStats) -> [(Shown<'a>, u64);
         C::AudioIn => Shown::Counter(webrtc.rtp.of((Audio, Receive))),
         C::AudioOut => Shown::Counter(webrtc.rtp.of((Audio, Send))),
         C::AudioLost => Shown::Counter(&webrtc.audio_lost),
+        C::ReportsDropped => Shown::Counter(&webrtc.reports_dropped),
+        C::AudioRepeated => Shown::Counter(&webrtc.audio_repeated),
         C::VideoIn => Shown::Counter(webrtc.rtp.of((Video, Receive))),
         C::VideoOut => Shown::Counter(webrtc.rtp.of((Video, Send))),
         C::AudioRecovered => Shown::Counter(&webrtc.recovered),

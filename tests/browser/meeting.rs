@@ -44,6 +44,14 @@ pub(crate) fn id_of(joined: &Value) -> String {
     joined["participant_id"].as_str().expect("an id").to_owned()
 }
 
+/// A figure of a node, by its name and labels.
+pub(crate) async fn metric(server: &Process, name: &str) -> f64 {
+    let answer = http().get(server.url().http("/metrics")).send().await.expect("answered");
+    let text = answer.text().await.expect("text");
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    found.unwrap_or_else(|| panic!("{name} is there: {text}"))
+}
+
 /// Waits until a page hears somebody at a frequency.
 pub(crate) async fn hears(page: &Page<'_>, whom: &str, hz: f64) {
     let near = |found: &Value| found.as_f64().is_some_and(|found| (found - hz).abs() < 15.0);

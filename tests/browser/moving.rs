@@ -6,10 +6,8 @@ use serde_json::Value;
 
 use crate::{
     chromium::{Chromium, PATIENCE, Page},
-    support::{
-        balancer::Balancer,
-        nodes::{Nodes, http},
-    },
+    meeting::metric,
+    support::{balancer::Balancer, nodes::Nodes},
     visitors::{LOUDNESS, click, come_in, enter, fill, sees},
 };
 
@@ -49,10 +47,7 @@ async fn node_with_a_session(cluster: &Nodes) -> usize {
     let wait = async {
         loop {
             for (index, node) in cluster.nodes.iter().enumerate() {
-                let metrics = http().get(node.url().http("/metrics")).send().await.expect("answered");
-                let metrics = metrics.text().await.expect("text");
-                let sessions = metrics.lines().find_map(|line| line.strip_prefix("antiphon_gateway_sessions "));
-                if sessions.and_then(|count| count.parse().ok()) > Some(0.0) {
+                if metric(node, "antiphon_gateway_sessions").await > 0.0 {
                     return index;
                 }
             }

@@ -26,6 +26,10 @@ const SOME_LOST_PERCENT: usize = 10;
 const MANY_LOST_PERCENT: usize = 30;
 /// A way that lets less than this share of what is sent come out is too narrow for it.
 const SCARCE_PERCENT: u64 = 65;
+/// Lost packets that were sent so soon after each other were lost for one reason.
+const LOST_TOGETHER: u32 = 150 * TICKS_PER_MS;
+/// A voice may be lost so long before the first picture: between two pictures, and the first of two that come so may find room.
+const BESIDE: Micros = Micros::from_millis(80);
 /// How long the shortest crossing counts: the way may have another length by then, and clocks drift.
 const SHORTEST_FOR: Micros = Micros::from_secs(10);
 
@@ -57,6 +61,10 @@ pub(super) struct Crossing {
     /// Since [`Self::began`], for when that is over.
     next_shortest: Option<u32>,
     began: Micros,
+    /// When the newest packet that was told of was sent.
+    newest: Option<u32>,
+    /// When the first and the last of those that were lost together were sent, the newest such.
+    lost: Option<(u32, u32)>,
 }
 
 impl Crossing {
@@ -76,8 +84,24 @@ impl Crossing {
             return;
         }
         let Sent { at, bytes, .. } = std::mem::take(sent);
+        self.newest = Some(at);
+        if came.is_none() {
+            self.lost = Some((self.lost_since(at).unwrap_or(at), at));
+        }
         let came = came.map(|came| (came, self.waited(now, came.wrapping_sub(at))));
         self.look.push(Crossed { sent: at, bytes, came });
+    }
+
+    /// Since when those were sent that were lost together with one that is sent `at`.
+    fn lost_since(&self, at: u32) -> Option<u32> {
+        self.lost.filter(|(_, last)| at.wrapping_sub(*last) <= LOST_TOGETHER).map(|(first, _)| first)
+    }
+
+    /// Since when something that was sent besides may have been lost: since pictures were, or else of which nothing is told yet.
+    pub(super) fn doubtful_since(&self, now: Micros) -> Micros {
+        let Some(newest) = self.newest else { return now };
+        let ago = ticks(now).wrapping_sub(self.lost_since(newest).unwrap_or(newest));
+        now - Micros(u64::from(ago) * 1_000 / u64::from(TICKS_PER_MS)) - BESIDE
     }
 
     /// How much longer than the quickest a packet was on its way.
@@ -289,6 +313,24 @@ mod tests {
         }
         let waited = |at: usize| crossing.look[at].came.expect("it came").1;
         assert_eq!((waited(4), waited(9), waited(29)), (0, 100 * TICKS_PER_MS, 0));
+    }
+
+    #[test]
+    fn doubt_begins_with_those_lost_together_and_without_any_with_what_nothing_is_told_of() {
+        let mut crossing = Crossing::default();
+        let at = |number: u16| Micros::from_millis(1_000 + 20 * u64::from(number));
+        let tell = |crossing: &mut Crossing, numbers: std::ops::Range<u16>, lost: &[u16]| {
+            for number in numbers {
+                crossing.sent(at(number), number, BYTES);
+                let came = (!lost.contains(&number)).then(|| ticks(at(number)));
+                crossing.told(at(number), number, came);
+            }
+        };
+        assert_eq!(crossing.doubtful_since(at(0)), at(0));
+        tell(&mut crossing, 0..25, &[2, 20, 22, 23]);
+        assert_eq!(crossing.doubtful_since(at(30)), at(16), "what a radio lost long before is something else");
+        tell(&mut crossing, 25..40, &[]);
+        assert_eq!(crossing.doubtful_since(at(50)), at(35));
     }
 
     #[test]

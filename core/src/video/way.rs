@@ -106,6 +106,12 @@ impl Way {
         Some(Step::Anew(anew_bps))
     }
 
+    /// Since when voices that were sent beside the pictures may have been lost.
+    #[must_use]
+    pub fn doubtful_since(&self, now: Micros) -> Micros {
+        self.crossing.doubtful_since(now)
+    }
+
     /// Takes a look; true when pictures are to be chosen anew: they stop, or may begin again.
     pub fn seen(&mut self, now: Micros, sight: Sight) -> bool {
         self.newest_bps = sight.newest_bps;

@@ -2,7 +2,7 @@
 
 use antiphon_core::{
     clock::Micros,
-    ids::{MediaSessionId, StreamId},
+    ids::StreamId,
     jitter::{JitterBuffer, JitterConfig, Playout},
     netsim::{Network, NetworkConfig},
     quality::QualityAdvisor,
@@ -31,7 +31,7 @@ const DELAY: Micros = Micros::from_millis(40);
 const JITTER: Micros = Micros::from_millis(10);
 
 const STREAM: StreamId = StreamId(1);
-const LISTENER: MediaSessionId = MediaSessionId(1);
+const LISTENER: StreamId = StreamId(2);
 
 /// How a network treats speech.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use antiphon_core::{
     gateway::{PeerRole, PublishKind, VideoQuality},
     ids::{ChannelId, StreamId},
+    wire::control::ReportBlock,
 };
 use str0m::{
     Candidate,
@@ -154,7 +155,7 @@ pub enum PeerCommand {
     },
 }
 
-/// From a worker's peers. What the control plane has no room for is told again.
+/// From a worker's peers. What the control plane has no room for is told again, but for [`Self::Heard`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// A subscriber is to be offered this.
@@ -184,6 +185,13 @@ pub enum PeerEvent {
         stream: StreamId,
         /// All of it.
         kinds: Vec<PublishKind>,
+    },
+    /// How a subscriber hears a voice.
+    Heard {
+        /// By which connection.
+        key: PeerKey,
+        /// As native clients report it.
+        block: ReportBlock,
     },
 }
 

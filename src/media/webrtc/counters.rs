@@ -54,6 +54,10 @@ peer_counters! {
     AudioOut;
     /// RTP packets of voice that their receivers reported lost.
     AudioLost;
+    /// Reports of voice that the control plane had no room for.
+    ReportsDropped;
+    /// RTP packets of voice sent once more, because pictures beside them were lost.
+    AudioRepeated;
     /// RTP packets of pictures taken.
     VideoIn;
     /// RTP packets of pictures sent.

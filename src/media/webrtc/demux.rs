@@ -122,7 +122,7 @@ impl Peers {
             let worker = if fragment.is_some() { named } else { self.directory.worker_at(&from) };
             return self.pass_on(worker.filter(|_| may_pass_on), from, datagram, &inboxes);
         };
-        if self.reports_on_voice(number, from, datagram) {
+        if self.reports_on_voice(now, number, from, datagram) {
             return self.stats.count(PeerCounter::Taken);
         }
         let at = self.instant(now);

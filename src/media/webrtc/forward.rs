@@ -10,6 +10,7 @@ use antiphon_core::{
 };
 use str0m::{
     media::{KeyframeRequestKind, Mid},
+    net::Protocol,
     rtp::RtpPacket,
     stats::PeerStats,
 };
@@ -206,13 +207,13 @@ impl Peers {
         }
     }
 
-    /// A subscriber tells how packets of pictures crossed its way. Once it has become too narrow for them they stop at once: each that
-    /// is sent on is a voice that is not heard.
+    /// A subscriber tells how packets of pictures crossed its way. Once it has become too narrow for them they stop at once, as each that
+    /// is sent on is a voice that is not heard; and the voices that were lost so far are sent again.
     pub(super) fn fed_back(&mut self, now: Micros, number: u32, from: Address, datagram: &[u8]) {
         let mut packet = [0; DATAGRAM_BYTES_MAX];
         let Some(packet) = packet.get_mut(..datagram.len()).filter(|_| is_feedback(datagram)) else { return };
         let Some(peer) = self.peers.get_mut(&number) else { return };
-        let Peer { side: Side::Subscribing(side), sealing: Some(sealing), nominated, .. } = &mut **peer else {
+        let Peer { side: Side::Subscribing(side), sealing: Some(sealing), nominated, repeats, .. } = &mut **peer else {
             return;
         };
         if *nominated != Some(from) || !side.has_pictures() {
@@ -221,6 +222,9 @@ impl Peers {
         packet.copy_from_slice(datagram);
         let Some(compound) = sealing.open_rtcp(packet) else { return };
         let Some(step) = side.way.fed_back(now, compound, side.pictures_bps) else { return };
+        if let (Protocol::Udp, Step::Anew(bps)) = (from.0, step) {
+            repeats.begin(now, side.way.doubtful_since(now), bps);
+        }
         peer.tell_estimator(step);
         self.stats.count(PeerCounter::WaysShrank);
         self.choose_layers(now, number);

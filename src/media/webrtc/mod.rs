@@ -292,6 +292,7 @@ impl Peers {
         if peer.rtc.handle_input(Input::Timeout(at)).is_err() {
             return self.end(number, PeerCounter::Broken);
         }
+        self.repeat_voices(now, number, outbox);
         self.drain(now, number, engine, outbox);
     }
 
@@ -304,7 +305,9 @@ impl Peers {
             let Some(peer) = self.peers.get_mut(&number) else { return };
             match peer.rtc.poll_output() {
                 Ok(Output::Timeout(due)) => {
-                    peer.due = if peer.is_quiet(at) { due.max(at + QUIET) } else { due };
+                    let due = if peer.is_quiet(at) { due.max(at + QUIET) } else { due };
+                    let repeats_at = peer.repeats.due().map(|due| self.setup.clock.instant(due));
+                    peer.due = repeats_at.map_or(due, |repeats_at| repeats_at.min(due));
                     break;
                 }
                 Ok(Output::Transmit(transmit)) => {
@@ -452,6 +455,13 @@ impl Peers {
     fn tell(&mut self, event: PeerEvent) {
         self.untold.retain(|untold| !event.supersedes(untold));
         self.untold.push_back(event);
+    }
+
+    /// Tells what is worth nothing later: where there is no room it is dropped, which is counted.
+    fn tell_now(&mut self, event: PeerEvent) {
+        if !self.untold.is_empty() || self.setup.events.try_send(event).is_err() {
+            self.stats.count(PeerCounter::ReportsDropped);
+        }
     }
 
     fn tell_untold(&mut self) {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use antiphon_core::{clock::Micros, video::Step};
+use antiphon_core::{clock::Micros, repeats::Repeats, video::Step};
 use str0m::{
     Candidate, IceCreds, Input, Rtc, RtcError,
     bwe::Bitrate,
@@ -57,6 +57,8 @@ pub(super) struct Peer {
     agreed: Agreed,
     /// What voice to it is sealed with, once there are keys.
     pub(super) sealing: Option<Sealing>,
+    /// What it may have lost of voices, while it gets pictures as well.
+    pub(super) repeats: Repeats,
     /// Where the library sends its media.
     pub(super) nominated: Option<Address>,
     unsettled_until: Option<Instant>,
@@ -98,6 +100,7 @@ impl Peer {
             side,
             agreed,
             sealing: None,
+            repeats: Repeats::default(),
             nominated: None,
             unsettled_until: None,
             fragments: vec![fragment],

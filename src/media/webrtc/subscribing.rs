@@ -228,9 +228,9 @@ impl Subscribing {
         }
     }
 
-    /// The voice that is sent under a source.
-    pub(super) fn voice_by_ssrc(&mut self, ssrc: u32) -> Option<&mut VoiceStream> {
-        self.tracks.iter_mut().map(|track| &mut track.voice).find(|voice| voice.ssrc() == Some(ssrc))
+    /// The section whose voice is sent under a source.
+    pub(super) fn voice_by_ssrc(&mut self, ssrc: u32) -> Option<&mut Track> {
+        self.tracks.iter_mut().find(|track| track.voice.ssrc() == Some(ssrc))
     }
 
     /// Whose the sections are.

@@ -350,6 +350,18 @@ fn what_receivers_report_lost_is_counted() {
     }
     assert_eq!(world.listener.heard.len(), 997);
     assert_eq!(world.peers.stats[PeerCounter::AudioLost], 3);
+    let key = world.key();
+    let told = std::iter::from_fn(|| world.events.try_recv().ok());
+    let blocks: Vec<_> = told
+        .filter_map(|event| match event {
+            PeerEvent::Heard { key: listener, block } if listener == key => Some(block),
+            _ => None,
+        })
+        .collect();
+    assert!(blocks.iter().all(|block| block.stream == ANNA && block.round_trip_ms <= 20), "{blocks:?}");
+    assert!(blocks.iter().any(|block| block.lost_fraction > 0), "{blocks:?}");
+    let received: u32 = blocks.iter().map(|block| block.received).sum();
+    assert!((500..1_000).contains(&received), "{received} until the last report: {blocks:?}");
     assert_eq!(world.peers.stats[PeerCounter::NotAuthentic], 0);
 }
 

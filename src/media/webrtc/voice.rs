@@ -15,9 +15,10 @@ use str0m::net::Protocol;
 use tokio::sync::mpsc;
 
 use super::{
-    Address, ByNumber, PeerCounter, PeerStats, Peers, demux,
+    Address, ByNumber, PeerCounter, PeerEvent, PeerStats, Peers, demux,
     keys::Keys,
     peer::{Peer, Side},
+    subscribing::Track,
 };
 use crate::media::{outbox::Outbox, sys};
 
@@ -110,25 +111,49 @@ impl Peers {
         }
     }
 
-    /// Reads what a subscriber reports of its voices; true when that is all that a datagram is about.
-    pub(super) fn reports_on_voice(&mut self, number: u32, from: Address, datagram: &[u8]) -> bool {
+    /// Sends a subscriber again what is due of the voices that it may have lost.
+    pub(super) fn repeat_voices(&mut self, now: Micros, number: u32, outbox: &mut Outbox) {
+        let Self { peers, tcp, stats, setup, .. } = self;
+        let Some(Peer { repeats, nominated: Some(to), .. }) = peers.get_mut(&number).map(|peer| &mut **peer) else {
+            return;
+        };
+        let post = &mut Post { outbox, tcp, stats, is_ipv6: setup.is_ipv6 };
+        while let Some(packet) = repeats.take_due(now) {
+            let bytes = packet.bytes();
+            let copy = |out: &mut [u8; DATAGRAM_BYTES_MAX]| {
+                out.get_mut(..bytes.len())?.copy_from_slice(bytes);
+                Some(bytes.len())
+            };
+            if post.send(*to, copy) {
+                post.stats.count(PeerCounter::AudioRepeated);
+            }
+        }
+    }
+
+    /// Reads what a subscriber reports of its voices, and tells of it; true when that is all that a datagram is about.
+    pub(super) fn reports_on_voice(&mut self, now: Micros, number: u32, from: Address, datagram: &[u8]) -> bool {
         if !begins_with_report(datagram) {
             return false;
         }
         let Some(peer) = self.peers.get_mut(&number) else { return false };
-        let Peer { side: Side::Subscribing(side), sealing: Some(sealing), nominated, .. } = &mut **peer else {
+        let Peer { key, side: Side::Subscribing(side), sealing: Some(sealing), nominated, .. } = &mut **peer else {
             return false;
         };
         let mut packet = [0; DATAGRAM_BYTES_MAX];
         let Some(packet) = packet.get_mut(..datagram.len()).filter(|_| *nominated == Some(from)) else { return false };
         packet.copy_from_slice(datagram);
         let Some(compound) = sealing.open_rtcp(packet) else { return false };
-        let (mut lost, mut all_of_voice) = (0, true);
+        let times = (now, rtcp::ntp(self.setup.clock.unix_us(now)));
+        let (key, mut lost, mut heard, mut all_of_voice) = (*key, 0, Vec::new(), true);
         let all_read = rtcp::read_reports(compound, |reception| match side.voice_by_ssrc(reception.ssrc) {
-            Some(voice) => lost += voice.received(&reception),
+            Some(Track { voice, of, .. }) => {
+                lost += voice.received(&reception);
+                heard.extend(of.and_then(|(stream, _)| voice.heard(times, stream, &reception)));
+            }
             None => all_of_voice = false,
         });
         self.stats.add(PeerCounter::AudioLost, lost);
+        heard.into_iter().for_each(|block| self.tell_now(PeerEvent::Heard { key, block }));
         all_read && all_of_voice
     }
 }
@@ -158,7 +183,13 @@ fn foresee(peers: &ByNumber<Box<Peer>>, listeners: &[u32], stream: StreamId) {
 /// Sends a frame to a peer that is to have it, and the report that is due with it.
 fn say(peer: &mut Peer, now: Micros, frame: (&FrameHeader, &[u8]), post: &mut Post<'_>, ntp: impl FnOnce() -> u64) {
     let Peer {
-        key, side: Side::Subscribing(side), connected: true, sealing: Some(sealing), nominated: Some(to), ..
+        key,
+        side: Side::Subscribing(side),
+        connected: true,
+        sealing: Some(sealing),
+        nominated: Some(to),
+        repeats,
+        ..
     } = peer
     else {
         return;
@@ -167,10 +198,19 @@ fn say(peer: &mut Peer, now: Micros, frame: (&FrameHeader, &[u8]), post: &mut Po
     if key.stream == stream || side.deafened {
         return;
     }
+    // Voices alone make no way narrow, and what goes by TCP is not lost.
+    let may_be_lost = side.desired_bps > 0 && to.0 == Protocol::Udp;
     let Some(track) = side.voice_track(now, stream).filter(|track| track.is_open()) else {
         return post.stats.count(PeerCounter::NoTrack);
     };
-    if !post.send(*to, |packet| track.voice.seal(now, sealing.srtp(), frame, packet)) {
+    let seal = |packet: &mut [u8; DATAGRAM_BYTES_MAX]| {
+        let length = track.voice.seal(now, sealing.srtp(), frame, packet)?;
+        if may_be_lost {
+            repeats.keep(now, &packet[..length]);
+        }
+        Some(length)
+    };
+    if !post.send(*to, seal) {
         return;
     }
     track.heard_at = now;

@@ -62,6 +62,7 @@ impl Rooms {
                 }
                 PeerEvent::Connected { key } => tracing::debug!(role = ?key.role, "a WebRTC connection stands"),
                 PeerEvent::Gone { key } => self.peer_gone(key),
+                PeerEvent::Heard { key, block } => self.peer_reported(key, &block),
             }
         }
     }
