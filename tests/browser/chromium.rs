@@ -21,8 +21,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const PAGE: &str = include_str!("page.html");
 
-/// Fake devices, no questions, nothing but what a page asks for.
-const FLAGS: [&str; 12] = [
+/// Fake devices, no questions, nothing but what a page asks for; and no page has less of the machine because another is in front.
+const FLAGS: [&str; 15] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -31,6 +31,9 @@ const FLAGS: [&str; 12] = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",

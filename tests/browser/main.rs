@@ -16,6 +16,7 @@ mod meeting;
 mod moving;
 mod phone;
 mod standalone;
+mod steady;
 mod tone;
 mod visitors;
 mod ways;

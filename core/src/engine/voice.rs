@@ -91,6 +91,10 @@ impl Voice {
             return Err(Counter::FrameMuted);
         }
         if kind == FrameKind::Silence && self.last_silence.is_some_and(|last| now.since(last) < SILENCE_INTERVAL) {
+            // Listeners who get none of it cannot know that the gap is one beside silence.
+            if newest {
+                self.withhold();
+            }
             return Err(Counter::FrameSurplusSilence);
         }
         if kind == FrameKind::Silence {
@@ -209,6 +213,21 @@ mod tests {
         let mut voice = Voice::default();
         let passed = (0..100).filter(|n| check(&mut voice, u64::from(*n) * 20, *n, 3, &[]).is_ok()).count();
         assert_eq!(passed, 5);
+    }
+
+    #[test]
+    fn sound_after_comfort_noise_that_did_not_pass_begins_a_spurt() {
+        let mut voice = Voice::default();
+        let mut forwarded = Vec::new();
+        // A short sound between two silences: the second of them is left out, next to no other that listeners get.
+        for (sequence, kind) in (0..).zip([3, 0, 0, 3, 0, 0]) {
+            let Ok(passed) = check(&mut voice, 20 * u64::from(sequence), sequence, kind, &[OPUS_20_MS, 1]) else {
+                continue;
+            };
+            forwarded.push((sequence, voice.forwarded(passed, header(sequence, kind)).kind().expect("known")));
+        }
+        use FrameKind::{Audio, AudioStart, Silence};
+        assert_eq!(forwarded, [(0, Silence), (1, Audio), (2, Audio), (4, AudioStart), (5, Audio)]);
     }
 
     #[test]
