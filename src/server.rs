@@ -593,6 +593,7 @@ async fn upkeep(api: Arc<Api>) {
         api.sampler.sample();
         metrics().streaming.cache_bytes.set(api.streams.cached_bytes() as f64);
         metrics().streaming.made_bytes.set(api.streams.made_bytes() as f64);
+        api.gateway.show_unread();
         api.limits.sweep();
         api.standalone.sweep();
         api.auth.sweep();

@@ -120,7 +120,8 @@ export class Chat {
       if (this.#oldest) ask.before = this.#oldest;
       const { data } = await this.#session.request(ask);
       if (channel !== this.#channel) return;
-      this.#isWhole = data.length < PAGE;
+      // A page of long messages has fewer than were asked for.
+      this.#isWhole = data.length === 0;
       if (data.length > 0) this.#oldest = data[0].id;
       const list = $("messages");
       const below = list.scrollHeight - list.scrollTop;

@@ -17,7 +17,10 @@ use super::{
     error::{ApiResult, ErrorBody},
     extract::{Body, Caller, PathOf},
 };
-use crate::store::{ChatTerms, Report, rfc3339};
+use crate::{
+    chat::fitting,
+    store::{ChatTerms, Report, rfc3339},
+};
 
 /// These routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -112,7 +115,7 @@ impl From<Report> for ReportView {
     }
 }
 
-/// What was reported in a channel, the newest first, at most 200.
+/// What was reported in a channel, the newest first, at most 200 and 256 KiB.
 #[utoipa::path(get, path = "/api/channels/{id}/reports", tag = "channels",
     params(("id" = ChannelId, Path, description = "The channel's id")),
     responses((status = OK, description = "The reports", body = Answer<Vec<ReportView>>),
@@ -122,5 +125,5 @@ async fn reports(
     Caller(caller): Caller,
     PathOf(id): PathOf<ChannelId>,
 ) -> ApiResult<Answer<Vec<ReportView>>> {
-    Ok(Answer::of(api.chat.reports(&caller, id).await?.into_iter().map(ReportView::from).collect()))
+    Ok(Answer::of(fitting(api.chat.reports(&caller, id).await?.into_iter().map(ReportView::from))))
 }

@@ -9,7 +9,13 @@ use antiphon_core::{
     permission::Action,
 };
 
-use super::{Chat, require};
+use serde::Serialize;
+
+use super::{
+    Chat,
+    page::{fitting, page},
+    require,
+};
 use crate::{
     cluster::Direct,
     error::AppError,
@@ -30,7 +36,7 @@ fn invalid(message: impl Into<String>) -> AppError {
     AppError::new(ErrorCode::InvalidInput, message)
 }
 
-fn page(limit: Option<u32>) -> Result<u32, AppError> {
+fn limit_of(limit: Option<u32>) -> Result<u32, AppError> {
     let limit = limit.unwrap_or(PAGE);
     if (1..=PAGE_MAX).contains(&limit) {
         return Ok(limit);
@@ -47,6 +53,14 @@ fn part(before: Option<MessageId>, after: Option<MessageId>) -> Result<Part, App
     }
 }
 
+/// What a search finds.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Found {
+    Message(MessageData),
+    Dm(DmData),
+}
+
 impl Chat {
     /// A page of a room's messages.
     pub(super) async fn room_history(
@@ -55,12 +69,12 @@ impl Chat {
         request: RoomHistory,
         request_id: Option<RequestId>,
     ) -> Result<(), AppError> {
-        let (limit, part) = (page(request.limit)?, part(request.before, request.after)?);
+        let (limit, part) = (limit_of(request.limit)?, part(request.before, request.after)?);
         let channel = self.readable(presence, &request.room).await?;
         let found = self.store().history(Scope::Room(channel.id), part, limit).await?;
         let messages: Vec<MessageData> =
             found.iter().filter_map(|(message, signs)| message_data(message, &channel.name, signs)).collect();
-        presence.send(&Shared::answer(RoomHistoryPage::from(messages), request_id));
+        presence.send(&Shared::answer(RoomHistoryPage::from(page(messages, part)), request_id));
         Ok(())
     }
 
@@ -79,11 +93,11 @@ impl Chat {
         request: DmHistory,
         request_id: Option<RequestId>,
     ) -> Result<(), AppError> {
-        let (limit, part) = (page(request.limit)?, part(request.before, request.after)?);
+        let (limit, part) = (limit_of(request.limit)?, part(request.before, request.after)?);
         let scope = Scope::pair(presence.user.id, self.person(&request.with).await?);
         let found = self.store().history(scope, part, limit).await?;
         let messages: Vec<DmData> = found.iter().map(|(message, signs)| dm_data(message, signs)).collect();
-        presence.send(&Shared::answer(DmHistoryPage::from(messages), request_id));
+        presence.send(&Shared::answer(DmHistoryPage::from(page(messages, part)), request_id));
         Ok(())
     }
 
@@ -171,7 +185,7 @@ impl Chat {
         request: Search,
         request_id: Option<RequestId>,
     ) -> Result<(), AppError> {
-        let (limit, words) = (page(request.limit)?, words(&request.query));
+        let (limit, words) = (limit_of(request.limit)?, words(&request.query));
         if words.is_empty() || words.len() > WORDS_MAX {
             return Err(invalid(format!("query must have 1 to {WORDS_MAX} words of letters and numbers")));
         }
@@ -183,11 +197,15 @@ impl Chat {
         let ids: Vec<_> = channels.iter().map(|channel| channel.id).collect();
         let found = self.store().search(&words, &ids, pairs_of, request.before, limit).await?;
         let name = |id| channels.iter().find(|channel| channel.id == id).map(|channel| channel.name.as_str());
+        let found = found.iter().filter_map(|message| match message.scope {
+            Scope::Room(id) => message_data(message, name(id).unwrap_or_default(), &[]).map(Found::Message),
+            Scope::Pair(..) => Some(Found::Dm(dm_data(message, &[]))),
+        });
         let mut data = FoundData { messages: Vec::new(), dms: Vec::new() };
-        for message in found {
-            match message.scope {
-                Scope::Room(id) => data.messages.extend(message_data(&message, name(id).unwrap_or_default(), &[])),
-                Scope::Pair(..) => data.dms.push(dm_data(&message, &[])),
+        for found in fitting(found) {
+            match found {
+                Found::Message(message) => data.messages.push(message),
+                Found::Dm(dm) => data.dms.push(dm),
             }
         }
         presence.send(&Shared::answer(SearchFound::from(data), request_id));

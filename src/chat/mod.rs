@@ -2,13 +2,14 @@
 //!
 //! `handle` carries out what a client asks for, `check` says what may be written, `writer` stores what waits for one scope
 //! in one step, `people` reaches somebody's sessions on this node, `direct` what is for single people, `presence` says who is there, `history` what was
-//! written before, `terms` what a channel's owner says of it, `notices` who is told of something besides, `upkeep` what goes on by itself. Telling a channel is [`crate::rooms`]' work.
+//! written before, `page` how much of it goes in one answer, `terms` what a channel's owner says of it, `notices` who is told of something besides, `upkeep` what goes on by itself. Telling a channel is [`crate::rooms`]' work.
 
 mod check;
 mod direct;
 mod handle;
 mod history;
 mod notices;
+mod page;
 mod people;
 mod presence;
 mod terms;
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 
 pub use handle::is_chat;
 pub use notices::notification_data;
+pub use page::{PAGE_BYTES_MAX, fitting};
 pub use terms::SLOW_MODE_MAX_S;
 
 use self::{direct::Pairs, people::People, presence::Whereabout, writer::Writers};

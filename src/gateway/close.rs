@@ -25,7 +25,7 @@ impl CloseCause {
             Self::RateLimited => (4008, true, true),
             Self::TimedOut => (4009, true, true),
             Self::SessionOver => (4009, true, false),
-            Self::SlowReader => (4011, true, true),
+            Self::SlowReader | Self::NodeFull => (4011, true, true),
             Self::Draining => (4012, true, true),
             // The sessions of a single node end with it.
             Self::Stopping => (4012, true, false),

@@ -24,6 +24,7 @@ use antiphon_core::{
     },
     ids::{ChannelId, SessionId},
 };
+use bytes::Bytes;
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -44,12 +45,13 @@ use super::{
     limits::{Allowance, Budget, Verdict},
     outbox::{End, Outbox, Outgoing},
     sessions::Attachment,
-    socket::{Io, linger},
+    socket::{Io, WRITE_BUFFER_BYTES, linger},
     token::new_token,
 };
 use crate::{
     client_address::ClientAddress,
     error::AppError,
+    places::Place,
     rooms::{Link, Outlet as _, Shared},
     telemetry::metrics::metrics,
 };
@@ -61,13 +63,14 @@ type Sink = SplitSink<WebSocketStream<Io>, Message>;
 const WAITING_MAX: usize = 64;
 
 /// What is known of a connection before its first message.
-#[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) encoding: Encoding,
     /// Who the token on connecting stood for.
     pub(super) user: Option<UserView>,
-    /// The client's address, as limits count it.
+    /// The client's address.
     pub(super) address: IpAddr,
+    /// Its place among that address's connections.
+    pub(super) place: Place,
     /// The host by which the client came.
     pub(super) reached_host: Arc<str>,
     /// The address of this machine that it reached.
@@ -108,8 +111,9 @@ enum Departure {
 
 /// Serves a connection until it ends, and settles what becomes of its session.
 pub(super) async fn run(gateway: Gateway, socket: WebSocketStream<Io>, arrival: Arrival) {
-    let outbox = Arc::new(Outbox::new(arrival.encoding, gateway.config().outbox, gateway.company()));
+    let outbox = gateway.outbox(arrival.encoding);
     let _registered = gateway.register(&outbox);
+    let _place = arrival.place;
     let address = Some(ClientAddress(arrival.address).limit_key());
     let Arrival { reached_host, reached_address, .. } = arrival;
     let link = Link { outlet: Arc::clone(&outbox) as _, reached_host, reached_address, address };
@@ -217,7 +221,7 @@ impl Connection {
             let written = match self.outbox.next(is_flushed).await {
                 Outgoing::Message(bytes) => {
                     is_flushed = false;
-                    sink.feed(framed(self.outbox.encoding(), bytes)).await
+                    self.pass_on(sink, bytes).await
                 }
                 Outgoing::Flush => {
                     is_flushed = true;
@@ -241,6 +245,17 @@ impl Connection {
                 return;
             }
         }
+    }
+
+    /// Gives a message to the socket. Of a long one that has a copy until the client reads: so long it is waited for, and the message
+    /// counts among what is unread.
+    async fn pass_on(&self, sink: &mut Sink, bytes: Bytes) -> Result<(), SocketError> {
+        let unread = (bytes.len() > WRITE_BUFFER_BYTES).then(|| bytes.clone());
+        sink.feed(framed(self.outbox.encoding(), bytes)).await?;
+        if unread.is_some() {
+            sink.flush().await?;
+        }
+        Ok(())
     }
 
     fn close_frame(&self, cause: CloseCause) -> CloseFrame {
@@ -489,7 +504,7 @@ fn cause_of(error: &SocketError) -> Option<CloseCause> {
     }
 }
 
-fn framed(encoding: Encoding, bytes: bytes::Bytes) -> Message {
+fn framed(encoding: Encoding, bytes: Bytes) -> Message {
     match encoding {
         Encoding::Json => Message::Text(Utf8Bytes::try_from(bytes).expect("JSON is written as UTF-8")),
         Encoding::MessagePack => Message::Binary(bytes),

@@ -1,9 +1,10 @@
 //! The gateway: WebSocket connections, the sessions that outlive them, and the messages of clients.
 //!
-//! `socket` makes a WebSocket of an HTTP request, `connection` runs it, `outbox` is what waits to be written, `company`
+//! `socket` makes a WebSocket of an HTTP request, `connection` runs it, `outbox` is what waits to be written, `budget` bounds that for all together, `company`
 //! lets that wait for a moment, `handle` carries out what a client asks for, `sessions` keeps who is who over reconnects, `records` lets a session move between
 //! nodes, `limits` and `close` say how much is too much and how a connection ends.
 
+mod budget;
 mod close;
 mod company;
 mod connection;
@@ -17,6 +18,7 @@ mod token;
 mod upgrade;
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,7 +27,7 @@ use std::{
 };
 
 use antiphon_core::{
-    gateway::{LeaveReason, Reconnect},
+    gateway::{Encoding, LeaveReason, Reconnect},
     ids::UserId,
 };
 use dashmap::DashMap;
@@ -37,6 +39,7 @@ pub use outbox::OutboxLimits;
 pub use upgrade::{any_path_router, router};
 
 use self::{
+    budget::Budget,
     company::Company,
     outbox::{End, Outbox},
     sessions::{Attachment, Sessions},
@@ -46,6 +49,7 @@ use crate::{
     chat::Chat,
     cluster::{SessionNotice, SessionRecords},
     origins::Origins,
+    places::Places,
     rooms::{RESUME_GRACE, Rooms, Shared},
     telemetry::metrics::metrics,
 };
@@ -71,10 +75,14 @@ pub struct GatewayConfig {
     pub allowed_origins: Origins,
     /// Connections at once, authenticated or not.
     pub connections: usize,
+    /// Of those, from one address.
+    pub connections_per_address: u32,
     /// Sessions that one account may have at once.
     pub sessions_per_account: usize,
     /// What may wait for one connection.
     pub outbox: OutboxLimits,
+    /// Bytes of encoded messages that may wait for all connections together.
+    pub unread_bytes: usize,
 }
 
 impl Default for GatewayConfig {
@@ -89,8 +97,10 @@ impl Default for GatewayConfig {
             rates: Rates::default(),
             allowed_origins: Origins::default(),
             connections: 100_000,
+            connections_per_address: 25_000,
             sessions_per_account: 64,
             outbox: OutboxLimits::default(),
+            unread_bytes: 256 << 20,
         }
     }
 }
@@ -112,8 +122,11 @@ struct Inner {
     sessions: Sessions,
     records: SessionRecords,
     connections: DashMap<u64, Arc<Outbox>>,
+    /// Those that each address has.
+    places: Arc<Places<IpAddr>>,
     /// Those of them that have just written.
     company: Arc<Company>,
+    budget: Arc<Budget>,
     next_connection: AtomicU64,
     /// Wakes whoever waits for the last connection to end.
     connection_ended: Notify,
@@ -132,6 +145,8 @@ impl Gateway {
         config: GatewayConfig,
     ) -> Self {
         let sessions = Sessions::new(config.rates, config.sessions_per_account);
+        let budget = Arc::new(Budget::new(config.unread_bytes));
+        let places = Arc::new(Places::unseen(u32::MAX, config.connections_per_address));
         let gateway = Self {
             inner: Arc::new(Inner {
                 config,
@@ -141,13 +156,16 @@ impl Gateway {
                 sessions,
                 records,
                 connections: DashMap::new(),
+                places,
                 company: Arc::default(),
+                budget,
                 next_connection: AtomicU64::new(0),
                 connection_ended: Notify::new(),
                 draining: AtomicBool::new(false),
             }),
         };
         tokio::spawn(gateway.clone().hear(notices));
+        tokio::spawn(gateway.clone().keep_within_budget());
         gateway
     }
 
@@ -207,8 +225,7 @@ impl Gateway {
 
     fn each_connection(&self, act: impl Fn(&Outbox)) {
         // Copied first: an end may want to remove its own entry.
-        let outboxes: Vec<Arc<Outbox>> = self.inner.connections.iter().map(|entry| Arc::clone(entry.value())).collect();
-        outboxes.iter().for_each(|outbox| act(outbox));
+        self.outboxes().iter().for_each(|outbox| act(outbox));
     }
 
     /// Waits until no connection is left.
@@ -226,9 +243,14 @@ impl Gateway {
         &self.inner.config
     }
 
-    /// Those who have just written.
-    fn company(&self) -> Arc<Company> {
-        Arc::clone(&self.inner.company)
+    fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        self.inner.connections.iter().map(|entry| Arc::clone(entry.value())).collect()
+    }
+
+    /// The queues of a new connection.
+    fn outbox(&self, encoding: Encoding) -> Arc<Outbox> {
+        let Inner { config, company, budget, .. } = &*self.inner;
+        Arc::new(Outbox::new(encoding, config.outbox, Arc::clone(company), Arc::clone(budget)))
     }
 
     /// The rooms of this node.

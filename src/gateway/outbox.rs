@@ -19,7 +19,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{close::CloseCause, company::Company};
+use super::{budget::Budget, close::CloseCause, company::Company};
 use crate::{
     rooms::{Form, Outlet, Shared},
     telemetry::metrics::metrics,
@@ -31,7 +31,7 @@ pub struct OutboxLimits {
     /// Control messages.
     pub messages: usize,
     /// Their bytes; where less waits, the next is taken however long it is. The state of a large channel may be longer
-    /// than this on its own: of one message 256 KiB count at most.
+    /// than this on its own: of one long message 256 KiB count, of any further ones everything.
     pub bytes: usize,
     /// Frames of audio.
     pub frames: usize,
@@ -44,13 +44,12 @@ impl Default for OutboxLimits {
     }
 }
 
-/// What a message counts for at most, so that whoever enters a large channel is not closed for the events behind its
-/// state.
-const COUNTED_BYTES_MAX: usize = 256 * 1024;
+/// What one long message counts for, so that whoever enters a large channel is not closed for the events behind its state.
+const LONG_COUNTS_BYTES: usize = 256 * 1024;
 
-/// What a message counts for among the bytes that wait.
-fn counted(bytes: &Bytes) -> usize {
-    bytes.len().min(COUNTED_BYTES_MAX)
+/// What of a message does not count where it is the only long one.
+fn surplus(bytes: &Bytes) -> usize {
+    bytes.len().saturating_sub(LONG_COUNTS_BYTES)
 }
 
 /// So many bytes of events need no more company.
@@ -64,6 +63,7 @@ pub(super) struct Outbox {
     external: AtomicBool,
     limits: OutboxLimits,
     company: Arc<Company>,
+    budget: Arc<Budget>,
     queues: Mutex<Queues>,
     /// Wakes the writer.
     filled: Notify,
@@ -75,6 +75,10 @@ pub(super) struct Outbox {
 struct Queues {
     control: VecDeque<Bytes>,
     control_bytes: usize,
+    /// The surplus of the one long message in `control` that counts for less.
+    pardoned_bytes: usize,
+    /// The message that the writer has.
+    writing_bytes: usize,
     audio: VecDeque<Shared>,
     /// Something in `control` does not wait for company.
     is_urgent: bool,
@@ -103,6 +107,30 @@ pub(super) enum End {
 }
 
 impl Queues {
+    /// What waits, as it counts for this connection.
+    fn counted_bytes(&self) -> usize {
+        self.control_bytes - self.pardoned_bytes
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        self.control_bytes += bytes.len();
+        if self.pardoned_bytes == 0 {
+            self.pardoned_bytes = surplus(&bytes);
+        }
+        self.control.push_back(bytes);
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let bytes = self.control.pop_front()?;
+        self.control_bytes -= bytes.len();
+        // Of those that wait the first long one is pardoned, so that another of its length is never popped before it.
+        if self.pardoned_bytes == surplus(&bytes) {
+            self.pardoned_bytes = 0;
+        }
+        self.writing_bytes = bytes.len();
+        Some(bytes)
+    }
+
     /// Whether everything that waits, if there is anything, may wait a moment longer.
     fn is_patient(&self) -> bool {
         let has_company = self.is_urgent || self.control_bytes >= COMPANY_BYTES;
@@ -122,12 +150,13 @@ pub(super) enum Outgoing {
 }
 
 impl Outbox {
-    pub(super) fn new(encoding: Encoding, limits: OutboxLimits, company: Arc<Company>) -> Self {
+    pub(super) fn new(encoding: Encoding, limits: OutboxLimits, company: Arc<Company>, budget: Arc<Budget>) -> Self {
         Self {
             encoding,
             external: AtomicBool::new(false),
             limits,
             company,
+            budget,
             queues: Mutex::default(),
             filled: Notify::new(),
             ending: Notify::new(),
@@ -202,8 +231,9 @@ impl Outbox {
         queues.end = Some(end);
         queues.held = None;
         queues.audio = VecDeque::new();
-        if matches!(end, End::Gone | End::Close(CloseCause::SlowReader)) {
+        if matches!(end, End::Gone | End::Close(CloseCause::SlowReader | CloseCause::NodeFull)) {
             queues.control = VecDeque::new();
+            (queues.control_bytes, queues.pardoned_bytes) = (0, 0);
         }
         self.filled.notify_one();
         self.ending.notify_waiters();
@@ -212,6 +242,12 @@ impl Outbox {
     /// How the connection ends, once that is certain.
     pub(super) fn end_in_sight(&self) -> Option<End> {
         self.queues.lock().end
+    }
+
+    /// Bytes of messages that this connection has not been able to write.
+    pub(super) fn unread_bytes(&self) -> usize {
+        let queues = self.queues.lock();
+        queues.control_bytes + queues.writing_bytes
     }
 
     /// Waits until it is certain how the connection ends.
@@ -230,7 +266,7 @@ impl Outbox {
             return;
         }
         let waiting = queues.held.as_ref().map_or(queues.control.len(), Vec::len);
-        if waiting >= self.limits.messages || queues.control_bytes >= self.limits.bytes {
+        if waiting >= self.limits.messages || queues.counted_bytes() >= self.limits.bytes {
             self.end_with(queues, End::Close(CloseCause::SlowReader));
             return;
         }
@@ -238,9 +274,8 @@ impl Outbox {
             held.push(message.clone());
             return;
         }
-        let bytes = message.bytes(self.form());
-        queues.control_bytes += counted(bytes);
-        queues.control.push_back(bytes.clone());
+        queues.push(message.bytes(self.form()).clone());
+        self.budget.check();
         queues.is_urgent |= !message.is_patient();
         if !(queues.is_resting && queues.is_patient()) {
             self.filled.notify_one();
@@ -284,12 +319,12 @@ impl Outbox {
     fn take(&self) -> Option<Outgoing> {
         let frame = {
             let mut queues = self.queues.lock();
+            queues.writing_bytes = 0;
             if queues.is_resting && queues.is_patient() {
                 return None;
             }
             queues.is_resting = false;
-            if let Some(bytes) = queues.control.pop_front() {
-                queues.control_bytes -= counted(&bytes);
+            if let Some(bytes) = queues.pop() {
                 queues.is_urgent &= !queues.control.is_empty();
                 return Some(Outgoing::Message(bytes));
             }
@@ -334,7 +369,7 @@ mod tests {
     use super::*;
 
     fn outbox(messages: usize, bytes: usize, frames: usize) -> Outbox {
-        Outbox::new(Encoding::Json, OutboxLimits { messages, bytes, frames }, Arc::default())
+        Outbox::new(Encoding::Json, OutboxLimits { messages, bytes, frames }, Arc::default(), Arc::default())
     }
 
     fn message(number: u64) -> Shared {
@@ -403,13 +438,34 @@ mod tests {
     #[test]
     fn events_follow_the_state_of_a_large_channel() {
         let limits = OutboxLimits::default();
-        let outbox = Outbox::new(Encoding::Json, limits, Arc::default());
-        let reason = "x".repeat(limits.bytes * 4);
-        outbox.send(&Shared::new(Reconnect { reason, grace_ms: 0, nodes: Vec::new() }));
+        let outbox = Outbox::new(Encoding::Json, limits, Arc::default(), Arc::default());
+        outbox.send(&long(limits.bytes * 4));
         outbox.send(&message(1));
         outbox.send(&message(2));
         assert_eq!(outbox.end_in_sight(), None);
         assert_eq!(taken(&outbox)[1..], [json(1), json(2)]);
+    }
+
+    /// A message with so many bytes and a few more.
+    fn long(length: usize) -> Shared {
+        Shared::new(Reconnect { reason: "x".repeat(length), grace_ms: 0, nodes: Vec::new() })
+    }
+
+    #[test]
+    fn of_long_messages_one_is_pardoned_at_a_time() {
+        let limits = OutboxLimits::default();
+        let outbox = Outbox::new(Encoding::Json, limits, Arc::default(), Arc::default());
+        outbox.send(&long(limits.bytes * 2));
+        outbox.send(&long(limits.bytes / 2));
+        assert!(outbox.take().is_some(), "the first is read");
+        // The pardon has passed to nobody: the second was there already, and counts for all it has.
+        outbox.send(&long(limits.bytes * 2));
+        assert_eq!(outbox.end_in_sight(), None);
+        assert!(outbox.unread_bytes() > limits.bytes * 9 / 2, "what the writer has counts, too");
+        outbox.send(&long(limits.bytes));
+        assert_eq!(outbox.end_in_sight(), None);
+        outbox.send(&message(1));
+        assert_eq!(outbox.end_in_sight(), Some(End::Close(CloseCause::SlowReader)));
     }
 
     fn event(number: u64) -> Shared {

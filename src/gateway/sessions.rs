@@ -371,7 +371,7 @@ mod tests {
     }
 
     fn outbox() -> Arc<Outbox> {
-        Arc::new(Outbox::new(Encoding::Json, OutboxLimits::default(), Arc::default()))
+        Arc::new(Outbox::new(Encoding::Json, OutboxLimits::default(), Arc::default(), Arc::default()))
     }
 
     fn presence(id: u128) -> Arc<Presence> {

@@ -24,7 +24,7 @@ pub(super) type Io = TokioIo<Upgraded>;
 /// Idle connections keep such a buffer for reading; a longer message grows it for as long as it takes.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// So much is collected before it is written to the socket.
-const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+pub(super) const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 /// What a socket holds at most that its client does not read: more than the longest message, which is one that names all
 /// members of a large channel.
 const WRITE_BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;

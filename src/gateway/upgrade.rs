@@ -26,6 +26,8 @@ use crate::{
     client_address::{ClientAddress, ReachedAddress},
     error::AppError,
     origins::is_of_host,
+    places::{Place, Places},
+    telemetry::metrics::metrics,
 };
 
 /// When to try again where a node takes no more connections.
@@ -79,17 +81,30 @@ async fn prepare(gateway: &Gateway, request: &mut Parts) -> Result<(Handshake, A
         let message = "this node has as many connections as it may have: try later, or another node";
         return Err(AppError::retry(ErrorCode::TemporarilyUnavailable, message, RETRY_AFTER_S));
     }
+    let address = client_address(request)?;
+    let place = place(gateway, address)?;
     let headers = &request.headers;
     let packed = has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, MSGPACK_SUBPROTOCOL);
     let arrival = Arrival {
         encoding: if packed { Encoding::MessagePack } else { Encoding::Json },
         room: room_of(request)?,
         user: identify(gateway, request).await?,
-        address: client_address(request)?,
+        address,
+        place,
         reached_host,
         reached_address: request.extensions.get::<ReachedAddress>().map(|reached| reached.0),
     };
     Ok((handshake, arrival))
+}
+
+/// A place among the connections of an address: for as long as the connection lasts, whoever it turns out to be.
+fn place(gateway: &Gateway, address: IpAddr) -> Result<Place, AppError> {
+    Places::take(&gateway.inner.places, ClientAddress(address).limit_key()).map_err(|_| {
+        metrics().gateway.connections_refused.increment(1);
+        let most = gateway.config().connections_per_address;
+        let message = format!("this address has {most} connections, the most allowed: close one first");
+        AppError::retry(ErrorCode::RateLimited, message, RETRY_AFTER_S)
+    })
 }
 
 /// Lets in native clients, which name no origin, and the pages that may call this server: its own, those of this machine

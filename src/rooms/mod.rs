@@ -71,7 +71,7 @@ pub use chat::{Stored, dm_data, event_of, message_data};
 pub use journal::{EventsSince, event_json};
 pub use measure::{ChannelFigures, RoomsFigures};
 pub use meetings::RoomRequest;
-pub use outlet::{Form, Outlet, Shared, Unheard};
+pub use outlet::{Form, Outlet, Shared, Unheard, encoded_bytes};
 pub use overheard::{Interruption, Overhearing, Parting};
 pub use presence::{Link, Presence};
 pub use recording::recording_now;

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use antiphon_core::gateway::{Encoding, RequestId, ServerMessage, Shape, encode_server};
@@ -54,6 +57,37 @@ impl Form {
             Shape::Tagged => encoding,
             Shape::External => encoding + 1,
         }
+    }
+}
+
+/// Memory of all encoded messages of this process.
+static ENCODED_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// How much memory encoded messages take that somebody still has to be sent, each counted once however many wait for it.
+#[must_use]
+pub fn encoded_bytes() -> usize {
+    ENCODED_BYTES.load(Relaxed)
+}
+
+/// An encoded message, which counts until the last who holds it has let go.
+struct Encoded(Vec<u8>);
+
+impl Encoded {
+    fn bytes(encoded: Vec<u8>) -> Bytes {
+        ENCODED_BYTES.fetch_add(encoded.capacity(), Relaxed);
+        Bytes::from_owner(Self(encoded))
+    }
+}
+
+impl AsRef<[u8]> for Encoded {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Encoded {
+    fn drop(&mut self) {
+        ENCODED_BYTES.fetch_sub(self.0.capacity(), Relaxed);
     }
 }
 
@@ -112,7 +146,7 @@ impl Shared {
     #[must_use]
     pub fn bytes(&self, form: Form) -> &Bytes {
         self.0.encoded[form.index()].get_or_init(|| {
-            encode_server(form.encoding, form.shape, &self.0.message, self.0.request_id.as_ref()).into()
+            Encoded::bytes(encode_server(form.encoding, form.shape, &self.0.message, self.0.request_id.as_ref()))
         })
     }
 }
@@ -151,6 +185,22 @@ mod tests {
         }
         assert_eq!(&seen[0][..], br#"{"type":"Ack","request_id":7}"#);
         assert_eq!(&seen[1][..], br#"{"Ack":{"request_id":7}}"#);
+    }
+
+    #[test]
+    fn a_message_counts_once_for_each_form_until_nobody_holds_it() {
+        // Far more than what other tests of this process hold meanwhile.
+        const LONG: usize = 16 << 20;
+        let reason = "x".repeat(LONG);
+        let message = Shared::new(antiphon_core::gateway::Reconnect { reason, grace_ms: 0, nodes: Vec::new() });
+        let counts = |times: usize| (times * LONG..(4 * times + 1) * LONG).contains(&encoded_bytes());
+        assert!(counts(0), "it is not encoded before it is asked for");
+        let held = [(); 10].map(|()| message.bytes(Form::default()).clone());
+        assert!(counts(1), "ten who wait for it hold it once: {}", encoded_bytes());
+        drop(message);
+        assert!(counts(1), "they still do");
+        drop(held);
+        assert!(counts(0), "{}", encoded_bytes());
     }
 
     #[test]

@@ -191,7 +191,9 @@ pub(super) fn gateway(settings: &Settings, local: &LocalState) -> GatewayConfig 
         },
         allowed_origins: Origins::new(&settings.http.allowed_origins),
         connections: count(limits.gateway_connections),
+        connections_per_address: limits.gateway_connections_per_address.unwrap_or(limits.gateway_connections / 4),
         sessions_per_account: count(limits.sessions_per_account),
+        unread_bytes: count(limits.gateway_unread_mb).saturating_mul(1 << 20),
         ..defaults
     }
 }

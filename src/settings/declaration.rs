@@ -213,6 +213,12 @@ settings! {
         gateway_frames_per_minute: u32 [.only("at least 3000", |count| *count >= 3_000)] = 30_000;
         /// WebSocket connections at once; further ones are told to try later, or another node.
         gateway_connections: u32 [.only("at least 16", |count| *count >= 16)] = 100_000;
+        /// Of those, from one address (an IPv6 /64 counts as one), for as long as they last; further ones are refused
+        /// (`RATE_LIMITED`). Behind a proxy that `server.trusted_proxies` does not name, all have the proxy's address. When not set: a
+        /// quarter.
+        gateway_connections_per_address: Option<u32> [.only("at least 1", |count| count.is_none_or(|count| count >= 1))] = None;
+        /// What all clients together may leave unread, in MiB; when it is more, those who have most unread are closed (4011).
+        gateway_unread_mb: u32 [.only("at least 16", |mb| *mb >= 16)] = 256;
         /// Gateway sessions that one account may have at once.
         sessions_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 64;
         /// Requests for audio files per minute from one address, counted apart from its others; 0 for any number.
@@ -509,7 +515,7 @@ settings! {
         /// Connections at once on each port; further ones wait to be accepted.
         connections_max: u32 [.only("at least 16", |count| *count >= 16)] = 20_000;
         /// Of those, from one address (an IPv6 /64 counts as one), but from `server.trusted_proxies` any number; further ones are
-        /// closed at once. WebSockets count until they are open. When not set: a quarter.
+        /// closed at once. WebSockets count until they are open, and from then on in `limits.gateway_connections_per_address`. When not set: a quarter.
         connections_per_address: Option<u32> [.only("at least 1", |count| count.is_none_or(|count| count >= 1))] = None;
     }
 

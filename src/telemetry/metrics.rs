@@ -457,6 +457,10 @@ catalogue! {
         gauge connections [] = "antiphon_gateway_connections" Count;
         /// Sessions, connected or waiting to be resumed.
         gauge sessions [] = "antiphon_gateway_sessions" Count;
+        /// Memory of encoded messages that clients have not read yet, each counted once however many wait for it.
+        gauge unread_bytes [] = "antiphon_gateway_unread_bytes" Bytes;
+        /// WebSockets refused because their address has as many as it may.
+        counter connections_refused [] = "antiphon_gateway_connections_refused_total" Count;
         /// Error messages sent, by code.
         counter errors [ErrorCode] = "antiphon_gateway_errors_total" Count;
         /// Connections closed by the server, by why.
@@ -1133,6 +1137,8 @@ label!(
         SessionOver = "session_over",
         /// The client does not read what it is sent.
         SlowReader = "slow_reader",
+        /// All clients together left too much unread, and this one had most.
+        NodeFull = "node_full",
         /// The node is about to stop.
         Draining = "draining",
         /// The only node stops.

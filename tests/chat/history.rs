@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-on_both!(a_history_is_read_in_pages, slow_mode_makes_members_wait);
+on_both!(a_history_is_read_in_pages, pages_of_long_messages_are_short, slow_mode_makes_members_wait);
 
 async fn a_history_is_read_in_pages(url: &str) {
     let owner = register(url, "owner").await;
@@ -46,6 +46,41 @@ async fn a_history_is_read_in_pages(url: &str) {
         }
         assert_eq!(alice.refused(ask).await, "INVALID_INPUT", "{wrong}");
     }
+}
+
+/// What a page of long messages may take.
+const PAGE_BYTES_MAX: usize = 256 * 1024;
+
+async fn pages_of_long_messages_are_short(url: &str) {
+    let owner = register(url, "owner").await;
+    channel(url, &owner, "lobby", json!({})).await;
+    let mut alice = Chatter::guest(url, "alice").await;
+    alice.join("lobby").await;
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(alice.say("lobby", &format!("long {}", "\u{1f3a7}".repeat(3_900))).await["id"].clone());
+    }
+    let mut page = async |way: &str, from: &Value| {
+        let ask = json!({"type": "room_history", "room": "lobby", "limit": 200, way: from});
+        let answer = alice.ask(ask).await;
+        let bytes = answer["data"].to_string().len();
+        assert!(bytes <= PAGE_BYTES_MAX, "{bytes}");
+        answer["data"].as_array().expect("messages").iter().map(|message| message["id"].clone()).collect::<Vec<_>>()
+    };
+    let (mut back, mut on) = (page("before", &Value::Null).await, page("after", &json!(0)).await);
+    assert!((10..20).contains(&back.len()) && (10..20).contains(&on.len()), "{} {}", back.len(), on.len());
+    loop {
+        let (older, newer) = (page("before", &back[0]).await, page("after", on.last().expect("some")).await);
+        if older.is_empty() && newer.is_empty() {
+            break;
+        }
+        back = [older, back].concat();
+        on.extend(newer);
+    }
+    assert_eq!((&back, &on), (&ids, &ids), "the newest go back and the oldest go on, without a gap");
+    let found = alice.ask(json!({"type": "search", "query": "long", "limit": 200})).await;
+    assert!(found["data"].to_string().len() <= PAGE_BYTES_MAX + 64, "a search holds no more");
+    assert_eq!(found["data"]["messages"][0]["id"], ids[39]);
 }
 
 async fn slow_mode_makes_members_wait(url: &str) {

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{
 
 use crate::{
     client::{Client, join, of_type, resume},
-    server::Server,
+    server::{PATIENCE, Server},
 };
 
 /// The reason names its code; whether to reconnect and to resume is as given.
@@ -179,6 +179,43 @@ async fn a_reader_that_is_too_slow() {
         gateway.rates.messages = Rate { per_second: 10_000, burst: 10_000 };
     })
     .await;
+    let mut slow = flooded(&server).await;
+    assert_closed(slow.closed().await, 4011, true, true);
+}
+
+#[tokio::test]
+async fn whoever_has_most_unread_where_all_together_have_too_much() {
+    let server = Server::with(|gateway, _| {
+        gateway.outbox = OutboxLimits { messages: usize::MAX, bytes: usize::MAX, frames: 10 };
+        gateway.unread_bytes = 4 << 20;
+        gateway.rates.messages = Rate { per_second: 10_000, burst: 10_000 };
+    })
+    .await;
+    let mut reader = server.client("reader").await;
+    let mut slow = flooded(&server).await;
+    assert_closed(slow.closed().await, 4011, true, true);
+    reader.send(Heartbeat {}).await;
+    reader.expect(of_type!(HeartbeatAck)).await;
+}
+
+#[tokio::test]
+async fn an_address_has_no_more_connections_than_its_share() {
+    let server = Server::with(|gateway, _| gateway.connections_per_address = 2).await;
+    let stranger = Client::connect(&server).await;
+    let mut known = server.client("known").await;
+    let refused = Client::open(&server, "/ws", &[]).await.map(|_| ()).expect_err("refused");
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    known.send(Heartbeat {}).await;
+    known.expect(of_type!(HeartbeatAck)).await;
+    drop(stranger);
+    // The server hears of that in its own time.
+    let again = async { while Client::open(&server, "/ws", &[]).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, again).await.expect("who has gone takes no place");
+}
+
+/// Somebody who asks for far more than they read, until the server has had enough.
+async fn flooded(server: &Server) -> Client {
     let token = server.guest("slow").await.access_token;
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4 * 1024).expect("a small buffer");
@@ -201,7 +238,7 @@ async fn a_reader_that_is_too_slow() {
             tokio::task::yield_now().await;
         }
     }
-    assert_closed(slow.closed().await, 4011, true, true);
+    slow
 }
 
 #[tokio::test]

@@ -134,7 +134,8 @@ impl Missed {
             let ask = RoomHistory { room, limit, before: None, after: after_id };
             connection.send(&ask.into(), Some(HISTORY_REQUEST))?;
             let page = self.page(connection, stream, door)?;
-            let is_last = page.len() < HISTORY_MAX as usize;
+            // A page of long messages has fewer than were asked for.
+            let is_last = page.is_empty();
             let posted = page.into_iter().map(|message| (message.id.0, message.content));
             self.messages.extend(posted);
             self.at_ns = realtime_ns();

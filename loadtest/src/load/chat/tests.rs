@@ -178,6 +178,17 @@ fn serve_and_die(listener: TcpListener) {
     assert_eq!(next(&mut sockets[0]).expect("a message")["request_id"], 1);
 }
 
+/// Answers a question for what was written; with how many messages.
+fn answer_history(socket: &mut Socket) -> usize {
+    let ask = next(socket).expect("a question");
+    assert_eq!(ask["type"], "room_history");
+    let after = ask["after"].as_u64().expect("an id");
+    let newer = (0..2).map(event).filter(|event| event["data"]["id"].as_u64() > Some(after));
+    let page: Vec<Value> = newer.map(|mut event| event["data"].take()).collect();
+    send(socket, &json!({"type": "room_history", "request_id": ask["request_id"], "data": page}));
+    page.len()
+}
+
 /// Resumes the writer with what they missed of the two stored messages, and the reader without: those have to ask.
 fn resume(listener: &TcpListener) -> (bool, Socket) {
     let mut socket = greet(listener, SessionId(Uuid::nil()));
@@ -193,12 +204,7 @@ fn resume(listener: &TcpListener) -> (bool, Socket) {
         "user": user(), "channels": [], "rooms": [room]});
     send(&mut socket, &resumed);
     if !is_writer {
-        let ask = next(&mut socket).expect("a question");
-        assert_eq!(ask["type"], "room_history");
-        let after = ask["after"].as_u64().expect("an id");
-        let newer = (0..2).map(event).filter(|event| event["data"]["id"].as_u64() > Some(after));
-        let page: Vec<Value> = newer.map(|mut event| event["data"].take()).collect();
-        send(&mut socket, &json!({"type": "room_history", "request_id": ask["request_id"], "data": page}));
+        while answer_history(&mut socket) > 0 {}
     }
     (is_writer, socket)
 }
