@@ -27,7 +27,7 @@ use crate::{
     playback::{Playing, Track},
     rooms::player::nothing_plays,
     store::rfc3339,
-    streaming::{FilePath, Product},
+    streaming::{Asker, FilePath, Product},
     transcode::Quality,
 };
 
@@ -86,7 +86,7 @@ impl PlaybackView {
             path: track.path.to_string(),
             quality: track.quality.name().to_owned(),
             repeat: track.repeat,
-            by: playing.by,
+            by: playing.by.id,
             started_at: rfc3339(playing.since.into()),
             position_ms: u64::try_from(playing.position().as_millis()).unwrap_or(u64::MAX),
             duration_ms: track.samples.map(|samples| samples / 48),
@@ -120,7 +120,7 @@ async fn start_playback(
     // What somebody may not hear they play to nobody.
     api.recordings.check_file(&caller, &path).await?;
     let source = api.streams.file(&path).await?;
-    let file = api.streams.made(&path, &source, Product::Quality(quality)).await?;
+    let file = api.streams.made(&path, &source, Product::Quality(quality), Asker::Account(caller.id)).await?;
     let samples = api.streams.facts(&path, &source).await.map(|facts| facts.samples);
     let detail = json!({ "path": path.to_string(), "quality": quality.name(), "repeat": repeat });
     audit(&api, &caller, "playback.start", Some(id.to_string()), detail).await?;

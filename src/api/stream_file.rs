@@ -26,7 +26,7 @@ use crate::{
     client_address::ClientAddress,
     error::AppError,
     random,
-    streaming::{FilePath, Link, OpenFile, Part, Product, Verdict, Wanted, judge, wanted},
+    streaming::{Asker, FilePath, Link, OpenFile, Part, Product, Verdict, Wanted, judge, wanted},
     telemetry::metrics::{StreamRefusal, metrics},
     transcode::Quality,
 };
@@ -96,7 +96,10 @@ pub(super) async fn stream(
     let source = api.streams.file(&path).await.inspect_err(|error| count_refusal(error.code))?;
     let (file, media_type) = match quality {
         None => (source, path.media_type()),
-        Some(quality) => (api.streams.made(&path, &source, Product::Quality(quality)).await?, OGG),
+        Some(quality) => {
+            let by = Asker::Address(client.limit_key());
+            (api.streams.made(&path, &source, Product::Quality(quality), by).await?, OGG)
+        }
     };
     match judge(&headers, &file.etag, file.modified) {
         Verdict::Failed => {

@@ -23,8 +23,9 @@ use super::{
     stream_uploads::{delete_stream, replace_stream, set_stream_tags, upload_stream},
 };
 use crate::{
+    client_address::ClientAddress,
     streaming::{
-        Facts, FilePath, Made, NotMade, OpenFile, Product, State as MadeState,
+        Asker, Facts, FilePath, Made, NotMade, OpenFile, Product, State as MadeState,
         waveform::{self, HEIGHT_MAX, POINTS_MAX, Picture, WIDTH_MAX, WaveformJson, ZOOMS},
     },
     transcode::{Loudness, Peaks, Quality},
@@ -77,16 +78,17 @@ impl Part {
     }
 }
 
-/// A file that is there, and its path.
+/// A file that is there, its path, and who asks for it.
 pub(super) struct Named {
     path: FilePath,
     file: Arc<OpenFile>,
+    by: Asker,
 }
 
 impl Named {
-    async fn find(api: &Api, path: FilePath) -> ApiResult<Self> {
+    async fn find(api: &Api, path: FilePath, by: Asker) -> ApiResult<Self> {
         let file = api.streams.file(&path).await?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, by })
     }
 }
 
@@ -100,10 +102,11 @@ async fn get_part(State(api): State<Arc<Api>>, OriginalUri(uri): OriginalUri, re
     let found = Part::of(uri.path());
     let (mut parts, _) = request.into_parts();
     let is_signed = Query::<Signature>::try_from_uri(&uri).is_ok_and(|Query(query)| query.sig.is_some());
-    match &found {
+    let by = match &found {
         // A page shows pictures to whoever may play: `<img>` sends no token.
         Some((path, Part::Waveform | Part::WaveformPng | Part::WaveformSvg)) if is_signed => {
             check_link(&api, path, &uri)?;
+            Asker::Address(ClientAddress::from_request_parts(&mut parts, &api).await?.limit_key())
         }
         // Who may not know says so first, whether there is something or not.
         _ => {
@@ -111,10 +114,11 @@ async fn get_part(State(api): State<Arc<Api>>, OriginalUri(uri): OriginalUri, re
             if let Some((path, _)) = &found {
                 api.recordings.check_file(&caller, path).await?;
             }
+            Asker::Account(caller.id)
         }
-    }
+    };
     let (path, part) = found.ok_or_else(no_such_part)?;
-    let named = Named::find(&api, path).await?;
+    let named = Named::find(&api, path, by).await?;
     match part {
         Part::Itself => Ok(show_stream(&api, named).await?.into_response()),
         Part::Tags => Err(takes_no("GET")),
@@ -155,7 +159,7 @@ async fn write_part(
         (Part::Qualities, &Method::POST) => {
             let Body(body) = Body::from_request(request, &api).await?;
             api.recordings.check_file(&caller, &path).await?;
-            let named = Named::find(&api, path).await?;
+            let named = Named::find(&api, path, Asker::Account(caller.id)).await?;
             Ok(order_quality(&api, named, body).await?.into_response())
         }
         (Part::Tags, &Method::PUT) => {
@@ -370,6 +374,7 @@ pub(super) struct QualityBody {
     responses((status = OK, description = "It is there", body = Answer<QualityView>),
         (status = ACCEPTED, description = "It is being made, or waits to be", body = Answer<QualityView>),
         (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: it cannot be made of this file", body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: too much of theirs waits to be made", body = ErrorBody),
         (status = SERVICE_UNAVAILABLE, description = "`TEMPORARILY_UNAVAILABLE`: too much waits to be made", body = ErrorBody)))]
 pub(super) async fn order_quality(
     api: &Api,
@@ -380,7 +385,7 @@ pub(super) async fn order_quality(
         return Err(ApiError::invalid("the original is always there: name low, medium or high"));
     };
     let product = Product::Quality(quality);
-    api.streams.order(&named.path, &named.file, product).await?;
+    api.streams.order(&named.path, &named.file, product, named.by).await?;
     let made = api.streams.look(&named.path, &named.file, product).await;
     let status = if made.state == MadeState::Ready { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Answer::of(made.into())))
@@ -405,7 +410,7 @@ pub(super) async fn get_waveform(api: &Api, named: Named, query: WaveformQuery) 
     if let Some(zoom) = query.samples_per_pixel.filter(|zoom| !ZOOMS.contains(zoom)) {
         return Err(ApiError::invalid(format!("samples_per_pixel must be one of {ZOOMS:?}, not {zoom}")));
     }
-    let (facts, peaks) = api.streams.peaks(&named.path, &named.file).await?;
+    let (facts, peaks) = api.streams.peaks(&named.path, &named.file, named.by).await?;
     let zoom = query.samples_per_pixel.unwrap_or_else(|| waveform::zoom_of_a_screen(&peaks));
     let points = waveform::points(&peaks, zoom);
     if points > POINTS_MAX {
@@ -483,7 +488,7 @@ async fn picture(
     draw: impl FnOnce(&Picture, &Peaks) -> Result<Vec<u8>, String> + Send + 'static,
 ) -> ApiResult<Response> {
     let picture = query.checked()?;
-    let (_, peaks) = api.streams.peaks(&named.path, &named.file).await?;
+    let (_, peaks) = api.streams.peaks(&named.path, &named.file, named.by).await?;
     let drawn = tokio::task::spawn_blocking(move || draw(&picture, &peaks)).await.map_err(|error| error.to_string());
     let drawn = drawn.flatten().map_err(|error| {
         tracing::error!(error, "a waveform could not be drawn");

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     store::{LibraryFile, LibraryQuery, SEARCH_WORDS_MAX, rfc3339},
-    streaming::{FilePath, Link, NotMade, Product, TTL_MAX_S},
+    streaming::{Asker, FilePath, Link, NotMade, Product, TTL_MAX_S},
 };
 
 /// These routes.
@@ -74,7 +74,9 @@ async fn sign_stream(
     api.recordings.check_file(&caller, &path).await?;
     let file = api.streams.file(&path).await?;
     if let Some(wanted) = wanted
-        && let Err(refused @ NotMade::Refused(_)) = api.streams.order(&path, &file, Product::Quality(wanted)).await
+        && let product = Product::Quality(wanted)
+        && let Err(refused @ NotMade::Refused(_)) =
+            api.streams.order(&path, &file, product, Asker::Account(caller.id)).await
     {
         // What cannot be ordered now is when it is played.
         return Err(refused.into());

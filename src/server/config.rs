@@ -278,6 +278,7 @@ fn making(settings: &Settings) -> MakingConfig {
         bytes_max: u64::from(streaming.made_max_size_mb) * 1_024 * 1_024,
         threads: streaming.transcode_threads,
         queue_max: count(settings.limits.transcodes_queued),
+        queue_max_of_each: count(settings.limits.transcodes_queued_per_account),
         wait: seconds(streaming.transcode_wait_s),
         patience: seconds(streaming.transcode_timeout_s),
         bounds: Bounds { sound: seconds(streaming.transcode_sound_max_s) },

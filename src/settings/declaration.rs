@@ -239,8 +239,10 @@ settings! {
         uploads: u32 [.only("from 1 to 10000", |count| (1..=10_000).contains(count))] = 16;
         /// Audio files that one account uploads at once.
         uploads_per_account: u32 [.only("at least 1", |count| *count >= 1)] = 4;
-        /// Qualities and waveforms that may wait to be made; further ones are told to try later.
+        /// Qualities and waveforms that may wait to be made, in turn by who ordered them; further ones are told to try later.
         transcodes_queued: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 1_000;
+        /// Of those, what one account has ordered, or one address by links; further ones are told to try later.
+        transcodes_queued_per_account: u32 [.only("from 1 to 100000", |count| (1..=100_000).contains(count))] = 200;
         /// Sign-ups, log-ins and refreshes per minute from one address; 0 for any number.
         logins_per_minute_per_address: u32 [] = 1_200;
         /// Channels and rooms per minute that one address makes (an IPv6 /64 counts as one), administrators not counted; 0 for any

@@ -35,7 +35,7 @@ pub use self::{
     link::{Link, LiveLink, Secrets, Signed, TTL_MAX_S},
     listening::{Heard, Listening},
     live::{FLOOR_MAX_BPS, Live, LiveBody, LiveConfig, LivePlace},
-    making::{Facts, Made, MakingConfig, NotMade, Product, State},
+    making::{Asker, Facts, Made, MakingConfig, NotMade, Product, State},
     path::FilePath,
     precondition::{Verdict, judge},
     range::{Wanted, wanted},
@@ -232,16 +232,23 @@ impl Streams {
         path: &FilePath,
         source: &Arc<OpenFile>,
         product: Product,
+        by: Asker,
     ) -> Result<Arc<OpenFile>, NotMade> {
-        self.inner.making.get(path, source, product).await
+        self.inner.making.get(path, source, product, by).await
     }
 
     /// Has something made of a file, if it is not there yet, without waiting for it.
     ///
     /// # Errors
     /// When it cannot be made, or too much waits already.
-    pub async fn order(&self, path: &FilePath, source: &Arc<OpenFile>, product: Product) -> Result<(), NotMade> {
-        self.inner.making.order(path, source, product).await
+    pub async fn order(
+        &self,
+        path: &FilePath,
+        source: &Arc<OpenFile>,
+        product: Product,
+        by: Asker,
+    ) -> Result<(), NotMade> {
+        self.inner.making.order(path, source, product, by).await
     }
 
     /// How something that is made of a file is.
@@ -258,8 +265,8 @@ impl Streams {
     ///
     /// # Errors
     /// When the file cannot be decoded, or is not yet.
-    pub async fn peaks(&self, path: &FilePath, source: &Arc<OpenFile>) -> Result<(Facts, Peaks), NotMade> {
-        self.inner.making.peaks(path, source).await
+    pub async fn peaks(&self, path: &FilePath, source: &Arc<OpenFile>, by: Asker) -> Result<(Facts, Peaks), NotMade> {
+        self.inner.making.peaks(path, source, by).await
     }
 
     /// Begins an upload of somebody's, of so many bytes where that is known, for which the quotas have `room_bytes`.

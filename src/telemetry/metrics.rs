@@ -158,6 +158,8 @@ catalogue! {
         counter transcodes [TranscodeOutcome] = "antiphon_streaming_transcodes_total" Count;
         /// Orders turned away because too many waited.
         counter transcodes_turned_away [] = "antiphon_streaming_transcodes_turned_away_total" Count;
+        /// Orders turned away because as many waited for their account, or address, as may.
+        counter transcodes_over_share [] = "antiphon_streaming_transcodes_over_share_total" Count;
         /// How long making one took, without its wait for a thread.
         histogram transcode_duration [] = "antiphon_streaming_transcode_duration_seconds" Seconds TRANSCODE_SECONDS;
         /// Sound that was decoded for them, in whole seconds of each file.

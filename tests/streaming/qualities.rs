@@ -193,6 +193,43 @@ async fn a_changed_file_is_made_again_and_a_queue_ends() {
     streaming.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_orders_much_keeps_nobody_waiting() {
+    const SHARE: usize = 20;
+    let streaming = Streaming::start(|settings| settings.limits.transcodes_queued_per_account = SHARE as u32).await;
+    write_sound(&streaming.audio_dir().join("0.wav"), "pcm_s16le");
+    for index in 1..=SHARE + 15 {
+        let path = streaming.audio_dir().join(format!("{index}.wav"));
+        fs::copy(streaming.audio_dir().join("0.wav"), path).expect("copies");
+    }
+    let ben = streaming.nobody.register("ben").await;
+    let order = async |who: &Client, index: usize| {
+        who.post(&format!("/api/streams/{index}.wav/qualities"), json!({"quality": "high"})).await
+    };
+    let mut accepted = Vec::new();
+    for index in 1..=SHARE + 15 {
+        let answer = order(&streaming.anna, index).await;
+        if answer.status.as_u16() == 429 {
+            assert!(answer.expect_error(429, "RATE_LIMITED").contains("transcodes_queued_per_account"));
+            assert_eq!(answer.header("retry-after"), "60");
+        } else {
+            assert_eq!(answer.status.as_u16(), 202, "{}", answer.text);
+            accepted.push(index);
+        }
+    }
+    assert!(accepted.len() < SHARE + 15, "her share is at an end before her files are");
+    let last = accepted.last().expect("some");
+    assert_eq!(order(&ben, 0).await.status.as_u16(), 202, "his is whole");
+    // What another wants, too, comes in his turn.
+    assert_eq!(order(&ben, *last).await.status.as_u16(), 202);
+    for (his, hers) in [(0, accepted[SHARE - 2]), (*last, accepted[SHARE - 2])] {
+        let ready = async || streaming.quality(&format!("{his}.wav"), "high").await["state"] == "ready";
+        until(ready, |ready| *ready).await;
+        assert_eq!(streaming.quality(&format!("{hers}.wav"), "high").await["state"], "queued", "{his} before {hers}");
+    }
+    streaming.stop().await;
+}
+
 /// A WAV file's head that says what is not so.
 fn wav(channels: u16, rate: u32, data_bytes: u32) -> Vec<u8> {
     let block = channels.wrapping_mul(2);

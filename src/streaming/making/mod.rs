@@ -1,7 +1,7 @@
 //! What is made of the files: qualities, and what was found out while they were decoded.
 //!
 //! ```text
-//! order > queue (bounded) > workshop (threads of low priority) > part (a locked file) > rename > shelf
+//! order > queue (bounded, in turn by who asked) > workshop (threads of low priority) > part (a locked file) > rename > shelf
 //! ```
 //!
 //! The disk has the truth: what lies on the shelf is whole, what is still wanted has a mark there, and what cannot be made
@@ -12,15 +12,11 @@ mod marks;
 mod order;
 pub(super) mod part;
 mod shelf;
+mod turns;
 mod version;
 mod workshop;
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use antiphon_core::gateway::ErrorCode;
 use tokio::sync::Semaphore;
@@ -28,12 +24,13 @@ use tokio::sync::Semaphore;
 pub use self::{
     facts::Facts,
     order::{Product, State},
+    turns::Asker,
 };
 use self::{
     order::{Job, Key},
     shelf::Shelf,
     version::Version,
-    workshop::Workshop,
+    workshop::{Full, Workshop},
 };
 use super::{FilePath, FolderError, OpenFile, Streams};
 use crate::{
@@ -62,6 +59,8 @@ pub struct MakingConfig {
     pub threads: u16,
     /// Orders that may wait for a thread.
     pub queue_max: usize,
+    /// Of those, orders of one account, or of one address by links.
+    pub queue_max_of_each: usize,
     /// How long a request waits for what is being made.
     pub wait: Duration,
     /// How long one file may take.
@@ -138,7 +137,9 @@ impl Making {
             let source = streams.file(&mark.path).await.ok();
             let same = source.filter(|source| mark.is_of(&Version::of(&mark.path, source)));
             match same {
-                Some(source) if self.order(&mark.path, &source, mark.product).await.is_ok() => ordered += 1,
+                Some(source) if self.order(&mark.path, &source, mark.product, Asker::LastProcess).await.is_ok() => {
+                    ordered += 1;
+                }
                 _ => {
                     let shelf = Arc::clone(&self.shelf);
                     let _ = blocking(move || shelf.marks().discard(&mark)).await;
@@ -156,12 +157,13 @@ impl Making {
         path: &FilePath,
         source: &Arc<OpenFile>,
         product: Product,
+        by: Asker,
     ) -> Result<Arc<OpenFile>, NotMade> {
         let version = Version::of(path, source);
         if let Some(file) = self.shelf.file(&version, product).await {
             return Ok(file);
         }
-        let job = self.order_of(path, source, &version, product).await?;
+        let job = self.order_of((path, source), &version, product, by).await?;
         self.wait_for(&job).await?;
         self.shelf.file(&version, product).await.ok_or_else(|| {
             let message = "what was made is gone again: the folder of what is made is too small, or is being emptied";
@@ -170,14 +172,20 @@ impl Making {
     }
 
     /// Has a product made, if it is not there yet.
-    pub(super) async fn order(&self, path: &FilePath, source: &Arc<OpenFile>, product: Product) -> Result<(), NotMade> {
+    pub(super) async fn order(
+        &self,
+        path: &FilePath,
+        source: &Arc<OpenFile>,
+        product: Product,
+        by: Asker,
+    ) -> Result<(), NotMade> {
         let version = Version::of(path, source);
         let is_there = match product {
             Product::Quality(_) => self.shelf.file(&version, product).await.is_some(),
             Product::Analysis => self.facts(path, source).await.is_some(),
         };
         if !is_there {
-            self.order_of(path, source, &version, product).await?;
+            self.order_of((path, source), &version, product, by).await?;
         }
         Ok(())
     }
@@ -205,12 +213,17 @@ impl Making {
     }
 
     /// A file's waveform, made if need be.
-    pub(super) async fn peaks(&self, path: &FilePath, source: &Arc<OpenFile>) -> Result<(Facts, Peaks), NotMade> {
+    pub(super) async fn peaks(
+        &self,
+        path: &FilePath,
+        source: &Arc<OpenFile>,
+        by: Asker,
+    ) -> Result<(Facts, Peaks), NotMade> {
         if let Some(found) = self.found(path, source).await {
             return Ok(found);
         }
         let version = Version::of(path, source);
-        let job = self.order_of(path, source, &version, Product::Analysis).await?;
+        let job = self.order_of((path, source), &version, Product::Analysis, by).await?;
         self.wait_for(&job).await?;
         self.found(path, source).await.ok_or_else(|| {
             let message = "what was made cannot be read; the server's log has more";
@@ -240,10 +253,10 @@ impl Making {
 
     async fn order_of(
         &self,
-        path: &FilePath,
-        source: &Arc<OpenFile>,
+        (path, source): (&FilePath, &Arc<OpenFile>),
         version: &Version,
         product: Product,
+        by: Asker,
     ) -> Result<Arc<Job>, NotMade> {
         if !self.workshop.works() {
             let message =
@@ -251,7 +264,7 @@ impl Making {
             return Err(NotMade::Refused(message.to_owned()));
         }
         let key = Key { version: version.clone(), product };
-        if let Some(job) = self.workshop.job(&key).filter(|job| job.counts(Instant::now())) {
+        if let Some(job) = self.workshop.wanted(&key, by) {
             return Ok(job);
         }
         let (shelf, wanted) = (Arc::clone(&self.shelf), version.clone());
@@ -260,11 +273,7 @@ impl Making {
         }
         let job = Arc::new(Job::new(key, path.clone(), Arc::clone(source)));
         let (shelf, marked) = (Arc::clone(&self.shelf), Arc::clone(&job));
-        let job = self.workshop.queue(job).ok_or_else(|| {
-            metrics().streaming.transcodes_turned_away.increment(1);
-            let message = "too much is waiting to be made (limits.transcodes_queued); play the original meanwhile";
-            NotMade::Error(AppError::retry(ErrorCode::TemporarilyUnavailable, message, FULL_RETRY_S))
-        })?;
+        let job = self.workshop.queue(job, by).map_err(turned_away)?;
         if Arc::ptr_eq(&job, &marked) {
             // A mark that cannot be written costs the work its restart, and nobody their music.
             let written = blocking(move || shelf.marks().add(&marked)).await;
@@ -287,6 +296,25 @@ impl Making {
             }
         }
     }
+}
+
+/// What whoever asks is told where too much waits.
+fn turned_away(full: Full) -> NotMade {
+    let streaming = &metrics().streaming;
+    let (counter, code, message) = match full {
+        Full::InAll => (
+            &streaming.transcodes_turned_away,
+            ErrorCode::TemporarilyUnavailable,
+            "too much is waiting to be made (limits.transcodes_queued); play the original meanwhile",
+        ),
+        Full::ForAsker => (
+            &streaming.transcodes_over_share,
+            ErrorCode::RateLimited,
+            "too much of yours is waiting to be made (limits.transcodes_queued_per_account); play the original meanwhile",
+        ),
+    };
+    counter.increment(1);
+    NotMade::Error(AppError::retry(code, message, FULL_RETRY_S))
 }
 
 /// Does what may wait for the disk in a thread that may.

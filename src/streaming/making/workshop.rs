@@ -1,13 +1,6 @@
 //! The threads that make things, and their queue.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    io,
-    path::Path,
-    sync::Arc,
-    thread,
-    time::Instant,
-};
+use std::{collections::HashMap, io, path::Path, sync::Arc, thread, time::Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -17,6 +10,7 @@ use super::{
     marks::ATTEMPTS_MAX,
     order::{Job, Key, Product, State},
     shelf::Shelf,
+    turns::{Asker, Turns},
     version::Version,
 };
 use crate::{
@@ -41,10 +35,19 @@ struct Shared {
 
 #[derive(Default)]
 struct Orders {
-    queue: VecDeque<Arc<Job>>,
+    queue: Turns<Asker, Arc<Job>>,
     /// What is queued, running, or failed a moment ago.
     known: HashMap<Key, Arc<Job>>,
     stopping: bool,
+}
+
+/// Why an order is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// As many wait as may.
+    InAll,
+    /// As many wait for whoever asks as may.
+    ForAsker,
 }
 
 impl Workshop {
@@ -72,24 +75,37 @@ impl Workshop {
         self.shared.orders.lock().known.get(key).cloned()
     }
 
-    /// Queues an order, unless there is the same: then that one is given back. `None` where too many wait.
-    pub(super) fn queue(&self, job: Arc<Job>) -> Option<Arc<Job>> {
+    /// The same for somebody who wants it, too: it waits no longer than if they alone did.
+    pub(super) fn wanted(&self, key: &Key, by: Asker) -> Option<Arc<Job>> {
+        let mut orders = self.shared.orders.lock();
+        let job = orders.known.get(key).filter(|known| known.counts(Instant::now())).map(Arc::clone)?;
+        if job.state() == State::Queued && orders.queue.len_of(by) < self.shared.config.queue_max_of_each {
+            orders.queue.share(by, |waiting| Arc::ptr_eq(waiting, &job));
+        }
+        Some(job)
+    }
+
+    /// Queues somebody's order, unless there is the same: then that one is given back.
+    pub(super) fn queue(&self, job: Arc<Job>, by: Asker) -> Result<Arc<Job>, Full> {
         let mut orders = self.shared.orders.lock();
         if let Some(known) = orders.known.get(&job.key).filter(|known| known.counts(Instant::now())) {
-            return Some(Arc::clone(known));
+            return Ok(Arc::clone(known));
+        }
+        if by != Asker::LastProcess && orders.queue.len_of(by) >= self.shared.config.queue_max_of_each {
+            return Err(Full::ForAsker);
         }
         if orders.queue.len() >= self.shared.config.queue_max || orders.stopping {
-            return None;
+            return Err(Full::InAll);
         }
         if orders.known.len() >= self.shared.config.queue_max {
             orders.known.retain(|_, job| job.counts(Instant::now()));
         }
         orders.known.insert(job.key.clone(), Arc::clone(&job));
-        orders.queue.push_back(Arc::clone(&job));
+        orders.queue.push(by, Arc::clone(&job));
         metrics().streaming.transcodes_queued.set(orders.queue.len() as f64);
         drop(orders);
         self.shared.something.notify_one();
-        Some(job)
+        Ok(job)
     }
 
     /// Ends all orders of one content. Those that had not begun are given back: their marks are left behind.
@@ -97,8 +113,7 @@ impl Workshop {
         let mut orders = self.shared.orders.lock();
         let is_its = |job: &Arc<Job>| job.key.version == *version;
         orders.known.values().filter(|job| is_its(job)).for_each(|job| job.stop());
-        let (cancelled, queue) = std::mem::take(&mut orders.queue).into_iter().partition::<Vec<_>, _>(is_its);
-        orders.queue = queue.into();
+        let cancelled = orders.queue.extract(is_its);
         for job in &cancelled {
             orders.known.remove(&job.key);
             job.end(State::Failed);
@@ -111,7 +126,7 @@ impl Workshop {
         let mut orders = self.shared.orders.lock();
         orders.stopping = true;
         orders.known.values().for_each(|job| job.stop());
-        for job in std::mem::take(&mut orders.queue) {
+        for job in orders.queue.extract(|_| true) {
             job.end(State::Failed);
         }
         drop(orders);
@@ -156,7 +171,7 @@ impl Shared {
             if orders.stopping {
                 return None;
             }
-            if let Some(job) = orders.queue.pop_front() {
+            if let Some(job) = orders.queue.pop() {
                 metrics().streaming.transcodes_queued.set(orders.queue.len() as f64);
                 return Some(job);
             }
