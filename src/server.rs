@@ -631,6 +631,7 @@ async fn sweep(store: Store, rooms: Rooms, chat: Chat, gateway: Gateway) {
         ticks.tick().await;
         rooms.sweep().await;
         gateway.sweep();
+        gateway.end_unusable().await;
         chat.sweep().await;
         sweep_store(&store).await;
     }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{future::Future, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, future::Future, os::unix::fs::PermissionsExt};
 
 use antiphon::store::{
     AUDIT_KEPT, Attempt, Ban, Bucket, Channel, ChannelChange, ChannelLimits, ChannelRole, ChannelTotals, Claim,
@@ -240,9 +240,14 @@ async fn passwords_are_kept_apart_from_accounts(Context { store, .. }: Context) 
 async fn accounts_change(Context { store, .. }: Context) {
     let anna = user(&store, "Anna").await;
     assert_eq!(store.set_role(anna.id, Role::Admin).await, Ok(true));
-    assert_eq!(store.inactive_users().await, Ok([].into()));
+    // More than one query asks for.
+    let nobody = (0..1_000).map(|_| UserId(Uuid::now_v7()));
+    let gone: BTreeSet<UserId> = nobody.collect();
+    let all: BTreeSet<UserId> = gone.iter().copied().chain([anna.id]).collect();
+    assert_eq!(store.unusable(&all).await, Ok(gone));
     assert_eq!(store.set_active(anna.id, false).await, Ok(true));
-    assert_eq!(store.inactive_users().await, Ok([anna.id].into()));
+    assert_eq!(store.unusable(&all).await, Ok(all));
+    assert_eq!(store.unusable(&[].into()).await, Ok([].into()));
     let renamed = store.set_display_name(anna.id, "Anna B.").await.expect("works").expect("exists");
     let found = store.user(anna.id).await.expect("works").expect("exists");
     assert_eq!(renamed, found);

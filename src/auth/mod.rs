@@ -10,7 +10,7 @@ mod jwks;
 mod password;
 mod token;
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use antiphon_core::{
     gateway::{ErrorCode, Role, UserView},
@@ -270,12 +270,12 @@ impl Auth {
         self.0.store.user(user).await.is_ok_and(|user| user.is_none_or(|user| !user.is_active))
     }
 
-    /// All accounts that are switched off.
+    /// Those of some accounts that are switched off or are no more.
     ///
     /// # Errors
     /// `TEMPORARILY_UNAVAILABLE` when the database cannot be asked.
-    pub async fn inactive_users(&self) -> Result<HashSet<UserId>, AppError> {
-        Ok(self.0.store.inactive_users().await?)
+    pub async fn unusable(&self, users: &BTreeSet<UserId>) -> Result<BTreeSet<UserId>, AppError> {
+        Ok(self.0.store.unusable(users).await?)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A node on its own keeps no records, and everything here does nothing.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use antiphon_core::{
     gateway::LeaveReason,
@@ -143,21 +143,21 @@ impl Gateway {
                     for session in self.sessions().all() {
                         self.refresh_record(&session).await;
                     }
-                    self.end_disabled().await;
+                    self.end_unusable().await;
                 }
             }
         }
     }
 
-    /// Ends the sessions of accounts that were switched off while this node could not hear of it.
-    async fn end_disabled(&self) {
-        match self.auth().inactive_users().await {
-            Ok(inactive) => {
-                let mut users: HashSet<UserId> =
-                    self.sessions().all().iter().map(|session| session.presence.user.id).collect();
-                users.extend(self.rooms().people());
-                for user in users.intersection(&inactive) {
-                    self.end_sessions_of(*user).await;
+    /// Ends the sessions of accounts that were switched off or deleted without this node's hearing of it, and puts out whoever could
+    /// not be put out then. To be called every minute or so: what fails is done the next time.
+    pub async fn end_unusable(&self) {
+        let mut users = self.rooms().people();
+        users.extend(self.sessions().all().iter().map(|session| session.presence.user.id));
+        match self.auth().unusable(&users).await {
+            Ok(unusable) => {
+                for user in unusable {
+                    self.end_sessions_of(user).await;
                 }
             }
             Err(error) => tracing::warn!(%error, "it is not known which accounts were switched off meanwhile"),

@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 
 use antiphon_core::{gateway::LeaveReason, ids::UserId};
 
-use super::Rooms;
+use super::{Rooms, player::player_of};
 use crate::cluster::Leave;
 
 impl Rooms {
-    /// Puts somebody out of every channel that they are heard or hear in through this node.
+    /// Puts somebody out of every channel that they are heard or hear in through this node. Where that fails they are among
+    /// [`Rooms::people`] still, so that whoever looks at those does it again.
     pub async fn put_out(&self, user: UserId) {
         // A join that looked at the account before is decided anew.
         self.note_change();
@@ -28,7 +29,7 @@ impl Rooms {
         }
     }
 
-    /// Everybody who is heard or hears in a channel through this node, with or without a session of the gateway.
+    /// Everybody with an account who is heard or hears in a channel through this node, with or without a session of the gateway.
     #[must_use]
     pub fn people(&self) -> BTreeSet<UserId> {
         let mut people = BTreeSet::new();
@@ -36,6 +37,8 @@ impl Rooms {
             let live = room.live();
             people.extend(live.members.values().map(|member| member.presence.user.id));
             people.extend(live.links_of());
+            // What plays files has no account.
+            people.remove(&player_of(room.id));
         }
         people
     }

@@ -1,15 +1,18 @@
 //! Accounts and guests.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use antiphon_core::{gateway::Role, ids::UserId};
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
 use super::{
     NewUser, Result, Store, StoreError, User, folded, moment,
     pools::{Dialect, Lock, on_db, transaction},
 };
+
+/// Accounts that one query looks for.
+const LOOKED_AT_ONCE: usize = 500;
 
 /// A row of `users`.
 #[derive(FromRow)]
@@ -209,15 +212,28 @@ impl Store {
         })
     }
 
-    /// All accounts that are switched off.
+    /// Those of some accounts that are switched off or are no more.
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn inactive_users(&self) -> Result<HashSet<UserId>> {
-        let ids: Vec<Uuid> = on_db!(&self.readers, |db| {
-            sqlx::query_scalar("SELECT id FROM users WHERE is_active = FALSE").fetch_all(db).await?
-        });
-        Ok(ids.into_iter().map(UserId).collect())
+    pub async fn unusable(&self, users: &BTreeSet<UserId>) -> Result<BTreeSet<UserId>> {
+        let mut unusable = users.clone();
+        let users: Vec<UserId> = users.iter().copied().collect();
+        for some in users.chunks(LOOKED_AT_ONCE) {
+            let usable: Vec<Uuid> = on_db!(&self.readers, |db| {
+                let mut select = QueryBuilder::new("SELECT id FROM users WHERE is_active = TRUE AND id IN (");
+                let mut list = select.separated(", ");
+                for user in some {
+                    list.push_bind(user.0);
+                }
+                select.push(")");
+                select.build_query_scalar().fetch_all(db).await?
+            });
+            for id in usable {
+                unusable.remove(&UserId(id));
+            }
+        }
+        Ok(unusable)
     }
 
     /// Changes the name an account shows; `None` when there is no such account.

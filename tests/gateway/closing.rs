@@ -361,3 +361,30 @@ async fn nobody_does_anything_before_they_are_known() {
     assert_eq!(stranger.refused(mute).await, ErrorCode::Unauthenticated);
     assert_eq!(server.rooms.occupancy(channel).await, 0);
 }
+
+#[tokio::test]
+async fn those_whose_account_went_without_this_nodes_hearing_of_it() {
+    let server = Server::start().await;
+    let (mut gone, mut off) = (server.client("gone").await, server.client("off").await);
+    let mut stays = server.client("stays").await;
+    let channel = server.channel(stays.id(), 10).await;
+    for client in [&mut gone, &mut off, &mut stays] {
+        client.join(channel, MediaTransport::Websocket).await;
+    }
+    // What plays files is in the channel, too, and has no account.
+    let user = server.store.user(stays.id()).await.expect("works").expect("a guest").view();
+    server
+        .rooms
+        .enter_player(&antiphon::rooms::player::player(channel, &user, "a.mp3"), channel)
+        .await
+        .expect("a place");
+    server.store.delete_user(gone.id()).await.expect("works");
+    server.store.set_active(off.id(), false).await.expect("works");
+    server.gateway.end_unusable().await;
+    for client in [&mut gone, &mut off] {
+        assert_closed(client.closed().await, 4014, false, false);
+    }
+    assert_eq!(server.rooms.members(channel).await.expect("known").len(), 2, "the player and the one who stays");
+    stays.send(Heartbeat {}).await;
+    stays.expect(of_type!(HeartbeatAck)).await;
+}
