@@ -1,6 +1,6 @@
 //! Posting to webhooks.
 
-use std::time::Duration as StdDuration;
+use std::{fmt, time::Duration as StdDuration};
 
 use antiphon_core::{
     gateway::Position,
@@ -83,9 +83,11 @@ impl Notify {
             // There may be more.
             Ok(Some(position)) => (Attempted::Taken(position), now),
             Ok(None) => (Attempted::Taken(webhook.position.clone()), now),
-            Err(error) => {
+            Err(why) => {
                 let failures = webhook.failures + 1;
-                let again_at = (failures < ATTEMPTS_MAX).then(|| now + wait(failures, WAIT_MAX));
+                let is_tried_again = failures < ATTEMPTS_MAX && !matches!(why, NotPosted::Forbidden);
+                let again_at = is_tried_again.then(|| now + wait(failures, WAIT_MAX));
+                let error = why.to_string();
                 if again_at.is_none() {
                     metrics().webhooks.given_up.increment(1);
                     tracing::warn!(webhook = %webhook.id, channel = %webhook.channel, error, "a webhook was given up");
@@ -99,7 +101,7 @@ impl Notify {
     }
 
     /// Posts what a webhook was not told: the place up to which it was taken, `None` when there is nothing to tell.
-    async fn attempt(&self, webhook: &Webhook) -> Result<Option<Position>, String> {
+    async fn attempt(&self, webhook: &Webhook) -> Result<Option<Position>, NotPosted> {
         let since = self.rooms.events_since(webhook.channel, &webhook.position).await;
         // While it cannot be reached there is nothing to be told, which is no fault of the webhook.
         let Ok(since) = since else { return Ok(None) };
@@ -109,6 +111,14 @@ impl Notify {
             None if since.position == webhook.position => return Ok(None),
             None => (&[][..], false),
         };
+        if let Some(by) = webhook.by {
+            match self.is_admin(by).await {
+                Ok(true) => {}
+                Ok(false) => return Err(NotPosted::Forbidden),
+                // As where the journal cannot be reached.
+                Err(_) => return Ok(None),
+            }
+        }
         let position = events.last().map_or(&since.position, |(position, _)| position);
         let delivery = Delivery {
             webhook_id: webhook.id,
@@ -120,7 +130,7 @@ impl Notify {
         };
         let posted = self.post(webhook, &delivery).await;
         metrics().webhooks.posts.of(Outcome::from(posted.is_ok())).increment(1);
-        posted?;
+        posted.map_err(NotPosted::Failed)?;
         metrics().webhooks.events.increment(u64::try_from(events.len()).unwrap_or(u64::MAX));
         Ok(Some(position.clone()))
     }
@@ -135,6 +145,25 @@ impl Notify {
         let answer = request.body(body).send().await.map_err(|error| error.without_url().to_string())?;
         let status = answer.status();
         if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
+    }
+}
+
+/// Why a webhook was told nothing.
+enum NotPosted {
+    /// It could not be, this time.
+    Failed(String),
+    /// Who made it may make none any more.
+    Forbidden,
+}
+
+impl fmt::Display for NotPosted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => f.write_str(error),
+            Self::Forbidden => {
+                f.write_str("who made it is no administrator any more: one who is can have it tried again")
+            }
+        }
     }
 }
 

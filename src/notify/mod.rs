@@ -24,7 +24,7 @@ mod wording;
 
 use antiphon_core::{
     gateway::{ErrorCode, Position, Role, UserView},
-    ids::{ChannelId, WebhookId},
+    ids::{ChannelId, UserId, WebhookId},
 };
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ use crate::{
     error::AppError,
     random,
     rooms::{EventsSince, Rooms},
-    store::{NewAudit, Store, Webhook},
+    store::{NewAudit, Store, StoreError, Webhook},
 };
 
 pub use self::{
@@ -73,7 +73,7 @@ impl Notify {
         let position = self.rooms.journal_position(channel).await?;
         // The URL stays out of the log: it may hold a secret of whoever is called.
         self.audit(caller, "webhook.create", channel, json!({})).await?;
-        Ok(self.store.create_webhook(channel, url, &random::text::<32>(), &position).await?)
+        Ok(self.store.create_webhook(channel, caller.id, (url, &random::text::<32>()), &position).await?)
     }
 
     /// A channel's webhooks.
@@ -95,14 +95,14 @@ impl Notify {
         found(self.store.delete_webhook(channel, id).await?)
     }
 
-    /// Tries a webhook again that was given up, from where it was left.
+    /// Tries a webhook again that was given up, from where it was left; it is the caller's from then on.
     ///
     /// # Errors
     /// As [`Notify::delete`].
     pub async fn retry(&self, caller: &UserView, channel: ChannelId, id: WebhookId) -> Result<(), AppError> {
         self.require(caller, channel).await?;
         self.audit(caller, "webhook.retry", channel, json!({ "webhook_id": id })).await?;
-        found(self.store.retry_webhook(channel, id).await?)
+        found(self.store.retry_webhook(channel, id, caller.id).await?)
     }
 
     /// What happened in a channel after a place in its journal.
@@ -121,13 +121,16 @@ impl Notify {
 
     async fn require(&self, caller: &UserView, channel: ChannelId) -> Result<(), AppError> {
         // The token may be older than the role: what the database says holds.
-        let is_admin = caller.role == Role::Admin
-            && self.store.user(caller.id).await?.is_some_and(|known| known.role == Role::Admin);
-        if !is_admin {
+        if caller.role != Role::Admin || !self.is_admin(caller.id).await? {
             return Err(AppError::new(ErrorCode::PermissionDenied, "webhooks are for administrators"));
         }
         let channel = self.store.channel(channel).await?;
         channel.map(|_| ()).ok_or_else(|| AppError::new(ErrorCode::ChannelNotFound, "there is no channel with this id"))
+    }
+
+    /// Whether somebody is an administrator now.
+    async fn is_admin(&self, user: UserId) -> Result<bool, StoreError> {
+        Ok(self.store.user(user).await?.is_some_and(|known| known.role == Role::Admin && known.is_active))
     }
 
     /// Writes down what somebody is about to do to a channel's webhooks.

@@ -43,6 +43,8 @@ const AHEAD: usize = 50;
 const LEAD: Duration = Duration::from_millis(200);
 /// What is late by more goes on from then; what is late by less catches up.
 const LATE_MAX: Duration = Duration::from_millis(200);
+/// How often it is looked whether who began something may still play it: they can be switched off, removed or banned by any node.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// When to come back where there is no place, in seconds.
 const RETRY_S: u64 = 10;
 
@@ -76,7 +78,7 @@ pub struct Playing {
     /// What.
     pub track: Track,
     /// Who began it.
-    pub by: UserId,
+    pub by: UserView,
     /// When.
     pub since: SystemTime,
     /// Samples played since the file's beginning.
@@ -156,7 +158,7 @@ impl Playbacks {
         self.inner.rooms.enter_player(&presence, channel).await?;
         let playing = Arc::new(Playing {
             track,
-            by: by.id,
+            by: by.clone(),
             since: SystemTime::now(),
             played: AtomicU64::new(0),
             presence,
@@ -224,7 +226,10 @@ impl Playbacks {
     /// Plays to the end, whatever that is, and leaves the channel.
     async fn play(self, playing: Arc<Playing>, _place: Place) {
         let packets = read_ahead(Arc::clone(&playing.track.file), playing.track.repeat);
-        let end = Clock::new(&self.inner.rooms, &playing).run(packets, self.inner.config.longest).await;
+        let end = tokio::select! {
+            end = Clock::new(&self.inner.rooms, &playing).run(packets, self.inner.config.longest) => end,
+            () = self.until_refused(&playing) => PlaybackEnd::Refused,
+        };
         self.inner.rooms.end(&playing.presence, LeaveReason::Left).await;
         let mut state = self.inner.state.lock();
         if state.playing.get(&playing.channel).is_some_and(|known| Arc::ptr_eq(known, &playing)) {
@@ -233,6 +238,16 @@ impl Playbacks {
         drop(state);
         metrics().streaming.playback_ends.of(end).increment(1);
         tracing::info!(channel = %playing.channel, path = %playing.track.path, ?end, "a file is played no longer");
+    }
+
+    /// Waits until who began something may not play it any more. While the database cannot say, they may.
+    async fn until_refused(&self, playing: &Playing) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if matches!(self.inner.rooms.may_play(&playing.by, playing.channel).await, Ok(false)) {
+                return;
+            }
+        }
     }
 }
 

@@ -72,7 +72,7 @@ impl Rooms {
     }
 
     /// Whether somebody's account may be used. What plays files in a channel has none, and needs none.
-    async fn has_account(&self, user: &UserView, channel: ChannelId) -> Result<bool, StoreError> {
+    pub(super) async fn has_account(&self, user: &UserView, channel: ChannelId) -> Result<bool, StoreError> {
         let is_player = user.id == player_of(channel);
         Ok(is_player || self.inner.store.user(user.id).await?.is_some_and(|account| account.is_active))
     }

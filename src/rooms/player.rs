@@ -6,7 +6,7 @@ use std::sync::Arc;
 use antiphon_core::{
     gateway::{ErrorCode, JoinChannel, LeaveReason, MediaMode, MediaTransport, Role, UserView},
     ids::{ChannelId, NodeNumber, SessionId, UserId},
-    permission::Action,
+    permission::{Action, Decision, decide},
 };
 use uuid::Uuid;
 
@@ -69,6 +69,20 @@ impl Rooms {
             invite: None,
         };
         self.join(player, &join, None).await
+    }
+
+    /// Whether somebody may play into a channel now: with an account that is not switched off, as its owner, a moderator or an
+    /// administrator.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn may_play(&self, user: &UserView, channel: ChannelId) -> Result<bool, AppError> {
+        let Some(found) = self.inner.store.channel(channel).await? else { return Ok(false) };
+        if !self.has_account(user, channel).await? {
+            return Ok(false);
+        }
+        let (standing, _) = self.standing(channel, user).await?;
+        Ok(decide(&standing, found.is_private, Action::Play) == Decision::Allowed)
     }
 
     /// The node through which a channel's player plays, if one does.

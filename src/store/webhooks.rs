@@ -2,7 +2,7 @@
 
 use antiphon_core::{
     gateway::Position,
-    ids::{ChannelId, WebhookId},
+    ids::{ChannelId, UserId, WebhookId},
 };
 use sqlx::FromRow;
 use time::OffsetDateTime;
@@ -20,6 +20,8 @@ pub struct Webhook {
     pub id: WebhookId,
     /// Whose events.
     pub channel: ChannelId,
+    /// Who made it, or had it tried again last; `None` where that was not noted yet.
+    pub by: Option<UserId>,
     /// Where they are posted.
     pub url: String,
     /// What signs them.
@@ -67,6 +69,7 @@ const CLAIMED_AT_ONCE: i64 = 32;
 struct WebhookRow {
     id: Uuid,
     channel_id: Uuid,
+    made_by: Option<Uuid>,
     url: String,
     secret: String,
     epoch: String,
@@ -84,6 +87,7 @@ impl TryFrom<WebhookRow> for Webhook {
         Ok(Self {
             id: WebhookId(row.id),
             channel: ChannelId(row.channel_id),
+            by: row.made_by.map(UserId),
             url: row.url,
             secret: row.secret,
             position: Position { epoch: row.epoch, offset: row.delivered.unsigned_abs() },
@@ -111,15 +115,15 @@ impl Store {
     pub async fn create_webhook(
         &self,
         channel: ChannelId,
-        url: &str,
-        secret: &str,
+        by: UserId,
+        (url, secret): (&str, &str),
         position: &Position,
     ) -> Result<Webhook> {
         let now_us = micros(OffsetDateTime::now_utc());
         let row: Option<WebhookRow> = on_db!(&self.writers, |db| {
             sqlx::query_as(
-                "INSERT INTO webhooks (id, channel_id, url, secret, epoch, delivered, failures, next_us, lease_until_us)
-                 SELECT $1, $2, $3, $4, $5, $6, 0, $7, 0
+                "INSERT INTO webhooks (id, channel_id, url, secret, epoch, delivered, failures, next_us, lease_until_us, made_by)
+                 SELECT $1, $2, $3, $4, $5, $6, 0, $7, 0, $9
                  WHERE (SELECT COUNT(*) FROM webhooks WHERE channel_id = $2) < $8 RETURNING *",
             )
             .bind(Uuid::now_v7())
@@ -130,6 +134,7 @@ impl Store {
             .bind(offset(position))
             .bind(now_us)
             .bind(WEBHOOKS_MAX)
+            .bind(by.0)
             .fetch_optional(db)
             .await?
         });
@@ -161,16 +166,17 @@ impl Store {
         })
     }
 
-    /// Tries a webhook again that was given up; false when there is none.
+    /// Has a webhook tried again for somebody that was given up; false when there is none.
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn retry_webhook(&self, channel: ChannelId, id: WebhookId) -> Result<bool> {
+    pub async fn retry_webhook(&self, channel: ChannelId, id: WebhookId, by: UserId) -> Result<bool> {
         on_db!(&self.writers, |db| {
             let retry = sqlx::query(
-                "UPDATE webhooks SET failures = 0, given_up_us = NULL, next_us = $3 WHERE id = $1 AND channel_id = $2",
+                "UPDATE webhooks SET failures = 0, given_up_us = NULL, next_us = $3, made_by = $4
+                 WHERE id = $1 AND channel_id = $2",
             );
-            let retry = retry.bind(id.0).bind(channel.0).bind(micros(OffsetDateTime::now_utc()));
+            let retry = retry.bind(id.0).bind(channel.0).bind(micros(OffsetDateTime::now_utc())).bind(by.0);
             Ok(retry.execute(db).await?.rows_affected() > 0)
         })
     }

@@ -921,6 +921,8 @@ label!(
         Finished = "finished",
         /// It was stopped, removed by a moderator, or another took its place.
         Removed = "removed",
+        /// Who began it may not play there any more.
+        Refused = "refused",
         /// It lasted as long as one may.
         TooLong = "too_long",
         /// The file could not be read on.

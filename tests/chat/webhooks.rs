@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use antiphon::store::Store;
+use antiphon_core::gateway::Role;
 use aws_lc_rs::hmac;
 use axum::{Router, body::Bytes, http::HeaderMap, http::StatusCode, routing::post};
 use reqwest::Method;
@@ -100,6 +102,48 @@ async fn texts(told: &mut mpsc::UnboundedReceiver<Value>, count: usize) -> Vec<S
         assert_eq!(delivery["position"]["offset"], place);
     }
     texts
+}
+
+#[tokio::test]
+async fn the_webhook_of_who_is_no_administrator_any_more_is_told_nothing() {
+    for database in [TestDatabase::sqlite(), TestDatabase::postgres().await] {
+        let store_url = database.url();
+        run(database, async |url| {
+            let admin = register(url, "admin").await;
+            register(url, "second").await;
+            let store = Store::open(&store_url).await.expect("the same database");
+            let second = store.user_by_name("second").await.expect("works").expect("registered").id;
+            store.set_role(second, Role::Admin).await.expect("works");
+            let login = json!({"username": "second", "password": "a long enough password"});
+            let (_, login) = call(Method::POST, &format!("{url}/api/auth/login"), "", login).await;
+            let id = channel(url, &admin, "lobby", json!({})).await;
+            let (receiver, mut told) = Receiver::start().await;
+            let path = format!("{url}/api/channels/{id}/webhooks");
+            let hook = json!({"url": format!("http://{}/hook", receiver.address)});
+            let token = login["access_token"].as_str().expect("a token");
+            let (status, made) = call(Method::POST, &path, token, hook).await;
+            assert_eq!(status, 201, "{made}");
+            made["data"]["secret"]
+                .as_str()
+                .expect("a secret")
+                .clone_into(&mut receiver.secret.lock().expect("not poisoned"));
+            let mut alice = Chatter::guest(url, "alice").await;
+            alice.ask(json!({"type": "JoinChannel", "channel_id": id, "media": "websocket"})).await;
+            alice.say("lobby", "before").await;
+            assert_eq!(texts(&mut told, 1).await, ["before"]);
+            store.set_role(second, Role::User).await.expect("works");
+            alice.say("lobby", "after").await;
+            let hook = until(&path, &admin, |hook| hook["given_up_at"].is_string()).await;
+            assert!(hook["last_error"].as_str().is_some_and(|why| why.contains("no administrator")), "{hook}");
+            assert!(told.try_recv().is_err(), "it was told nothing");
+            // Another administrator takes it over, and nothing is missing.
+            let retry = format!("{path}/{}/retry", hook["id"].as_str().expect("an id"));
+            assert_eq!(call(Method::POST, &retry, &admin, Value::Null).await.0, 200);
+            assert_eq!(texts(&mut told, 1).await, ["after"]);
+            store.close().await;
+        })
+        .await;
+    }
 }
 
 /// Waits until the first webhook is as `right` says.

@@ -269,13 +269,25 @@ async fn who_may_play_how_much_at_once_and_in_place_of_what() {
     assert_eq!(busy.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(until_left(&mut listener).await, LeaveReason::Left);
     // A moderator removes it as they do anybody.
-    let told = stage.play(&url, long).await;
+    let told = stage.play(&url, long.clone()).await;
     until_heard(&mut listener).await;
     let kick = http().post(url.http(&format!("/api/channels/{}/kick", stage.channel)));
     let kick = kick.bearer_auth(&stage.owner.access_token).json(&json!({ "user_id": told["user_id"] }));
     assert_eq!(kick.send().await.expect("answered").status(), StatusCode::OK);
     assert_eq!(until_left(&mut listener).await, LeaveReason::Kicked);
-    stage.play(&url, json!({ "path": "long.flac", "quality": "low" })).await;
+    // It ends by itself where who began it may play there no longer.
+    let moderator = rest.register("moderator", "a long enough password").await.expect("registered");
+    let member = url.http(&format!("/api/channels/{}/members/{}", stage.channel, moderator.user.id));
+    let promote = http().put(member.clone()).bearer_auth(&stage.owner.access_token);
+    let promoted = promote.json(&json!({ "role": "moderator" })).send().await.expect("answered");
+    assert_eq!(promoted.status(), StatusCode::OK);
+    assert_eq!(stage.play_as(&moderator.access_token, &url, long.clone()).await.status(), StatusCode::CREATED);
+    until_heard(&mut listener).await;
+    let removed = http().delete(member).bearer_auth(&stage.owner.access_token).send().await.expect("answered");
+    assert_eq!(removed.status(), StatusCode::OK);
+    assert_eq!(until_left(&mut listener).await, LeaveReason::Left);
+    assert_eq!(stage.shown(&url).await.0, StatusCode::NOT_FOUND);
+    stage.play(&url, long).await;
     until_heard(&mut listener).await;
     server.signal("TERM");
     let ends = async { while !matches!(came(&mut listener).await, Came::Left(LeaveReason::Left)) {} };
