@@ -1,6 +1,6 @@
 //! Rate limits for each of many keys, such as addresses, in memory.
 
-use std::{hash::Hash, num::NonZeroU32};
+use std::{hash::Hash, num::NonZeroU32, time::Duration};
 
 use antiphon_core::gateway::ErrorCode;
 use governor::{
@@ -10,10 +10,11 @@ use governor::{
 
 use crate::error::AppError;
 
-/// One rate for each key, over a bounded number of keys. A burst may use a whole minute's share at once.
+/// One rate for each key, over a bounded number of keys. A burst may use a whole span's share at once.
 #[derive(Debug)]
 pub struct Rates<K: Hash + Eq + Clone> {
-    per_minute: NonZeroU32,
+    /// How many, and in what time, for those who are refused.
+    share: String,
     limiter: DefaultKeyedRateLimiter<K>,
     /// What all share while as many keys are active as are kept apart.
     overflow: DefaultDirectRateLimiter,
@@ -27,14 +28,25 @@ impl<K: Hash + Eq + Clone> Rates<K> {
     /// So many a minute; `None` when `per_minute` is 0: no limit.
     #[must_use]
     pub fn new(per_minute: u32) -> Option<Self> {
-        let per_minute = NonZeroU32::new(per_minute)?;
-        let quota = Quota::per_minute(per_minute);
-        Some(Self {
-            per_minute,
+        let quota = Quota::per_minute(NonZeroU32::new(per_minute)?);
+        Some(Self::of(quota, format!("{per_minute} a minute")))
+    }
+
+    /// So many in that time; `None` when `most` is 0, or the time too short to be shared out: no limit.
+    #[must_use]
+    pub fn over(most: u32, time: Duration) -> Option<Self> {
+        let burst = NonZeroU32::new(most)?;
+        let quota = Quota::with_period(time / most)?.allow_burst(burst);
+        Some(Self::of(quota, format!("{most} in {} s", time.as_secs())))
+    }
+
+    fn of(quota: Quota, share: String) -> Self {
+        Self {
+            share,
             limiter: RateLimiter::keyed(quota),
             overflow: RateLimiter::direct(quota),
             clock: DefaultClock::default(),
-        })
+        }
     }
 
     /// Counts one of `what` for `key`.
@@ -46,7 +58,7 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         outcome.map_err(|refused| {
             let wait = refused.wait_time_from(self.clock.now());
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            let message = format!("too many {what}: at most {} a minute; try again in {seconds} s", self.per_minute);
+            let message = format!("too many {what}: at most {}; try again in {seconds} s", self.share);
             AppError::retry(ErrorCode::RateLimited, message, seconds)
         })
     }
@@ -60,6 +72,17 @@ impl<K: Hash + Eq + Clone> Rates<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_of_a_day_can_be_used_at_once_and_comes_back_slowly() {
+        let rates = Rates::over(2, Duration::from_secs(86_400)).expect("a limit");
+        assert!(
+            rates.check(&1, "guests").is_ok() && rates.check(&1, "guests").is_ok() && rates.check(&2, "guests").is_ok()
+        );
+        let refused = rates.check(&1, "guests").expect_err("as many as may");
+        assert!(refused.message.starts_with("too many guests: at most 2 in 86400 s; try again in 4"), "{refused}");
+        assert!(Rates::<u32>::over(0, Duration::from_secs(1)).is_none());
+    }
 
     #[test]
     fn a_flood_of_addresses_shares_one_limit_and_is_forgotten() {

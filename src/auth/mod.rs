@@ -56,6 +56,8 @@ pub struct AuthConfig {
     pub guests: bool,
     /// How many guests there may be.
     pub guests_max: u32,
+    /// How many of them may be made from one address within the time that a guest is remembered; 0 for any number.
+    pub guests_per_address: u32,
     /// How many may come from one address in a minute; 0 for any number.
     pub guests_per_minute_per_address: u32,
     /// Passwords hashed at once; 0 for half of the processors.
@@ -98,6 +100,7 @@ impl AuthConfig {
             logins_per_account: auth.logins_per_account,
             guests: auth.guests,
             guests_max: settings.limits.guests,
+            guests_per_address: settings.limits.guests_per_address.unwrap_or((settings.limits.guests / 4).max(1)),
             guests_per_minute_per_address: settings.limits.guests_per_minute_per_address,
             password_hashes_at_once: auth.password_hashes_at_once,
             password_hash_queue: auth.password_hash_queue,
@@ -161,6 +164,8 @@ struct Inner {
     passwords: Passwords,
     issuer: Option<(IssuerConfig, Jwks)>,
     guest_rates: Option<Rates<[u8; 8]>>,
+    /// What of all guests each address may have.
+    guest_shares: Option<Rates<[u8; 8]>>,
 }
 
 /// The issuer under which subjects that are no UUIDs are kept, of tokens made elsewhere with our secret.
@@ -185,6 +190,7 @@ impl Auth {
             passwords: Passwords::new(config.password_hashes_at_once, config.password_hash_queue),
             issuer,
             guest_rates: Rates::new(config.guests_per_minute_per_address),
+            guest_shares: Rates::over(config.guests_per_address, config.refresh_ttl.guest.unsigned_abs()),
             store,
             config,
         })))
@@ -245,7 +251,7 @@ impl Auth {
 
     /// Forgets which addresses guests came from: to be called every few seconds.
     pub fn sweep(&self) {
-        self.0.guest_rates.iter().for_each(Rates::sweep);
+        self.0.guest_rates.iter().chain(&self.0.guest_shares).for_each(Rates::sweep);
     }
 
     /// Ends the login that a refresh token belongs to. Its access token runs out by itself.
@@ -303,7 +309,7 @@ impl Inner {
             return Err(AppError::new(ErrorCode::PermissionDenied, message));
         }
         let display_name = check_names(username, display_name)?;
-        if let Some(rates) = &self.guest_rates {
+        for rates in self.guest_rates.iter().chain(&self.guest_shares) {
             rates.check(&guessing::network(address), "guests from this address")?;
         }
         let new = NewUser { display_name, ..NewUser::named(username) };

@@ -203,6 +203,9 @@ settings! {
         invites_per_channel: u32 [] = 1000;
         /// Guests that are remembered at once; further ones are refused until some have gone.
         guests: u32 [] = 100_000;
+        /// Of those, how many one address (an IPv6 /64 counts as one) may make at each node within `auth.guest_ttl_s`, so that no single
+        /// one takes all; 0 for any number. When not set: a quarter.
+        guests_per_address: Option<u32> [] = None;
         /// HTTP requests per minute from one address; 0 for any number.
         http_per_minute_per_address: u32 [] = 12_000;
         /// HTTP requests per minute of one account; 0 for any number.

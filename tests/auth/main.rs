@@ -338,8 +338,14 @@ async fn guests_come_with_a_name_only(context: Context) {
     auth.guest(address(3), "Third", None).await.expect("from another address");
     assert_eq!(code(auth.guest(address(4), "Fourth", None).await), ErrorCode::LimitReached);
 
+    let shared = context.auth(|config| config.guests_per_address = 1);
+    shared.guest(address(6), "Fifth", None).await.expect("there is room for many");
+    let refused = shared.guest(address(6), "Sixth", None).await.map(|_| ()).expect_err("but not for one address");
+    assert!(refused.code == ErrorCode::RateLimited && refused.message.contains("at most 1 in"), "{refused}");
+    shared.guest(address(7), "Sixth", None).await.expect("from another address");
+
     let closed = context.auth(|config| config.guests = false);
-    assert_eq!(code(closed.guest(address(5), "Fifth", None).await), ErrorCode::PermissionDenied);
+    assert_eq!(code(closed.guest(address(5), "Seventh", None).await), ErrorCode::PermissionDenied);
 }
 
 async fn a_guest_who_stays_connected_is_not_forgotten(context: Context) {

@@ -140,7 +140,8 @@ pub(super) struct Peers {
     happened: Vec<(u32, Event)>,
     arrived: Vec<Arrived>,
     to_relay: Vec<ToRelay>,
-    /// Events that the control plane had no room for.
+    /// Events that the control plane had no room for: of each connection and each stream the last of its kind, so no more than there
+    /// are of those.
     untold: VecDeque<PeerEvent>,
     /// Ways to clients by TCP.
     tcp: HashMap<Address, mpsc::Sender<Box<[u8]>>>,
@@ -449,6 +450,7 @@ impl Peers {
     }
 
     fn tell(&mut self, event: PeerEvent) {
+        self.untold.retain(|untold| !event.supersedes(untold));
         self.untold.push_back(event);
     }
 
