@@ -595,6 +595,7 @@ async fn upkeep(api: Arc<Api>) {
         metrics().streaming.made_bytes.set(api.streams.made_bytes() as f64);
         api.gateway.show_unread();
         api.limits.sweep();
+        api.directory.sweep();
         api.standalone.sweep();
         api.auth.sweep();
         api.health.check_store(&api.store).await;

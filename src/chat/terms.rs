@@ -5,11 +5,12 @@ use antiphon_core::{
     ids::ChannelId,
     permission::Action,
 };
+use serde_json::json;
 
 use super::{Chat, require};
 use crate::{
     error::AppError,
-    store::{ChatTerms, Report},
+    store::{ChatTerms, NewAudit, Report},
 };
 
 /// The longest wait between two messages, six hours.
@@ -42,6 +43,11 @@ impl Chat {
         if terms.keep_s == Some(0) {
             return invalid("keep_s must be at least 1, or null to keep messages for good".to_owned());
         }
+        let detail = json!({
+            "slow_mode_s": terms.slow_mode_s, "keep_count": terms.keep_count, "keep_s": terms.keep_s, "history": terms.history,
+        });
+        let (actor, actor_name, target) = (caller.id, caller.username.clone(), Some(channel.to_string()));
+        self.store().record_audit(NewAudit { actor, actor_name, action: "channel.chat_terms", target, detail }).await?;
         self.store().set_chat_terms(channel, terms).await?;
         Ok(())
     }

@@ -4,22 +4,27 @@
 //! Every operation takes who asks, asks [`decide`] whether they may, changes the database and then tells [`Rooms`].
 //! Should the server die in between, the database is right and nobody is in voice any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use antiphon_core::{
     gateway::{ChannelView, ErrorCode, MemberView, Role, UserView},
     ids::{ChannelId, NodeNumber, UserId},
     permission::{Action, ChannelRole, Decision, Standing, decide},
 };
+use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use super::{ChannelFigures, Rooms, admit::standing};
 use crate::{
     cluster::SessionRecords,
     error::AppError,
+    rates::Rates,
     store::{
-        Ban, Channel, ChannelChange, ChannelLimits, Invite, Inviter, Membership, NewChannel, NewInvite, Store,
-        StoreError, User, check_name,
+        Ban, Channel, ChannelChange, ChannelLimits, Invite, Inviter, Membership, NewAudit, NewChannel, NewInvite,
+        Store, StoreError, User, check_name,
     },
 };
 
@@ -108,7 +113,12 @@ pub struct Directory {
     /// What nodes know of each other's people.
     records: SessionRecords,
     config: DirectoryConfig,
+    /// How fast moderators act: the log of what they do is on the disk for long.
+    acts: Option<Arc<Rates<UserId>>>,
 }
+
+/// What one account may do to others in a minute, in all of its channels.
+const ACTS_PER_MINUTE: u32 = 120;
 
 type Result<T> = std::result::Result<T, AppError>;
 
@@ -116,7 +126,12 @@ impl Directory {
     /// Channels of `store`, whose voice is in `rooms`, of a node among those that share `records`.
     #[must_use]
     pub fn new(store: Store, rooms: Rooms, records: SessionRecords, config: DirectoryConfig) -> Self {
-        Self { store, rooms, records, config }
+        Self { store, rooms, records, config, acts: Rates::new(ACTS_PER_MINUTE).map(Arc::new) }
+    }
+
+    /// Forgets who did nothing lately. To be called every few seconds.
+    pub fn sweep(&self) {
+        self.acts.iter().for_each(|acts| acts.sweep());
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -339,6 +354,7 @@ impl Directory {
         let standing = self.standing(&target.view(), id).await?;
         scene.require(Action::SetRole { target: &standing, role })?;
         let priority = change.priority.unwrap_or(before.is_some_and(|membership| membership.priority));
+        self.record(caller, "channel.set_member", (id, user), json!({ "role": role, "priority": priority })).await?;
         let membership = Membership { role, priority };
         let by = Some(Inviter { user: caller.id, username: &caller.username });
         self.store.set_membership_by(id, user, membership, by).await?;
@@ -363,6 +379,9 @@ impl Directory {
         let scene = self.enter(caller, id).await?;
         let target = self.target(id, user).await?;
         scene.require(Action::RemoveMember(&target))?;
+        if user != caller.id {
+            self.record(caller, "channel.remove_member", (id, user), json!({})).await?;
+        }
         let was_member = self.store.remove_membership(id, user).await?;
         if was_member {
             self.rooms.set_priority(id, user, false).await;
@@ -384,6 +403,7 @@ impl Directory {
     pub async fn kick(&self, caller: &UserView, id: ChannelId, user: UserId, reason: Option<String>) -> Result<()> {
         let reason = checked_reason(reason)?;
         self.enter(caller, id).await?.require(Action::Kick(&self.target(id, user).await?))?;
+        self.record(caller, "channel.kick", (id, user), json!({ "reason": reason })).await?;
         // Asked before they are gone from there.
         let was_elsewhere = self.reads_elsewhere(id, user).await;
         if self.rooms.kick(id, user, caller.id, reason).await? || was_elsewhere {
@@ -414,6 +434,8 @@ impl Directory {
         let reason = checked_reason(reason)?;
         let until = ending("duration_s", duration_s)?;
         self.enter(caller, id).await?.require(Action::Ban(&self.target(id, user).await?))?;
+        let detail = json!({ "reason": reason, "duration_s": duration_s });
+        self.record(caller, "channel.ban", (id, user), detail).await?;
         let ban = Ban { channel: id, user, by: caller.id, reason, until };
         self.store.set_ban(ban.clone()).await?;
         self.rooms.ban(id, user, caller.id, ban.reason.clone()).await?;
@@ -427,6 +449,7 @@ impl Directory {
     /// As [`Directory::ban`]; `NOT_FOUND` for who is not banned.
     pub async fn unban(&self, caller: &UserView, id: ChannelId, user: UserId) -> Result<()> {
         self.enter(caller, id).await?.require(Action::Ban(&self.target(id, user).await?))?;
+        self.record(caller, "channel.unban", (id, user), json!({})).await?;
         if self.store.remove_ban(id, user).await? {
             return Ok(());
         }
@@ -440,6 +463,7 @@ impl Directory {
     /// As [`Directory::ban`].
     pub async fn mute(&self, caller: &UserView, id: ChannelId, user: UserId, muted: bool) -> Result<()> {
         self.enter(caller, id).await?.require(Action::Mute(&self.target(id, user).await?))?;
+        self.record(caller, if muted { "channel.mute" } else { "channel.unmute" }, (id, user), json!({})).await?;
         if muted {
             match self.store.set_server_mute(id, user, caller.id).await {
                 // A guest whose account is gone cannot come back: what holds while they are in voice is enough.
@@ -509,6 +533,22 @@ impl Directory {
         let gone = || AppError::new(ErrorCode::NotFound, "there is no such invite, or it is used up or has expired");
         let id = self.store.redeem_invite(code, caller.id, OffsetDateTime::now_utc()).await?.ok_or_else(gone)?;
         self.channel(caller, id).await
+    }
+
+    /// Writes down what a moderator is about to do to somebody in a channel, of which they may do only so much.
+    async fn record(
+        &self,
+        by: &UserView,
+        action: &'static str,
+        (channel, user): (ChannelId, UserId),
+        mut detail: Value,
+    ) -> Result<()> {
+        if let Some(acts) = &self.acts {
+            acts.check(&by.id, "acts of moderation by this account")?;
+        }
+        detail["channel_id"] = json!(channel);
+        let (actor, actor_name, target) = (by.id, by.username.clone(), Some(user.to_string()));
+        Ok(self.store.record_audit(NewAudit { actor, actor_name, action, target, detail }).await?)
     }
 
     /// The channel, in which `caller` may do something.

@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 
 use crate::{client::Client, on_both_databases};
 
-on_both_databases!(what_administrators_do_is_written_down, others_do_nothing_and_nothing_hides);
+on_both_databases!(
+    what_administrators_do_is_written_down,
+    what_moderators_do_is_written_down,
+    others_do_nothing_and_nothing_hides
+);
 
 const NOTHING: &str = "00000000-0000-7000-8000-000000000001";
 
@@ -70,18 +74,110 @@ fn acts(user: &str, channel: &str, webhook: &str, node: &str) -> Vec<Act> {
     ]
 }
 
+/// All that those who keep order in a channel do to others there, in an order in which each still can be done.
+fn moderation(channel: &str, user: &str) -> Vec<Act> {
+    let (post, put, delete) = (Method::POST, Method::PUT, Method::DELETE);
+    let member = "/api/channels/{id}/members/{user}";
+    let whom = |further: Value| {
+        let mut body = json!({"user_id": user});
+        for (key, value) in further.as_object().into_iter().flatten() {
+            body[key] = value.clone();
+        }
+        body
+    };
+    let mute = "/api/channels/{id}/mute";
+    vec![
+        act(put.clone(), member, &[channel, user], json!({"role": "member"}), "channel.set_member"),
+        act(post.clone(), mute, &[channel], whom(json!({"muted": true})), "channel.mute"),
+        act(post.clone(), mute, &[channel], whom(json!({"muted": false})), "channel.unmute"),
+        act(post.clone(), "/api/channels/{id}/kick", &[channel], whom(json!({"reason": "loud"})), "channel.kick"),
+        act(delete.clone(), member, &[channel, user], json!({}), "channel.remove_member"),
+        act(post, "/api/channels/{id}/ban", &[channel], whom(json!({"reason": "spam"})), "channel.ban"),
+        act(delete, "/api/channels/{id}/ban/{user}", &[channel, user], json!({}), "channel.unban"),
+        act(put, "/api/channels/{id}/chat", &[channel], json!({"slow_mode_s": 5}), "channel.chat_terms"),
+    ]
+}
+
+/// Routes of channels that change something, and are no moderation: what people do for themselves, what makes and ends channels, and
+/// what others of these tests and those of recordings and playback look at.
+const OTHERS: [&str; 13] = [
+    "/api/channels",
+    "/api/channels/{id}",
+    "/api/channels/{id}/invites",
+    "/api/channels/{id}/invites/{code}",
+    "/api/channels/{id}/listen",
+    "/api/channels/{id}/playback",
+    "/api/channels/{id}/recordings",
+    "/api/channels/{id}/recordings/current",
+    "/api/channels/{id}/recordings/{recording}",
+    "/api/channels/{id}/recordings/{recording}/mix",
+    "/api/channels/{id}/webhooks",
+    "/api/channels/{id}/webhooks/{webhook}",
+    "/api/channels/{id}/webhooks/{webhook}/retry",
+];
+
+async fn what_moderators_do_is_written_down(nobody: &Client) {
+    let (admin, ben, eve) =
+        (nobody.register("admin").await, nobody.register("ben").await, nobody.register("eve").await);
+    let channel = ben.channel("General", false).await;
+    let acts = moderation(&channel, eve.id());
+    let document = nobody.get("/api/openapi.json").await.json();
+    let known = |route: &str| OTHERS.contains(&route) || acts.iter().any(|act| act.route == route);
+    let changing = changing(&document);
+    let unknown: Vec<_> =
+        changing.iter().filter(|(_, path)| path.starts_with("/api/channels") && !known(path)).collect();
+    assert!(changing.len() > 20 && unknown.is_empty(), "not looked at: {unknown:?}");
+
+    for act in &acts {
+        let before = newest(&admin).await["pagination"]["total_items"].as_u64().expect("a count");
+        let request = |who: &Client| who.request(act.method.clone(), &act.path()).json(&act.body);
+        let refused = eve.send(request(&eve)).await;
+        let is_own = act.action == "channel.remove_member";
+        assert!(is_own || refused.status.is_client_error(), "{}: {}", act.path(), refused.text);
+        ben.send(request(&ben)).await;
+        let log = newest(&admin).await;
+        let context = format!("{} {}: {log}", act.method, act.path());
+        assert_eq!(log["pagination"]["total_items"], before + 1, "{context}");
+        let (entry, is_about_her) = (&log["data"][0], act.action != "channel.chat_terms");
+        assert_eq!((&entry["action"], &entry["actor_id"]), (&json!(act.action), &json!(ben.id())), "{context}");
+        let target = if is_about_her { eve.id() } else { &channel };
+        assert_eq!(entry["target"], json!(target), "{context}");
+        assert!(!is_about_her || entry["detail"]["channel_id"] == json!(channel), "{context}");
+    }
+    let kicked = admin.get("/api/advanced/admin/audit?action=channel.kick").await.json();
+    assert_eq!(kicked["data"][0]["detail"], json!({"channel_id": channel, "reason": "loud"}));
+    // What is kept for long is not written without end.
+    let mute =
+        async || ben.post(&format!("/api/channels/{channel}/mute"), json!({"user_id": eve.id(), "muted": true})).await;
+    for _ in 0..=120 {
+        if mute().await.status.as_u16() == 429 {
+            return;
+        }
+    }
+    panic!("a moderator acts without end");
+}
+
 /// The routes that change something and that the API's description reserves for administrators.
 fn reserved(document: &Value) -> BTreeSet<(String, String)> {
-    let paths = document["paths"].as_object().expect("paths");
-    let operations = paths.iter().flat_map(|(path, item)| {
-        item.as_object().expect("operations").iter().map(move |(method, operation)| (path, method, operation))
-    });
-    let reserved = operations.filter(|(path, method, operation)| {
+    let reserved = operations(document).filter(|(path, method, operation)| {
         let tagged = operation["tags"].as_array().is_some_and(|tags| tags.contains(&json!("admin")));
         let forbidden = operation["responses"]["403"]["description"].as_str().unwrap_or_default();
         *method != "get" && (tagged || path.contains("/admin/") || forbidden.contains("administrator"))
     });
     reserved.map(|(path, method, _)| (method.to_uppercase(), path.clone())).collect()
+}
+
+/// All routes that change something.
+fn changing(document: &Value) -> BTreeSet<(String, String)> {
+    let changing = operations(document).filter(|(_, method, _)| *method != "get");
+    changing.map(|(path, method, _)| (method.to_uppercase(), path.clone())).collect()
+}
+
+fn operations(document: &Value) -> impl Iterator<Item = (&String, &String, &Value)> {
+    let paths = document["paths"].as_object().expect("paths");
+    paths.iter().flat_map(|(path, item)| {
+        item.as_object().expect("operations").iter().map(move |(method, operation)| (path, method, operation))
+    })
 }
 
 async fn newest(admin: &Client) -> Value {
