@@ -72,6 +72,19 @@ async fn sees_nothing(url: &str, eve: &mut Chatter, channel: &str) {
             call(Method::GET, &format!("{url}/api/channels/{channel}/{path}"), &eve.token, Value::Null).await;
         assert_eq!(status, 403, "{path}");
     }
+    // Nor is anything of it heard: what was recorded, what is said now, what is played.
+    let recording = uuid::Uuid::nil();
+    for (method, path, body) in [
+        (Method::GET, "reports".to_owned(), Value::Null),
+        (Method::GET, "recordings".to_owned(), Value::Null),
+        (Method::GET, format!("recordings/{recording}"), Value::Null),
+        (Method::GET, format!("recordings/{recording}/timeline"), Value::Null),
+        (Method::POST, "listen".to_owned(), json!({"ttl_s": 60})),
+        (Method::POST, "playback".to_owned(), json!({"path": "a.mp3"})),
+    ] {
+        let (status, told) = call(method, &format!("{url}/api/channels/{channel}/{path}"), &eve.token, body).await;
+        assert!(matches!(status, 403 | 404), "{path}: {status} {told}");
+    }
 }
 
 async fn who_may_not_read_gets_nothing(url: &str) {
@@ -110,6 +123,13 @@ async fn who_may_not_read_gets_nothing(url: &str) {
     for way in ways("open", &message) {
         assert_eq!(eve.refused(way.clone()).await, "PERMISSION_DENIED", "{way}");
     }
+    // Nor by taking the session up again from a place before the ban.
+    eve.lose().await;
+    everything_happens(&mut owner, "open").await;
+    assert!(eve.positions.contains_key(&id), "she says up to where she was there");
+    let resumed = eve.resume(url).await;
+    assert!(resumed["type"] == "Resumed" && !resumed.to_string().contains("secret"), "{resumed}");
+    sees_nothing(url, &mut eve, &id).await;
 }
 
 async fn a_history_is_for_whom_the_channel_says(url: &str) {

@@ -13,7 +13,11 @@ use crate::{
     },
 };
 
-on_both!(mail_comes_once_also_when_its_server_dies, an_address_is_confirmed_by_a_code);
+on_both!(
+    mail_comes_once_also_when_its_server_dies,
+    an_address_is_confirmed_by_a_code,
+    who_may_not_read_gets_no_mail_of_it
+);
 
 /// Runs a scenario with a mail server.
 async fn run(database: TestDatabase, scenario: impl AsyncFnOnce(&str, &mut MailServer)) {
@@ -83,6 +87,30 @@ async fn mail_comes_once_also_when_its_server_dies(url: &str, mail: &mut MailSer
     mail.start_again().await;
     newest(url, &ada, |found| is_delivery(found, "email", "skipped")).await;
     assert!(mail.mails().iter().all(|mail| !mail.body.contains("fourth")));
+}
+
+async fn who_may_not_read_gets_no_mail_of_it(url: &str, mail: &mut MailServer) {
+    let (owner_token, eve) = (register(url, "owner").await, register(url, "eve").await);
+    confirm(url, &eve, mail, "eve@example.org").await;
+    let (_, me) = call(Method::GET, &format!("{url}/api/users/me"), &eve, Value::Null).await;
+    let eve_id = me["data"]["id"].as_str().expect("an id");
+    // One that she does not belong to, one whose history is not for her, one that she is banned from, and at last one for everybody.
+    channel(url, &owner_token, "hidden", json!({"is_private": true})).await;
+    let notes = channel(url, &owner_token, "notes", json!({})).await;
+    let terms = json!({"history": "members"});
+    assert_eq!(call(Method::PUT, &format!("{url}/api/channels/{notes}/chat"), &owner_token, terms).await.0, 200);
+    let open = channel(url, &owner_token, "open", json!({})).await;
+    let ban = json!({"user_id": eve_id});
+    assert_eq!(call(Method::POST, &format!("{url}/api/channels/{open}/ban"), &owner_token, ban).await.0, 200);
+    channel(url, &owner_token, "yard", json!({})).await;
+    let mut owner = Chatter::with_token(url, &owner_token).await;
+    for (room, text) in [("hidden", "a secret"), ("notes", "a secret"), ("open", "a secret"), ("yard", "a word")] {
+        owner.join(room).await;
+        owner.say(room, &format!("{text} for @eve")).await;
+    }
+    mail.mail(|mail| mail.body.contains("a word")).await;
+    let told: Vec<_> = mail.mails().into_iter().filter(|mail| mail.body.contains("secret")).collect();
+    assert!(told.is_empty(), "{told:?}");
 }
 
 async fn an_address_is_confirmed_by_a_code(url: &str, mail: &mut MailServer) {
