@@ -247,3 +247,56 @@ mod tests {
         }
     }
 }
+
+impl PeerEvent {
+    /// Whether an earlier event that was not told yet need not be any more.
+    pub(super) fn supersedes(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (Self::Offer { key, .. }, Self::Offer { key: other, .. }) => key == other,
+            (
+                Self::Gone { key },
+                Self::Offer { key: other, .. } | Self::Connected { key: other } | Self::Gone { key: other },
+            ) => key == other,
+            (
+                Self::Publishes { channel, stream, .. },
+                Self::Publishes { channel: other_channel, stream: other_stream, .. },
+            ) => (channel, stream) == (other_channel, other_stream),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn of_what_nobody_takes_the_last_of_each_kind_is_left() {
+        let channel = ChannelId(Uuid::nil());
+        let key = |stream| PeerKey { channel, stream: StreamId(stream), role: PeerRole::Subscriber };
+        let offer = |stream| PeerEvent::Offer { key: key(stream), sdp: String::new(), tracks: Vec::new() };
+        let publishes = |stream| PeerEvent::Publishes { channel, stream: StreamId(stream), kinds: Vec::new() };
+        let (connected, gone) =
+            (|stream| PeerEvent::Connected { key: key(stream) }, |stream| PeerEvent::Gone { key: key(stream) });
+        for (later, earlier) in [
+            (offer(1), offer(1)),
+            (publishes(1), publishes(1)),
+            (gone(1), offer(1)),
+            (gone(1), connected(1)),
+            (gone(1), gone(1)),
+        ] {
+            assert!(later.supersedes(&earlier), "{later:?} {earlier:?}");
+        }
+        for (later, earlier) in [
+            (offer(1), offer(2)),
+            (publishes(1), publishes(2)),
+            (gone(1), gone(2)),
+            (offer(1), gone(1)),
+            (connected(1), offer(1)),
+        ] {
+            assert!(!later.supersedes(&earlier), "{later:?} {earlier:?}");
+        }
+    }
+}

@@ -138,7 +138,7 @@ impl Making {
             let same = source.filter(|source| mark.is_of(&Version::of(&mark.path, source)));
             match same {
                 Some(source) if self.order(&mark.path, &source, mark.product, Asker::LastProcess).await.is_ok() => {
-                    ordered += 1
+                    ordered += 1;
                 }
                 _ => {
                     let shelf = Arc::clone(&self.shelf);
