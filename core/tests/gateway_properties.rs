@@ -2,7 +2,9 @@
 
 use antiphon_core::{
     gateway::*,
-    ids::{ChannelId, GroupId, KeyId, MediaSessionId, MessageId, RecordingId, SessionId, StreamId, UserId},
+    ids::{
+        ChannelId, GroupId, KeyId, ListeningId, MediaSessionId, MessageId, RecordingId, SessionId, StreamId, UserId,
+    },
 };
 use proptest::{
     collection::{hash_map, vec},

@@ -12,7 +12,7 @@ use antiphon_loadtest::{
     client::{Client as VoiceClient, ClientError, ClientEvent, VoiceFrame},
     gateway::{GatewayConfig, Identity},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::{Mutex, mpsc},
     time::timeout,

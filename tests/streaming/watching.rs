@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use antiphon::store::Store;
+use antiphon_core::{gateway::Role, ids::UserId};
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,9 +12,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungsten
 
 use crate::{
     Streaming,
-    client::{Client, eventually},
+    client::{Client, PASSWORD, eventually},
     pattern,
-    support::{nodes::Nodes, people::PATIENCE, process::Scratch},
+    support::{databases::TestDatabase, nodes::Nodes, people::PATIENCE, process::Scratch},
 };
 
 /// Somebody's connection to the gateway.
@@ -172,6 +174,45 @@ async fn only_administrators_watch_and_only_while_they_want_to() {
         watcher.send(json!({"type": "Heartbeat"})).await;
         assert_eq!(watcher.next().await["type"], "HeartbeatAck");
     }
+    streaming.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_no_administrator_any_more_is_told_nothing_more() {
+    let database = TestDatabase::sqlite();
+    let url = database.url();
+    let streaming = Streaming::start(|settings| settings.database.url = Some(url.parse().expect("a URL"))).await;
+    let (root, other) = (streaming.nobody.register("root").await, streaming.nobody.register("other").await);
+    streaming.put("a.mp3", &pattern(100_000));
+    let link = streaming.link("a.mp3").await;
+    let store = Store::open(&url).await.expect("opens");
+    let id = UserId(other.id().parse().expect("an id"));
+    assert!(store.set_role(id, Role::Admin).await.expect("written"));
+    // A token says what its account was when it was made.
+    let credentials = json!({"username": "other", "password": PASSWORD});
+    let answer = streaming.nobody.post("/api/auth/login", credentials).await.expect(200);
+    let other = streaming.nobody.with_token(answer["access_token"].as_str());
+    let (mut going_on, mut demoted) = (Watcher::watching(&root).await, Watcher::watching(&other).await);
+    assert!(store.set_role(id, Role::User).await.expect("written"));
+    let told_nothing = async {
+        for player in 0.. {
+            fetch(&streaming.nobody, &link, &format!("player {player}")).await;
+            going_on.until(|message| message["type"] == "ListeningBegun").await;
+            // What is told is told both in one go.
+            demoted.send(json!({"type": "Heartbeat"})).await;
+            let mut told = 0;
+            while demoted.next().await["type"] != "HeartbeatAck" {
+                told += 1;
+            }
+            if told == 0 {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, told_nothing).await.expect("it ends soon");
+    let again = demoted.ask(json!({"type": "WatchListening", "watch": true})).await;
+    assert_eq!(again["error_code"], "PERMISSION_DENIED");
+    store.close().await;
     streaming.stop().await;
 }
 
