@@ -55,7 +55,7 @@ pub(crate) struct Recorder {
     /// What was given to the relay.
     pub(crate) relayed: Vec<(FrameHeader, Vec<u8>)>,
     /// What was given to those who hear by WebRTC.
-    pub(crate) given_to_peers: Vec<FrameHeader>,
+    pub(crate) given_to_peers: Vec<(FrameHeader, Vec<u8>)>,
     /// What was given to the mixer.
     pub(crate) given_to_mixer: Vec<FrameHeader>,
     /// Whether the mixer has room for nothing.
@@ -94,8 +94,8 @@ impl Output for Recorder {
         !self.refuse_handovers
     }
 
-    fn peers(&mut self, _: ChannelId, header: &FrameHeader, _: &[u8]) {
-        self.given_to_peers.push(*header);
+    fn peers(&mut self, _: ChannelId, header: &FrameHeader, bytes: &[u8]) {
+        self.given_to_peers.push((*header, bytes.to_vec()));
     }
 
     fn mix(&mut self, _: Micros, _: ChannelId, header: &FrameHeader, _: &[u8]) -> bool {
