@@ -56,7 +56,6 @@ use tokio::sync::mpsc;
 use super::{Clock, counters::SocketCounter, outbox::Outbox};
 use demux::Directory;
 use peer::{PATIENCE, Peer, QUIET, Side};
-use publishing::Arrived;
 use subscribing::SourceKey;
 use video::{MEASURE_INTERVAL, Video};
 
@@ -66,6 +65,7 @@ pub(super) use demux::PeerDatagram;
 pub(super) use elsewhere::ToRelay;
 pub(super) use peer::Address;
 pub(super) use peer_places::PeerPlaces;
+pub(super) use publishing::Arrived;
 pub(super) use setup::certificate;
 pub use tcp::IceTcp;
 
@@ -245,9 +245,10 @@ impl Peers {
         }
     }
 
-    /// Voice that came since this was last asked.
-    pub(super) fn take_arrived(&mut self) -> Vec<Arrived> {
-        std::mem::take(&mut self.arrived)
+    /// Voice that came since this was last asked, in place of what `room` is emptied of.
+    pub(super) fn take_arrived(&mut self, room: &mut Vec<Arrived>) {
+        room.clear();
+        std::mem::swap(&mut self.arrived, room);
     }
 
     /// When [`Self::turn`] is to be called.
