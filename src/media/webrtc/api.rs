@@ -101,6 +101,15 @@ pub enum PeerCommand {
         wishes: Vec<Wish>,
         /// The way to the client has broken: a new one is to be found.
         restart: bool,
+        /// Whether there is such a connection now.
+        reply: Reply<()>,
+    },
+    /// What a subscriber wants has changed; nothing happens where their connection has just ended.
+    Wish {
+        /// Whose.
+        key: PeerKey,
+        /// All of it.
+        wishes: Vec<Wish>,
     },
     /// Somebody wants to hear and see by a connection that they offer: whoever speaks, and the first picture there is.
     Play {

@@ -32,7 +32,14 @@ impl Peers {
             PeerCommand::Publish { key, ways, offer, kind, reply } => {
                 _ = reply.send(self.publish(now, key, ways, offer, kind));
             }
-            PeerCommand::Subscribe { key, ways, wishes, restart } => self.subscribe(now, key, ways, wishes, restart),
+            PeerCommand::Subscribe { key, ways, wishes, restart, reply } => {
+                _ = reply.send(self.subscribe(now, key, ways, wishes, restart));
+            }
+            PeerCommand::Wish { key, wishes } => {
+                if let Some(number) = self.by_key.get(&key).copied() {
+                    self.wish(now, number, wishes, false);
+                }
+            }
             PeerCommand::Play { key, ways, offer, reply } => _ = reply.send(self.play(now, key, ways, offer)),
             PeerCommand::Answer { key, answer, reply } => _ = reply.send(self.answer(now, key, answer)),
             PeerCommand::Candidate { key, candidate, reply } => {
@@ -85,20 +92,26 @@ impl Peers {
         Ok(answer)
     }
 
-    fn subscribe(&mut self, now: Micros, key: PeerKey, ways: Ways, wishes: Vec<Wish>, restart: bool) {
-        // A change for a connection that has just ended.
-        if ways == Ways::default() && !self.by_key.contains_key(&key) {
-            return;
-        }
+    fn subscribe(
+        &mut self,
+        now: Micros,
+        key: PeerKey,
+        ways: Ways,
+        wishes: Vec<Wish>,
+        restart: bool,
+    ) -> Result<(), PeerError> {
         let make = |deafened| Side::Subscribing(Subscribing::new(false, deafened));
-        let Ok(number) = self.peer_or_new(now, key, ways, make, setup::subscriber) else {
-            return self.tell(PeerEvent::Gone { key });
-        };
+        let number = self.peer_or_new(now, key, ways, make, setup::subscriber)?;
         self.note_subscriber(key, number);
+        self.wish(now, number, wishes, restart);
+        Ok(())
+    }
+
+    fn wish(&mut self, now: Micros, number: u32, wishes: Vec<Wish>, restart: bool) {
         if let Some(Side::Subscribing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) {
             side.wish(wishes);
         }
-        self.offer(now, number, restart);
+        self.offer(number, restart);
         self.choose_layers(now, number);
     }
 
@@ -111,7 +124,7 @@ impl Peers {
     }
 
     /// Offers a subscriber what it wishes for, unless it has an offer to answer first.
-    fn offer(&mut self, _now: Micros, number: u32, restart: bool) {
+    fn offer(&mut self, number: u32, restart: bool) {
         let credentials = self.new_credentials();
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let Side::Subscribing(side) = &mut peer.side else { return };
@@ -151,7 +164,7 @@ impl Peers {
         self.stats.count(PeerCounter::Negotiations);
         self.mark(number);
         if behind {
-            self.offer(now, number, false);
+            self.offer(number, false);
         }
         self.choose_layers(now, number);
         Ok(())

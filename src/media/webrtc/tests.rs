@@ -236,7 +236,9 @@ impl World {
 
     fn wish(&mut self, wishes: Vec<Wish>, restart: bool) -> Vec<OfferedTrack> {
         let ways = Ways { udp: vec![self.node.local_addr().expect("bound")], tcp: Vec::new() };
-        self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart });
+        let (reply, mut replied) = oneshot::channel();
+        self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart, reply });
+        replied.try_recv().expect("at once").expect("taken");
         self.turn();
         let (sdp, tracks) = loop {
             if let PeerEvent::Offer { sdp, tracks, .. } = self.events.try_recv().expect("an offer") {
@@ -314,7 +316,8 @@ fn an_offer_whose_client_never_comes_gives_its_place_back() {
     let places = Arc::clone(&world.peers.setup.places);
     let ways = Ways { udp: vec![world.node.local_addr().expect("bound")], tcp: Vec::new() };
     let wishes = vec![Wish { stream: ANNA, kind: PublishKind::Audio, quality: VideoQuality::Off }];
-    world.peers.command(world.now, PeerCommand::Subscribe { key: world.key(), ways, wishes, restart: false });
+    let reply = oneshot::channel().0;
+    world.peers.command(world.now, PeerCommand::Subscribe { key: world.key(), ways, wishes, restart: false, reply });
     let free = || (0..4).map_while(|_| places.take().ok()).collect::<Vec<_>>().len();
     assert_eq!(free(), 3);
     for _ in 0..9 {
