@@ -156,6 +156,13 @@ pub enum PeerCommand {
         /// Where the client was.
         address: (Protocol, SocketAddr),
     },
+    /// Somebody's session is another node's now: what they publish here gives way to what that node tells.
+    Depart {
+        /// In which channel.
+        channel: ChannelId,
+        /// Whose stream.
+        stream: StreamId,
+    },
     /// A connection is over; to close what is gone is no error.
     Close {
         /// Which.

@@ -110,10 +110,19 @@ pub(super) struct PeersSetup {
     pub(super) is_ipv6: bool,
 }
 
+/// Somebody who publishes here.
+#[derive(Clone, Copy)]
+struct Publisher {
+    /// By which connection.
+    number: u32,
+    /// Their session is another node's.
+    departs: bool,
+}
+
 /// What a channel's peers share.
 #[derive(Default)]
 struct PeerRoom {
-    publishers: HashMap<StreamId, u32>,
+    publishers: HashMap<StreamId, Publisher>,
     subscribers: Vec<u32>,
     videos: HashMap<SourceKey, Video>,
     /// Those who publish on other nodes, and when that was last heard.
@@ -441,7 +450,7 @@ impl Peers {
                 self.tell_interest(channel);
             }
             PeerRole::Publisher => {
-                if room.publishers.get(&stream) == Some(&number) {
+                if room.publishers.get(&stream).is_some_and(|publisher| publisher.number == number) {
                     room.publishers.remove(&stream);
                     self.tell_publishes(channel, stream, Vec::new(), true);
                 }

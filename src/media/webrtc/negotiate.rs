@@ -10,7 +10,7 @@ use str0m::{
 };
 
 use super::{
-    Peers,
+    Peers, Publisher,
     api::{PeerCommand, PeerError, PeerEvent, PeerKey, Ways, Wish},
     counters::PeerCounter,
     keys::Agreed,
@@ -54,6 +54,7 @@ impl Peers {
                 }
             }
             PeerCommand::Unreach { address } => _ = self.tcp.remove(&address),
+            PeerCommand::Depart { channel, stream } => self.depart(channel, stream),
             PeerCommand::Close { key } => self.close(key),
         }
     }
@@ -72,7 +73,7 @@ impl Peers {
         }
         let answer = self.accept(number, offer)?;
         let room = self.rooms.entry(key.channel).or_default();
-        room.publishers.insert(key.stream, number);
+        room.publishers.insert(key.stream, Publisher { number, departs: false });
         // Whoever came over to this node is not to be forgotten with what another told of them.
         room.elsewhere.remove(&key.stream);
         if let Some(peer) = self.peers.get_mut(&number)
