@@ -7,7 +7,7 @@ use antiphon::media::{
     webrtc::{IceTcp, PeerCommand, PeerEvent, PeerKey, Ways, Wish},
 };
 use antiphon_core::{
-    engine::{Command, MemberFlags},
+    engine::{Command, Hears, MemberFlags},
     gateway::{PeerRole, PublishKind, VideoQuality},
     ids::{ChannelId, StreamId},
 };
@@ -67,7 +67,9 @@ async fn fragment_of_one(media: &Media) -> String {
     let (home, channel): (_, ChannelId) = open_channel(media).await;
     let stream = StreamId(1);
     let flags = MemberFlags::default();
-    media.send(home, Command::AddPeerMember { channel, stream, flags, last_sequence: None }).await;
+    media
+        .send(home, Command::AddMember { channel, stream, udp: None, hears: Hears::Peer, flags, last_sequence: None })
+        .await;
     let key = PeerKey { channel, stream, role: PeerRole::Subscriber };
     let ways = Ways { udp: vec![media.local_addr()], tcp: Vec::new() };
     let wishes = vec![Wish { stream: StreamId(2), kind: PublishKind::Audio, quality: VideoQuality::Off }];

@@ -1,7 +1,7 @@
 //! Members by WebRTC: what the engine takes from them, and what it gives them.
 
 use antiphon_core::{
-    engine::{Command, Counter, Event, MemberFlags},
+    engine::{Command, Counter, Event, Hears, MemberFlags},
     gateway::Cipher,
     ids::StreamId,
     wire::frame::{FrameHeader, FrameKind},
@@ -11,7 +11,17 @@ use crate::world::{LEVEL, World, channel_id, ms, streams, voice_bytes};
 
 fn add(world: &mut World, stream: u32) {
     let (channel, flags) = (channel_id(1), MemberFlags::default());
-    world.command(0, Command::AddPeerMember { channel, stream: StreamId(stream), flags, last_sequence: Some(41) });
+    world.command(
+        0,
+        Command::AddMember {
+            channel,
+            stream: StreamId(stream),
+            udp: None,
+            hears: Hears::Peer,
+            flags,
+            last_sequence: Some(41),
+        },
+    );
 }
 
 fn set(world: &mut World, stream: u32, flags: MemberFlags) {

@@ -8,8 +8,8 @@ use std::{
 use antiphon_core::{
     clock::Micros,
     engine::{
-        Command, Counter, Engine, EngineConfig, EngineStats, Event, GatewayFrame, Handover, MemberFlags, MemberUdp,
-        Output,
+        Command, Counter, Engine, EngineConfig, EngineStats, Event, GatewayFrame, Handover, Hears, MemberFlags,
+        MemberUdp, Output,
     },
     gateway::Cipher,
     ids::{ChannelId, GroupId, KeyId, MediaSessionId, StreamId, WorkerIndex},
@@ -332,7 +332,10 @@ impl World {
 
     pub(crate) fn add_member(&mut self, home: usize, channel: ChannelId, stream: StreamId, udp: Option<MemberUdp>) {
         let flags = MemberFlags::default();
-        self.command(home, Command::AddMember { channel, stream, udp, flags, last_sequence: None });
+        self.command(
+            home,
+            Command::AddMember { channel, stream, udp, hears: Hears::Streams, flags, last_sequence: None },
+        );
     }
 
     pub(crate) fn attach(&mut self, home: usize, channel: ChannelId, client: &Client) {

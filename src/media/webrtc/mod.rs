@@ -41,7 +41,7 @@ use std::{
 
 use antiphon_core::{
     clock::Micros,
-    engine::{Command, Engine},
+    engine::{Command, Engine, Hears},
     gateway::{PeerRole, PublishKind},
     ids::{ChannelId, StreamId, WorkerIndex},
 };
@@ -196,7 +196,7 @@ impl Peers {
     /// The peers follow the members of the engine.
     pub(super) fn follow(&mut self, command: &Command) {
         match command {
-            Command::AddPeerMember { channel, stream, flags, .. } => {
+            Command::AddMember { channel, stream, hears: Hears::Peer, flags, .. } => {
                 self.deafened.insert((*channel, *stream), flags.deafened);
             }
             Command::SetMemberFlags { channel, stream, flags } => {

@@ -12,7 +12,7 @@ use std::{
 
 use antiphon_core::{
     clock::Micros,
-    engine::{Command, Engine, EngineConfig, MemberFlags},
+    engine::{Command, Engine, EngineConfig, Hears, MemberFlags},
     gateway::{PeerRole, PublishKind, VideoQuality},
     ids::{ChannelId, StreamId, WorkerIndex},
     prng::Prng,
@@ -200,7 +200,14 @@ impl World {
         let channel = ChannelId(Uuid::from_u128(7));
         let mut peers = Peers::new(setup);
         let flags = MemberFlags::default();
-        peers.follow(&Command::AddPeerMember { channel, stream: LISTENER, flags, last_sequence: None });
+        peers.follow(&Command::AddMember {
+            channel,
+            stream: LISTENER,
+            udp: None,
+            hears: Hears::Peer,
+            flags,
+            last_sequence: None,
+        });
         let now = Micros::from_secs(1);
         Self {
             clock,

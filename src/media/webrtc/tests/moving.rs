@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use antiphon_core::{
     clock::Micros,
-    engine::{Command, MemberFlags},
+    engine::{Command, Hears, MemberFlags},
     gateway::{PeerRole, PublishKind, VideoQuality},
     video::{Meeting, PictureHead, VideoCodec},
 };
@@ -113,7 +113,14 @@ fn publishes(world: &mut World, anna: &mut Listener, change: impl FnOnce(&mut st
 
 fn comes(world: &mut World) {
     let flags = MemberFlags::default();
-    world.peers.follow(&Command::AddPeerMember { channel: world.channel, stream: ANNA, flags, last_sequence: None });
+    world.peers.follow(&Command::AddMember {
+        channel: world.channel,
+        stream: ANNA,
+        udp: None,
+        hears: Hears::Peer,
+        flags,
+        last_sequence: None,
+    });
 }
 
 fn goes(world: &mut World) {
