@@ -5,7 +5,7 @@ use std::{cell::RefCell, net::SocketAddr};
 
 use antiphon_core::{
     clock::Micros,
-    engine::{Command, Engine, EngineConfig, Event, Handover, MemberFlags, MemberUdp, Output},
+    engine::{Command, Engine, EngineConfig, Event, Handover, Hears, MemberFlags, MemberUdp, Output},
     gateway::Cipher,
     ids::{ChannelId, GroupId, KeyId, MediaSessionId, StreamId, WorkerIndex},
     seal::{Direction, Key},
@@ -112,7 +112,14 @@ impl Client {
         let flags = MemberFlags::default();
         [
             Command::AddSession { session, cipher, key: vec![7; cipher.key_bytes()].into() },
-            Command::AddMember { channel, stream: self.stream(), udp, flags, last_sequence: None },
+            Command::AddMember {
+                channel,
+                stream: self.stream(),
+                udp,
+                hears: Hears::Streams,
+                flags,
+                last_sequence: None,
+            },
             Command::AttachStream { session, stream: self.stream(), channel, home: WORKER },
         ]
     }

@@ -58,6 +58,12 @@ impl<'a> Blocks<'a> {
     }
 }
 
+/// A payload's newest frame; `None` when it is none.
+#[must_use]
+pub fn newest(payload: &[u8]) -> Option<&[u8]> {
+    Some(Blocks::parse(payload)?.as_slice().last()?.bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +88,8 @@ mod tests {
         let read: Vec<_> = blocks.as_slice().iter().map(|block| (block.earlier, block.bytes)).collect();
         assert_eq!(read, [(1_920, &[1, 2, 3][..]), (960, &[4]), (0, &[5, 6])]);
         assert!(blocks.as_slice().iter().all(|block| block.payload_type == 111));
+        assert_eq!(newest(&packet), Some(&[5, 6][..]));
+        assert_eq!(newest(&packet[..7]), None);
     }
 
     #[test]

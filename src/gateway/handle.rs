@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::gateway::{
     Ack, AudioData, Authenticate, Authenticated, ClientMessage, ErrorCode, Hello, JoinChannel, JoinRoomPayload,
-    MediaMode, MediaTransport, RequestId, Resume, Resumed, ResumedChannel, ResumedText, UserView,
+    MediaMode, MediaTransport, RequestId, Resume, Resumed, ResumedChannel, ResumedText, SubscribePayload, UserView,
 };
 use tokio::sync::mpsc;
 
@@ -97,7 +97,7 @@ impl Connection {
             }
             ClientMessage::PublishOffer(request) => return rooms.publish(presence, request.payload, request_id).await,
             ClientMessage::TrickleIce(request) => rooms.trickle(presence, request.payload).await?,
-            ClientMessage::Subscribe(request) => rooms.subscribe(presence, request.payload).await?,
+            ClientMessage::Subscribe(request) => return self.subscribe(presence, request.payload, request_id).await,
             ClientMessage::SubscribeAnswer(request) => rooms.subscribe_answer(presence, request.payload).await?,
             ClientMessage::StartAudio(request) => rooms.announce(presence, request.channel_id, true)?,
             ClientMessage::StopAudio(request) => rooms.announce(presence, request.channel_id, false)?,
@@ -109,6 +109,20 @@ impl Connection {
         }
         self.acknowledge(request_id);
         Ok(())
+    }
+
+    /// Acknowledged as soon as there is a connection to hear by, and before the first offer.
+    async fn subscribe(
+        &self,
+        presence: &Presence,
+        request: SubscribePayload,
+        request_id: Option<RequestId>,
+    ) -> Result<(), AppError> {
+        self.outbox.hold_messages();
+        let subscribed = self.gateway.rooms().subscribe(presence, request).await;
+        let ack = request_id.filter(|_| subscribed.is_ok()).map(|id| Shared::answer(Ack {}, Some(id)));
+        self.outbox.release(ack.as_ref());
+        subscribed
     }
 
     /// Enters the room that is named, or else that of the connection.

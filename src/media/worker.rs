@@ -28,7 +28,7 @@ use super::{
     relayed::{Leaving, RelaySetup, RelaySide},
     spread::Spread,
     sys::{self, RECEIVE_BATCH, ReceiveBatch},
-    webrtc::{PeerCommand, Peers, PeersSetup},
+    webrtc::{Arrived, PeerCommand, Peers, PeersSetup, ToRelay},
 };
 
 /// Full batches received in a row before what they brought is sent. More in a turn make bigger bundles when there is
@@ -100,6 +100,9 @@ pub(super) struct Worker {
     spread: Spread,
     relay: Option<RelaySide>,
     peers: Option<Peers>,
+    /// What the peers have for the engine and for the relay in a turn: empty in between.
+    arrived: Vec<Arrived>,
+    to_relay: Vec<ToRelay>,
     commands: mpsc::Receiver<Order>,
     /// What was there when the inbox was looked into and is not taken yet.
     left: Option<Left>,
@@ -125,6 +128,8 @@ impl Worker {
             engine: Engine::new(EngineConfig { worker, hold, datagram_bytes_max, relayed: relay.is_some() }),
             relay: relay.map(RelaySide::new),
             peers: peers.map(Peers::new),
+            arrived: Vec::new(),
+            to_relay: Vec::new(),
             commands,
             left: None,
             inboxes,
@@ -166,13 +171,14 @@ impl Worker {
         more |= self.receive(now, batch);
         more |= self.receive_relayed(now, batch);
         more |= self.serve_peers(now);
-        let Self { engine, outbox, relay, peers, .. } = self;
+        let Self { engine, outbox, relay, peers, to_relay, .. } = self;
         engine.batch_end(now, outbox);
         engine.timeout(now, outbox);
         if let Some(peers) = peers.as_mut().filter(|peers| !peers.is_idle()) {
             // What they were given in this turn leaves in it.
             more |= peers.turn(now, engine, outbox);
-            for given in peers.take_for_relay() {
+            peers.take_for_relay(to_relay);
+            for given in to_relay.drain(..) {
                 if let Some(relay) = relay {
                     relay.of_peers(now, given);
                 }
@@ -187,12 +193,13 @@ impl Worker {
 
     /// Looks after the WebRTC peers; the voice that came by them goes to the engine. True when there is more.
     fn serve_peers(&mut self, now: Micros) -> bool {
-        let Self { engine, outbox, relay, peers: Some(peers), .. } = self else { return false };
+        let Self { engine, outbox, relay, peers: Some(peers), arrived, .. } = self else { return false };
         if peers.is_idle() {
             return false;
         }
         let more = peers.turn(now, engine, outbox);
-        for frame in peers.take_arrived() {
+        peers.take_arrived(arrived);
+        for frame in arrived.drain(..) {
             let leaving = &mut Leaving { now, outbox, relay: relay.as_mut(), peers: Some(&mut *peers) };
             engine.peer_frame(now, frame.channel, frame.header, frame.bytes(), leaving);
         }

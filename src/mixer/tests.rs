@@ -1,7 +1,7 @@
 //! The mixer with media workers of its own.
 
 use antiphon_core::{
-    engine::{Command as EngineCommand, Event, GatewayFrame, MemberFlags},
+    engine::{Command as EngineCommand, Event, GatewayFrame, Hears, MemberFlags},
     gateway::ErrorCode,
     ids::UserId,
     wire::frame::FrameKind,
@@ -41,8 +41,22 @@ async fn what_one_says_comes_to_a_listener_as_their_mix() {
     let (channel, flags) = (channel(), MemberFlags::default());
     media.send(home, EngineCommand::OpenChannel { channel, max_speakers: 0 }).await;
     for command in [
-        EngineCommand::AddMember { channel, stream: speaker, udp: None, flags, last_sequence: None },
-        EngineCommand::AddMixedMember { channel, stream: listener, udp: None, flags, last_sequence: None },
+        EngineCommand::AddMember {
+            channel,
+            stream: speaker,
+            udp: None,
+            hears: Hears::Streams,
+            flags,
+            last_sequence: None,
+        },
+        EngineCommand::AddMember {
+            channel,
+            stream: listener,
+            udp: None,
+            hears: Hears::Mix,
+            flags,
+            last_sequence: None,
+        },
     ] {
         media.send(home, command).await;
     }

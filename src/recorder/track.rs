@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs::File, io, os::unix::fs::MetadataExt as _, p
 use antiphon_core::{
     clock::Micros,
     opus_packet::{duration_samples, is_stereo, validate},
-    red::Blocks,
+    red,
     wire::frame::{FrameHeader, FrameKind},
 };
 
@@ -72,17 +72,11 @@ pub(super) fn packet_of(frame: &FrameToRecord) -> Option<(&[u8], u32)> {
     let bytes = frame.bytes.as_slice();
     let packet = match frame.header.has(FrameHeader::FLAG_REDUNDANT) {
         // What was said before came in time or is lost; it is not waited for here.
-        true => newest_of(bytes)?,
+        true => red::newest(bytes)?,
         false => bytes,
     };
     validate(packet).ok()?;
     Some((packet, duration_samples(packet).ok()?))
-}
-
-fn newest_of(bytes: &[u8]) -> Option<&[u8]> {
-    // The newest block is what is left at the end.
-    let length = Blocks::parse(bytes)?.as_slice().last()?.bytes.len();
-    bytes.get(bytes.len() - length..)
 }
 
 impl Track {

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     cluster::{Leave, Member, Moves, Place, Snapshot, Unavailable},
+    media::webrtc::PeerCommand,
     store::{Channel, StoreError},
     telemetry::metrics::{Move, metrics},
 };
@@ -242,11 +243,7 @@ impl Rooms {
             self.leave_place(presence, place, LeaveReason::Left, None).await;
         }
         self.unattend_all(presence).await;
-        for place in &places {
-            if let Some(member) = place.room.live_mut().members.get_mut(&place.stream) {
-                member.departing |= Arc::ptr_eq(&member.presence, presence);
-            }
-        }
+        self.depart(presence, &places).await;
         let (rooms, presence) = (self.clone(), Arc::clone(presence));
         tokio::spawn(async move {
             tokio::time::sleep(rooms.inner.config.old_udp_grace).await;
@@ -264,6 +261,20 @@ impl Rooms {
                 rooms.let_go(&presence, &place, true).await;
             }
         });
+    }
+
+    /// Has figures leave out what is left here of a disowned session, and whatever the other node tells of it go before.
+    async fn depart(&self, presence: &Arc<Presence>, places: &[LocalPlace]) {
+        for place in places {
+            let (channel, stream) = (place.room.id, place.stream);
+            let is_left = place.room.live_mut().members.get_mut(&stream).is_some_and(|member| {
+                member.departing |= Arc::ptr_eq(&member.presence, presence);
+                member.departing
+            });
+            if is_left && place.is_meeting {
+                self.inner.media.send_to_peers(place.room.home, PeerCommand::Depart { channel, stream }).await;
+            }
+        }
     }
 
     /// Whether another node has a disowned session's place, or nobody has it any more. False where that cannot be said.

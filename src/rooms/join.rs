@@ -6,7 +6,7 @@ use std::{
 };
 
 use antiphon_core::{
-    engine::Command,
+    engine::{Command, Hears},
     gateway::{Cipher, ErrorCode, JoinChannel, JoinedRoom, MediaTransport, MemberView, Position, RequestId},
     ids::StreamId,
     quality::QualityAdvisor,
@@ -295,17 +295,14 @@ impl Rooms {
         if let Some(udp) = &udp {
             self.enter_group(room, udp.cipher).await;
         }
-        let (channel, flags, last_sequence) = (room.id, switches.flags(), None);
-        let add = match entrance.media {
-            MediaTransport::Webrtc => Command::AddPeerMember { channel, stream, flags, last_sequence },
-            MediaTransport::Udp | MediaTransport::Websocket => {
-                let udp = udp.as_ref().map(|udp| udp.as_member());
-                match &entrance.mix {
-                    None => Command::AddMember { channel, stream, udp, flags, last_sequence },
-                    Some(_) => Command::AddMixedMember { channel, stream, udp, flags, last_sequence },
-                }
-            }
+        let hears = match (entrance.media, &entrance.mix) {
+            (MediaTransport::Webrtc, _) => Hears::Peer,
+            (MediaTransport::Udp | MediaTransport::Websocket, None) => Hears::Streams,
+            (MediaTransport::Udp | MediaTransport::Websocket, Some(_)) => Hears::Mix,
         };
+        let (channel, flags, last_sequence) = (room.id, switches.flags(), None);
+        let member = udp.as_ref().map(|udp| udp.as_member());
+        let add = Command::AddMember { channel, stream, udp: member, hears, flags, last_sequence };
         self.inner.media.send(room.home, add).await;
         if let Some(udp) = &udp {
             self.attach_stream(udp, room, stream).await;

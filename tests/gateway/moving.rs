@@ -5,13 +5,15 @@ use std::{collections::HashMap, time::Duration};
 use antiphon_core::{
     engine::Counter,
     gateway::{
-        ChannelJoined, ErrorCode, LeaveChannel, LeaveReason, MediaTransport, Resume, ServerMessage, SetVoiceState,
+        ChannelJoined, ErrorCode, LeaveChannel, LeaveReason, MediaTransport, PublishKind, Resume, ServerMessage,
+        SetVoiceState,
     },
     ids::{ChannelId, SessionId},
 };
 
 use crate::{
     client::{Client, Received, of_type, resume},
+    rooms::{enter, offer, publish},
     server::{PATIENCE, Server},
     udp::Udp,
 };
@@ -214,4 +216,38 @@ async fn of_many_resumes_at_once_on_two_nodes_the_last_one_has_everything() {
         };
         tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("round {round}: a ghost"));
     }
+}
+
+#[tokio::test]
+async fn who_sees_a_publisher_is_not_told_that_they_stopped_when_they_have_moved() {
+    let (one, two, _cluster) = Server::two(|_, rooms| rooms.old_udp_grace = Duration::from_secs(2)).await;
+    let (mut anna, mut berta) = (one.client("anna").await, one.client("berta").await);
+    let channel = one.channel(anna.id(), 10).await;
+    anna.request(enter(Some(channel), None)).await;
+    berta.request(enter(Some(channel), None)).await;
+    assert!(matches!(anna.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
+    // What changes nothing is answered after what came before it is done.
+    anna.done(mute(channel, false)).await;
+    let (mut moved, _) = Client::resume(&two, resume(&anna.hello)).await;
+    assert!(matches!(moved.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
+    let left = async {
+        while one.media.counters().engine[Counter::MembersPresent] != 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, left).await.expect("it lets go");
+    // What a worker tells is told on in order: whatever it said of her is there before what it says of another.
+    let mut carla = one.client("carla").await;
+    carla.request(enter(Some(channel), None)).await;
+    assert!(matches!(carla.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
+    let mut of_anna = Vec::new();
+    loop {
+        let told = berta.expect(of_type!(PublisherJoined)).await.payload.publisher;
+        match (told.id == moved.id(), told.kinds) {
+            (true, kinds) => of_anna.push(kinds),
+            (false, kinds) if kinds.is_empty() => {}
+            (false, _) => break,
+        }
+    }
+    assert_eq!(of_anna, [vec![PublishKind::Audio]]);
 }

@@ -22,16 +22,16 @@ use crate::{
     server::Server,
 };
 
-fn enter(room: Option<ChannelId>, display: Option<&str>) -> JoinRoom {
+pub(crate) fn enter(room: Option<ChannelId>, display: Option<&str>) -> JoinRoom {
     JoinRoomPayload { room_id: room, display: display.map(str::to_owned), invite: None }.into()
 }
 
-fn publish(sdp: String) -> PublishOffer {
+pub(crate) fn publish(sdp: String) -> PublishOffer {
     PublishOfferPayload { sdp, kind: PublishKind::Audio }.into()
 }
 
 /// What a client offers that has so many media sections.
-fn offer(sections: usize) -> String {
+pub(crate) fn offer(sections: usize) -> String {
     let mut rtc = RtcConfig::new().build(Instant::now());
     rtc.add_local_candidate(Candidate::host(([127, 0, 0, 1], 9).into(), "udp").expect("a candidate"));
     let mut changes = rtc.sdp_api();
@@ -191,4 +191,21 @@ async fn no_more_publish_than_the_room_lets() {
     anna.request(Leave { payload: NoPayload {} }).await;
     berta.expect(of_type!(PublisherLeft)).await;
     assert!(matches!(berta.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
+}
+
+#[tokio::test]
+async fn who_finds_no_place_to_hear_by_is_told_so_and_may_try_again() {
+    let server = Server::with_webrtc_peers(1).await;
+    let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
+    let channel = server.channel(anna.id(), 10).await;
+    anna.request(enter(Some(channel), None)).await;
+    berta.request(enter(Some(channel), None)).await;
+    assert!(matches!(anna.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
+    let (code, error) = refused(&mut berta, Subscribe::from(SubscribePayload::default())).await;
+    assert_eq!(code, ErrorCode::LimitReached, "{error}");
+    anna.request(Leave { payload: NoPayload {} }).await;
+    berta.done(Subscribe::from(SubscribePayload::default())).await;
+    // Her place is there: who publishes next finds none.
+    let (code, error) = refused(&mut berta, publish(offer(1))).await;
+    assert_eq!(code, ErrorCode::LimitReached, "{error}");
 }

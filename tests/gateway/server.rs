@@ -8,14 +8,15 @@ use antiphon::{
     client_address::ClientAddress,
     cluster::{MemoryCluster, MemoryNode},
     gateway::{Gateway, GatewayConfig, any_path_router, router},
-    media::{Media, MediaConfig},
+    media::{Media, MediaConfig, RelayConfig},
     rooms::{Rooms, RoomsConfig},
     settings::Settings,
     store::{Channel, ChannelLimits, NewChannel, Store},
 };
 use antiphon_core::{
     engine::Event,
-    ids::{ChannelId, NodeNumber, UserId},
+    ids::{ChannelId, NodeId, NodeNumber, UserId},
+    relay::{NodeInfo, Versions},
 };
 use axum::Extension;
 use tokio::{net::TcpListener, sync::mpsc};
@@ -24,6 +25,9 @@ use crate::client::Client;
 
 /// The longest that anything awaited may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Media workers of each server.
+const WORKERS: u16 = 2;
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -70,7 +74,15 @@ impl Server {
         let (mut config, mut rooms) = configs();
         set(&mut config, &mut rooms);
         let node = MemoryCluster::single(rooms.membership.clone());
-        Self::on(Base::new().await, node, config, rooms).await
+        Self::on(Base::new().await, node, config, rooms, MediaConfig::default()).await
+    }
+
+    /// One that takes so many WebRTC connections.
+    pub(crate) async fn with_webrtc_peers(webrtc_peers: usize) -> Self {
+        let (config, rooms) = configs();
+        let node = MemoryCluster::single(rooms.membership.clone());
+        let media = MediaConfig { webrtc_peers, ..MediaConfig::default() };
+        Self::on(Base::new().await, node, config, rooms, media).await
     }
 
     /// Two nodes, numbered 1 and 2, with what they share.
@@ -79,14 +91,33 @@ impl Server {
         set(&mut config, &mut rooms);
         let cluster = MemoryCluster::new(rooms.membership.clone());
         let first = cluster.join_as(NodeNumber(1));
-        let first = Self::on(Base::new().await, first, config.clone(), rooms.clone()).await;
-        let second = Self::on(first.base.clone(), cluster.join_as(NodeNumber(2)), config, rooms).await;
+        let relay = Some(RelayConfig { bind: ([127, 0, 0, 1], 0).into(), secret: Arc::from(&b"of the cluster"[..]) });
+        let media = || MediaConfig { relay: relay.clone(), ..MediaConfig::default() };
+        let first = Self::on(Base::new().await, first, config.clone(), rooms.clone(), media()).await;
+        let second = Self::on(first.base.clone(), cluster.join_as(NodeNumber(2)), config, rooms, media()).await;
+        let infos = [(1, &first), (2, &second)].map(|(number, server)| server.info(NodeNumber(number)));
+        first.media.set_peers(1, &infos[0], Arc::new([infos[1].clone()])).await;
+        second.media.set_peers(1, &infos[1], Arc::new([infos[0].clone()])).await;
         (first, second, cluster)
     }
 
-    async fn on(base: Base, node: MemoryNode, config: GatewayConfig, rooms: RoomsConfig) -> Self {
+    /// What the other node's relay knows of this one.
+    fn info(&self, number: NodeNumber) -> NodeInfo {
+        NodeInfo {
+            id: NodeId(format!("node-{}", number.0)),
+            number,
+            started_at_us: u64::from(number.0),
+            address: self.media.relay_addr().expect("a relay"),
+            workers: WORKERS,
+            versions: Versions::SPOKEN,
+            capacity: 100,
+            serving: true,
+        }
+    }
+
+    async fn on(base: Base, node: MemoryNode, config: GatewayConfig, rooms: RoomsConfig, media: MediaConfig) -> Self {
         let (store, auth) = (base.store.clone(), base.auth.clone());
-        let (media, told) = Media::start(MediaConfig { workers: 2, ..MediaConfig::default() }).expect("media workers");
+        let (media, told) = Media::start(MediaConfig { workers: WORKERS, ..media }).expect("media workers");
         let (events, received) = pass_on(told);
         let membership = (node.membership, node.notices);
         let rooms = Rooms::start(store.clone(), media.clone(), received, membership, rooms);

@@ -7,7 +7,7 @@ use antiphon::media::{
     webrtc::{IceTcp, PeerCommand, PeerEvent, PeerKey, Ways, Wish},
 };
 use antiphon_core::{
-    engine::{Command, MemberFlags},
+    engine::{Command, Hears, MemberFlags},
     gateway::{PeerRole, PublishKind, VideoQuality},
     ids::{ChannelId, StreamId},
 };
@@ -15,6 +15,7 @@ use futures_util::future::select_all;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
+    sync::oneshot,
     time::timeout,
 };
 
@@ -66,11 +67,15 @@ async fn fragment_of_one(media: &Media) -> String {
     let (home, channel): (_, ChannelId) = open_channel(media).await;
     let stream = StreamId(1);
     let flags = MemberFlags::default();
-    media.send(home, Command::AddPeerMember { channel, stream, flags, last_sequence: None }).await;
+    media
+        .send(home, Command::AddMember { channel, stream, udp: None, hears: Hears::Peer, flags, last_sequence: None })
+        .await;
     let key = PeerKey { channel, stream, role: PeerRole::Subscriber };
     let ways = Ways { udp: vec![media.local_addr()], tcp: Vec::new() };
     let wishes = vec![Wish { stream: StreamId(2), kind: PublishKind::Audio, quality: VideoQuality::Off }];
-    media.send_to_peers(home, PeerCommand::Subscribe { key, ways, wishes, restart: false }).await;
+    let (reply, subscribed) = oneshot::channel();
+    media.send_to_peers(home, PeerCommand::Subscribe { key, ways, wishes, restart: false, reply }).await;
+    subscribed.await.expect("the workers live").expect("there is a place");
     loop {
         let event = timeout(PATIENCE, events.recv()).await.expect("in time").expect("the workers live");
         if let PeerEvent::Offer { sdp, .. } = event {

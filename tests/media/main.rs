@@ -8,7 +8,7 @@ use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use antiphon::media::{Media, MediaConfig, SocketCounter, webrtc::PeerCounter};
 use antiphon_core::{
-    engine::{Command, Counter, Event, Family, GatewayFrame, MemberFlags, MemberUdp},
+    engine::{Command, Counter, Event, Family, GatewayFrame, Hears, MemberFlags, MemberUdp},
     gateway::Cipher,
     ids::{ChannelId, GroupId, KeyId, MediaSessionId, StreamId, WorkerIndex},
 };
@@ -61,7 +61,9 @@ async fn join(media: &Media, home: WorkerIndex, channel: ChannelId, client: &Cli
     let worker = home_of(media, session);
     let udp = Some(MemberUdp { session, worker, cipher: Cipher::Aes128Gcm });
     let flags = MemberFlags::default();
-    media.send(home, Command::AddMember { channel, stream, udp, flags, last_sequence: None }).await;
+    media
+        .send(home, Command::AddMember { channel, stream, udp, hears: Hears::Streams, flags, last_sequence: None })
+        .await;
     media.send(worker, Command::AttachStream { session, stream, channel, home }).await;
 }
 
@@ -196,7 +198,14 @@ async fn frames_from_the_gateway_are_sent_and_audio_for_it_comes_out() {
     client.connect(media.now());
     proven(&mut events, 1).await;
     let stream = StreamId(900);
-    let add = Command::AddMember { channel, stream, udp: None, flags: MemberFlags::default(), last_sequence: None };
+    let add = Command::AddMember {
+        channel,
+        stream,
+        udp: None,
+        hears: Hears::Streams,
+        flags: MemberFlags::default(),
+        last_sequence: None,
+    };
     media.send(home, add).await;
     let frame = GatewayFrame { sequence: Some(5), timestamp: Some(0), kind: 0, level: 20, bytes: vec![8; 80] };
     assert!(media.try_frame(home, Command::Frame { channel, stream, frame }));

@@ -7,7 +7,7 @@ use std::{
 
 use antiphon::media::{Media, MediaConfig, RelayConfig};
 use antiphon_core::{
-    engine::{Command, Counter, Event},
+    engine::{Command, Counter, Event, Hears},
     ids::{ChannelId, NodeId, NodeNumber, StreamId, WorkerIndex},
     relay::{self, NodeInfo, RelayEvent, Versions},
     ring::Ring,
@@ -152,7 +152,7 @@ async fn a_remote_speaker_is_told_and_heard_without_udp() {
     let (mut nodes, channel) = cluster(&[1, 1]).await;
     let stream = StreamId(9_000);
     let flags = antiphon_core::engine::MemberFlags::default();
-    let add = Command::AddMember { channel, stream, udp: None, flags, last_sequence: None };
+    let add = Command::AddMember { channel, stream, udp: None, hears: Hears::Streams, flags, last_sequence: None };
     nodes[1].media.send(nodes[1].home, add).await;
     acquaint(&mut nodes, 0);
     let speaker = nodes[0].client.stream;

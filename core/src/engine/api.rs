@@ -104,35 +104,11 @@ pub enum Command {
         stream: StreamId,
         /// Their UDP session, its worker and cipher; `None` for members without UDP.
         udp: Option<MemberUdp>,
+        /// What they hear, and which way.
+        hears: Hears,
         /// Their switches.
         flags: MemberFlags,
         /// The last sequence number known of the stream, where it goes on (resume).
-        last_sequence: Option<u16>,
-    },
-    /// Goes to the channel's worker: somebody is in its voice by WebRTC. Their frames come by [`super::Engine::peer_frame`],
-    /// what they hear goes to [`super::Output::peers`].
-    AddPeerMember {
-        /// Which channel.
-        channel: ChannelId,
-        /// Their stream.
-        stream: StreamId,
-        /// Their switches.
-        flags: MemberFlags,
-        /// As in `AddMember`.
-        last_sequence: Option<u16>,
-    },
-    /// Goes to the channel's worker: somebody is in its voice who hears one mix instead of the others' streams. They send
-    /// as any member does; what they hear comes back by [`super::Engine::mixed`].
-    AddMixedMember {
-        /// Which channel.
-        channel: ChannelId,
-        /// Their stream.
-        stream: StreamId,
-        /// As in `AddMember`.
-        udp: Option<MemberUdp>,
-        /// Their switches.
-        flags: MemberFlags,
-        /// As in `AddMember`.
         last_sequence: Option<u16>,
     },
     /// Goes to the channel's worker: whether frames of its members here go to [`super::Output::record`], too. For a channel
@@ -187,6 +163,18 @@ pub enum Command {
         /// The frame; absent sequence and timestamp are the node's to give.
         frame: GatewayFrame,
     },
+}
+
+/// What a member hears, and which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hears {
+    /// The others' streams: by UDP where that is proven, else through the gateway.
+    Streams,
+    /// The others' streams by WebRTC: they go to [`super::Output::peers`], and the member's own frames come by
+    /// [`super::Engine::peer_frame`].
+    Peer,
+    /// One mix instead of the others' streams: it comes back by [`super::Engine::mixed`]. They send as any member does.
+    Mix,
 }
 
 /// A member's UDP session as the channel's worker knows it.

@@ -16,6 +16,7 @@ use crate::{
     gateway::Cipher,
     hash::IdMap,
     ids::{ChannelId, GroupId, MediaSessionId, StreamId},
+    red,
     slab::{Slab, SlabKey},
     speech::select::{Candidate, Selector},
     wire::{
@@ -528,7 +529,8 @@ impl Channel {
         }
     }
 
-    /// Gives a frame to the worker's WebRTC peers when members other than its speaker hear by them.
+    /// Gives a frame to the worker's WebRTC peers when members other than its speaker hear by them. Browsers play plain Opus alone: of
+    /// redundant frames they get the newest, and none that only the members can open.
     fn give_to_peers<O: Output>(
         &mut self,
         turn: &mut Turn<'_, O>,
@@ -541,7 +543,13 @@ impl Channel {
         if hearing == 0 {
             return;
         }
-        turn.out.peers(self.id, &header, bytes);
+        if header.has(FrameHeader::FLAG_ENCRYPTED) {
+            return turn.work.stats.count(Counter::FramePeersEncrypted);
+        }
+        let is_redundant = header.has(FrameHeader::FLAG_REDUNDANT) && !bytes.is_empty();
+        let newest = if is_redundant { red::newest(bytes) } else { Some(bytes) };
+        let Some(bytes) = newest else { return turn.work.stats.count(Counter::FramePeersMalformed) };
+        turn.out.peers(self.id, &header.with_flag(FrameHeader::FLAG_REDUNDANT, false), bytes);
         turn.work.stats.add(Counter::FramesToPeers, hearing);
         self.traffic.frames_out += hearing;
         self.traffic.bytes_out += hearing * bytes.len() as u64;

@@ -51,19 +51,9 @@ impl Engine {
                 channel.set_group_key(group, cipher, activate_at, GroupKey::new(key_id, key));
                 Some(())
             }
-            Command::AddMember { channel, stream, udp, flags, last_sequence } => {
+            Command::AddMember { channel, stream, udp, hears, flags, last_sequence } => {
                 let (channel, turn) = self.channel_turn(now, channel, out)?;
-                channel.add_member(turn.work, Member::new(stream, udp, flags, last_sequence));
-                Some(())
-            }
-            Command::AddPeerMember { channel, stream, flags, last_sequence } => {
-                let (channel, turn) = self.channel_turn(now, channel, out)?;
-                channel.add_member(turn.work, Member::of_peer(stream, flags, last_sequence));
-                Some(())
-            }
-            Command::AddMixedMember { channel, stream, udp, flags, last_sequence } => {
-                let (channel, turn) = self.channel_turn(now, channel, out)?;
-                channel.add_member(turn.work, Member::of_mix(stream, udp, flags, last_sequence));
+                channel.add_member(turn.work, Member::new(stream, udp, hears, flags, last_sequence));
                 Some(())
             }
             Command::SetRecorded { channel, recorded } => {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Event, MemberFlags, MemberTraffic, MemberUdp, Output, turn::Turn, voice::Voice};
+use super::{Event, Hears, MemberFlags, MemberTraffic, MemberUdp, Output, turn::Turn, voice::Voice};
 use crate::{
     clock::Micros,
     gateway::Cipher,
@@ -49,12 +49,9 @@ pub(super) struct Member {
     pub(super) listening: Option<(Cipher, usize)>,
     /// They are counted among those who hear through the gateway.
     pub(super) tunnelled: bool,
-    /// They send and hear by WebRTC.
-    is_peer: bool,
-    /// They are counted among those who hear by it.
+    hears: Hears,
+    /// They are counted among those who hear by WebRTC.
     pub(super) hears_by_peer: bool,
-    /// They hear one mix instead of the others' streams.
-    is_mixed: bool,
     /// They are counted among those who hear one.
     pub(super) hears_mix: bool,
     pub(super) voice: Voice,
@@ -64,6 +61,7 @@ impl Member {
     pub(super) fn new(
         stream: StreamId,
         udp: Option<MemberUdp>,
+        hears: Hears,
         flags: MemberFlags,
         last_sequence: Option<u16>,
     ) -> Self {
@@ -75,9 +73,8 @@ impl Member {
             replaced_armed: false,
             listening: None,
             tunnelled: false,
-            is_peer: false,
+            hears,
             hears_by_peer: false,
-            is_mixed: false,
             hears_mix: false,
             voice: Voice::new(last_sequence),
         }
@@ -93,24 +90,9 @@ impl Member {
         told
     }
 
-    /// One by WebRTC.
-    pub(super) fn of_peer(stream: StreamId, flags: MemberFlags, last_sequence: Option<u16>) -> Self {
-        Self { is_peer: true, ..Self::new(stream, None, flags, last_sequence) }
-    }
-
-    /// One who hears a mix.
-    pub(super) fn of_mix(
-        stream: StreamId,
-        udp: Option<MemberUdp>,
-        flags: MemberFlags,
-        last_sequence: Option<u16>,
-    ) -> Self {
-        Self { is_mixed: true, ..Self::new(stream, udp, flags, last_sequence) }
-    }
-
     /// Whether they hear a mix.
     pub(super) fn needs_mix(&self) -> bool {
-        self.is_mixed && !self.flags.deafened
+        self.hears == Hears::Mix && !self.flags.deafened
     }
 
     /// Which ways their mix goes to them.
@@ -123,7 +105,7 @@ impl Member {
 
     /// Whether they hear by WebRTC.
     pub(super) fn needs_peer(&self) -> bool {
-        self.is_peer && !self.flags.deafened
+        self.hears == Hears::Peer && !self.flags.deafened
     }
 
     /// Their newest UDP session.
@@ -135,7 +117,7 @@ impl Member {
     /// one's.
     pub(super) fn listens_at(&self) -> Option<(Cipher, SocketAddr)> {
         let at = |reached: &Reached| reached.address.map(|address| (reached.udp.cipher, address));
-        if self.flags.deafened || self.is_mixed {
+        if self.flags.deafened || self.hears == Hears::Mix {
             return None;
         }
         let replaced = self.replaced.as_ref().map(|replaced| &replaced.reached);
@@ -145,7 +127,7 @@ impl Member {
     /// Whether they must hear through the gateway. Beside a replaced session they do, too: it may no longer work, and
     /// receivers drop what comes twice.
     pub(super) fn needs_tunnel(&self) -> bool {
-        let hears_streams = !self.is_peer && !self.is_mixed && !self.flags.deafened;
+        let hears_streams = self.hears == Hears::Streams && !self.flags.deafened;
         hears_streams && self.reached.is_none_or(|reached| reached.address.is_none())
     }
 
@@ -220,7 +202,7 @@ mod tests {
     }
 
     fn member() -> Member {
-        let mut member = Member::new(StreamId(1), Some(udp(1)), MemberFlags::default(), None);
+        let mut member = Member::new(StreamId(1), Some(udp(1)), Hears::Streams, MemberFlags::default(), None);
         member.set_reach(MediaSessionId(1), Some(address(1)));
         member
     }
@@ -239,7 +221,7 @@ mod tests {
         assert_eq!((port(&member), member.needs_tunnel()), (None, true));
         member.flags.deafened = true;
         assert_eq!((port(&member), member.needs_tunnel()), (None, false));
-        assert!(Member::new(StreamId(1), None, MemberFlags::default(), None).needs_tunnel());
+        assert!(Member::new(StreamId(1), None, Hears::Streams, MemberFlags::default(), None).needs_tunnel());
     }
 
     #[test]
@@ -257,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_mix_goes_where_its_listener_is_reached() {
-        let mut member = Member::of_mix(StreamId(1), Some(udp(1)), MemberFlags::default(), None);
+        let mut member = Member::new(StreamId(1), Some(udp(1)), Hears::Mix, MemberFlags::default(), None);
         assert_eq!(member.ways_of_mix(), MixWays { udp: None, is_tunnelled: true });
         member.set_reach(MediaSessionId(1), Some(address(1)));
         assert_eq!(member.ways_of_mix(), MixWays { udp: Some(udp(1)), is_tunnelled: false });
@@ -268,7 +250,7 @@ mod tests {
         assert_eq!(member.ways_of_mix(), MixWays { udp: Some(udp(2)), is_tunnelled: false });
         member.flags.deafened = true;
         assert!(!member.needs_mix());
-        assert!(!Member::new(StreamId(1), None, MemberFlags::default(), None).needs_mix());
+        assert!(!Member::new(StreamId(1), None, Hears::Streams, MemberFlags::default(), None).needs_mix());
     }
 
     #[test]

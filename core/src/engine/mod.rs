@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A channel lives in one worker, a session too; they are usually the same. A frame is opened where its session
-//! lives and sealed where its channel lives. Nothing on a frame's way allocates: memory is set aside when sessions,
-//! channels and members are added.
+//! lives and sealed where its channel lives. Nothing on a frame's way allocates, but for the first of a stream of another
+//! node: memory is set aside when sessions, channels and members are added.
 
 mod api;
 mod bundle;

@@ -126,6 +126,10 @@ counters! {
     FrameMixerBusy: FramesDropped, "mixer_busy";
     /// End-to-end encrypted: the mixer cannot hear it, and does not get it.
     FrameMixerEncrypted: FramesDropped, "mixer_encrypted";
+    /// End-to-end encrypted: browsers could not play it, and do not get it.
+    FramePeersEncrypted: FramesDropped, "webrtc_encrypted";
+    /// Said to be redundant, and not of RFC 2198: browsers do not get it.
+    FramePeersMalformed: FramesDropped, "webrtc_malformed";
     /// The recorder could not keep up: the frame is missing in the recording.
     FrameRecorderBusy: FramesDropped, "recorder_busy";
     /// End-to-end encrypted: nobody could hear it in a recording, and the recorder does not get it.

@@ -36,7 +36,7 @@ pub struct PictureHead {
     pub marker: bool,
     /// The first packet of a whole picture.
     pub is_keyframe: bool,
-    /// The low half of the sequence number without its wrap-arounds.
+    /// Grows by one with each packet that the publisher sends of a layer, and leaps where they are another source's than before.
     pub sequence: u32,
     /// 90 kHz.
     pub timestamp: u32,

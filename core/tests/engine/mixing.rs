@@ -1,7 +1,7 @@
 //! Members who hear a mix: what the engine gives the mixer, and what it does with what comes back.
 
 use antiphon_core::{
-    engine::{Command, Counter, Event, MemberFlags, MixedFrame},
+    engine::{Command, Counter, Event, Hears, MemberFlags, MixedFrame},
     gateway::Cipher,
     ids::{ChannelId, StreamId},
     mix::MixTo,
@@ -22,7 +22,10 @@ fn join_mixed(world: &mut World, session: u32, is_connected: bool) -> Client {
     world.add_session(&client);
     let (stream, udp) = (client.stream, Some(world.member_udp(&client)));
     let flags = MemberFlags::default();
-    world.command(0, Command::AddMixedMember { channel: channel(), stream, udp, flags, last_sequence: None });
+    world.command(
+        0,
+        Command::AddMember { channel: channel(), stream, udp, hears: Hears::Mix, flags, last_sequence: None },
+    );
     world.attach(0, channel(), &client);
     if is_connected {
         world.connect(&mut client);
@@ -172,7 +175,10 @@ fn a_mix_goes_over_the_gateway_where_udp_is_not_proven() {
     assert_eq!(world.take_sent().len(), 1);
     // By no UDP at all.
     let (stream, flags) = (StreamId(900), MemberFlags::default());
-    world.command(0, Command::AddMixedMember { channel: channel(), stream, udp: None, flags, last_sequence: None });
+    world.command(
+        0,
+        Command::AddMember { channel: channel(), stream, udp: None, hears: Hears::Mix, flags, last_sequence: None },
+    );
     mix(&mut world, &[stream], 0, &[]);
     assert!(matches!(&world.events()[..], [Event::TunnelMix { bytes, .. }] if bytes.as_slice().is_empty()));
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use antiphon_core::{
     clock::Micros,
-    engine::{Command, Counter, Event, FRAME_BYTES_MAX, GatewayFrame, KeyBytes, MemberFlags},
+    engine::{Command, Counter, Event, FRAME_BYTES_MAX, GatewayFrame, Hears, KeyBytes, MemberFlags},
     gateway::Cipher,
     ids::{GroupId, KeyId, MediaSessionId, StreamId, WorkerIndex},
     wire::frame::{FrameHeader, FrameKind},
@@ -443,7 +443,7 @@ fn commands_about_what_does_not_exist_do_nothing_and_are_counted() {
         Command::AttachStream { session, stream, channel, home: WorkerIndex(0) },
         Command::SetMaxSpeakers { channel, max_speakers: 1 },
         Command::SetGroupKey { channel, group, cipher, key_id, key, activate_at },
-        Command::AddMember { channel, stream, udp: None, flags, last_sequence: None },
+        Command::AddMember { channel, stream, udp: None, hears: Hears::Streams, flags, last_sequence: None },
         Command::SetMemberFlags { channel, stream, flags },
         Command::SetMemberUdp { channel, stream, udp: None },
     ];

@@ -8,8 +8,8 @@ use std::{
 use antiphon_core::{
     clock::Micros,
     engine::{
-        Command, Counter, Engine, EngineConfig, EngineStats, Event, GatewayFrame, Handover, MemberFlags, MemberUdp,
-        Output,
+        Command, Counter, Engine, EngineConfig, EngineStats, Event, GatewayFrame, Handover, Hears, MemberFlags,
+        MemberUdp, Output,
     },
     gateway::Cipher,
     ids::{ChannelId, GroupId, KeyId, MediaSessionId, StreamId, WorkerIndex},
@@ -55,7 +55,7 @@ pub(crate) struct Recorder {
     /// What was given to the relay.
     pub(crate) relayed: Vec<(FrameHeader, Vec<u8>)>,
     /// What was given to those who hear by WebRTC.
-    pub(crate) given_to_peers: Vec<FrameHeader>,
+    pub(crate) given_to_peers: Vec<(FrameHeader, Vec<u8>)>,
     /// What was given to the mixer.
     pub(crate) given_to_mixer: Vec<FrameHeader>,
     /// Whether the mixer has room for nothing.
@@ -94,8 +94,8 @@ impl Output for Recorder {
         !self.refuse_handovers
     }
 
-    fn peers(&mut self, _: ChannelId, header: &FrameHeader, _: &[u8]) {
-        self.given_to_peers.push(*header);
+    fn peers(&mut self, _: ChannelId, header: &FrameHeader, bytes: &[u8]) {
+        self.given_to_peers.push((*header, bytes.to_vec()));
     }
 
     fn mix(&mut self, _: Micros, _: ChannelId, header: &FrameHeader, _: &[u8]) -> bool {
@@ -332,7 +332,10 @@ impl World {
 
     pub(crate) fn add_member(&mut self, home: usize, channel: ChannelId, stream: StreamId, udp: Option<MemberUdp>) {
         let flags = MemberFlags::default();
-        self.command(home, Command::AddMember { channel, stream, udp, flags, last_sequence: None });
+        self.command(
+            home,
+            Command::AddMember { channel, stream, udp, hears: Hears::Streams, flags, last_sequence: None },
+        );
     }
 
     pub(crate) fn attach(&mut self, home: usize, channel: ChannelId, client: &Client) {

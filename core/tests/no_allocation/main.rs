@@ -18,7 +18,8 @@ use std::{
 use antiphon_core::{
     clock::Micros,
     engine::{
-        Command, Counter, Engine, EngineConfig, Event, Family, Handover, MemberFlags, MemberUdp, MixedFrame, Output,
+        Command, Counter, Engine, EngineConfig, Event, Family, Handover, Hears, MemberFlags, MemberUdp, MixedFrame,
+        Output,
     },
     gateway::Cipher,
     ids::{ChannelId, GroupId, KeyId, StreamId, WorkerIndex},
@@ -205,11 +206,8 @@ fn join(node: &mut Node, clients: &mut [Client]) {
         );
         let udp = Some(MemberUdp { session, worker: WorkerIndex(worker as u16), cipher });
         let flags = MemberFlags::default();
-        let add = match index < streams_for {
-            true => Command::AddMember { channel, stream, udp, flags, last_sequence: None },
-            false => Command::AddMixedMember { channel, stream, udp, flags, last_sequence: None },
-        };
-        node.command(0, add);
+        let hears = if index < streams_for { Hears::Streams } else { Hears::Mix };
+        node.command(0, Command::AddMember { channel, stream, udp, hears, flags, last_sequence: None });
         node.command(worker, Command::AttachStream { session, stream, channel, home: WorkerIndex(0) });
         let mut bind = client.bind(node.now);
         node.datagram(client, &mut bind);
@@ -218,7 +216,17 @@ fn join(node: &mut Node, clients: &mut [Client]) {
         node.datagram(client, &mut ping);
     }
     let flags = MemberFlags::default();
-    node.command(0, Command::AddMember { channel, stream: StreamId(9_999), udp: None, flags, last_sequence: None });
+    node.command(
+        0,
+        Command::AddMember {
+            channel,
+            stream: StreamId(9_999),
+            udp: None,
+            hears: Hears::Streams,
+            flags,
+            last_sequence: None,
+        },
+    );
     node.batch_end();
 }
 

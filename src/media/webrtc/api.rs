@@ -102,6 +102,15 @@ pub enum PeerCommand {
         wishes: Vec<Wish>,
         /// The way to the client has broken: a new one is to be found.
         restart: bool,
+        /// Whether there is such a connection now.
+        reply: Reply<()>,
+    },
+    /// What a subscriber wants has changed; nothing happens where their connection has just ended.
+    Wish {
+        /// Whose.
+        key: PeerKey,
+        /// All of it.
+        wishes: Vec<Wish>,
     },
     /// Somebody wants to hear and see by a connection that they offer: whoever speaks, and the first picture there is.
     Play {
@@ -147,6 +156,13 @@ pub enum PeerCommand {
     Unreach {
         /// Where the client was.
         address: (Protocol, SocketAddr),
+    },
+    /// Somebody's session is another node's now: what they publish here gives way to what that node tells.
+    Depart {
+        /// In which channel.
+        channel: ChannelId,
+        /// Whose stream.
+        stream: StreamId,
     },
     /// A connection is over; to close what is gone is no error.
     Close {

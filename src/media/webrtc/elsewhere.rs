@@ -12,17 +12,21 @@ use antiphon_core::{
     relay::RelayCommand,
     video::{MEETING_BYTES_MAX, Meeting, Numbers, PICTURE_HEAD_BYTES, PictureHead},
 };
+use str0m::rtp::Ssrc;
 
 use super::{
     Peers,
     subscribing::{PicturePacket, SourceKey},
-    video::{Origin, Video},
+    video::{Begins, Origin},
 };
 
 /// How long what another node told is believed.
 const LIFETIME: Micros = Micros::from_secs(3);
-/// A packet further behind than this is of a stream that began anew.
-const BEHIND_MAX: u64 = 1_000;
+/// A packet that is further from the newest than this is of a stream that began anew.
+const FAR: u64 = 1_000;
+/// How far apart the numbers of two sources are for other nodes, at least: they do not learn which source a packet is of, nor from which
+/// node it is.
+const SOURCES_APART: u32 = 1 << 16;
 
 /// Something for the relay.
 pub(in crate::media) enum ToRelay {
@@ -38,29 +42,43 @@ pub(in crate::media) enum ToRelay {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     newest: u64,
-    /// Which of the 64 up to the newest came.
+    /// Which of the 64 up to the newest came: none before the first.
     bits: u64,
 }
 
+/// What a packet is to those that came of its stream before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    First,
+    Again,
+    /// The stream began anew with it.
+    Anew,
+}
+
 impl Seen {
-    /// Whether a packet comes for the first time.
-    pub(super) fn is_new(&mut self, sequence: u64) -> bool {
-        if sequence > self.newest || self.newest - sequence > BEHIND_MAX {
-            let step = sequence.checked_sub(self.newest).unwrap_or(u64::from(u64::BITS));
+    /// Takes note of a packet.
+    pub(super) fn note(&mut self, sequence: u64) -> Arrival {
+        let is_anew = self.bits != 0 && sequence.abs_diff(self.newest) > FAR;
+        if self.bits == 0 || is_anew {
+            *self = Self { newest: sequence, bits: 1 };
+            return if is_anew { Arrival::Anew } else { Arrival::First };
+        }
+        if let Some(step) = sequence.checked_sub(self.newest) {
             self.bits = u32::try_from(step).ok().and_then(|step| self.bits.checked_shl(step)).unwrap_or(0);
             self.newest = sequence;
         }
-        let bit = u32::try_from(self.newest - sequence).ok().and_then(|back| 1_u64.checked_shl(back));
-        let is_new = bit.is_some_and(|bit| self.bits & bit == 0);
-        self.bits |= bit.unwrap_or(0);
-        is_new
+        let bit = u32::try_from(self.newest - sequence).ok().and_then(|back| 1_u64.checked_shl(back)).unwrap_or(0);
+        let is_first = self.bits & bit == 0 && bit != 0;
+        self.bits |= bit;
+        if is_first { Arrival::First } else { Arrival::Again }
     }
 }
 
 impl Peers {
-    /// What the relay is to be given.
-    pub(in crate::media) fn take_for_relay(&mut self) -> Vec<ToRelay> {
-        std::mem::take(&mut self.to_relay)
+    /// What the relay is to be given, in place of what `room` is emptied of: nothing is set aside anew in each turn.
+    pub(in crate::media) fn take_for_relay(&mut self, room: &mut Vec<ToRelay>) {
+        room.clear();
+        std::mem::swap(&mut self.to_relay, room);
     }
 
     pub(super) fn tell_nodes(&mut self, channel: ChannelId, meeting: &Meeting) {
@@ -79,7 +97,13 @@ impl Peers {
     }
 
     /// A packet of a picture of somebody here, for the other nodes.
-    pub(super) fn send_picture(&mut self, channel: ChannelId, source: SourceKey, packet: &PicturePacket<'_>) {
+    pub(super) fn send_picture(
+        &mut self,
+        channel: ChannelId,
+        source: SourceKey,
+        ssrc: Ssrc,
+        packet: &PicturePacket<'_>,
+    ) {
         if !self.setup.is_relayed {
             return;
         }
@@ -90,7 +114,7 @@ impl Peers {
             layer: packet.layer,
             marker: packet.marker,
             is_keyframe: packet.is_keyframe,
-            sequence: packet.numbers.sequence as u32,
+            sequence: (packet.numbers.sequence as u32).wrapping_add((*ssrc).wrapping_mul(SOURCES_APART)),
             timestamp: packet.numbers.timestamp,
         };
         self.to_relay.push(ToRelay::Picture { channel, head: head.write(), payload: Arc::clone(packet.payload) });
@@ -119,9 +143,12 @@ impl Peers {
 
     fn remote_publishes(&mut self, now: Micros, channel: ChannelId, stream: StreamId, kinds: Vec<PublishKind>) {
         let room = self.rooms.entry(channel).or_default();
-        // Somebody who is here now was there before.
-        if room.publishers.contains_key(&stream) {
-            return;
+        if let Some(publisher) = room.publishers.get(&stream) {
+            // Somebody who is here now was there before; but for those who are on their way from here to there.
+            if !publisher.departs || kinds.is_empty() {
+                return;
+            }
+            room.publishers.remove(&stream);
         }
         if kinds.is_empty() {
             room.elsewhere.remove(&stream)
@@ -137,15 +164,17 @@ impl Peers {
         if room.publishers.contains_key(&head.stream) {
             return;
         }
-        let is_new = !room.videos.contains_key(&source);
-        let video = room.videos.entry(source).or_insert_with(|| Video::new(Origin::There(now), head.codec));
-        (video.origin, video.codec) = (Origin::There(now), head.codec);
-        if !video.layers[head.layer].seen.is_new(head.sequence.into()) {
+        let (video, is_new) = room.video_from(Origin::There(now), source);
+        let layer = &mut video.layers[head.layer];
+        let arrival = layer.seen.note(head.sequence.into());
+        if arrival == Arrival::Again {
             return;
         }
-        if is_new {
-            self.pictures_changed(now, channel);
-        }
+        let begins = match layer.begins_anew(None, head.codec) || arrival == Arrival::Anew {
+            _ if is_new => Begins::All,
+            true => Begins::Layer,
+            false => Begins::Nothing,
+        };
         let packet = PicturePacket {
             codec: head.codec,
             layer: head.layer,
@@ -154,7 +183,16 @@ impl Peers {
             marker: head.marker,
             payload: &payload.into(),
         };
-        self.forward_picture(now, channel, source, &packet);
+        self.carry_picture(now, channel, source, &packet, begins);
+    }
+
+    /// Somebody here has moved to another node with their session. What they publish is told here until that node does: it is theirs to
+    /// tell from then on, also when it ends here.
+    pub(super) fn depart(&mut self, channel: ChannelId, stream: StreamId) {
+        let publisher = self.rooms.get_mut(&channel).and_then(|room| room.publishers.get_mut(&stream));
+        if let Some(publisher) = publisher {
+            publisher.departs = true;
+        }
     }
 
     /// Half a second is over: what is published here is told, and what was not heard of is forgotten.
@@ -199,7 +237,9 @@ mod tests {
     #[test]
     fn a_packet_is_new_once_and_a_stream_may_begin_anew() {
         let mut seen = Seen::default();
-        let news: Vec<_> = [5_000, 5_000, 5_002, 5_001, 5_001, 5_090, 5_002, 7, 7, 8].map(|n| seen.is_new(n)).to_vec();
-        assert_eq!(news, [true, false, true, true, false, true, false, true, false, true]);
+        use Arrival::{Again, Anew, First};
+        let arrivals = [5_000, 5_000, 5_002, 5_001, 5_001, 5_090, 5_002, 7, 7, 8, 1_008, 2_009].map(|n| seen.note(n));
+        let expected = [First, Again, First, First, Again, First, Again, Anew, Again, First, First, Anew];
+        assert_eq!(arrivals, expected);
     }
 }

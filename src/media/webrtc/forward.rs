@@ -16,13 +16,13 @@ use str0m::{
 };
 
 use super::{
-    Address, Peers,
+    Address, PeerRoom, Peers,
     api::{PeerEvent, PeerKey},
     counters::PeerCounter,
     peer::{Peer, Side},
     publishing::Packet,
     subscribing::{Fate, PicturePacket, SourceKey, Subscribing, codec_of},
-    video::{Origin, Video},
+    video::{Begins, Origin},
 };
 
 /// What is kept of a way's estimate for what is sent beside pictures: lost packets again, and reports.
@@ -65,18 +65,17 @@ impl Peers {
         let Some(peer) = self.peers.get(&number) else { return };
         let channel = peer.key.channel;
         let Some(codec) = codec_of(&peer.rtc, packet.header.payload_type) else { return };
-        let Some(room) = self.rooms.get_mut(&channel) else { return };
-        let mut is_new = false;
-        let video = room.videos.entry(source).or_insert_with(|| {
-            is_new = true;
-            Video::new(Origin::Here(number), codec)
-        });
-        video.origin = Origin::Here(number);
-        video.codec = codec;
-        video.layers[layer].ssrc = Some(packet.header.ssrc);
-        if is_new {
-            self.pictures_changed(now, channel);
-        }
+        let is_publisher =
+            |room: &&mut PeerRoom| room.publishers.get(&source.0).is_some_and(|one| one.number == number);
+        // What comes of somebody who publishes on another node by now would only disturb what comes from there.
+        let Some(room) = self.rooms.get_mut(&channel).filter(is_publisher) else { return };
+        let ssrc = packet.header.ssrc;
+        let (video, is_new) = room.video_from(Origin::Here(number), source);
+        let begins = match video.layers[layer].begins_anew(Some(ssrc), codec) {
+            _ if is_new => Begins::All,
+            true => Begins::Layer,
+            false => Begins::Nothing,
+        };
         let picture = PicturePacket {
             codec,
             layer,
@@ -85,8 +84,48 @@ impl Peers {
             marker: packet.header.marker,
             payload: &packet.payload,
         };
-        self.send_picture(channel, source, &picture);
-        self.forward_picture(now, channel, source, &picture);
+        self.send_picture(channel, source, ssrc, &picture);
+        self.carry_picture(now, channel, source, &picture, begins);
+    }
+
+    /// Forwards a packet with which something may begin: whoever was sent what went on until then gets nothing of it before a whole
+    /// picture, by which its numbers follow theirs.
+    pub(super) fn carry_picture(
+        &mut self,
+        now: Micros,
+        channel: ChannelId,
+        source: SourceKey,
+        packet: &PicturePacket<'_>,
+        begins: Begins,
+    ) {
+        let mut waits = false;
+        match begins {
+            Begins::Nothing => {}
+            Begins::Layer => waits = self.stop_picture(channel, source, Some(packet.layer)) && !packet.is_keyframe,
+            Begins::All => {
+                self.stop_picture(channel, source, None);
+                self.pictures_changed(now, channel);
+            }
+        }
+        self.forward_picture(now, channel, source, packet);
+        if waits {
+            self.want_keyframe(now, channel, source, packet.layer);
+        }
+    }
+
+    /// Stops a picture, or one layer of it, for all subscribers; true where any was sent it.
+    fn stop_picture(&mut self, channel: ChannelId, source: SourceKey, layer: Option<usize>) -> bool {
+        let Some(room) = self.rooms.get(&channel) else { return false };
+        let mut stopped = false;
+        for number in &room.subscribers {
+            let Some(Side::Subscribing(side)) = self.peers.get_mut(number).map(|peer| &mut peer.side) else { continue };
+            let Some(picture) = side.track_of(source).map(|track| &mut track.picture) else { continue };
+            if picture.current.is_some() && (layer.is_none() || picture.current == layer) {
+                picture.stop();
+                stopped = true;
+            }
+        }
+        stopped
     }
 
     /// Sends a packet of a picture to whoever gets its layer.

@@ -41,7 +41,7 @@ use std::{
 
 use antiphon_core::{
     clock::Micros,
-    engine::{Command, Engine},
+    engine::{Command, Engine, Hears},
     gateway::{PeerRole, PublishKind},
     ids::{ChannelId, StreamId, WorkerIndex},
 };
@@ -56,7 +56,6 @@ use tokio::sync::mpsc;
 use super::{Clock, counters::SocketCounter, outbox::Outbox};
 use demux::Directory;
 use peer::{PATIENCE, Peer, QUIET, Side};
-use publishing::Arrived;
 use subscribing::SourceKey;
 use video::{MEASURE_INTERVAL, Video};
 
@@ -66,6 +65,7 @@ pub(super) use demux::PeerDatagram;
 pub(super) use elsewhere::ToRelay;
 pub(super) use peer::Address;
 pub(super) use peer_places::PeerPlaces;
+pub(super) use publishing::Arrived;
 pub(super) use setup::certificate;
 pub use tcp::IceTcp;
 
@@ -110,10 +110,19 @@ pub(super) struct PeersSetup {
     pub(super) is_ipv6: bool,
 }
 
+/// Somebody who publishes here.
+#[derive(Clone, Copy)]
+struct Publisher {
+    /// By which connection.
+    number: u32,
+    /// Their session is another node's.
+    departs: bool,
+}
+
 /// What a channel's peers share.
 #[derive(Default)]
 struct PeerRoom {
-    publishers: HashMap<StreamId, u32>,
+    publishers: HashMap<StreamId, Publisher>,
     subscribers: Vec<u32>,
     videos: HashMap<SourceKey, Video>,
     /// Those who publish on other nodes, and when that was last heard.
@@ -188,7 +197,7 @@ impl Peers {
     /// The peers follow the members of the engine.
     pub(super) fn follow(&mut self, command: &Command) {
         match command {
-            Command::AddPeerMember { channel, stream, flags, .. } => {
+            Command::AddMember { channel, stream, hears: Hears::Peer, flags, .. } => {
                 self.deafened.insert((*channel, *stream), flags.deafened);
             }
             Command::SetMemberFlags { channel, stream, flags } => {
@@ -246,9 +255,10 @@ impl Peers {
         }
     }
 
-    /// Voice that came since this was last asked.
-    pub(super) fn take_arrived(&mut self) -> Vec<Arrived> {
-        std::mem::take(&mut self.arrived)
+    /// Voice that came since this was last asked, in place of what `room` is emptied of.
+    pub(super) fn take_arrived(&mut self, room: &mut Vec<Arrived>) {
+        room.clear();
+        std::mem::swap(&mut self.arrived, room);
     }
 
     /// When [`Self::turn`] is to be called.
@@ -444,7 +454,7 @@ impl Peers {
                 self.tell_interest(channel);
             }
             PeerRole::Publisher => {
-                if room.publishers.get(&stream) == Some(&number) {
+                if room.publishers.get(&stream).is_some_and(|publisher| publisher.number == number) {
                     room.publishers.remove(&stream);
                     self.tell_publishes(channel, stream, Vec::new(), true);
                 }

@@ -10,7 +10,7 @@ use str0m::{
 };
 
 use super::{
-    Peers,
+    Peers, Publisher,
     api::{PeerCommand, PeerError, PeerEvent, PeerKey, Ways, Wish},
     counters::PeerCounter,
     keys::Agreed,
@@ -32,7 +32,14 @@ impl Peers {
             PeerCommand::Publish { key, ways, offer, kind, reply } => {
                 _ = reply.send(self.publish(now, key, ways, offer, kind));
             }
-            PeerCommand::Subscribe { key, ways, wishes, restart } => self.subscribe(now, key, ways, wishes, restart),
+            PeerCommand::Subscribe { key, ways, wishes, restart, reply } => {
+                _ = reply.send(self.subscribe(now, key, ways, wishes, restart));
+            }
+            PeerCommand::Wish { key, wishes } => {
+                if let Some(number) = self.by_key.get(&key).copied() {
+                    self.wish(now, number, wishes, false);
+                }
+            }
             PeerCommand::Play { key, ways, offer, reply } => _ = reply.send(self.play(now, key, ways, offer)),
             PeerCommand::Answer { key, answer, reply } => _ = reply.send(self.answer(now, key, answer)),
             PeerCommand::Candidate { key, candidate, reply } => {
@@ -47,6 +54,7 @@ impl Peers {
                 }
             }
             PeerCommand::Unreach { address } => _ = self.tcp.remove(&address),
+            PeerCommand::Depart { channel, stream } => self.depart(channel, stream),
             PeerCommand::Close { key } => self.close(key),
         }
     }
@@ -65,7 +73,7 @@ impl Peers {
         }
         let answer = self.accept(number, offer)?;
         let room = self.rooms.entry(key.channel).or_default();
-        room.publishers.insert(key.stream, number);
+        room.publishers.insert(key.stream, Publisher { number, departs: false });
         // Whoever came over to this node is not to be forgotten with what another told of them.
         room.elsewhere.remove(&key.stream);
         if let Some(peer) = self.peers.get_mut(&number)
@@ -85,20 +93,26 @@ impl Peers {
         Ok(answer)
     }
 
-    fn subscribe(&mut self, now: Micros, key: PeerKey, ways: Ways, wishes: Vec<Wish>, restart: bool) {
-        // A change for a connection that has just ended.
-        if ways == Ways::default() && !self.by_key.contains_key(&key) {
-            return;
-        }
+    fn subscribe(
+        &mut self,
+        now: Micros,
+        key: PeerKey,
+        ways: Ways,
+        wishes: Vec<Wish>,
+        restart: bool,
+    ) -> Result<(), PeerError> {
         let make = |deafened| Side::Subscribing(Subscribing::new(false, deafened));
-        let Ok(number) = self.peer_or_new(now, key, ways, make, setup::subscriber) else {
-            return self.tell(PeerEvent::Gone { key });
-        };
+        let number = self.peer_or_new(now, key, ways, make, setup::subscriber)?;
         self.note_subscriber(key, number);
+        self.wish(now, number, wishes, restart);
+        Ok(())
+    }
+
+    fn wish(&mut self, now: Micros, number: u32, wishes: Vec<Wish>, restart: bool) {
         if let Some(Side::Subscribing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) {
             side.wish(wishes);
         }
-        self.offer(now, number, restart);
+        self.offer(number, restart);
         self.choose_layers(now, number);
     }
 
@@ -111,7 +125,7 @@ impl Peers {
     }
 
     /// Offers a subscriber what it wishes for, unless it has an offer to answer first.
-    fn offer(&mut self, _now: Micros, number: u32, restart: bool) {
+    fn offer(&mut self, number: u32, restart: bool) {
         let credentials = self.new_credentials();
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let Side::Subscribing(side) = &mut peer.side else { return };
@@ -151,7 +165,7 @@ impl Peers {
         self.stats.count(PeerCounter::Negotiations);
         self.mark(number);
         if behind {
-            self.offer(now, number, false);
+            self.offer(number, false);
         }
         self.choose_layers(now, number);
         Ok(())

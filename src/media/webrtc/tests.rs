@@ -1,6 +1,7 @@
 //! Subscribers of voice against another implementation of WebRTC: what is sealed here comes out of its SRTP. Time is not the
 //! clock's; datagrams are the kernel's.
 
+mod moving;
 mod narrow;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
 
 use antiphon_core::{
     clock::Micros,
-    engine::{Command, Engine, EngineConfig, MemberFlags},
+    engine::{Command, Engine, EngineConfig, Hears, MemberFlags},
     gateway::{PeerRole, PublishKind, VideoQuality},
     ids::{ChannelId, StreamId, WorkerIndex},
     prng::Prng,
@@ -199,7 +200,14 @@ impl World {
         let channel = ChannelId(Uuid::from_u128(7));
         let mut peers = Peers::new(setup);
         let flags = MemberFlags::default();
-        peers.follow(&Command::AddPeerMember { channel, stream: LISTENER, flags, last_sequence: None });
+        peers.follow(&Command::AddMember {
+            channel,
+            stream: LISTENER,
+            udp: None,
+            hears: Hears::Peer,
+            flags,
+            last_sequence: None,
+        });
         let now = Micros::from_secs(1);
         Self {
             clock,
@@ -236,7 +244,9 @@ impl World {
 
     fn wish(&mut self, wishes: Vec<Wish>, restart: bool) -> Vec<OfferedTrack> {
         let ways = Ways { udp: vec![self.node.local_addr().expect("bound")], tcp: Vec::new() };
-        self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart });
+        let (reply, mut replied) = oneshot::channel();
+        self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart, reply });
+        replied.try_recv().expect("at once").expect("taken");
         self.turn();
         let (sdp, tracks) = loop {
             if let PeerEvent::Offer { sdp, tracks, .. } = self.events.try_recv().expect("an offer") {
@@ -314,7 +324,8 @@ fn an_offer_whose_client_never_comes_gives_its_place_back() {
     let places = Arc::clone(&world.peers.setup.places);
     let ways = Ways { udp: vec![world.node.local_addr().expect("bound")], tcp: Vec::new() };
     let wishes = vec![Wish { stream: ANNA, kind: PublishKind::Audio, quality: VideoQuality::Off }];
-    world.peers.command(world.now, PeerCommand::Subscribe { key: world.key(), ways, wishes, restart: false });
+    let reply = oneshot::channel().0;
+    world.peers.command(world.now, PeerCommand::Subscribe { key: world.key(), ways, wishes, restart: false, reply });
     let free = || (0..4).map_while(|_| places.take().ok()).collect::<Vec<_>>().len();
     assert_eq!(free(), 3);
     for _ in 0..9 {

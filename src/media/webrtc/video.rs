@@ -6,7 +6,7 @@ use antiphon_core::{
 };
 use str0m::rtp::Ssrc;
 
-use super::elsewhere::Seen;
+use super::{PeerRoom, elsewhere::Seen, subscribing::SourceKey};
 
 /// How often rates are measured.
 pub(super) const MEASURE_INTERVAL: Micros = Micros::from_millis(500);
@@ -53,8 +53,27 @@ pub(super) struct Layer {
     pub(super) requests: KeyframeRequests,
     /// Of a publisher here.
     pub(super) ssrc: Option<Ssrc>,
+    /// How its newest packet was coded; `None` before the first.
+    codec: Option<VideoCodec>,
     /// Of a publisher on another node: which packets came.
     pub(super) seen: Seen,
+}
+
+impl Layer {
+    /// Takes note of what a packet is of: a source, where its publisher is here, and a coding. True where that is another stream than
+    /// before.
+    pub(super) fn begins_anew(&mut self, ssrc: Option<Ssrc>, codec: VideoCodec) -> bool {
+        let before = (std::mem::replace(&mut self.ssrc, ssrc), self.codec.replace(codec));
+        before.1.is_some() && before != (ssrc, Some(codec))
+    }
+}
+
+/// How much of a picture begins anew with a packet: to what went on until then it has no relation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begins {
+    Nothing,
+    Layer,
+    All,
 }
 
 /// Where a picture comes from.
@@ -66,19 +85,28 @@ pub(super) enum Origin {
     There(Micros),
 }
 
+impl Origin {
+    fn is_that_of(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Here(one), Self::Here(other)) => one == other,
+            (Self::There(_), Self::There(_)) => true,
+            (Self::Here(_), Self::There(_)) | (Self::There(_), Self::Here(_)) => false,
+        }
+    }
+}
+
 /// A picture.
 #[derive(Debug)]
 pub(super) struct Video {
     pub(super) origin: Origin,
-    pub(super) codec: VideoCodec,
     pub(super) layers: [Layer; LAYERS_MAX],
     /// The layers from the lowest to the best.
     order: [usize; LAYERS_MAX],
 }
 
 impl Video {
-    pub(super) fn new(origin: Origin, codec: VideoCodec) -> Self {
-        Self { origin, codec, layers: Default::default(), order: std::array::from_fn(|index| index) }
+    pub(super) fn new(origin: Origin) -> Self {
+        Self { origin, layers: Default::default(), order: std::array::from_fn(|index| index) }
     }
 
     /// Half a second is over: what each layer carries now, and which is better than which.
@@ -114,6 +142,23 @@ impl Video {
     }
 }
 
+impl PeerRoom {
+    /// The picture that a packet is of, and whether it is new: it was not there, or came from elsewhere.
+    pub(super) fn video_from(&mut self, origin: Origin, source: SourceKey) -> (&mut Video, bool) {
+        let mut is_new = false;
+        let video = self.videos.entry(source).or_insert_with(|| {
+            is_new = true;
+            Video::new(origin)
+        });
+        if !video.origin.is_that_of(origin) {
+            is_new = true;
+            *video = Video::new(origin);
+        }
+        video.origin = origin;
+        (video, is_new)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +172,7 @@ mod tests {
 
     #[test]
     fn layers_are_ordered_by_what_they_carry_whatever_they_are_called() {
-        let mut video = Video::new(Origin::Here(1), VideoCodec::Vp8);
+        let mut video = Video::new(Origin::Here(1));
         measured(&mut video, [90_000, 9_000, 30_000]);
         assert_eq!(video.rates_bps(), [144_000, 480_000, 1_440_000]);
         assert_eq!([0, 1, 2].map(|rank| video.layer_at(rank)), [1, 2, 0]);
@@ -141,7 +186,7 @@ mod tests {
 
     #[test]
     fn rates_that_waver_change_no_order() {
-        let mut video = Video::new(Origin::Here(1), VideoCodec::Vp8);
+        let mut video = Video::new(Origin::Here(1));
         for bytes in [[30_000, 36_000, 0], [36_000, 30_000, 0], [30_000, 36_000, 0]] {
             measured(&mut video, bytes);
             assert_eq!(video.layer_at(0), 0);

@@ -72,7 +72,7 @@ impl Rooms {
     /// Takes what a member wants to hear and see; offers follow (`subscribe_offer`), now and when others come and go.
     ///
     /// # Errors
-    /// When the session is in no room.
+    /// When the session is in no room, or the node has no place for one more connection.
     pub async fn subscribe(&self, presence: &Presence, request: SubscribePayload) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
         let restart = request.ice_restart;
@@ -80,7 +80,7 @@ impl Rooms {
         let _turn = place.room.turn.lock().await;
         let link = presence.state().link.clone();
         let ways = self.ways(&link).await;
-        let wishes = {
+        let (wishes, restart) = {
             let live = &mut *place.room.live_mut();
             let wishes = subscription.wishes(live, place.stream);
             subscription.told.clone_from(&wishes);
@@ -92,9 +92,13 @@ impl Rooms {
             (wishes, restart && !is_first)
         };
         let key = key_of(&place, PeerRole::Subscriber);
-        let subscribe = PeerCommand::Subscribe { key, ways, wishes: wishes.0, restart: wishes.1 };
-        self.inner.media.send_to_peers(place.room.home, subscribe).await;
-        Ok(())
+        let subscribed = self.ask(&place, |reply| PeerCommand::Subscribe { key, ways, wishes, restart, reply }).await;
+        if subscribed.is_err()
+            && let Some(member) = place.room.live_mut().members.get_mut(&place.stream)
+        {
+            member.subscription = None;
+        }
+        subscribed
     }
 
     /// Takes the answer to an offer.
@@ -144,9 +148,7 @@ impl Rooms {
         };
         for (stream, wishes) in changed {
             let key = PeerKey { channel: room.id, stream, role: PeerRole::Subscriber };
-            // The connection is there already: its ways are known.
-            let subscribe = PeerCommand::Subscribe { key, ways: Default::default(), wishes, restart: false };
-            self.inner.media.send_to_peers(room.home, subscribe).await;
+            self.inner.media.send_to_peers(room.home, PeerCommand::Wish { key, wishes }).await;
         }
     }
 }

@@ -153,7 +153,7 @@ impl Meeting {
                 let (now, channel) = (self.world.now, self.world.channel);
                 let room = self.world.peers.rooms.get_mut(&channel).expect("there");
                 let source = (ANNA, PublishKind::Video);
-                room.videos.insert(source, Video::new(Origin::Here(u32::MAX), VideoCodec::Vp8));
+                room.videos.insert(source, Video::new(Origin::Here(u32::MAX)));
                 self.world.peers.pictures_changed(now, channel);
                 return;
             }
