@@ -236,8 +236,8 @@ mod tests {
 
     #[test]
     fn a_packet_is_new_once_and_a_stream_may_begin_anew() {
-        let mut seen = Seen::default();
         use Arrival::{Again, Anew, First};
+        let mut seen = Seen::default();
         let arrivals = [5_000, 5_000, 5_002, 5_001, 5_001, 5_090, 5_002, 7, 7, 8, 1_008, 2_009].map(|n| seen.note(n));
         let expected = [First, Again, First, First, Again, First, Again, Anew, Again, First, First, Anew];
         assert_eq!(arrivals, expected);
