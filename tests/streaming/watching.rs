@@ -119,7 +119,7 @@ async fn who_watches_is_told_of_each_session_and_of_every_change_of_the_number()
     assert!(ended["ended_at"].as_str() >= ended["began_at"].as_str(), "{ended}");
     assert!(!format!("{begun}{ended}").contains("127.0.0"), "nobody's address");
     // What was told is what is stored.
-    let stored = eventually(&root, "/admin/stats?path=a.mp3", |data| data["totals"]["sessions"] == 1).await;
+    let stored = eventually(&root, "/admin/stats?path=a.mp3", |data| data["sessions"][0].is_object()).await;
     assert_eq!(
         (&stored["sessions"][0]["began_at"], &stored["sessions"][0]["ended_at"], &stored["sessions"][0]["network"]),
         (&ended["began_at"], &ended["ended_at"], &ended["network"])
