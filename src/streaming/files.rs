@@ -68,12 +68,23 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
+    /// The same open file, for those who read at places that they name.
+    ///
+    /// # Errors
+    /// When the process may open no further one.
+    pub fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Reads it from its beginning, whoever else reads it; a file that was replaced meanwhile is read to its end.
     #[must_use]
     pub fn reader(file: &Arc<Self>) -> FileReader {
         FileReader { file: Arc::clone(file), at: 0 }
     }
 }
+
+/// The next file's number: of all folders, whose blocks are in one cache.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// Somebody's place in a file.
 #[derive(Debug)]
@@ -116,7 +127,6 @@ pub(super) struct Files {
     folder: Arc<OwnedFd>,
     bytes_max: u64,
     began: Instant,
-    numbers: AtomicU64,
     open: Cache<FilePath, Arc<OpenFile>>,
     /// Held while sub-folders are made or removed, so that none goes before it has its file.
     sub_folders: Mutex<()>,
@@ -132,7 +142,6 @@ impl Files {
             folder: Arc::new(folder),
             bytes_max,
             began: Instant::now(),
-            numbers: AtomicU64::new(0),
             open: Cache::new(OPEN_MAX),
             sub_folders: Mutex::new(()),
         })
@@ -164,7 +173,7 @@ impl Files {
             known.found_ms.store(now_ms, Ordering::Relaxed);
             return Ok(known);
         }
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let opened = Arc::new(OpenFile::new(file, identity, number, now_ms)?);
         self.open.insert(path.clone(), Arc::clone(&opened));
         Ok(opened)
@@ -360,6 +369,19 @@ mod tests {
         fs::remove_file(audio.join("a.mp3")).expect("removes");
         forget(&other);
         assert!(late.get(&path("a.mp3")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn files_of_different_folders_have_different_numbers() {
+        let folder = Folder::new();
+        let audio = folder.0.join("audio");
+        fs::write(audio.join("a.mp3"), "one").expect("writes");
+        fs::write(audio.join("sub/a.mp3"), "other").expect("writes");
+        let (one, other) =
+            (Files::open(&audio, 100).expect("opens"), Files::open(&audio.join("sub"), 100).expect("opens"));
+        let (one, other) =
+            (one.get(&path("a.mp3")).await.expect("there"), other.get(&path("a.mp3")).await.expect("there"));
+        assert_ne!(one.number, other.number, "blocks are kept by it");
     }
 
     #[tokio::test]
