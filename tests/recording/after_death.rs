@@ -1,6 +1,6 @@
 //! Recordings outlive whatever dies: the channel's owner, a speaker's node, and the only node there is.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::{
     files::{number, said},
     support::{
         nodes::Nodes,
-        people::{Person, payload},
+        people::{PATIENCE, Person, payload},
         process::{Process, Scratch},
         talkers::{Talker, all_hear_each_other},
     },
@@ -103,6 +103,21 @@ async fn a_recording_goes_on_when_the_owner_of_its_channel_is_killed() {
     check_gap(&missing(&tracks), &lost);
 }
 
+/// Waits until a track in a folder holds a packet.
+async fn until_written(folder: &Path, packet: &[u8]) {
+    let is_written = || {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut contents = files.filter_map(|file| std::fs::read(file.path()).ok());
+        contents.any(|content| content.windows(packet.len()).any(|bytes| bytes == packet))
+    };
+    let wait = async {
+        while !is_written() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("it is written");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_was_killed_finds_what_it_had_recorded_and_goes_on() {
     let shared = Scratch::new();
@@ -120,8 +135,7 @@ async fn a_server_that_was_killed_finds_what_it_had_recorded_and_goes_on() {
         ticks.tick().await;
         person.say(number).await;
     }
-    // What was said by now is on its way to the disk.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until_written(&data.join("audio/.recording").join(&id), &payload(99)).await;
     server.kill();
     drop(server);
     let server = Process::start(&settings).await;
