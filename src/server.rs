@@ -127,6 +127,9 @@ pub enum StartError {
 /// How long between two attempts to open a database that is not there yet, as when both start together.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
+/// How long a node that stops tries to put away what was recorded last.
+const PUT_AWAY_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How often counters are read, alerts evaluated, limits swept and the database checked.
 const UPKEEP: Duration = HISTORY_EVERY;
 
@@ -377,7 +380,8 @@ impl Running {
         self.media.stop().await;
         if let Some(recorder) = &self.recorder {
             recorder.stop().await;
-            self.recordings.put_away().await;
+            // What a bucket that is away does not take now is sent by the next process.
+            let _ = tokio::time::timeout(PUT_AWAY_PATIENCE, self.recordings.put_away()).await;
         }
         // What was counted last is on its way from the media workers.
         self.rooms.until_told().await;
@@ -493,9 +497,11 @@ fn in_background(api: &Arc<Api>, rooms: &Rooms, tls: Option<Tls>) -> JoinSet<()>
     background.spawn(keep_rooms(rooms.clone(), api.settings.rooms.ttl_s));
     background.spawn(api.notify.clone().deliver());
     background.spawn(api.recordings.clone().keep());
+    background.spawn(api.recordings.clone().put_away_ended());
     background.spawn(api.recordings.clone().make_mixes());
     background.spawn(keep_files(api.streams.clone()));
     background.spawn(watch_bucket(api.streams.clone()));
+    background.spawn(share_made(api.streams.clone()));
     background.spawn(keep_listens(api.store.clone(), api.streams.clone(), api.settings.streaming.listens_kept_days));
     background.spawn(tell_of_listening(Arc::clone(api)));
     background.spawn(api.outbox.clone().route());
@@ -548,6 +554,11 @@ async fn watch_bucket(streams: Streams) {
         streaming.bucket_away.set(streams.bucket_away_for().unwrap_or_default().as_secs_f64());
         ticks.tick().await;
     }
+}
+
+/// Sends what is made of the files to the bucket, for ever; at once where there is none.
+async fn share_made(streams: Streams) {
+    streams.share_made().await;
 }
 
 /// Stores listening sessions that are over, and forgets those that were kept for long enough, for ever.

@@ -1191,7 +1191,7 @@ async fn recordings_have_tracks_and_end_with_their_channel(Context { store, .. }
     let recording = record(&store, &lobby, &anna).await.expect("begins");
     let (one, other) = (track_of(&recording, 400), track_of(&recording, 600));
     for track in [&one, &other, &one] {
-        assert_eq!(store.add_recording_track(track).await, Ok(true));
+        assert_eq!(store.add_recording_track(track, false).await, Ok(true));
     }
     assert_eq!(store.recording_tracks(recording.id).await, Ok(vec![one.clone(), other]));
     let known = store.recording(recording.id).await.expect("works").expect("there");
@@ -1202,6 +1202,13 @@ async fn recordings_have_tracks_and_end_with_their_channel(Context { store, .. }
     let nobody = RecordingId(Uuid::now_v7());
     assert_eq!(store.known_recordings(&[recording.id, nobody]).await, Ok(vec![recording.id]));
     store.end_recording(recording.id, RecordingEnd::Stopped, Some(anna.id)).await.expect("works");
+    // One that waits to be sent is not there, and there is no end without it.
+    let waits = track_of(&recording, 50);
+    assert_eq!(store.add_recording_track(&waits, true).await, Ok(true));
+    assert_eq!(store.recorded_bytes().await, Ok(1_000));
+    assert_eq!(store.finish_recording(recording.id).await, Ok(false));
+    store.track_was_sent(waits.id).await.expect("works");
+    assert_eq!((store.recorded_bytes().await, store.finish_recording(recording.id).await), (Ok(1_050), Ok(true)));
     let long_ago = OffsetDateTime::now_utc() - Duration::hours(1);
     let long_ago = store.recordings_ended_before(long_ago).await.expect("works");
     assert_eq!(long_ago, [], "it ended just now");
@@ -1210,7 +1217,7 @@ async fn recordings_have_tracks_and_end_with_their_channel(Context { store, .. }
     store.delete_channel(lobby.id).await.expect("works");
     assert_eq!(store.recording(recording.id).await, Ok(None));
     let late = RecordingTrack { id: TrackId(Uuid::now_v7()), ..one };
-    assert_eq!(store.add_recording_track(&late).await, Ok(false), "its recording is no more");
+    assert_eq!(store.add_recording_track(&late, false).await, Ok(false), "its recording is no more");
     assert_eq!((store.recorded_bytes().await, store.delete_recording(recording.id).await), (Ok(0), Ok(false)));
 }
 

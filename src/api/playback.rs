@@ -1,10 +1,10 @@
 //! Files of the library, played into channels.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use antiphon_core::{
-    gateway::ErrorCode,
-    ids::{ChannelId, NodeNumber, UserId},
+    gateway::{ErrorCode, UserView},
+    ids::{ChannelId, UserId},
 };
 use axum::{
     extract::State,
@@ -21,19 +21,23 @@ use super::{
     answer::{Answer, Created},
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Body, Caller, PathOf},
-    peers::{FORWARDED, ask_all, other_nodes},
+    peers::{FORWARDED, ask_one},
 };
 use crate::{
-    playback::{Playing, Track},
+    error::AppError,
+    playback::{Change, Playing, Track},
     rooms::player::nothing_plays,
     store::rfc3339,
     streaming::{Asker, FilePath, Product},
     transcode::Quality,
 };
 
+/// When to ask again for a node that does not answer, in seconds.
+const RETRY_S: u64 = 2;
+
 /// These routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(start_playback, show_playback, stop_playback))
+    OpenApiRouter::new().routes(routes!(start_playback, show_playback, change_playback, stop_playback))
 }
 
 /// What to play.
@@ -69,6 +73,10 @@ struct PlaybackView {
     by: UserId,
     /// When, RFC 3339 UTC.
     started_at: String,
+    /// Whether it waits to be resumed.
+    // Nodes before this one do not say it: they cannot pause.
+    #[serde(default)]
+    paused: bool,
     /// How much of the file was played.
     #[schema(example = 1_240)]
     position_ms: u64,
@@ -88,6 +96,7 @@ impl PlaybackView {
             repeat: track.repeat,
             by: playing.by.id,
             started_at: rfc3339(playing.since.into()),
+            paused: playing.is_paused(),
             position_ms: u64::try_from(playing.position().as_millis()).unwrap_or(u64::MAX),
             duration_ms: track.samples.map(|samples| samples / 48),
         }
@@ -145,17 +154,92 @@ async fn show_playback(
     }
     let elsewhere = node.filter(|node| *node != api.registry.number() && !headers.contains_key(FORWARDED));
     let found = match elsewhere {
-        Some(node) => of_another(&api, id, node, &headers).await,
+        Some(node) => ask_one(&api, node, (Method::GET, &path_of(id), None), &headers).await,
         None => None,
     };
     Ok(Answer::of(found.ok_or_else(nothing_plays)?))
 }
 
-async fn of_another(api: &Api, id: ChannelId, node: NodeNumber, headers: &HeaderMap) -> Option<PlaybackView> {
-    let mut nodes = other_nodes(api);
-    nodes.retain(|other| other.number == node);
-    let path = format!("/api/channels/{id}/playback");
-    ask_all::<PlaybackView>(api, &nodes, Method::GET, &path, headers).await.into_iter().flatten().next()
+/// These routes' path, for other nodes.
+fn path_of(id: ChannelId) -> String {
+    format!("/api/channels/{id}/playback")
+}
+
+/// What is to change in what is played.
+#[derive(Deserialize, ToSchema)]
+struct ChangeBody {
+    /// Whether it waits: true pauses it where it is, false resumes it there. As before when absent.
+    paused: Option<bool>,
+    /// Where in the file it goes on, in milliseconds since its beginning: with the packet of 20 ms that holds that place. Where it is
+    /// when absent.
+    #[schema(example = 1_000)]
+    position_ms: Option<u64>,
+}
+
+/// Pauses, resumes or seeks in what is played into a channel. For its owner and moderators.
+#[utoipa::path(put, path = "/api/channels/{id}/playback", tag = "channels",
+    params(("id" = ChannelId, Path, description = "The channel's id")), request_body = ChangeBody,
+    responses((status = OK, description = "What is played, as it is now", body = Answer<PlaybackView>),
+        (status = BAD_REQUEST, description = "`INVALID_INPUT`: nothing is to change, or the file is shorter", body = ErrorBody),
+        (status = FORBIDDEN, description = "`PERMISSION_DENIED`", body = ErrorBody),
+        (status = NOT_FOUND, description = "`NOT_FOUND`: nothing is played; `CHANNEL_NOT_FOUND`", body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, description = "`TEMPORARILY_UNAVAILABLE`: the node that plays it does not answer", body = ErrorBody)))]
+async fn change_playback(
+    State(api): State<Arc<Api>>,
+    Caller(caller): Caller,
+    PathOf(id): PathOf<ChannelId>,
+    headers: HeaderMap,
+    Body(change): Body<ChangeBody>,
+) -> ApiResult<Answer<PlaybackView>> {
+    api.directory.playable(&caller, id).await?;
+    if change.paused.is_none() && change.position_ms.is_none() {
+        return Err(ApiError::invalid("name paused, position_ms or both"));
+    }
+    let Some(playing) = api.playbacks.of(id) else {
+        return change_elsewhere(&api, &caller, id, (&change, &headers)).await;
+    };
+    check_place(change.position_ms, playing.track.samples.map(|samples| samples / 48))?;
+    // On the node that plays it: so it is written down once.
+    let detail = json!({ "paused": change.paused, "position_ms": change.position_ms });
+    audit(&api, &caller, "playback.change", Some(id.to_string()), detail).await?;
+    playing.change(Change { paused: change.paused, to: change.position_ms.map(Duration::from_millis) }).await;
+    Ok(Answer::of(PlaybackView::of(id, &playing)))
+}
+
+/// Whether a file of that length, where it is known, has that place.
+fn check_place(position_ms: Option<u64>, length_ms: Option<u64>) -> ApiResult<()> {
+    match position_ms.zip(length_ms) {
+        Some((to, length)) if to >= length => {
+            Err(ApiError::invalid(format!("position_ms must be below the file's length, {length}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Has the node change it through which it is played.
+async fn change_elsewhere(
+    api: &Api,
+    caller: &UserView,
+    id: ChannelId,
+    (change, headers): (&ChangeBody, &HeaderMap),
+) -> ApiResult<Answer<PlaybackView>> {
+    let node = api.directory.player_at(caller, id).await?;
+    let node = node.filter(|node| *node != api.registry.number() && !headers.contains_key(FORWARDED));
+    let node = node.ok_or_else(nothing_plays)?;
+    let ask = |method, body| {
+        let path = path_of(id);
+        async move { ask_one::<PlaybackView>(api, node, (method, &path, body), headers).await }
+    };
+    // Of another node's answer only success comes back from `ask_one`: what would be refused is found out before.
+    let known = ask(Method::GET, None).await.ok_or_else(silent)?;
+    check_place(change.position_ms, known.duration_ms)?;
+    let body = json!({ "paused": change.paused, "position_ms": change.position_ms });
+    Ok(Answer::of(ask(Method::PUT, Some(&body)).await.ok_or_else(silent)?))
+}
+
+fn silent() -> ApiError {
+    let message = "the node that plays it does not answer";
+    AppError::retry(ErrorCode::TemporarilyUnavailable, message, RETRY_S).into()
 }
 
 /// A channel into which nothing is played any more.

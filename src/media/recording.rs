@@ -1,7 +1,14 @@
 //! Frames on their way to the recorder, through a bounded queue: one that finds no room is dropped and counted, and nobody
 //! waits.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, Thread},
+    time::Duration,
+};
 
 use antiphon_core::{clock::Micros, engine::FrameBytes, ids::ChannelId, wire::frame::FrameHeader};
 use crossbeam_queue::ArrayQueue;
@@ -25,13 +32,21 @@ pub struct FrameToRecord {
 #[derive(Clone)]
 pub struct RecordInlet {
     frames: Arc<ArrayQueue<FrameToRecord>>,
+    sleeper: Arc<Sleeper>,
+}
+
+/// Who takes the frames.
+#[derive(Default)]
+struct Sleeper {
+    thread: OnceLock<Thread>,
+    is_asleep: AtomicBool,
 }
 
 impl RecordInlet {
     /// An empty queue.
     #[must_use]
     pub fn new() -> Self {
-        Self { frames: Arc::new(ArrayQueue::new(FRAMES_MAX)) }
+        Self { frames: Arc::new(ArrayQueue::new(FRAMES_MAX)), sleeper: Arc::default() }
     }
 
     /// The same for tests of what takes them.
@@ -43,7 +58,26 @@ impl RecordInlet {
     /// Leaves a frame; false when there is no room.
     pub(super) fn leave(&self, at: Micros, channel: ChannelId, header: &FrameHeader, bytes: &[u8]) -> bool {
         let Some(bytes) = FrameBytes::copy_from(bytes) else { return false };
-        self.frames.push(FrameToRecord { at, channel, header: *header, bytes }).is_ok()
+        if self.frames.push(FrameToRecord { at, channel, header: *header, bytes }).is_err() {
+            return false;
+        }
+        // One call of the system for all that come until it is awake, and none where nothing is recorded.
+        if self.sleeper.is_asleep.swap(false, Ordering::SeqCst)
+            && let Some(thread) = self.sleeper.thread.get()
+        {
+            thread.unpark();
+        }
+        true
+    }
+
+    /// Waits until a frame comes, so long at most. For the one thread that takes them.
+    pub fn wait(&self, longest: Duration) {
+        self.sleeper.thread.get_or_init(thread::current);
+        self.sleeper.is_asleep.store(true, Ordering::SeqCst);
+        if self.frames.is_empty() {
+            thread::park_timeout(longest);
+        }
+        self.sleeper.is_asleep.store(false, Ordering::SeqCst);
     }
 
     /// The next frame.
@@ -77,6 +111,26 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+
+    #[test]
+    fn whoever_waits_is_woken_by_a_frame() {
+        let inlet = RecordInlet::new();
+        let header = FrameHeader { stream: StreamId(1), sequence: 2, timestamp: 3, kind_flags: 0, level: 4 };
+        let waiting = thread::spawn({
+            let inlet = inlet.clone();
+            move || {
+                // Far longer than a test may take: only a frame ends it.
+                while inlet.take().is_none() {
+                    inlet.wait(Duration::from_secs(3_600));
+                }
+            }
+        });
+        while !inlet.sleeper.is_asleep.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        assert!(inlet.leave(Micros(9), ChannelId(Uuid::from_u128(7)), &header, &[1, 2]));
+        waiting.join().expect("it took the frame");
+    }
 
     #[test]
     fn what_finds_no_room_is_refused() {

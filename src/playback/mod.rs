@@ -2,14 +2,16 @@
 //! member of the server's own ([`crate::rooms::player`]).
 //!
 //! ```text
-//! quality (made once) ─► reader (a thread, some seconds ahead at most) ─► clock ─► the room, as any member's frames
+//! quality (made once) ─► reader (a thread, a second ahead at most) ─► clock ─► the room, as any member's frames
+//!                                                                       ▲ pause, resume, seek
 //! ```
 
+mod ahead;
+mod clock;
 mod packets;
 
 use std::{
     collections::HashMap,
-    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,33 +20,25 @@ use std::{
 };
 
 use antiphon_core::{
-    gateway::{AudioBytes, AudioData, ErrorCode, LeaveReason, UserView},
+    gateway::{ErrorCode, LeaveReason, UserView},
     ids::{ChannelId, UserId},
-    wire::frame::{FrameKind, LEVEL_SILENCE},
 };
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, mpsc},
-    time::{Instant, sleep_until},
-};
+use tokio::sync::{Notify, watch};
 
-use self::packets::{Packet, Packets};
+use self::clock::Clock;
 use crate::{
     error::AppError,
     rooms::{Presence, Rooms, player},
     streaming::{FilePath, OpenFile},
-    telemetry::metrics::{PlaybackEnd, metrics},
+    telemetry::metrics::metrics,
     transcode::Quality,
 };
 
-/// Packets that are read ahead: a second of them.
-const AHEAD: usize = 50;
-/// From entering the channel to the first packet.
-const LEAD: Duration = Duration::from_millis(200);
-/// What is late by more goes on from then; what is late by less catches up.
-const LATE_MAX: Duration = Duration::from_millis(200);
 /// How often it is looked whether who began something may still play it: they can be switched off, removed or banned by any node.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long whoever changes what is played waits until it is so; it is some milliseconds.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(1);
 /// When to come back where there is no place, in seconds.
 const RETRY_S: u64 = 10;
 
@@ -72,6 +66,25 @@ pub struct Track {
     pub repeat: bool,
 }
 
+/// What is to change in what is played.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    /// Whether it waits; as before when `None`.
+    pub paused: Option<bool>,
+    /// Where in the file it goes on; where it is when `None`.
+    pub to: Option<Duration>,
+}
+
+/// What was asked of something that is played, all changes together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    /// Counts changes.
+    number: u64,
+    paused: bool,
+    /// The last change that named a place, and that place in samples.
+    seek: Option<(u64, u64)>,
+}
+
 /// Something that is being played.
 #[derive(Debug)]
 pub struct Playing {
@@ -83,6 +96,9 @@ pub struct Playing {
     pub since: SystemTime,
     /// Samples played since the file's beginning.
     played: AtomicU64,
+    /// What was asked of it last, and which change was made last.
+    asked: watch::Sender<Asked>,
+    made: watch::Sender<u64>,
     presence: Arc<Presence>,
     channel: ChannelId,
     /// Rings when the node is about to stop.
@@ -100,6 +116,28 @@ impl Playing {
     #[must_use]
     pub fn position(&self) -> Duration {
         Duration::from_millis(self.played.load(Ordering::Relaxed) / 48)
+    }
+
+    /// Whether it waits to be resumed.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.asked.borrow().paused
+    }
+
+    /// Pauses it, resumes it or goes on elsewhere in the file; it is so when this returns, or the playing has ended meanwhile.
+    pub async fn change(&self, change: Change) {
+        let mut number = 0;
+        self.asked.send_modify(|asked| {
+            asked.number += 1;
+            number = asked.number;
+            asked.paused = change.paused.unwrap_or(asked.paused);
+            if let Some(to) = change.to {
+                asked.seek = Some((number, u64::try_from(to.as_millis()).unwrap_or(u64::MAX).saturating_mul(48)));
+            }
+        });
+        let mut made = self.made.subscribe();
+        // What has ended changes no more.
+        let _ = tokio::time::timeout(CHANGE_PATIENCE, made.wait_for(|made| *made >= number)).await;
     }
 
     fn is_over(&self) -> bool {
@@ -161,6 +199,8 @@ impl Playbacks {
             by: by.clone(),
             since: SystemTime::now(),
             played: AtomicU64::new(0),
+            asked: watch::Sender::default(),
+            made: watch::Sender::default(),
             presence,
             channel,
             ends: Notify::new(),
@@ -225,9 +265,8 @@ impl Playbacks {
 
     /// Plays to the end, whatever that is, and leaves the channel.
     async fn play(self, playing: Arc<Playing>, _place: Place) {
-        let packets = read_ahead(Arc::clone(&playing.track.file), playing.track.repeat);
         let end = tokio::select! {
-            end = Clock::new(&self.inner.rooms, &playing).run(packets, self.inner.config.longest) => end,
+            end = Clock::new(&self.inner.rooms, &playing, self.inner.config.longest).run() => end,
             () = self.until_refused(&playing) => PlaybackEnd::Refused,
         };
         self.inner.rooms.end(&playing.presence, LeaveReason::Left).await;
@@ -248,126 +287,5 @@ impl Playbacks {
                 return;
             }
         }
-    }
-}
-
-/// Reads a file in a thread of its own, some packets ahead of who takes them; each with whether it is the file's first.
-fn read_ahead(file: Arc<OpenFile>, repeat: bool) -> mpsc::Receiver<io::Result<(Packet, bool)>> {
-    let (give, taken) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || {
-        loop {
-            match give_file(&file, &give) {
-                // A file without sound would be read again and again.
-                Ok(count) if count > 0 && repeat => {}
-                Ok(_) => return,
-                // Nobody may be left to take it.
-                Err(error) => {
-                    let _ = give.blocking_send(Err(error));
-                    return;
-                }
-            }
-        }
-    });
-    taken
-}
-
-/// Gives all packets of a file; how many. None where nobody takes them any more.
-fn give_file(file: &Arc<OpenFile>, give: &mpsc::Sender<io::Result<(Packet, bool)>>) -> io::Result<u64> {
-    let mut packets = Packets::new(OpenFile::reader(file))?;
-    let mut count = 0;
-    while let Some(packet) = packets.next()? {
-        if give.blocking_send(Ok((packet, count == 0))).is_err() {
-            return Ok(0);
-        }
-        count += 1;
-    }
-    Ok(count)
-}
-
-/// Gives packets to the room when their time has come.
-struct Clock<'a> {
-    rooms: &'a Rooms,
-    playing: &'a Playing,
-    next: Instant,
-    sequence: u16,
-    timestamp: u32,
-}
-
-impl<'a> Clock<'a> {
-    fn new(rooms: &'a Rooms, playing: &'a Playing) -> Self {
-        // Members hear of the stream before they hear it.
-        Self { rooms, playing, next: Instant::now() + LEAD, sequence: 0, timestamp: 0 }
-    }
-
-    async fn run(mut self, mut packets: mpsc::Receiver<io::Result<(Packet, bool)>>, longest: Duration) -> PlaybackEnd {
-        let until = self.next + longest;
-        loop {
-            let packet = tokio::select! {
-                biased;
-                () = self.playing.ends.notified() => return self.stop(PlaybackEnd::Draining),
-                packet = packets.recv() => packet,
-            };
-            let (packet, is_first) = match packet {
-                None => return self.stop(PlaybackEnd::Finished),
-                Some(Ok(packet)) => packet,
-                Some(Err(error)) => {
-                    tracing::warn!(path = %self.playing.track.path, %error, "a file that is played cannot be read on");
-                    return self.stop(PlaybackEnd::Failed);
-                }
-            };
-            tokio::select! {
-                biased;
-                () = self.playing.ends.notified() => return self.stop(PlaybackEnd::Draining),
-                () = self.its_time() => {}
-            }
-            if self.next >= until {
-                return self.stop(PlaybackEnd::TooLong);
-            }
-            if is_first {
-                self.playing.played.store(0, Ordering::Relaxed);
-            }
-            let kind = if self.timestamp == 0 { FrameKind::AudioStart } else { FrameKind::Audio };
-            if !self.say(kind, packet.level, packet.bytes) {
-                return PlaybackEnd::Removed;
-            }
-            self.advance(packet.samples);
-        }
-    }
-
-    /// Waits for the next packet's time. Whoever is late by much does not make up for it.
-    async fn its_time(&mut self) {
-        let now = Instant::now();
-        if now > self.next + LATE_MAX {
-            self.next = now;
-        }
-        sleep_until(self.next).await;
-    }
-
-    fn advance(&mut self, samples: u32) {
-        self.playing.played.fetch_add(samples.into(), Ordering::Relaxed);
-        self.timestamp = self.timestamp.wrapping_add(samples);
-        self.next += Duration::from_micros(u64::from(samples) * 1_000 / 48);
-    }
-
-    /// Ends the spurt.
-    fn stop(mut self, end: PlaybackEnd) -> PlaybackEnd {
-        self.say(FrameKind::AudioStop, LEVEL_SILENCE, Vec::new());
-        end
-    }
-
-    /// False once the player is no longer in the channel.
-    fn say(&mut self, kind: FrameKind, level: u8, bytes: Vec<u8>) -> bool {
-        let audio = AudioData {
-            channel_id: self.playing.channel,
-            data: AudioBytes(bytes),
-            sequence: Some(self.sequence),
-            timestamp: Some(self.timestamp),
-            kind: Some(kind as u8),
-            level: Some(level),
-        };
-        self.sequence = self.sequence.wrapping_add(1);
-        let is_said = self.rooms.frame(&self.playing.presence, audio).is_ok();
-        metrics().streaming.playback_packets.increment(is_said.into());
-        is_said
     }
 }

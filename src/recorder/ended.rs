@@ -45,6 +45,12 @@ pub fn sound_path(recording: RecordingId, track: TrackId) -> String {
     format!("{KEPT}/{recording}/{track}.{SOUND_ENDING}")
 }
 
+/// Where what is known of a track is in the library.
+#[must_use]
+pub fn lines_path(recording: RecordingId, track: TrackId) -> String {
+    format!("{KEPT}/{recording}/{track}.{LINES_ENDING}")
+}
+
 /// What is known of a track that is kept. Blocks.
 ///
 /// # Errors
@@ -83,7 +89,15 @@ impl EndedTrack {
         Ok(())
     }
 
-    /// Removes it: its recording is no more. Blocks.
+    /// Its files, each with its name in the library: the sound last, for where it is all of the track is.
+    #[must_use]
+    pub fn files(&self) -> [(PathBuf, String); 2] {
+        let (recording, track) = (self.head.recording, self.head.track);
+        [(LINES_ENDING, lines_path(recording, track)), (SOUND_ENDING, sound_path(recording, track))]
+            .map(|(ending, name)| (self.path.with_extension(ending), name))
+    }
+
+    /// Removes it: its recording is no more, or has it elsewhere. Blocks.
     pub fn discard(self) {
         remove(&self.path);
     }

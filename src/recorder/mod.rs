@@ -37,7 +37,7 @@ use tokio::sync::{Notify, mpsc};
 
 use self::thread::{RecorderThread, Setup};
 pub use self::{
-    ended::{EndedTrack, KEPT, bytes_being_written, ended, is_pending, kept, sound_path, timeline},
+    ended::{EndedTrack, KEPT, bytes_being_written, ended, is_pending, kept, lines_path, sound_path, timeline},
     timeline::{Timeline, TrackHead},
 };
 use crate::{

@@ -28,8 +28,12 @@ use crate::{
     telemetry::metrics::{RecordDrop, metrics},
 };
 
-/// How often what came is written: as often as most speakers have something.
+/// How long the thread waits for frames at most; what came out of order is written by then.
 const TICK: Duration = Duration::from_millis(20);
+
+/// How long it rests after each turn: a process that is killed has not written what came since, which others heard, and the media
+/// workers wake it so often at most.
+const REST: Duration = Duration::from_millis(1);
 
 /// With up to so many speakers all that came can be read from their files at once; with more, a write for each is too much, and it
 /// can be after a while.
@@ -85,8 +89,8 @@ impl RecorderThread {
                     None => break,
                 }
             } else {
-                // Nobody wakes it: a media worker that had to would pay for it with each frame.
-                std::thread::sleep(TICK);
+                std::thread::sleep(REST);
+                self.setup.inlet.wait(TICK);
                 None
             };
             if !self.turn(first) {

@@ -88,7 +88,14 @@ impl Timeline {
     /// # Errors
     /// When the file cannot be read, or does not begin with a head.
     pub fn read(path: &Path) -> io::Result<Self> {
-        let text = fs::read_to_string(path)?;
+        Self::of(&fs::read_to_string(path)?)
+    }
+
+    /// Of a track's lines, likewise.
+    ///
+    /// # Errors
+    /// When they do not begin with a head.
+    pub fn of(text: &str) -> io::Result<Self> {
         let mut lines = text.lines().take(LINES_MAX).map_while(|line| serde_json::from_str(line).ok());
         let Some(Line::Head(head)) = lines.next() else { return Err(io::ErrorKind::InvalidData.into()) };
         let mut timeline = Self { head, spurts: Vec::new(), samples: None };

@@ -1,28 +1,42 @@
 //! What is done for recordings without anybody's asking: tracks are put away, limits kept, ends noted, old ones removed. Every
 //! node does all of it, and the database sees to it that each thing is done by one.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use antiphon_core::{
-    gateway::{RecordingEnd, RecordingFinished},
+    gateway::{ErrorCode, RecordingEnd, RecordingFinished},
     ids::RecordingId,
 };
 use time::OffsetDateTime;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
 
 use super::{Recordings, Result};
 use crate::{
+    error::AppError,
     recorder::{self, EndedTrack, KEPT, kept, sound_path},
     store::{FileSeen, Recording, RecordingTrack, StoreError},
-    streaming::FilePath,
+    streaming::{BucketError, FilePath},
     telemetry::metrics::metrics,
 };
 
 /// How often recordings are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// How often tracks are put away at once: each time takes those that ended since the last.
+const PUTTING_AWAY_MAX: usize = 8;
+
 /// How often old recordings and files without one are looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the bucket is looked through for what is of no recording any more: a thousand names cost a request.
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 
 /// How long after its end a recording may still get tracks that were not begun: every node has heard of the end by then.
 const HEARD_OF: Duration = Duration::from_secs(5);
@@ -31,11 +45,33 @@ const HEARD_OF: Duration = Duration::from_secs(5);
 const NOBODYS_AFTER: Duration = Duration::from_secs(600);
 
 impl Recordings {
-    /// Does all of it, for ever.
+    /// Does all of it but putting tracks away, for ever.
     pub async fn keep(self) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tidied = None::<Instant>;
+        let (mut tidied, mut swept) = (None::<Instant>, None::<Instant>);
+        loop {
+            looks.tick().await;
+            if let Err(error) = self.look().await {
+                tracing::debug!(%error, "recordings are looked at again");
+            }
+            if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
+                tidied = Some(Instant::now());
+                let sweeps = swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY);
+                match self.tidy(sweeps).await {
+                    Ok(()) if sweeps => swept = tidied,
+                    Ok(()) => {}
+                    Err(error) => tracing::debug!(%error, "old recordings are looked for again"),
+                }
+            }
+        }
+    }
+
+    /// Puts tracks away as they end, for ever: what waits for a bucket keeps nothing else waiting, and no track that ends meanwhile.
+    pub async fn put_away_ended(self) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut running = JoinSet::new();
         loop {
             match &self.inner.recorder {
                 Some(recorder) => tokio::select! {
@@ -44,20 +80,15 @@ impl Recordings {
                 },
                 None => _ = looks.tick().await,
             }
-            if let Err(error) = self.look().await {
-                tracing::debug!(%error, "recordings are looked at again");
-            }
-            if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
-                tidied = Some(Instant::now());
-                if let Err(error) = self.tidy().await {
-                    tracing::debug!(%error, "old recordings are looked for again");
-                }
+            while running.try_join_next().is_some() {}
+            if running.len() < PUTTING_AWAY_MAX {
+                let this = self.clone();
+                running.spawn(async move { this.put_away().await });
             }
         }
     }
 
     async fn look(&self) -> Result<()> {
-        self.put_away().await;
         let unfinished = self.inner.store.unfinished_recordings().await?;
         let (ended, open): (Vec<_>, Vec<_>) =
             unfinished.into_iter().partition(|recording| recording.ended_at.is_some());
@@ -69,23 +100,31 @@ impl Recordings {
         Ok(())
     }
 
-    /// Puts all tracks away that nobody writes, also those that a process left behind.
+    /// Puts all tracks away that nobody writes, also those that a process left behind. First all of them are noted: a recording is not
+    /// finished while one waits.
     pub async fn put_away(&self) {
         let folder = self.inner.config.folder.clone();
         let ended = tokio::task::spawn_blocking(move || recorder::ended(&folder)).await;
-        match ended.map_err(io::Error::other).flatten() {
-            Ok(tracks) => {
-                for track in tracks {
-                    if let Err(error) = self.put_track_away(track).await {
-                        tracing::warn!(%error, "a recorded track is put away later");
-                    }
-                }
+        let ended = match ended.map_err(io::Error::other).flatten() {
+            Ok(ended) => ended,
+            Err(error) => return tracing::warn!(%error, "recorded tracks cannot be looked for"),
+        };
+        let mut noted = Vec::new();
+        for ended in ended {
+            match self.note(ended).await {
+                Ok(track) => noted.extend(track),
+                Err(error) => tracing::warn!(%error, "a recorded track is put away later"),
             }
-            Err(error) => tracing::warn!(%error, "recorded tracks cannot be looked for"),
+        }
+        for (ended, track) in noted {
+            if let Err(error) = self.put_track_away(ended, track).await {
+                tracing::warn!(%error, "a recorded track is put away later");
+            }
         }
     }
 
-    async fn put_track_away(&self, ended: EndedTrack) -> Result<()> {
+    /// Notes a track; `None` where its recording is no more.
+    async fn note(&self, ended: EndedTrack) -> Result<Option<(EndedTrack, RecordingTrack)>> {
         let head = &ended.head;
         let started = OffsetDateTime::from_unix_timestamp_nanos(i128::from(head.started_us) * 1_000);
         let track = RecordingTrack {
@@ -99,28 +138,56 @@ impl Recordings {
             bytes: ended.bytes,
             channels: head.channels,
         };
-        if !self.inner.store.add_recording_track(&track).await? {
-            // Its recording was deleted meanwhile, with its channel perhaps.
-            blocking(move || {
-                ended.discard();
-                Ok(())
-            })
-            .await;
-            return Ok(());
+        if self.inner.store.add_recording_track(&track, self.inner.streams.sends_recordings()).await? {
+            return Ok(Some((ended, track)));
         }
-        let folder = self.inner.config.folder.clone();
-        if blocking(move || ended.put_away(&folder)).await.is_some() {
+        // It was deleted meanwhile, with its channel perhaps.
+        discard(ended).await;
+        Ok(None)
+    }
+
+    async fn put_track_away(&self, ended: EndedTrack, track: RecordingTrack) -> Result<()> {
+        let is_there = match self.inner.streams.sends_recordings() {
+            true => self.send(ended).await,
+            false => self.put(ended).await,
+        };
+        if is_there {
             metrics().recording.kept.increment(1);
             self.own(track.recording, &sound_path(track.recording, track.id), track.bytes).await?;
         }
         Ok(())
     }
 
+    /// Puts a track into the folder of audio files.
+    async fn put(&self, ended: EndedTrack) -> bool {
+        let folder = self.inner.config.folder.clone();
+        blocking(move || ended.put_away(&folder)).await.is_some()
+    }
+
+    /// Sends a track to the bucket. Until all of it is there, and noted, it stays here, and is found again.
+    async fn send(&self, ended: EndedTrack) -> bool {
+        for (file, name) in ended.files() {
+            if let Err(error) = self.inner.streams.send_recorded(&name, &file).await {
+                tracing::debug!(name, %error, "a recorded track is sent later");
+                return false;
+            }
+        }
+        if let Err(error) = self.inner.store.track_was_sent(ended.head.track).await {
+            tracing::debug!(track = %ended.head.track, %error, "that a recorded track was sent is noted later");
+            return false;
+        }
+        discard(ended).await
+    }
+
     /// Makes a file of the library that of whoever began its recording.
     pub(super) async fn own(&self, id: RecordingId, path: &str, size_bytes: u64) -> Result<()> {
         let Some(recording) = self.inner.store.recording(id).await? else { return Ok(()) };
         let folder = self.inner.config.folder.join(path);
-        let modified = blocking(move || fs::metadata(folder)?.modified()).await;
+        // The bucket's own time is in the next list.
+        let modified = match self.inner.streams.sends_recordings() {
+            true => Some(SystemTime::now()),
+            false => blocking(move || fs::metadata(folder)?.modified()).await,
+        };
         if let Some(modified) = modified {
             let file = FileSeen { path: path.to_owned(), size_bytes, modified: modified.into() };
             self.inner.store.add_library_file(&file, recording.by).await?;
@@ -194,8 +261,8 @@ impl Recordings {
         Ok(())
     }
 
-    /// Removes recordings that were kept for long enough, and files of none.
-    async fn tidy(&self) -> Result<()> {
+    /// Removes recordings that were kept for long enough, and files of none, of the bucket, too, where it `sweeps`.
+    async fn tidy(&self, sweeps: bool) -> Result<()> {
         if let Some(kept_for) = self.inner.config.kept_for {
             let before = OffsetDateTime::now_utc() - kept_for;
             for recording in self.inner.store.recordings_ended_before(before).await? {
@@ -207,7 +274,10 @@ impl Recordings {
             }
         }
         let folder = self.inner.config.folder.clone();
-        let there = blocking(move || folders(&folder)).await.unwrap_or_default();
+        let mut there = blocking(move || folders(&folder)).await.unwrap_or_default();
+        if sweeps {
+            there.extend(self.inner.streams.recorded(NOBODYS_AFTER).await.map_err(away)?);
+        }
         let known = self.inner.store.known_recordings(&there).await?;
         for id in there.into_iter().filter(|id| !known.contains(id)) {
             self.remove_files(id).await;
@@ -236,6 +306,9 @@ impl Recordings {
             _ => Ok(()),
         })
         .await;
+        if let Err(error) = self.inner.streams.remove_recorded(id).await {
+            tracing::warn!(recording = %id, %error, "what is left of a recording in the bucket is removed later");
+        }
     }
 
     /// Bytes that are free where audio files are; `None` where the system does not say.
@@ -247,6 +320,18 @@ impl Recordings {
         })
         .await
     }
+}
+
+async fn discard(ended: EndedTrack) -> bool {
+    let discard = move || {
+        ended.discard();
+        Ok(())
+    };
+    blocking(discard).await.is_some()
+}
+
+fn away(error: BucketError) -> AppError {
+    AppError::new(ErrorCode::TemporarilyUnavailable, error.to_string())
 }
 
 /// The recordings that have a folder in the library, for a while already.

@@ -15,6 +15,7 @@ use super::{MIX, Recordings, Result, offset_us};
 use crate::{
     recorder::{kept, sound_path},
     store::{Recording, RecordingTrack},
+    streaming::FilePath,
     telemetry::metrics::{Outcome, metrics},
     transcode::{Bounds, Input, Quality, TranscodeError, Voice, Watch, mix_together},
 };
@@ -73,6 +74,11 @@ impl Recordings {
         tracks: Vec<RecordingTrack>,
     ) -> std::result::Result<u64, TranscodeError> {
         let config = self.inner.config.clone();
+        let mut files = Vec::new();
+        for track in &tracks {
+            files.push(self.open(&recording, track).await?);
+        }
+        let (id, sends) = (recording.id, self.inner.streams.sends_recordings());
         let (done, made) = oneshot::channel();
         let thread = std::thread::Builder::new().name("recording-mix".to_owned());
         thread.spawn(move || {
@@ -80,25 +86,50 @@ impl Recordings {
                 tracing::warn!(%error, "making a mix competes with voice: its priority cannot be lowered");
             }
             // Nobody waits any more where the server stops.
-            let _ = done.send(mix(&config.folder, &recording, &tracks, &config.bounds, config.mix_patience));
+            let voices = tracks.iter().zip(&files).map(|(track, file)| voice(&recording, track, file)).collect();
+            let _ = done.send(mix(&config.folder, id, voices, &config.bounds, config.mix_patience));
         })?;
-        made.await.map_err(|_| TranscodeError::Undecodable("its thread gave up".to_owned()))?
+        let bytes = made.await.map_err(|_| TranscodeError::Undecodable("its thread gave up".to_owned()))??;
+        if sends {
+            self.send_mix(id).await?;
+        }
+        Ok(bytes)
+    }
+
+    /// A track's sound, wherever it is.
+    async fn open(&self, recording: &Recording, track: &RecordingTrack) -> io::Result<File> {
+        let name = sound_path(recording.id, track.id);
+        match File::open(self.inner.config.folder.join(&name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        let path = FilePath::new(&name).ok_or(io::ErrorKind::InvalidInput)?;
+        let file = self.inner.streams.file(&path).await.map_err(|error| io::Error::other(error.to_string()))?;
+        file.handle()
+    }
+
+    /// Sends the mix to the bucket; it does not stay here.
+    async fn send_mix(&self, id: RecordingId) -> io::Result<()> {
+        let path = kept(&self.inner.config.folder, id).join(MIX);
+        let sent = self.inner.streams.send_recorded(&Self::mix_path(id), &path).await;
+        std::fs::remove_file(&path)?;
+        // Others' files may be in it, of before there was a bucket.
+        let _ = std::fs::remove_dir(kept(&self.inner.config.folder, id));
+        sent.map_err(|error| io::Error::other(error.to_string()))
     }
 }
 
 fn mix(
     audio: &Path,
-    recording: &Recording,
-    tracks: &[RecordingTrack],
+    id: RecordingId,
+    voices: Vec<Voice<'_>>,
     bounds: &Bounds,
     patience: Duration,
 ) -> std::result::Result<u64, TranscodeError> {
-    let open = |track: &RecordingTrack| File::open(audio.join(sound_path(recording.id, track.id)));
-    let files: Vec<File> = tracks.iter().map(open).collect::<io::Result<_>>()?;
-    let voices: Vec<Voice<'_>> = tracks.iter().zip(&files).map(|(track, file)| voice(recording, track, file)).collect();
     let watch = Watch::new(0, patience);
-    let (folder, whole) = (kept(audio, recording.id), MIX);
-    let part = folder.join(format!(".{}", part_name(recording.id)));
+    let (folder, whole) = (kept(audio, id), MIX);
+    std::fs::create_dir_all(&folder)?;
+    let part = folder.join(format!(".{}", part_name(id)));
     let mut writer = BufWriter::new(File::create(&part)?);
     let mixed = mix_together(&voices, &mut writer, Quality::High, bounds, &watch).and_then(|_| {
         writer.flush()?;

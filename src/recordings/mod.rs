@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 
 use crate::{
     error::AppError,
-    recorder::{self, KEPT, Recorder, Timeline},
+    recorder::{self, KEPT, Recorder, Timeline, lines_path},
     rooms::{Rooms, recording_now},
     store::{NewAudit, NewRecording, Recording, RecordingLimits, RecordingTrack, Store, check_printable},
     streaming::{FilePath, Streams},
@@ -192,9 +192,14 @@ impl Recordings {
                 let timeline = recorder::timeline(&folder, id, track.id).ok();
                 (track, timeline)
             };
-            tracks.into_iter().map(read).collect()
+            tracks.into_iter().map(read).collect::<Vec<_>>()
         });
-        let read = read.await.map_err(|_| AppError::new(ErrorCode::InternalError, "the timeline cannot be read"))?;
+        let mut read =
+            read.await.map_err(|_| AppError::new(ErrorCode::InternalError, "the timeline cannot be read"))?;
+        for (track, timeline) in read.iter_mut().filter(|(_, timeline)| timeline.is_none()) {
+            let text = self.inner.streams.recorded_text(&lines_path(id, track.id)).await.ok();
+            *timeline = text.and_then(|text| Timeline::of(&String::from_utf8(text).ok()?).ok());
+        }
         Ok((recording, read))
     }
 

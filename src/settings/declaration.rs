@@ -349,7 +349,7 @@ settings! {
     /// Audio files behind signed links.
     streaming: Streaming {
         /// The folder of the files, with sub-folders; made when it isn't there. When not set: `audio` in the data dir. Nodes
-        /// of a cluster need the same files in it, as from a shared file system. With `bucket.endpoint` it has recordings alone.
+        /// of a cluster need the same files in it, as from a shared file system. With `bucket.endpoint` it has what is being recorded, and each node may have its own.
         audio_dir: Option<PathBuf> [.env("AUDIO_DIR")] = None;
         /// The secret that signs links, at least 32 random characters. When not set one is derived from `auth.jwt_secret`.
         secret: Option<Secret> [.env("SECRET_KEY")] = None;
@@ -399,7 +399,7 @@ settings! {
         ffmpeg: Option<PathBuf> [] = None;
     }
 
-    /// An S3-compatible store for the audio files, all but recordings, instead of `streaming.audio_dir`: nodes share it.
+    /// An S3-compatible store for the audio files, recordings and what is made of them, instead of `streaming.audio_dir`: nodes share it.
     bucket: Bucket {
         /// The URL of the store, such as `https://s3.eu-central-1.amazonaws.com`; http only on this machine or a private network.
         /// When not set the files are in `streaming.audio_dir`.

@@ -190,8 +190,9 @@ impl TryFrom<TrackRow> for RecordingTrack {
 const SELECT: &str =
     "SELECT r.id, r.channel_id, r.name, r.started_by, r.started_by_name, r.started_us, r.ended_us, r.ended_why,
     r.ended_by, r.empty_since_us, r.finished_us, r.mix_state, r.mix_error,
-    (SELECT COUNT(*) FROM recording_tracks t WHERE t.recording_id = r.id) AS tracks,
-    (SELECT CAST(COALESCE(SUM(t.bytes), 0) AS BIGINT) FROM recording_tracks t WHERE t.recording_id = r.id) AS bytes
+    (SELECT COUNT(*) FROM recording_tracks t WHERE t.recording_id = r.id AND t.is_waiting = 0) AS tracks,
+    (SELECT CAST(COALESCE(SUM(t.bytes), 0) AS BIGINT) FROM recording_tracks t
+        WHERE t.recording_id = r.id AND t.is_waiting = 0) AS bytes
     FROM recordings r WHERE ";
 
 fn all(rows: Vec<RecordingRow>) -> Result<Vec<Recording>> {
@@ -209,7 +210,7 @@ impl Store {
             Dialect::lock(&mut tx, Lock::Recordings).await?;
             let (open, bytes): (i64, i64) = sqlx::query_as(
                 "SELECT (SELECT COUNT(*) FROM recordings WHERE ended_us IS NULL),
-                        (SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM recording_tracks)",
+                        (SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM recording_tracks WHERE is_waiting = 0)",
             )
             .fetch_one(&mut *tx)
             .await?;
@@ -358,14 +359,15 @@ impl Store {
         Ok(())
     }
 
-    /// Notes that all tracks of a recording that has ended are there; false when that was known.
+    /// Notes that all tracks of a recording that has ended are there; false when that was known, and while one waits to be sent.
     ///
     /// # Errors
     /// Only the database's.
     pub async fn finish_recording(&self, id: RecordingId) -> Result<bool> {
         on_db!(&self.writers, |db| {
             let finish = sqlx::query(
-                "UPDATE recordings SET finished_us = $2 WHERE id = $1 AND ended_us IS NOT NULL AND finished_us IS NULL",
+                "UPDATE recordings SET finished_us = $2 WHERE id = $1 AND ended_us IS NOT NULL AND finished_us IS NULL
+                 AND NOT EXISTS (SELECT 1 FROM recording_tracks t WHERE t.recording_id = $1 AND t.is_waiting = 1)",
             );
             let done = finish.bind(id.0).bind(micros(OffsetDateTime::now_utc())).execute(db).await?;
             Ok(done.rows_affected() > 0)
@@ -383,17 +385,29 @@ impl Store {
         })
     }
 
-    /// Adds a track; one that is known is as it was. False when the recording is no more.
+    /// Notes that a track is where all nodes find it.
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn add_recording_track(&self, track: &RecordingTrack) -> Result<bool> {
+    pub async fn track_was_sent(&self, id: TrackId) -> Result<()> {
+        on_db!(&self.writers, |db| {
+            sqlx::query("UPDATE recording_tracks SET is_waiting = 0 WHERE id = $1").bind(id.0).execute(db).await?;
+        });
+        Ok(())
+    }
+
+    /// Adds a track, which may wait to be sent to where all nodes find it; one that is known is as it was. False when the recording is
+    /// no more.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn add_recording_track(&self, track: &RecordingTrack, is_waiting: bool) -> Result<bool> {
         let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let added = async {
             on_db!(&self.writers, |db| {
                 sqlx::query(
-                    "INSERT INTO recording_tracks (id, recording_id, user_id, username, node, started_us, samples, bytes, channels)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
+                    "INSERT INTO recording_tracks (id, recording_id, user_id, username, node, started_us, samples, bytes, channels, is_waiting)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
                 )
                 .bind(track.id.0)
                 .bind(track.recording.0)
@@ -404,6 +418,7 @@ impl Store {
                 .bind(bytes(track.samples))
                 .bind(bytes(track.bytes))
                 .bind(i64::from(track.channels))
+                .bind(i64::from(is_waiting))
                 .execute(db)
                 .await?;
             });
@@ -416,29 +431,33 @@ impl Store {
         }
     }
 
-    /// A recording's tracks, by when they began.
+    /// A recording's tracks, by when they began; those that wait to be sent are not there yet.
     ///
     /// # Errors
     /// Only the database's.
     pub async fn recording_tracks(&self, id: RecordingId) -> Result<Vec<RecordingTrack>> {
         let rows: Vec<TrackRow> = on_db!(&self.readers, |db| {
-            sqlx::query_as("SELECT * FROM recording_tracks WHERE recording_id = $1 ORDER BY started_us, id")
-                .bind(id.0)
-                .fetch_all(db)
-                .await?
+            sqlx::query_as(
+                "SELECT * FROM recording_tracks WHERE recording_id = $1 AND is_waiting = 0 ORDER BY started_us, id",
+            )
+            .bind(id.0)
+            .fetch_all(db)
+            .await?
         });
         rows.into_iter().map(RecordingTrack::try_from).collect()
     }
 
-    /// Bytes of all tracks.
+    /// Bytes of all tracks that are there. Those that wait are counted where they are, on their node's disk.
     ///
     /// # Errors
     /// Only the database's.
     pub async fn recorded_bytes(&self) -> Result<u64> {
         let bytes: i64 = on_db!(&self.readers, |db| {
-            sqlx::query_scalar("SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM recording_tracks")
-                .fetch_one(db)
-                .await?
+            sqlx::query_scalar(
+                "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM recording_tracks WHERE is_waiting = 0",
+            )
+            .fetch_one(db)
+            .await?
         });
         Ok(bytes.unsigned_abs())
     }

@@ -68,6 +68,14 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
+    /// The same open file, for those who read at places that they name.
+    ///
+    /// # Errors
+    /// When the process may open no further one.
+    pub fn handle(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Reads it from its beginning, whoever else reads it; a file that was replaced meanwhile is read to its end.
     #[must_use]
     pub fn reader(file: &Arc<Self>) -> FileReader {
@@ -362,6 +370,19 @@ mod tests {
         fs::remove_file(audio.join("a.mp3")).expect("removes");
         forget(&other);
         assert!(late.get(&path("a.mp3")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn files_of_different_folders_have_different_numbers() {
+        let folder = Folder::new();
+        let audio = folder.0.join("audio");
+        fs::write(audio.join("a.mp3"), "one").expect("writes");
+        fs::write(audio.join("sub/a.mp3"), "other").expect("writes");
+        let (one, other) =
+            (Files::open(&audio, 100).expect("opens"), Files::open(&audio.join("sub"), 100).expect("opens"));
+        let (one, other) =
+            (one.get(&path("a.mp3")).await.expect("there"), other.get(&path("a.mp3")).await.expect("there"));
+        assert_ne!(one.number, other.number, "blocks are kept by it");
     }
 
     #[tokio::test]

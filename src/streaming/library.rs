@@ -90,8 +90,8 @@ impl Library {
         let found = found.await.map_err(io::Error::other)??;
         let Some(bucket) = &self.bucket else { return Ok(found.into()) };
         let mut all = bucket.list().await?;
-        all.files.retain(|entry| entry.path.recording().is_none());
         all.is_whole &= found.is_whole;
+        // What was recorded before there was a bucket.
         all.files.extend(found.files.into_iter().filter(|entry| entry.path.recording().is_some()));
         Ok(all.into())
     }
@@ -99,7 +99,8 @@ impl Library {
 
 impl From<Found> for Listing {
     fn from(Found { mut files, is_whole }: Found) -> Self {
-        files.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        files.dedup_by(|one, other| one.path == other.path);
         // An empty folder may be one whose volume is not there, an empty bucket one under another prefix.
         Self { is_whole: is_whole && !files.is_empty(), files }
     }

@@ -19,6 +19,7 @@ mod media_type;
 mod path;
 mod precondition;
 mod range;
+mod recorded;
 mod uploads;
 pub mod waveform;
 
@@ -119,7 +120,7 @@ impl Streams {
         // Where what is uploaded is put, so that a rename puts it there.
         let uploaded = config.bucket.as_ref().map_or(&config.folder, |bucket| &bucket.folder);
         let uploads = Uploads::open(uploaded, bytes_max, at_once, bounds, ffmpeg).map_err(fail)?;
-        let making = Making::start(config.making)?;
+        let making = Making::start(config.making, bucket.clone())?;
         Ok(Self {
             inner: Arc::new(Inner {
                 secrets: config.secrets,
@@ -141,7 +142,7 @@ impl Streams {
         })
     }
 
-    /// Where a file is, if not in the folder. Recordings are made there, and stay.
+    /// Where a file is that somebody uploads or removes, if not in the folder.
     fn bucket_of(&self, path: &FilePath) -> Option<&Arc<Bucket>> {
         self.inner.bucket.as_ref().filter(|_| path.recording().is_none())
     }
@@ -187,8 +188,13 @@ impl Streams {
     /// `NOT_FOUND` where there is no such audio file within the folder, or one that is too long; `TEMPORARILY_UNAVAILABLE`
     /// while the bucket is away and there is no copy.
     pub async fn file(&self, path: &FilePath) -> Result<Arc<OpenFile>, AppError> {
-        let file = match self.bucket_of(path) {
-            Some(bucket) => bucket.get(path).await,
+        let file = match &self.inner.bucket {
+            Some(bucket) if path.recording().is_none() => bucket.get(path).await,
+            // What was recorded before there was a bucket is in the folder.
+            Some(bucket) => match self.inner.files.get(path).await {
+                Err(_) => bucket.get(path).await,
+                found => found,
+            },
             None => self.inner.files.get(path).await,
         };
         file.map_err(|error| refusal_of(&error))
@@ -197,6 +203,11 @@ impl Streams {
     /// Goes on with what was being made when the last process ended.
     pub async fn resume(&self) {
         self.inner.making.resume(self).await;
+    }
+
+    /// Sends what is made of the files to where all nodes find it, for ever; at once where there is no bucket.
+    pub async fn share_made(&self) {
+        self.inner.making.share().await;
     }
 
     /// Closes files that nobody reads.

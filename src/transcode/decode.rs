@@ -261,14 +261,19 @@ impl<'a> Decoded<'a> {
             let message = format!("{} of its {} packets are damaged", self.damaged, self.packets);
             return Err(TranscodeError::Undecodable(message));
         }
-        let seconds = self.frames as f64 / f64::from(self.rate_hz.max(1));
-        if let Some(declared) = self.declared_s
-            && seconds + SHORT_SECONDS + declared * SHORT_PART < declared
-        {
-            let message = format!("it is cut short: its header promises {declared:.1} s, and it holds {seconds:.1} s");
-            return Err(TranscodeError::Undecodable(message));
-        }
+        check_whole(self.declared_s, self.frames as f64 / f64::from(self.rate_hz.max(1)))?;
         Ok(false)
+    }
+}
+
+/// Whether a file holds as many seconds as its header promises, where that is known.
+pub(super) fn check_whole(declared_s: Option<f64>, seconds: f64) -> Result<(), TranscodeError> {
+    match declared_s {
+        Some(declared) if seconds + SHORT_SECONDS + declared * SHORT_PART < declared => {
+            let message = format!("it is cut short: its header promises {declared:.1} s, and it holds {seconds:.1} s");
+            Err(TranscodeError::Undecodable(message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -5,11 +5,13 @@ use std::{
     io::{self, Read},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
+    sync::{Arc, OnceLock},
+    thread::{self, JoinHandle},
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{TranscodeError, Watch};
+use super::{Bounds, SAMPLE_RATE_HZ, TranscodeError, Watch, decode::check_whole, promise};
 
 /// Channels of what it writes.
 pub(super) const CHANNELS: u16 = 2;
@@ -31,20 +33,33 @@ pub(super) struct Piped<'a> {
     buffer: Vec<u8>,
     /// Bytes of a sample that was cut.
     kept: usize,
+    /// Samples that came, of each channel.
+    frames: u64,
+    bounds: &'a Bounds,
+    /// How many seconds the file's header promises, where it does, once ffmpeg has said so: it takes a file that is cut short for a short
+    /// one.
+    promised_s: Arc<OnceLock<Option<f64>>>,
+    /// Reads what it says.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl<'a> Piped<'a> {
     /// Starts `program` on a file.
-    pub(super) fn open(program: &Path, file: &File, watch: &'a Watch) -> Result<Self, TranscodeError> {
+    pub(super) fn open(
+        program: &Path,
+        file: &File,
+        bounds: &'a Bounds,
+        watch: &'a Watch,
+    ) -> Result<Self, TranscodeError> {
         let mut child = Command::new(program)
-            .args(["-nostdin", "-v", "error", "-threads", "1"])
+            .args(["-nostdin", "-hide_banner", "-nostats", "-v", "info", "-threads", "1"])
             .args(["-protocol_whitelist", "file", "-format_whitelist", FORMATS])
             // Not `pipe:0`, which cannot seek: the very file, whatever its name is now, with a place of its own.
             .args(["-i", "file:/dev/stdin", "-map", "0:a:0", "-vn", "-sn", "-dn"])
             .args(["-ac", "2", "-ar", "48000", "-f", "f32le", "pipe:1"])
             .stdin(file.try_clone()?)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| {
                 let message = format!("cannot run {} (streaming.ffmpeg): {error}", program.display());
@@ -53,7 +68,12 @@ impl<'a> Piped<'a> {
         let Some(pipe) = child.stdout.take() else {
             return Err(TranscodeError::Io(io::Error::other("ffmpeg has no output")));
         };
-        Ok(Self { child, pipe, watch, buffer: vec![0; READ_BYTES], kept: 0 })
+        let promised_s = Arc::new(OnceLock::new());
+        let (said, promised) = (child.stderr.take(), Arc::clone(&promised_s));
+        // It ends with ffmpeg, which would wait for a reader.
+        let read = |said| thread::Builder::new().spawn(move || promise::read(said, &promised));
+        let reader = said.map(read).transpose()?;
+        Ok(Self { child, pipe, watch, buffer: vec![0; READ_BYTES], kept: 0, frames: 0, bounds, promised_s, reader })
     }
 
     /// Replaces `out` by the next samples; false at the end.
@@ -61,6 +81,10 @@ impl<'a> Piped<'a> {
         out.clear();
         while out.is_empty() {
             self.wait()?;
+            if let Some(Some(seconds)) = self.promised_s.get() {
+                // No need to decode for an hour what is too long anyway.
+                self.bounds.check_length((seconds * f64::from(SAMPLE_RATE_HZ)) as u64)?;
+            }
             let count = self.pipe.read(&mut self.buffer[self.kept..])?;
             if count == 0 {
                 return self.end();
@@ -71,6 +95,7 @@ impl<'a> Piped<'a> {
             for [a, b, c, d, e, f, g, h] in frames {
                 out.extend([f32::from_le_bytes([*a, *b, *c, *d]), f32::from_le_bytes([*e, *f, *g, *h])]);
             }
+            self.frames += frames.len() as u64;
             self.kept = rest.len();
             self.buffer.copy_within(filled - self.kept..filled, 0);
         }
@@ -95,6 +120,9 @@ impl<'a> Piped<'a> {
             // It says that all is well, and does not end between two samples.
             return Err(TranscodeError::Io(io::Error::other("what ffmpeg wrote is cut short")));
         }
+        // What panicked has said so, and promises nothing.
+        let _ = self.reader.take().map(JoinHandle::join);
+        check_whole(self.promised_s.get().copied().flatten(), self.frames as f64 / f64::from(SAMPLE_RATE_HZ))?;
         Ok(false)
     }
 }
@@ -117,7 +145,8 @@ mod tests {
     fn output_that_ends_within_a_sample_is_an_error() {
         let (file, watch) = (File::open("/dev/null").expect("opens"), Watch::new(0, Duration::from_secs(60)));
         // It writes its arguments, which are no whole number of samples, and says that all is well.
-        let mut piped = Piped::open(Path::new("echo"), &file, &watch).expect("starts");
+        let bounds = Bounds { sound: Duration::from_secs(60) };
+        let mut piped = Piped::open(Path::new("echo"), &file, &bounds, &watch).expect("starts");
         let mut samples = Vec::new();
         let ended = loop {
             match piped.next(&mut samples) {

@@ -17,6 +17,7 @@ mod loudness;
 mod mix;
 mod ogg_opus;
 mod peaks;
+mod promise;
 mod quality;
 mod resample;
 mod together;
@@ -145,7 +146,7 @@ impl<'a> Sound<'a> {
             (Ok(decoded), _) => Ok(Self::Decoded(Box::new(decoded))),
             (Err(TranscodeError::Unsupported(_)), Some(ffmpeg)) => {
                 watch.lose_sight();
-                Ok(Self::Piped(Piped::open(ffmpeg, input.file, watch)?))
+                Ok(Self::Piped(Piped::open(ffmpeg, input.file, bounds, watch)?))
             }
             (Err(error), _) => Err(error),
         }

@@ -15,8 +15,16 @@ mod listening;
 mod meeting;
 mod moving;
 mod phone;
+mod recorded;
 mod standalone;
 mod steady;
 mod tone;
 mod visitors;
 mod ways;
+
+#[path = "../recording/channel.rs"]
+#[allow(dead_code, reason = "shared with the tests of recordings")]
+mod recording_channel;
+#[path = "../recording/files.rs"]
+#[allow(dead_code, reason = "shared with the tests of recordings")]
+mod recording_files;

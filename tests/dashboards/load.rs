@@ -45,6 +45,7 @@ impl Load {
         talkers.push(without_udp(nodes[0], channel).await);
         talkers.push(come_back(nodes[0], channel).await);
         let listener = with_a_mix(nodes[0], channel).await;
+        record(&nodes[0].url(), channel).await;
         subscribe(&nodes[0].url()).await;
         let mut tasks = JoinSet::new();
         for (index, node) in nodes.iter().enumerate() {
@@ -118,6 +119,15 @@ async fn subscribe(node: &ServerUrl) {
     let push = format!("{url}/api/v1/users/me/notifications/push");
     let (status, answer) = call(reqwest::Method::POST, &push, &told, subscription).await;
     assert_eq!(status, 201, "{answer}");
+}
+
+/// The channel's owner records it.
+async fn record(node: &ServerUrl, channel: ChannelId) {
+    let rest = Rest::new(node.clone()).expect("a client");
+    let owner = rest.login("owner-of-lobby", "a long enough password").await.expect("an account");
+    let begin = http().post(node.http(&format!("/api/channels/{channel}/recordings"))).bearer_auth(&owner.access_token);
+    let begun = begin.json(&json!({})).send().await.expect("answered");
+    assert_eq!(begun.status(), 201, "{begun:?}");
 }
 
 /// Somebody who writes.

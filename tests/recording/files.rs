@@ -9,9 +9,10 @@ use crate::support::process::Scratch;
 /// A track's packets that were said, each with where it begins, in microseconds of the track.
 pub(crate) fn said(file: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let mut reader = ogg::PacketReader::new(Cursor::new(file));
-    let (mut at, mut said, mut packets) = (0_u64, Vec::new(), 0);
+    let (mut at, mut said, mut packets, mut is_ended) = (0_u64, Vec::new(), 0, false);
     while let Some(packet) = reader.read_packet().expect("well formed") {
         packets += 1;
+        is_ended = packet.last_in_stream();
         if packets <= 2 {
             continue;
         }
@@ -24,6 +25,7 @@ pub(crate) fn said(file: &[u8]) -> Vec<(u64, Vec<u8>)> {
         at += samples;
         assert_eq!(page_end.unwrap_or(at), at, "granule positions are the samples so far");
     }
+    assert!(is_ended, "its last page says that it is the last");
     said
 }
 

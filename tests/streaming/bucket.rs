@@ -42,11 +42,16 @@ fn of_store(store: &BucketStore) -> impl FnOnce(&mut Settings) {
 
 /// A link that the server has not heard of yet.
 fn link_to(path: &str) -> String {
+    link_to_quality(path, "")
+}
+
+fn link_to_quality(path: &str, quality: &str) -> String {
     let path = FilePath::new(path).expect("a path");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later").as_secs();
     let expires = (now + 600).to_string();
-    let sig = Secrets::new(LINK_SECRET.as_bytes(), None).sign(Link { path: &path, expires: &expires, quality: "" });
-    format!("/stream/{}?expires={expires}&sig={sig}", path.to_url())
+    let sig = Secrets::new(LINK_SECRET.as_bytes(), None).sign(Link { path: &path, expires: &expires, quality });
+    let quality = if quality.is_empty() { String::new() } else { format!("&quality={quality}") };
+    format!("/stream/{}?expires={expires}&sig={sig}{quality}", path.to_url())
 }
 
 async fn send(client: &Client, method: Method, path: &str, bytes: &[u8]) -> Answer {
@@ -306,4 +311,42 @@ async fn what_is_uploaded_at_one_node_plays_at_another() {
     until(async || read(&one, &link, None).await.2 == second, "it is replaced at the first, too").await;
     assert_eq!(send(&bela_there, Method::DELETE, "bela/one.mp3", b"").await.status, 204);
     until(async || read(&one, &link, None).await.0 == StatusCode::NOT_FOUND, "it is gone at the first, too").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_node_made_another_plays_that_makes_nothing() {
+    let mut store = BucketStore::start().await;
+    let makes = Streaming::start(|settings| {
+        of_store(&store)(settings);
+        settings.streaming.transcode_wait_s = 25;
+    })
+    .await;
+    let plays = Streaming::start(|settings| {
+        of_store(&store)(settings);
+        settings.streaming.transcode_threads = 0;
+    })
+    .await;
+    store.put("audio/tone.mp3", &tone()).await;
+    let (whole, low) = (link_to("tone.mp3"), link_to_quality("tone.mp3", "low"));
+    assert_eq!(read(&makes.nobody, &whole, None).await.0, StatusCode::OK);
+    plays.nobody.get(&low).await.expect_error(422, "INVALID_INPUT");
+    // Made while the store is away, of the copy, and sent when it is back.
+    store.stop().await;
+    let (status, _, made) = read(&makes.nobody, &low, None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(store.keys_under("audio/.made"), Vec::<String>::new());
+    store.go_on();
+    until(async || store.keys_under("audio/.made").len() == 3, "a quality, the facts and the waveform are sent").await;
+    let (status, _, played) = read(&plays.nobody, &low, None).await;
+    assert_eq!((status, played == made), (StatusCode::OK, true), "the other plays it");
+    let view = plays.anna.get("/api/streams/tone.mp3/qualities").await.expect(200)["data"].clone();
+    assert_eq!((&view[1]["quality"], &view[1]["state"]), (&"low".into(), &"ready".into()), "{view}");
+    plays.anna.get("/api/streams/tone.mp3/waveform").await.expect(200);
+    let listed = plays.anna.get("/api/streams").await.expect(200)["data"].clone();
+    assert_eq!(listed.as_array().map(Vec::len), Some(1), "none of it is of the library: {listed}");
+    let root = makes.nobody.register("root").await;
+    assert_eq!(send(&root, Method::DELETE, "tone.mp3", b"").await.status, 204);
+    assert_eq!(store.keys_under("audio"), Vec::<String>::new(), "it goes with its file");
+    makes.stop().await;
+    plays.stop().await;
 }

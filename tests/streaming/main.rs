@@ -1,5 +1,7 @@
 //! Audio files behind signed links, over real sockets: links, ranges, conditions, limits, and players.
 
+#![allow(clippy::print_stdout, reason = "tests show the figures that they measure")]
+
 mod bucket;
 mod links;
 mod listens;
@@ -8,6 +10,7 @@ mod playback;
 mod players;
 mod qualities;
 mod ranges;
+mod recorded;
 mod serving;
 mod store;
 mod uploads;
@@ -17,6 +20,12 @@ mod waveforms;
 #[path = "../http/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the HTTP API")]
 mod client;
+#[path = "../recording/channel.rs"]
+#[allow(dead_code, reason = "shared with the tests of recordings")]
+mod recording_channel;
+#[path = "../recording/files.rs"]
+#[allow(dead_code, reason = "shared with the tests of recordings")]
+mod recording_files;
 #[path = "../support/mod.rs"]
 mod support;
 

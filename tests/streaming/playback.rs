@@ -80,6 +80,17 @@ impl Stage {
         (answer.status(), answer.json::<Value>().await.expect("JSON")["data"].clone())
     }
 
+    /// Pauses, resumes or seeks.
+    async fn change(&self, node: &ServerUrl, change: Value) -> (StatusCode, Value) {
+        self.change_as(&self.owner.access_token, node, change).await
+    }
+
+    async fn change_as(&self, token: &str, node: &ServerUrl, change: Value) -> (StatusCode, Value) {
+        let answer = http().put(self.url(node)).bearer_auth(token).json(&change).send().await.expect("answered");
+        let (status, told) = (answer.status(), answer.json::<Value>().await.expect("JSON"));
+        (status, if told["data"].is_null() { told } else { told["data"].clone() })
+    }
+
     async fn stop(&self, node: &ServerUrl) -> StatusCode {
         let answer = http().delete(self.url(node)).bearer_auth(&self.owner.access_token).send().await;
         answer.expect("answered").status()
@@ -205,6 +216,106 @@ async fn members_on_two_nodes_hear_a_files_very_packets() {
     assert_eq!(until_left(&mut listeners[1]).await, LeaveReason::Kicked);
     assert_eq!(stage.shown(&there).await.0, StatusCode::NOT_FOUND);
     assert_eq!(stage.stop(&there).await, StatusCode::NOT_FOUND);
+}
+
+/// The frames that come until a spurt ends.
+async fn rest_of_spurt(person: &mut Person) -> Vec<HeardFrame> {
+    let mut frames = Vec::new();
+    loop {
+        let Came::Frame(frame) = came(person).await else { panic!("it goes on") };
+        if frame.header.kind() == Some(FrameKind::AudioStop) {
+            return frames;
+        }
+        frames.push(frame);
+    }
+}
+
+/// Frames are a file's packets from there on, bit for bit.
+fn check_packets(frames: &[HeardFrame], packets: &[Vec<u8>]) {
+    assert!(frames.len() <= packets.len(), "{} of {}", frames.len(), packets.len());
+    for (index, (frame, packet)) in frames.iter().zip(packets).enumerate() {
+        assert!(frame.bytes == *packet, "packet {index} from there on");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_played_waits_goes_on_where_it_was_and_goes_elsewhere() {
+    let folder = Stage::folder();
+    let cluster = Nodes::start_with(2, &[("AUDIO_DIR", folder.path().to_str().expect("text"))]).await;
+    let (here, there) = (cluster.nodes[0].url(), cluster.nodes[1].url());
+    let stage = Stage::on(here.clone(), folder, 10).await;
+    let mut listener = Person::join(&cluster.nodes[0], "listener", stage.channel).await;
+    listener.udp_becomes(true).await;
+    let packets = stage.packets(&here, "short.flac", "high").await;
+    stage.play(&here, json!({ "path": "short.flac", "quality": "high" })).await;
+    until_heard(&mut listener).await;
+    // Asked of the node that does not play it.
+    let (status, paused) = stage.change(&there, json!({ "paused": true })).await;
+    assert_eq!((status, &paused["paused"]), (StatusCode::OK, &json!(true)), "{paused}");
+    let first = rest_of_spurt(&mut listener).await;
+    let played = first.len() + 1;
+    assert_eq!(paused["position_ms"], played * 20, "as far as it was said");
+    check_packets(&first, &packets[1..]);
+    // While it waits nothing comes, however long that is, and it stays where it is.
+    let (waited, quiet) = (Duration::from_secs(1), came(&mut listener));
+    assert!(timeout(waited, quiet).await.is_err(), "something comes of what is paused");
+    assert_eq!(stage.shown(&there).await.1["position_ms"], paused["position_ms"]);
+    let (_, resumed) = stage.change(&here, json!({ "paused": false })).await;
+    assert_eq!(resumed["paused"], false);
+    let Came::Frame(again) = came(&mut listener).await else { panic!("it goes on") };
+    assert_eq!((again.header.kind(), &again.bytes), (Some(FrameKind::AudioStart), &packets[played]), "where it was");
+    let passed = again.header.timestamp - u32::try_from(played).expect("few") * 960;
+    assert!(passed >= 48_000, "a second has passed for listeners: {passed}");
+    // Ahead while it plays, and to the end.
+    let (status, _) = stage.change(&there, json!({ "position_ms": 1_500 })).await;
+    assert_eq!(status, StatusCode::OK);
+    check_packets(&rest_of_spurt(&mut listener).await, &packets[played + 1..]);
+    let rest = rest_of_spurt(&mut listener).await;
+    assert_eq!(rest[0].header.kind(), Some(FrameKind::AudioStart));
+    assert_eq!(rest.len(), packets.len() - 75, "from the packet at 1.5 s to the last");
+    check_packets(&rest, &packets[75..]);
+    assert_eq!(until_left(&mut listener).await, LeaveReason::Left);
+    assert_eq!(stage.change(&here, json!({ "paused": true })).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_pause_where_to_seek_and_what_is_written_down_of_it() {
+    let folder = Stage::folder();
+    let server = Process::start(&[("AUDIO_DIR", folder.path().to_str().expect("text"))]).await;
+    let url = server.url();
+    let stage = Stage::on(url.clone(), folder, 10).await;
+    let rest = Rest::new(url.clone()).expect("a client");
+    let stranger = rest.guest("stranger").await.expect("a guest");
+    let mut listener = Person::join(&server, "listener", stage.channel).await;
+    listener.udp_becomes(true).await;
+    assert_eq!(stage.change(&url, json!({ "paused": true })).await.0, StatusCode::NOT_FOUND, "nothing is played");
+    stage.play(&url, json!({ "path": "short.flac", "quality": "low", "repeat": true })).await;
+    let packets = stage.packets(&url, "short.flac", "low").await;
+    until_heard(&mut listener).await;
+    let (status, _) = stage.change_as(&stranger.access_token, &url, json!({ "paused": true })).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    for nonsense in [json!({}), json!({ "position_ms": 2_000 }), json!({ "position_ms": u64::MAX })] {
+        let (status, told) = stage.change(&url, nonsense.clone()).await;
+        assert_eq!((status, &told["error_code"]), (StatusCode::BAD_REQUEST, &json!("INVALID_INPUT")), "{nonsense}");
+    }
+    // Paused and sought at once: it waits there, and repeats from its beginning at its end.
+    let (_, told) = stage.change(&url, json!({ "paused": true, "position_ms": 1_930 })).await;
+    assert_eq!((&told["paused"], &told["position_ms"]), (&json!(true), &json!(1_930)));
+    rest_of_spurt(&mut listener).await;
+    stage.change(&url, json!({ "paused": false })).await;
+    let mut wanted = packets[96..].iter().chain(&packets);
+    for _ in 0..packets.len() {
+        let Came::Frame(frame) = came(&mut listener).await else { panic!("it goes on") };
+        assert!(frame.bytes == *wanted.next().expect("endless"), "{:?}", frame.header);
+    }
+    // Whoever is removed while they wait is gone.
+    stage.change(&url, json!({ "paused": true })).await;
+    assert_eq!(stage.stop(&url).await, StatusCode::OK);
+    assert_eq!(until_left(&mut listener).await, LeaveReason::Kicked);
+    assert_eq!(stage.shown(&url).await.0, StatusCode::NOT_FOUND);
+    let audit = http().get(url.http("/api/advanced/admin/audit")).bearer_auth(&stage.owner.access_token);
+    let audit = audit.send().await.expect("answered").text().await.expect("text");
+    assert_eq!(audit.matches("playback.change").count(), 3, "{audit}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

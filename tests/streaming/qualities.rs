@@ -357,6 +357,66 @@ async fn ffmpeg_decodes_what_is_not_known_where_it_is_set() {
     }
 }
 
+/// Files that only ffmpeg may know, of which none can be decoded, and what is said of each.
+fn write_hostile_to_ffmpeg(folder: &Path) -> Vec<(&'static str, &'static str)> {
+    let put = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).expect("writes");
+    write_sound(&folder.join("whole.webm"), "libopus");
+    let whole = fs::read(folder.join("whole.webm")).expect("ours");
+    put("truncated.webm", &whole[..whole.len() / 3]);
+    put("head.webm", &whole[..200]);
+    // The head says 12 s, and what follows is noise.
+    let noise = (0..whole.len()).map(|at| ((at as u32).wrapping_mul(2_654_435_761) >> 13) as u8);
+    let mut lying: Vec<u8> = noise.collect();
+    lying[..1_000].copy_from_slice(&whole[..1_000]);
+    put("lying.webm", &lying);
+    put("text.webm", &[&whole[..4], b"no sound in it".repeat(1_000).as_slice()].concat());
+    let silence = folder.join("hour.webm");
+    let source = "anullsrc=r=48000:cl=mono:d=3600";
+    let silent = ["-c:a", "libopus", "-b:a", "6k", "-frame_duration", "60", "-y", silence.to_str().expect("text")];
+    output("ffmpeg", &[&["-v", "error", "-f", "lavfi", "-i", source][..], &silent].concat());
+    vec![
+        ("truncated.webm", "cut short"),
+        ("head.webm", "cannot be decoded"),
+        ("lying.webm", "cannot be decoded"),
+        ("text.webm", "cannot be decoded"),
+        ("hour.webm", "more than 600 s"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_mean_no_good_get_the_same_clear_error_of_ffmpeg() {
+    let folder = Scratch::new();
+    let (audio, made) = (folder.path().join("audio"), folder.path().join("made"));
+    fs::create_dir_all(&audio).expect("can be made");
+    let hostile = write_hostile_to_ffmpeg(&audio);
+    let server = Process::start(&[
+        ("AUDIO_DIR", audio.to_str().expect("text")),
+        ("ANTIPHON_STREAMING__MADE_DIR", made.to_str().expect("text")),
+        ("ANTIPHON_STREAMING__FFMPEG", "ffmpeg"),
+        ("ANTIPHON_STREAMING__TRANSCODE_SOUND_MAX_S", "600"),
+        ("ANTIPHON_STREAMING__TRANSCODE_WAIT_S", "25"),
+    ])
+    .await;
+    let nobody = Client::new(server.url().http("").as_str().trim_end_matches('/').to_owned());
+    let anna = nobody.guest("anna").await;
+    let before = server.resident_bytes();
+    for (name, reason) in hostile {
+        let body = json!({"path": name, "ttl_s": 600, "quality": "low"});
+        let signed = anna.post("/api/streams/sign", body).await.expect(200);
+        let begun = Instant::now();
+        let answer = nobody.get(signed["data"]["url"].as_str().expect("a link")).await;
+        let why = answer.expect_error(422, "INVALID_INPUT");
+        println!("{name}: {why}, after {:?}", begun.elapsed());
+        assert!(why.contains(reason), "{name}: {why}");
+        let view = anna.get(&format!("/api/streams/{name}/qualities")).await.expect(200);
+        assert_eq!(view["data"][1]["state"], "refused", "{name}: {view}");
+    }
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < 64 * 1_024 * 1_024, "memory grew by {grown} bytes");
+    let left = files_below(&made).into_iter().filter(|path| path.file_name().is_none_or(|name| name != "refused"));
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new(), "nothing half made is left");
+}
+
 /// All files below a folder.
 fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());

@@ -92,6 +92,22 @@ impl BucketStore {
         self.sends.load(Ordering::SeqCst) == u64::MAX
     }
 
+    /// The keys of all objects whose key begins so, with their folders.
+    pub(crate) fn keys_under(&self, folder: &str) -> Vec<String> {
+        let root = self.folder.join(BUCKET);
+        let (mut folders, mut keys) = (vec![root.join(folder)], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => keys.push(path.strip_prefix(&root).expect("below").to_string_lossy().into_owned()),
+                }
+            }
+        }
+        keys
+    }
+
     /// What an object holds, if it is there.
     pub(crate) fn object(&self, key: &str) -> Option<Vec<u8>> {
         fs::read(self.folder.join(BUCKET).join(key)).ok()

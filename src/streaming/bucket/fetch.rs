@@ -75,17 +75,18 @@ impl Bucket {
             Ok((room, Part::create(&this.parts)?))
         })
         .await?;
-        let part = self.download(path, object, part).await?;
+        let part = self.download(path.as_str(), object, part).await?;
         drop(room);
         self.keep_copy(part, path, object).await
     }
 
-    async fn download(&self, path: &FilePath, object: &Object, part: Part) -> Result<Part, BucketError> {
+    /// Writes an object into a part, going on where it broke off.
+    pub(super) async fn download(&self, name: &str, object: &Object, part: Part) -> Result<Part, BucketError> {
         let mut coming = Coming { part: Some(part), at: 0, waiting: Vec::new(), waiting_bytes: 0 };
         let mut broken_off = 0;
         while coming.at < object.length {
             let before = coming.at;
-            let came = self.read_on(path, object, &mut coming).await;
+            let came = self.read_on(name, object, &mut coming).await;
             broken_off = if coming.at > before { 0 } else { broken_off + 1 };
             match came {
                 Err(BucketError::Away(_)) if broken_off < BROKEN_OFF_MAX => {}
@@ -97,8 +98,8 @@ impl Bucket {
     }
 
     /// Reads from where it is until the end, or until it breaks off.
-    async fn read_on(&self, path: &FilePath, object: &Object, coming: &mut Coming) -> Result<(), BucketError> {
-        let mut answer = self.requests.read(path.as_str(), object, coming.at).await?;
+    async fn read_on(&self, name: &str, object: &Object, coming: &mut Coming) -> Result<(), BucketError> {
+        let mut answer = self.requests.read(name, object, coming.at).await?;
         loop {
             let next = tokio::time::timeout(NEXT_BYTES, answer.chunk()).await;
             let next = next.map_err(|_| BucketError::Away("no more bytes came".to_owned()))?;

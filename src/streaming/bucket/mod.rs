@@ -10,7 +10,9 @@
 mod failure;
 mod fetch;
 mod kept;
+mod made;
 mod object;
+mod recorded;
 mod requests;
 
 use std::{
@@ -25,7 +27,13 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::Semaphore;
 
 pub use self::failure::BucketError;
-use self::{fetch::Fetching, kept::Kept, object::Object, requests::Requests};
+pub(super) use self::made::name_of_made;
+use self::{
+    fetch::Fetching,
+    kept::Kept,
+    object::Object,
+    requests::{From, Requests},
+};
 use super::{
     Entry, FilePath, FolderError, OpenFile,
     files::Files,
@@ -241,9 +249,10 @@ impl Bucket {
 
     /// What there is in the bucket.
     pub(super) async fn list(&self) -> Result<Found, BucketError> {
-        let (mut found, mut token) = (Found { files: Vec::new(), is_whole: false }, None);
+        let (mut found, mut from) = (Found { files: Vec::new(), is_whole: false }, None);
         for _ in 0..PAGES_MAX {
-            let (page, next) = self.requests.list(token.as_deref(), LISTED_AT_ONCE).await?;
+            let (page, next) = self.requests.list("", from.as_ref(), LISTED_AT_ONCE).await?;
+            let is_of_made = page.last().is_some_and(|last| made::is_made(&last.name));
             let entries = page.into_iter().filter_map(|object| {
                 let (path, modified) = (FilePath::new(&object.name)?, seconds_of(&object.modified)?);
                 (object.length <= self.bytes_max).then_some(Entry { path, length: object.length, modified })
@@ -254,8 +263,8 @@ impl Bucket {
                 tracing::warn!(entries = ENTRIES_MAX, "the bucket of audio files has more files than are listed");
                 return Ok(found);
             }
-            token = next;
-            if token.is_none() {
+            from = next.map(|next| if is_of_made { From::Name(made::BEHIND) } else { next });
+            if from.is_none() {
                 found.is_whole = true;
                 return Ok(found);
             }
@@ -272,7 +281,8 @@ impl Bucket {
         {
             return answered;
         }
-        let answered = matches!(tokio::time::timeout(ANSWER_PATIENCE, self.requests.list(None, 1)).await, Ok(Ok(_)));
+        let answered =
+            matches!(tokio::time::timeout(ANSWER_PATIENCE, self.requests.list("", None, 1)).await, Ok(Ok(_)));
         *asked = Some((answered, Instant::now()));
         answered
     }
@@ -332,7 +342,7 @@ pub enum BucketOpenError {
 /// What it answers.
 pub async fn ask_bucket(config: &BucketConfig) -> Result<(), BucketError> {
     let requests = Requests::new(config)?;
-    requests.list(None, 1).await?;
+    requests.list("", None, 1).await?;
     let name = format!(".antiphon-doctor-{}", uuid::Uuid::now_v7());
     requests.write(&name, Path::new("/dev/null"), (0, "application/octet-stream"), true).await?;
     requests.remove(&name).await

@@ -53,6 +53,14 @@ pub(super) struct Requests {
     away: Mutex<Option<(Instant, Instant)>>,
 }
 
+/// Where in the list of keys a page begins.
+pub(super) enum From {
+    /// Where the one before ended, as the bucket has it.
+    Token(String),
+    /// Behind a name.
+    Name(&'static str),
+}
+
 /// An object of a list.
 pub(super) struct Listed {
     /// Without the prefix.
@@ -159,19 +167,22 @@ impl Requests {
         }
     }
 
-    /// Up to `most` objects with the prefix, from `token` on, and where the next begin.
+    /// Up to `most` objects under a name, which may be empty, from there on, and where the next begin.
     pub(super) async fn list(
         &self,
-        token: Option<&str>,
+        under: &str,
+        from: Option<&From>,
         most: usize,
-    ) -> Result<(Vec<Listed>, Option<String>), BucketError> {
+    ) -> Result<(Vec<Listed>, Option<From>), BucketError> {
         let answer = self
             .ask(self.timeout, || {
                 let mut list = self.bucket.list_objects_v2(Some(&self.credentials));
-                list.with_prefix(self.prefix.as_str());
+                list.with_prefix(self.key(under));
                 list.with_max_keys(most);
-                if let Some(token) = token {
-                    list.with_continuation_token(token);
+                match from {
+                    None => {}
+                    Some(From::Token(token)) => list.with_continuation_token(token.as_str()),
+                    Some(From::Name(name)) => list.with_start_after(self.key(name)),
                 }
                 Ok(self.http.get(list.sign(SIGNED_FOR)))
             })
@@ -182,7 +193,7 @@ impl Requests {
             let name = object.key.strip_prefix(&self.prefix)?.to_owned();
             Some(Listed { name, length: object.size?, modified: object.last_modified? })
         });
-        Ok((listed.collect(), list.next_continuation_token))
+        Ok((listed.collect(), list.next_continuation_token.map(From::Token)))
     }
 
     fn key(&self, name: &str) -> String {
@@ -290,4 +301,43 @@ async fn text_of(mut answer: Response, bytes_max: usize) -> Result<String, Bucke
         text.extend_from_slice(&chunk);
     }
     String::from_utf8(text).map_err(|error| BucketError::Garbled(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Secret;
+
+    fn requests(virtual_host: bool) -> Requests {
+        let config = BucketConfig {
+            endpoint: "https://s3.eu-central-1.example.org".to_owned(),
+            name: "library".to_owned(),
+            region: "eu-central-1".to_owned(),
+            access_key: Secret::new("key"),
+            secret_key: Secret::new("secret"),
+            virtual_host,
+            prefix: "audio/".to_owned(),
+            folder: "unused".into(),
+            bytes_max: 0,
+            timeout: Duration::from_secs(1),
+        };
+        Requests::new(&config).expect("an address")
+    }
+
+    #[test]
+    fn the_buckets_name_stands_in_the_path_or_in_the_host_and_is_signed_there() {
+        for (virtual_host, expected) in [
+            (false, "https://s3.eu-central-1.example.org/library/audio/one%20and/two.mp3"),
+            (true, "https://library.s3.eu-central-1.example.org/audio/one%20and/two.mp3"),
+        ] {
+            let requests = requests(virtual_host);
+            let key = requests.key("one and/two.mp3");
+            let url = requests.bucket.get_object(Some(&requests.credentials), &key).sign(SIGNED_FOR);
+            let (address, query) = url.as_str().split_once('?').expect("signed");
+            assert_eq!(address, expected);
+            assert!(query.contains("X-Amz-SignedHeaders=host") && query.contains("%2Feu-central-1%2Fs3%2F"), "{query}");
+            let list = requests.bucket.list_objects_v2(Some(&requests.credentials)).sign(SIGNED_FOR);
+            assert_eq!(list.path(), if virtual_host { "/" } else { "/library/" }, "{list}");
+        }
+    }
 }

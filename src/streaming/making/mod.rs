@@ -7,12 +7,14 @@
 //! The disk has the truth: what lies on the shelf is whole, what is still wanted has a mark there, and what cannot be made
 //! says so there. A process that is killed leaves marks and parts; the next one makes the one again and removes the other.
 
+mod exchange;
 mod facts;
 mod marks;
 mod order;
 pub(super) mod part;
 mod shelf;
 mod turns;
+mod unsent;
 mod version;
 mod workshop;
 
@@ -21,18 +23,19 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use antiphon_core::gateway::ErrorCode;
 use tokio::sync::Semaphore;
 
-pub use self::{
-    facts::Facts,
-    order::{Product, State},
-    turns::Asker,
-};
 use self::{
+    exchange::Exchange,
     order::{Job, Key},
     shelf::Shelf,
     version::Version,
     workshop::{Full, Workshop},
 };
-use super::{FilePath, FolderError, OpenFile, Streams};
+pub use self::{
+    facts::Facts,
+    order::{Product, State},
+    turns::Asker,
+};
+use super::{FilePath, FolderError, OpenFile, Streams, bucket::Bucket};
 use crate::{
     error::AppError,
     telemetry::metrics::metrics,
@@ -97,17 +100,43 @@ pub struct Made {
 pub(super) struct Making {
     shelf: Arc<Shelf>,
     workshop: Workshop,
+    /// Where nodes share what they make.
+    exchange: Option<Exchange>,
     wait: Duration,
     waiting: Semaphore,
 }
 
 impl Making {
     /// Opens the folder and goes on with what was wanted when the last process ended.
-    pub(super) fn start(config: MakingConfig) -> Result<Self, FolderError> {
-        let shelf = Arc::new(Shelf::open(&config.folder, config.bytes_max)?);
+    pub(super) fn start(config: MakingConfig, bucket: Option<Arc<Bucket>>) -> Result<Self, FolderError> {
+        let shelf = Arc::new(Shelf::open(&config.folder, config.bytes_max, bucket.is_some())?);
+        let exchange = bucket.map(|bucket| Exchange::new(bucket, Arc::clone(&shelf)));
         let wait = config.wait;
         let workshop = Workshop::start(Arc::clone(&shelf), config);
-        Ok(Self { shelf, workshop, wait, waiting: Semaphore::new(WAITING_MAX) })
+        Ok(Self { shelf, workshop, exchange, wait, waiting: Semaphore::new(WAITING_MAX) })
+    }
+
+    /// Sends what is made to where all nodes find it, for ever; at once where there is no such place.
+    pub(super) async fn share(&self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.send().await;
+        }
+    }
+
+    /// How many bytes a product has that another node made, and this one can fetch.
+    async fn length_elsewhere(&self, version: &Version, product: Product) -> Option<u64> {
+        self.exchange.as_ref()?.length(version, product).await
+    }
+
+    /// Whether another node had made it; it is here then.
+    async fn fetch(&self, version: &Version, product: Product) -> bool {
+        match &self.exchange {
+            // What is under way here is not looked for elsewhere.
+            Some(exchange) if self.workshop.job(&Key { version: version.clone(), product }).is_none() => {
+                exchange.fetch(version, product).await
+            }
+            _ => false,
+        }
     }
 
     /// Ends what is being made; it is made again by the next process.
@@ -163,6 +192,11 @@ impl Making {
         if let Some(file) = self.shelf.file(&version, product).await {
             return Ok(file);
         }
+        if self.fetch(&version, product).await
+            && let Some(file) = self.shelf.file(&version, product).await
+        {
+            return Ok(file);
+        }
         let job = self.order_of((path, source), &version, product, by).await?;
         self.wait_for(&job).await?;
         self.shelf.file(&version, product).await.ok_or_else(|| {
@@ -184,7 +218,7 @@ impl Making {
             Product::Quality(_) => self.shelf.file(&version, product).await.is_some(),
             Product::Analysis => self.facts(path, source).await.is_some(),
         };
-        if !is_there {
+        if !is_there && self.length_elsewhere(&version, product).await.is_none() {
             self.order_of((path, source), &version, product, by).await?;
         }
         Ok(())
@@ -199,6 +233,9 @@ impl Making {
         let key = Key { version: version.clone(), product };
         if let Some(job) = self.workshop.job(&key) {
             return Made { product, state: job.state(), bytes: None, progress: job.progress() };
+        }
+        if let Some(bytes) = self.length_elsewhere(&version, product).await {
+            return Made { product, state: State::Ready, bytes: Some(bytes), progress: None };
         }
         let shelf = Arc::clone(&self.shelf);
         let refusal = blocking(move || Ok(shelf.refusal(&version))).await.unwrap_or_default();
@@ -223,6 +260,11 @@ impl Making {
             return Ok(found);
         }
         let version = Version::of(path, source);
+        if self.fetch(&version, Product::Analysis).await
+            && let Some(found) = self.found(path, source).await
+        {
+            return Ok(found);
+        }
         let job = self.order_of((path, source), &version, Product::Analysis, by).await?;
         self.wait_for(&job).await?;
         self.found(path, source).await.ok_or_else(|| {
@@ -240,6 +282,9 @@ impl Making {
     pub(super) async fn forget(&self, path: &FilePath, source: &Arc<OpenFile>) {
         let (shelf, version) = (Arc::clone(&self.shelf), Version::of(path, source));
         let cancelled = self.workshop.cancel(&version);
+        if let Some(exchange) = &self.exchange {
+            exchange.remove(&version).await;
+        }
         let removed = blocking(move || {
             for job in &cancelled {
                 // A mark that stays is found to be of no file at the next start.

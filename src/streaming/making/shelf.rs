@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 3f/3f…/low.opus medium.opus high.opus facts.json peaks refused     .parts/ (being written)   .marks/ (wanted)
+//!                                                                    .unsent/ (not in the bucket yet)
 //! ```
 
 use std::{
@@ -15,17 +16,17 @@ use std::{
     time::SystemTime,
 };
 
-use super::{facts::Facts, marks::Marks, order::Product, part::Part, version::Version};
+use super::{facts::Facts, marks::Marks, order::Product, part::Part, unsent::Unsent, version::Version};
 use crate::{
     streaming::{FilePath, FolderError, OpenFile, files::Files},
     telemetry::metrics::metrics,
-    transcode::Peaks,
+    transcode::{Peaks, Quality},
 };
 
 const PARTS: &str = ".parts";
 const MARKS: &str = ".marks";
-const FACTS: &str = "facts.json";
-const PEAKS: &str = "peaks";
+pub(super) const FACTS: &str = "facts.json";
+pub(super) const PEAKS: &str = "peaks";
 const REFUSED: &str = "refused";
 
 /// The longest reason that is kept, in bytes.
@@ -42,11 +43,14 @@ pub(super) struct Shelf {
     /// The same folder, for those who are sent what is in it.
     files: Files,
     marks: Marks,
+    /// What others are to get of it, where they do.
+    unsent: Option<Unsent>,
 }
 
 impl Shelf {
-    /// Opens the folder, made when it isn't there, and removes what processes that were killed left half done.
-    pub(super) fn open(root: &Path, bytes_max: u64) -> Result<Self, FolderError> {
+    /// Opens the folder, made when it isn't there, and removes what processes that were killed left half done. What is made is `shared`
+    /// with other nodes or not.
+    pub(super) fn open(root: &Path, bytes_max: u64, shared: bool) -> Result<Self, FolderError> {
         let fail = |error| FolderError::of(root, "streaming.made_dir", error);
         let files = Files::open(root, u64::MAX).map_err(fail)?;
         let parts = root.join(PARTS);
@@ -56,7 +60,8 @@ impl Shelf {
             tracing::info!(left, "removed what was left half made");
         }
         let marks = Marks::open(root.join(MARKS), parts).map_err(fail)?;
-        let shelf = Self { root: root.to_owned(), bytes_max, bytes: AtomicU64::new(0), files, marks };
+        let unsent = shared.then(|| Unsent::open(root)).transpose().map_err(fail)?;
+        let shelf = Self { root: root.to_owned(), bytes_max, bytes: AtomicU64::new(0), files, marks, unsent };
         shelf.tidy();
         Ok(shelf)
     }
@@ -64,6 +69,11 @@ impl Shelf {
     /// What is wanted.
     pub(super) fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    /// What is not in the bucket yet, where there is one.
+    pub(super) fn unsent(&self) -> Option<&Unsent> {
+        self.unsent.as_ref()
     }
 
     /// Bytes of all that is here, as last counted.
@@ -84,7 +94,7 @@ impl Shelf {
     /// A quality that is here, open for reading. It counts as used.
     pub(super) async fn file(&self, version: &Version, product: Product) -> Option<Arc<OpenFile>> {
         let Product::Quality(quality) = product else { return None };
-        let path = FilePath::new(&format!("{}/{}.opus", version.folder(), quality.name()))?;
+        let path = FilePath::new(&format!("{}/{}", version.folder(), quality_name(quality)))?;
         let file = self.files.get(&path).await.ok()?;
         // Another's file cannot be touched; it then goes earlier than it should.
         let _ = file.file.set_times(fs::FileTimes::new().set_accessed(SystemTime::now()));
@@ -94,7 +104,21 @@ impl Shelf {
     /// Puts a quality into its place.
     pub(super) fn put(&self, version: &Version, product: Product, part: Part) -> io::Result<()> {
         let Product::Quality(quality) = product else { return Ok(()) };
-        let length = part.finish(&self.place(version, &format!("{}.opus", quality.name())))?;
+        self.put_named(version, &quality_name(quality), part)
+    }
+
+    fn put_named(&self, version: &Version, name: &str, part: Part) -> io::Result<()> {
+        self.take_in(version, name, part)?;
+        // It is here all the same where that cannot be noted: others make it themselves.
+        if let Some(Err(error)) = self.unsent.as_ref().map(|unsent| unsent.add(version, name)) {
+            tracing::warn!(%error, "what was made is not sent to the bucket");
+        }
+        Ok(())
+    }
+
+    /// Puts what another node has made into its place.
+    pub(super) fn take_in(&self, version: &Version, name: &str, part: Part) -> io::Result<()> {
+        let length = part.finish(&self.place(version, name))?;
         self.bytes.fetch_add(length, Ordering::Relaxed);
         Ok(())
     }
@@ -111,8 +135,12 @@ impl Shelf {
 
     /// Keeps what was found out. The facts come last: where they are, the waveform is.
     pub(super) fn put_findings(&self, version: &Version, facts: &Facts, peaks: &Peaks) -> io::Result<()> {
-        self.write(version, PEAKS, &peaks.to_bytes())?;
-        self.write(version, FACTS, &serde_json::to_vec(facts)?)
+        for (name, bytes) in [(PEAKS, peaks.to_bytes()), (FACTS, serde_json::to_vec(facts)?)] {
+            let mut part = self.part()?;
+            part.write_all(&bytes)?;
+            self.put_named(version, name, part)?;
+        }
+        Ok(())
     }
 
     /// Why nothing can be made of a file.
@@ -162,16 +190,15 @@ impl Shelf {
         self.bytes() > self.bytes_max
     }
 
-    fn place(&self, version: &Version, name: &str) -> PathBuf {
+    /// Where something is.
+    pub(super) fn place(&self, version: &Version, name: &str) -> PathBuf {
         self.root.join(version.folder()).join(name)
     }
 
     fn write(&self, version: &Version, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut part = self.part()?;
         part.write_all(bytes)?;
-        let length = part.finish(&self.place(version, name))?;
-        self.bytes.fetch_add(length, Ordering::Relaxed);
-        Ok(())
+        self.take_in(version, name, part)
     }
 
     fn folders(&self) -> Vec<Folder> {
@@ -180,6 +207,11 @@ impl Shelf {
         let folders = groups.flat_map(|group| below(&group.path()));
         folders.map(|folder| Folder::of(folder.path())).collect()
     }
+}
+
+/// What a quality is called there.
+pub(super) fn quality_name(quality: Quality) -> String {
+    format!("{}.opus", quality.name())
 }
 
 /// What was made of one content.
@@ -212,7 +244,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::transcode::Quality;
 
     const LOW: Product = Product::Quality(Quality::Low);
 
@@ -241,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_used_longest_ago_goes_first() {
         let folder = temporary();
-        let shelf = Shelf::open(&folder.0, 2_500).expect("opens");
+        let shelf = Shelf::open(&folder.0, 2_500, false).expect("opens");
         let versions = ["a.mp3", "b.mp3", "c.mp3"].map(version);
         for (version, age_s) in versions.iter().zip([30, 20, 10]) {
             put(&shelf, version, 1_000);
@@ -258,13 +289,13 @@ mod tests {
         assert!(!shelf.place(&versions[1], "low.opus").exists(), "the one that was not used");
         shelf.remove(&versions[2]);
         assert_eq!(shelf.bytes(), 1_000);
-        assert_eq!(Shelf::open(&folder.0, 2_500).expect("opens again").bytes(), 1_000);
+        assert_eq!(Shelf::open(&folder.0, 2_500, false).expect("opens again").bytes(), 1_000);
     }
 
     #[test]
     fn reasons_are_kept_and_cut() {
         let folder = temporary();
-        let shelf = Shelf::open(&folder.0, 1_000_000).expect("opens");
+        let shelf = Shelf::open(&folder.0, 1_000_000, false).expect("opens");
         let version = version("a.mp3");
         assert_eq!(shelf.refusal(&version), None);
         shelf.refuse(&version, &"é".repeat(REASON_BYTES_MAX)).expect("writes");

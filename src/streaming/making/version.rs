@@ -25,6 +25,11 @@ impl Version {
         Self(hex.collect())
     }
 
+    /// One that was written down.
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        (text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| Self(text.to_owned()))
+    }
+
     /// Where its products are, below the shelf's folder: spread over sub-folders, which some file systems like small.
     pub(super) fn folder(&self) -> String {
         format!("{}/{}", &self.0[..2], self.0)

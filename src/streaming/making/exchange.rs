@@ -1,0 +1,115 @@
+//! What was made, shared by nodes through the bucket: what one makes it sends there, and what it has not it looks for there before it makes
+//! it. The bucket is not waited for: while it is away each makes what it needs.
+
+use std::{io, sync::Arc, time::Duration};
+
+use super::{
+    blocking,
+    order::Product,
+    shelf::{FACTS, PEAKS, Shelf, quality_name},
+    version::Version,
+};
+use crate::streaming::bucket::{Bucket, BucketError, name_of_made};
+
+/// How often what could not be sent is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long what others made is waited for; making it takes as long.
+const FETCH_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Nodes' exchange of what they made.
+pub(super) struct Exchange {
+    bucket: Arc<Bucket>,
+    shelf: Arc<Shelf>,
+}
+
+impl Exchange {
+    pub(super) fn new(bucket: Arc<Bucket>, shelf: Arc<Shelf>) -> Self {
+        Self { bucket, shelf }
+    }
+
+    /// Sends what is made, for ever.
+    pub(super) async fn send(&self) {
+        let Some(unsent) = self.shelf.unsent() else { return };
+        loop {
+            let _ = tokio::time::timeout(TRY_AGAIN, unsent.added()).await;
+            if let Err(error) = self.send_marked().await {
+                tracing::debug!(%error, "what was made is sent later");
+            }
+        }
+    }
+
+    async fn send_marked(&self) -> Result<(), BucketError> {
+        let shelf = Arc::clone(&self.shelf);
+        let marked = blocking(move || shelf.unsent().map_or(Ok(Vec::new()), |unsent| unsent.some())).await?;
+        for (version, name) in marked {
+            match self.bucket.send(&name_in_bucket(&version, &name), &self.shelf.place(&version, &name)).await {
+                // It had to go meanwhile, and is made again where it is wanted.
+                Err(BucketError::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                sent => sent?,
+            }
+            let shelf = Arc::clone(&self.shelf);
+            blocking(move || shelf.unsent().map_or(Ok(()), |unsent| unsent.remove(&version, &name))).await?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes a product has that another node made.
+    pub(super) async fn length(&self, version: &Version, product: Product) -> Option<u64> {
+        let name = match product {
+            Product::Quality(quality) => quality_name(quality),
+            Product::Analysis => FACTS.to_owned(),
+        };
+        self.bucket.length(&name_in_bucket(version, &name)).await.ok().flatten()
+    }
+
+    /// Puts what another node made onto the shelf, with what was found out; false where nobody did, or it takes too long.
+    pub(super) async fn fetch(&self, version: &Version, product: Product) -> bool {
+        let fetch = async {
+            // The facts after the waveform, and a quality last: where one is, the others are.
+            let is_found = self.fetch_named(version, PEAKS).await? && self.fetch_named(version, FACTS).await?;
+            match product {
+                Product::Quality(quality) => Ok(is_found && self.fetch_named(version, &quality_name(quality)).await?),
+                Product::Analysis => Ok::<bool, BucketError>(is_found),
+            }
+        };
+        match tokio::time::timeout(FETCH_PATIENCE, fetch).await {
+            Ok(Ok(is_found)) => is_found,
+            Ok(Err(error)) => {
+                tracing::debug!(%version, %error, "what others made cannot be had");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    async fn fetch_named(&self, version: &Version, name: &str) -> Result<bool, BucketError> {
+        if self.shelf.place(version, name).exists() {
+            return Ok(true);
+        }
+        let shelf = Arc::clone(&self.shelf);
+        let part = blocking(move || shelf.part()).await?;
+        let Some(part) = self.bucket.fetch_into(&name_in_bucket(version, name), part).await? else { return Ok(false) };
+        let (shelf, version, name) = (Arc::clone(&self.shelf), version.clone(), name.to_owned());
+        blocking(move || shelf.take_in(&version, &name, part)).await?;
+        Ok(true)
+    }
+
+    /// Removes all that was made of a content. What cannot be removed now is of no content any more, and for the operator's rule about
+    /// old objects (docs/streaming.md).
+    pub(super) async fn remove(&self, version: &Version) {
+        let removed = async {
+            for name in self.bucket.names_under(&name_in_bucket(version, ""), Duration::ZERO).await? {
+                self.bucket.remove_text(&name).await?;
+            }
+            Ok::<(), BucketError>(())
+        };
+        if let Err(error) = removed.await {
+            tracing::debug!(%version, %error, "what was made stays in the bucket");
+        }
+    }
+}
+
+fn name_in_bucket(version: &Version, name: &str) -> String {
+    name_of_made(&format!("{}/{name}", version.folder()))
+}
