@@ -31,7 +31,7 @@ use crate::{
     error::AppError,
     rooms::{Presence, Rooms, player},
     streaming::{FilePath, OpenFile},
-    telemetry::metrics::metrics,
+    telemetry::metrics::{PlaybackEnd, metrics},
     transcode::Quality,
 };
 
