@@ -1205,7 +1205,8 @@ async fn recordings_have_tracks_and_end_with_their_channel(Context { store, .. }
     // One that waits to be sent is not there, and there is no end without it.
     let waits = track_of(&recording, 50);
     assert_eq!(store.add_recording_track(&waits, true).await, Ok(true));
-    assert_eq!(store.recorded_bytes().await, Ok(1_000));
+    let there = store.recording(recording.id).await.expect("works").expect("there");
+    assert_eq!((there.bytes, store.recorded_bytes().await), (1_000, Ok(1_050)), "it takes of the quota");
     assert_eq!(store.finish_recording(recording.id).await, Ok(false));
     store.track_was_sent(waits.id).await.expect("works");
     assert_eq!((store.recorded_bytes().await, store.finish_recording(recording.id).await), (Ok(1_050), Ok(true)));

@@ -81,6 +81,7 @@ async fn set_terms(
     PathOf(id): PathOf<ChannelId>,
     Body(terms): Body<Terms>,
 ) -> ApiResult<Answer<Terms>> {
+    api.directory.count_act(&caller)?;
     api.chat.set_terms(&caller, id, terms.into()).await?;
     Ok(Answer::of(api.chat.terms(&caller, id).await?.into()))
 }

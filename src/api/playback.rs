@@ -199,6 +199,7 @@ async fn change_playback(
         return change_elsewhere(&api, &caller, id, (&change, &headers)).await;
     };
     check_place(change.position_ms, playing.track.samples.map(|samples| samples / 48))?;
+    api.directory.count_act(&caller)?;
     // On the node that plays it: so it is written down once.
     let detail = json!({ "paused": change.paused, "position_ms": change.position_ms });
     audit(&api, &caller, "playback.change", Some(id.to_string()), detail).await?;

@@ -32,6 +32,11 @@ impl<N: Clone + Send + 'static> Mailbox<N> {
         !is_full
     }
 
+    /// Likewise of what nobody needs to hear of when it is lost.
+    pub(super) fn offer(&self, notice: N) {
+        let _ = self.sender.try_send(notice);
+    }
+
     /// Says that something was lost as soon as there is room, before whatever comes then.
     pub(super) fn overflow(&self) {
         if self.is_losing.swap(true, Ordering::AcqRel) {

@@ -75,8 +75,10 @@ pub(super) struct Outbox {
 struct Queues {
     control: VecDeque<Bytes>,
     control_bytes: usize,
-    /// The surplus of the one long message in `control` that counts for less.
+    /// The surplus of the one long message in `control` that counts for less,
     pardoned_bytes: usize,
+    /// and how many are before it.
+    before_pardoned: usize,
     /// The message that the writer has.
     writing_bytes: usize,
     audio: VecDeque<Shared>,
@@ -115,7 +117,7 @@ impl Queues {
     fn push(&mut self, bytes: Bytes) {
         self.control_bytes += bytes.len();
         if self.pardoned_bytes == 0 {
-            self.pardoned_bytes = surplus(&bytes);
+            (self.pardoned_bytes, self.before_pardoned) = (surplus(&bytes), self.control.len());
         }
         self.control.push_back(bytes);
     }
@@ -123,9 +125,9 @@ impl Queues {
     fn pop(&mut self) -> Option<Bytes> {
         let bytes = self.control.pop_front()?;
         self.control_bytes -= bytes.len();
-        // Of those that wait the first long one is pardoned, so that another of its length is never popped before it.
-        if self.pardoned_bytes == surplus(&bytes) {
-            self.pardoned_bytes = 0;
+        match self.before_pardoned.checked_sub(1) {
+            Some(before) => self.before_pardoned = before,
+            None => self.pardoned_bytes = 0,
         }
         self.writing_bytes = bytes.len();
         Some(bytes)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use antiphon_core::{
-    gateway::{ErrorCode, RecordingEnd, RecordingFinished},
+    gateway::{RecordingEnd, RecordingFinished},
     ids::RecordingId,
 };
 use time::OffsetDateTime;
@@ -19,10 +19,9 @@ use tokio::{
 
 use super::{Recordings, Result};
 use crate::{
-    error::AppError,
     recorder::{self, EndedTrack, KEPT, kept, sound_path},
     store::{FileSeen, Recording, RecordingTrack, StoreError},
-    streaming::{BucketError, FilePath},
+    streaming::FilePath,
     telemetry::metrics::metrics,
 };
 
@@ -58,10 +57,11 @@ impl Recordings {
             if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
                 tidied = Some(Instant::now());
                 let sweeps = swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY);
-                match self.tidy(sweeps).await {
-                    Ok(()) if sweeps => swept = tidied,
-                    Ok(()) => {}
-                    Err(error) => tracing::debug!(%error, "old recordings are looked for again"),
+                if sweeps {
+                    swept = tidied;
+                }
+                if let Err(error) = self.tidy(sweeps).await {
+                    tracing::debug!(%error, "old recordings are looked for again");
                 }
             }
         }
@@ -81,9 +81,10 @@ impl Recordings {
                 None => _ = looks.tick().await,
             }
             while running.try_join_next().is_some() {}
+            let noted = self.note_ended().await;
             if running.len() < PUTTING_AWAY_MAX {
                 let this = self.clone();
-                running.spawn(async move { this.put_away().await });
+                running.spawn(async move { this.put_noted_away(noted).await });
             }
         }
     }
@@ -103,11 +104,19 @@ impl Recordings {
     /// Puts all tracks away that nobody writes, also those that a process left behind. First all of them are noted: a recording is not
     /// finished while one waits.
     pub async fn put_away(&self) {
+        let noted = self.note_ended().await;
+        self.put_noted_away(noted).await;
+    }
+
+    async fn note_ended(&self) -> Vec<(EndedTrack, RecordingTrack)> {
         let folder = self.inner.config.folder.clone();
         let ended = tokio::task::spawn_blocking(move || recorder::ended(&folder)).await;
         let ended = match ended.map_err(io::Error::other).flatten() {
             Ok(ended) => ended,
-            Err(error) => return tracing::warn!(%error, "recorded tracks cannot be looked for"),
+            Err(error) => {
+                tracing::warn!(%error, "recorded tracks cannot be looked for");
+                return Vec::new();
+            }
         };
         let mut noted = Vec::new();
         for ended in ended {
@@ -116,6 +125,10 @@ impl Recordings {
                 Err(error) => tracing::warn!(%error, "a recorded track is put away later"),
             }
         }
+        noted
+    }
+
+    async fn put_noted_away(&self, noted: Vec<(EndedTrack, RecordingTrack)>) {
         for (ended, track) in noted {
             if let Err(error) = self.put_track_away(ended, track).await {
                 tracing::warn!(%error, "a recorded track is put away later");
@@ -149,7 +162,8 @@ impl Recordings {
     async fn put_track_away(&self, ended: EndedTrack, track: RecordingTrack) -> Result<()> {
         let is_there = match self.inner.streams.sends_recordings() {
             true => self.send(ended).await,
-            false => self.put(ended).await,
+            // It waited, if there was a bucket when it was noted.
+            false => self.put(ended).await && self.inner.store.track_was_sent(track.id).await.is_ok(),
         };
         if is_there {
             metrics().recording.kept.increment(1);
@@ -276,7 +290,10 @@ impl Recordings {
         let folder = self.inner.config.folder.clone();
         let mut there = blocking(move || folders(&folder)).await.unwrap_or_default();
         if sweeps {
-            there.extend(self.inner.streams.recorded(NOBODYS_AFTER).await.map_err(away)?);
+            match self.inner.streams.recorded(NOBODYS_AFTER).await {
+                Ok(in_bucket) => there.extend(in_bucket),
+                Err(error) => tracing::debug!(%error, "the bucket is looked through another time"),
+            }
         }
         let known = self.inner.store.known_recordings(&there).await?;
         for id in there.into_iter().filter(|id| !known.contains(id)) {
@@ -328,10 +345,6 @@ async fn discard(ended: EndedTrack) -> bool {
         Ok(())
     };
     blocking(discard).await.is_some()
-}
-
-fn away(error: BucketError) -> AppError {
-    AppError::new(ErrorCode::TemporarilyUnavailable, error.to_string())
 }
 
 /// The recordings that have a folder in the library, for a while already.

@@ -58,6 +58,11 @@ impl Recordings {
                 self.own(id, &Self::mix_path(id), bytes).await?;
                 None
             }
+            // The bucket or the disk fails: it is tried again once this node's time for it is over.
+            Err(error) if !error.is_of_the_file() => {
+                tracing::warn!(recording = %id, %error, "a mix is made later");
+                return Ok(());
+            }
             Err(error) => {
                 tracing::warn!(recording = %id, %error, "a mix could not be made");
                 Some(error.to_string().chars().take(REASON_CHARS_MAX).collect::<String>())

@@ -535,6 +535,14 @@ impl Directory {
         self.channel(caller, id).await
     }
 
+    /// Counts an act that is written down: of those an account may do only so much.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`.
+    pub fn count_act(&self, by: &UserView) -> Result<()> {
+        self.acts.as_ref().map_or(Ok(()), |acts| acts.check(&by.id, "acts of moderation by this account"))
+    }
+
     /// Writes down what a moderator is about to do to somebody in a channel, of which they may do only so much.
     async fn record(
         &self,
@@ -543,9 +551,7 @@ impl Directory {
         (channel, user): (ChannelId, UserId),
         mut detail: Value,
     ) -> Result<()> {
-        if let Some(acts) = &self.acts {
-            acts.check(&by.id, "acts of moderation by this account")?;
-        }
+        self.count_act(by)?;
         detail["channel_id"] = json!(channel);
         let (actor, actor_name, target) = (by.id, by.username.clone(), Some(user.to_string()));
         Ok(self.store.record_audit(NewAudit { actor, actor_name, action, target, detail }).await?)

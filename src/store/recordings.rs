@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     Result, Store, StoreError, micros, moment,
     pools::{Dialect, Lock, on_db, transaction},
+    users::LOOKED_AT_ONCE,
 };
 
 /// Recordings that one page shows, and that one sweep removes.
@@ -210,7 +211,7 @@ impl Store {
             Dialect::lock(&mut tx, Lock::Recordings).await?;
             let (open, bytes): (i64, i64) = sqlx::query_as(
                 "SELECT (SELECT COUNT(*) FROM recordings WHERE ended_us IS NULL),
-                        (SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM recording_tracks WHERE is_waiting = 0)",
+                        (SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM recording_tracks)",
             )
             .fetch_one(&mut *tx)
             .await?;
@@ -329,19 +330,20 @@ impl Store {
     /// # Errors
     /// Only the database's.
     pub async fn known_recordings(&self, ids: &[RecordingId]) -> Result<Vec<RecordingId>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
+        let mut known = Vec::new();
+        for some in ids.chunks(LOOKED_AT_ONCE) {
+            let rows: Vec<Uuid> = on_db!(&self.readers, |db| {
+                let mut select = QueryBuilder::new("SELECT id FROM recordings WHERE id IN (");
+                let mut list = select.separated(", ");
+                for id in some {
+                    list.push_bind(id.0);
+                }
+                select.push(")");
+                select.build_query_scalar().fetch_all(db).await?
+            });
+            known.extend(rows.into_iter().map(RecordingId));
         }
-        let rows: Vec<(Uuid,)> = on_db!(&self.readers, |db| {
-            let mut select = QueryBuilder::new("SELECT id FROM recordings WHERE id IN (");
-            let mut list = select.separated(", ");
-            for id in ids {
-                list.push_bind(id.0);
-            }
-            select.push(")");
-            select.build_query_as().fetch_all(db).await?
-        });
-        Ok(rows.into_iter().map(|(id,)| RecordingId(id)).collect())
+        Ok(known)
     }
 
     /// Notes since when nobody is in a recording's channel, or that somebody is.
@@ -447,14 +449,16 @@ impl Store {
         rows.into_iter().map(RecordingTrack::try_from).collect()
     }
 
-    /// Bytes of all tracks that are there. Those that wait are counted where they are, on their node's disk.
+    /// Bytes of all tracks, but of recordings that go on only those that are there: what waits of them is counted where it is, on its
+    /// node's disk.
     ///
     /// # Errors
     /// Only the database's.
     pub async fn recorded_bytes(&self) -> Result<u64> {
         let bytes: i64 = on_db!(&self.readers, |db| {
             sqlx::query_scalar(
-                "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM recording_tracks WHERE is_waiting = 0",
+                "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM recording_tracks
+                 WHERE is_waiting = 0 OR recording_id IN (SELECT id FROM recordings WHERE ended_us IS NOT NULL)",
             )
             .fetch_one(db)
             .await?

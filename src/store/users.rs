@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Accounts that one query looks for.
-const LOOKED_AT_ONCE: usize = 500;
+pub(super) const LOOKED_AT_ONCE: usize = 500;
 
 /// A row of `users`.
 #[derive(FromRow)]

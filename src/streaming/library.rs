@@ -54,7 +54,7 @@ pub(super) struct Found {
 /// The list of the folder and the bucket, read anew when it is asked for and old.
 pub(super) struct Library {
     folder: PathBuf,
-    /// Where all but recordings are, if not in the folder.
+    /// Where files are, if not in the folder.
     bucket: Option<Arc<Bucket>>,
     bytes_max: u64,
     /// Locked while it is read, so that many who ask make it read once.

@@ -24,7 +24,8 @@ fn find(mut said: impl BufRead) -> Option<f64> {
         if let Some(rest) = text.strip_prefix("  Duration: ") {
             promised = rest.split_once(',').and_then(|(time, _)| seconds(time));
         }
-        streams += usize::from(text.starts_with("  Stream #"));
+        // Two spaces before it, and four before ffmpeg 5.0.
+        streams += usize::from(text.trim_start().starts_with("Stream #"));
         is_guess |= text.contains("Estimating duration");
         if text.starts_with("Stream mapping:") {
             break;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use antiphon_core::ids::ChannelId;
+use antiphon_core::{gateway::ServerMessage, ids::ChannelId};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    recording_channel::{Account, administrator},
+    recording_channel::{Account, administrator, told},
     recording_files::{number, said},
     store::{ACCESS_KEY, BUCKET, BucketStore, SECRET_KEY},
     support::{
@@ -74,6 +74,10 @@ async fn every_node_has_what_each_recorded_when_the_store_is_back() {
         people.push(person);
     }
     let id = here.start(channel).await["id"].as_str().expect("an id").to_owned();
+    for person in &mut people {
+        // Their node records from then on.
+        told(person, |message| matches!(message, ServerMessage::RecordingStarted(_)).then_some(())).await;
+    }
     speak(&people, &mut store).await;
     there.stop(channel).await;
     let waited = timeout(NOT_FINISHED_FOR, here.until_finished(channel, &id)).await;

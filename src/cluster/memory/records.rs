@@ -101,7 +101,7 @@ impl MemoryRecords {
         if self.check().is_ok() {
             self.shared.others(self.node.number, |node| {
                 if node.number == to {
-                    node.tell_of_session(SessionNotice::Listening(news.clone()));
+                    node.session_notices.offer(SessionNotice::Listening(news.clone()));
                 }
             });
         }

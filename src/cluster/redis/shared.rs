@@ -352,7 +352,10 @@ impl Shared {
             SessionNotice::Reconnected => NoticeKind::SessionsReconnected,
         };
         metrics().redis.notices.of(kind).increment(1);
-        count_dropped(self.session_notices.send(notice));
+        match notice {
+            SessionNotice::Listening(_) => self.session_notices.offer(notice),
+            _ => count_dropped(self.session_notices.send(notice)),
+        }
     }
 
     /// Tells the node that everything works again, and that anything may have been missed.

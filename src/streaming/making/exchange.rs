@@ -1,7 +1,14 @@
 //! What was made, shared by nodes through the bucket: what one makes it sends there, and what it has not it looks for there before it makes
 //! it. The bucket is not waited for: while it is away each makes what it needs.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::Mutex;
 
 use super::{
     blocking,
@@ -17,15 +24,20 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// How long what others made is waited for; making it takes as long.
 const FETCH_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How many contents are fetched at once, at most.
+const FETCHES: u64 = 8;
+
 /// Nodes' exchange of what they made.
 pub(super) struct Exchange {
     bucket: Arc<Bucket>,
     shelf: Arc<Shelf>,
+    /// Held while a content is fetched, always the same one for the same: who wants it, too, finds it on the shelf then.
+    fetching: [Mutex<()>; FETCHES as usize],
 }
 
 impl Exchange {
     pub(super) fn new(bucket: Arc<Bucket>, shelf: Arc<Shelf>) -> Self {
-        Self { bucket, shelf }
+        Self { bucket, shelf, fetching: Default::default() }
     }
 
     /// Sends what is made, for ever.
@@ -46,7 +58,13 @@ impl Exchange {
             match self.bucket.send(&name_in_bucket(&version, &name), &self.shelf.place(&version, &name)).await {
                 // It had to go meanwhile, and is made again where it is wanted.
                 Err(BucketError::Disk(error)) if error.kind() == io::ErrorKind::NotFound => {}
-                sent => sent?,
+                Err(error @ BucketError::Away(_)) => return Err(error),
+                // What the bucket does not take keeps nothing else back.
+                Err(error) => {
+                    tracing::warn!(name, %error, "what was made cannot be sent to the bucket");
+                    continue;
+                }
+                Ok(_) => {}
             }
             let shelf = Arc::clone(&self.shelf);
             blocking(move || shelf.unsent().map_or(Ok(()), |unsent| unsent.remove(&version, &name))).await?;
@@ -65,7 +83,10 @@ impl Exchange {
 
     /// Puts what another node made onto the shelf, with what was found out; false where nobody did, or it takes too long.
     pub(super) async fn fetch(&self, version: &Version, product: Product) -> bool {
+        let mut hasher = DefaultHasher::new();
+        version.folder().hash(&mut hasher);
         let fetch = async {
+            let _fetching = self.fetching[(hasher.finish() % FETCHES) as usize].lock().await;
             // The facts after the waveform, and a quality last: where one is, the others are.
             let is_found = self.fetch_named(version, PEAKS).await? && self.fetch_named(version, FACTS).await?;
             match product {
@@ -91,7 +112,12 @@ impl Exchange {
         let part = blocking(move || shelf.part()).await?;
         let Some(part) = self.bucket.fetch_into(&name_in_bucket(version, name), part).await? else { return Ok(false) };
         let (shelf, version, name) = (Arc::clone(&self.shelf), version.clone(), name.to_owned());
-        blocking(move || shelf.take_in(&version, &name, part)).await?;
+        blocking(move || {
+            shelf.take_in(&version, &name, part)?;
+            shelf.tidy_if_full();
+            Ok(())
+        })
+        .await?;
         Ok(true)
     }
 

@@ -165,6 +165,13 @@ impl Shelf {
         }
     }
 
+    /// Likewise, where more is known to be here than may.
+    pub(super) fn tidy_if_full(&self) {
+        if self.bytes.load(Ordering::Relaxed) > self.bytes_max {
+            self.tidy();
+        }
+    }
+
     /// Counts what is here and, where that is too much, removes what was used longest ago.
     pub(super) fn tidy(&self) {
         let mut folders = self.folders();
