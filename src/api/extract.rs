@@ -84,9 +84,7 @@ impl FromRequestParts<Arc<Api>> for Admin {
 impl Api {
     /// Refuses whoever is no administrator. The token may be older than the role: what the database says holds.
     pub(super) async fn require_admin(&self, user: &UserView) -> ApiResult<()> {
-        let is_admin =
-            user.role == Role::Admin && self.store.user(user.id).await?.is_some_and(|known| known.role == Role::Admin);
-        if is_admin {
+        if user.role == Role::Admin && self.store.is_admin(user.id).await? {
             return Ok(());
         }
         Err(ApiError::new(ErrorCode::PermissionDenied, "only administrators of the server may do that"))

@@ -281,7 +281,7 @@ impl Auth {
     /// # Errors
     /// `TEMPORARILY_UNAVAILABLE` when the database cannot be asked.
     pub async fn is_admin(&self, user: UserId) -> Result<bool, AppError> {
-        Ok(self.0.store.user(user).await?.is_some_and(|user| user.is_active && user.role == Role::Admin))
+        Ok(self.0.store.is_admin(user).await?)
     }
 
     /// Those of some accounts that are switched off or are no more.

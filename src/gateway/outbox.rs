@@ -470,6 +470,19 @@ mod tests {
         assert_eq!(outbox.end_in_sight(), Some(End::Close(CloseCause::SlowReader)));
     }
 
+    #[test]
+    fn a_pardon_does_not_pass_to_one_of_the_same_length() {
+        let limits = OutboxLimits::default();
+        let outbox = Outbox::new(Encoding::Json, limits, Arc::default(), Arc::default());
+        outbox.send(&long(limits.bytes / 2));
+        outbox.send(&long(limits.bytes / 2));
+        assert!(outbox.take().is_some(), "the pardoned one is read");
+        // The second counts for all it has, and this one is pardoned, also when the second is read.
+        outbox.send(&long(limits.bytes / 2));
+        assert!(outbox.take().is_some());
+        assert!(outbox.queues.lock().pardoned_bytes > 0);
+    }
+
     fn event(number: u64) -> Shared {
         Shared::event(&Arc::new(HeartbeatAck { server_time_us: number }.into()))
     }

@@ -112,7 +112,7 @@ impl Notify {
             None => (&[][..], false),
         };
         if let Some(by) = webhook.by {
-            match self.is_admin(by).await {
+            match self.store.is_admin(by).await {
                 Ok(true) => {}
                 Ok(false) => return Err(NotPosted::Forbidden),
                 // As where the journal cannot be reached.

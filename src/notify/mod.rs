@@ -24,7 +24,7 @@ mod wording;
 
 use antiphon_core::{
     gateway::{ErrorCode, Position, Role, UserView},
-    ids::{ChannelId, UserId, WebhookId},
+    ids::{ChannelId, WebhookId},
 };
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ use crate::{
     error::AppError,
     random,
     rooms::{EventsSince, Rooms},
-    store::{NewAudit, Store, StoreError, Webhook},
+    store::{NewAudit, Store, Webhook},
 };
 
 pub use self::{
@@ -121,16 +121,11 @@ impl Notify {
 
     async fn require(&self, caller: &UserView, channel: ChannelId) -> Result<(), AppError> {
         // The token may be older than the role: what the database says holds.
-        if caller.role != Role::Admin || !self.is_admin(caller.id).await? {
+        if caller.role != Role::Admin || !self.store.is_admin(caller.id).await? {
             return Err(AppError::new(ErrorCode::PermissionDenied, "webhooks are for administrators"));
         }
         let channel = self.store.channel(channel).await?;
         channel.map(|_| ()).ok_or_else(|| AppError::new(ErrorCode::ChannelNotFound, "there is no channel with this id"))
-    }
-
-    /// Whether somebody is an administrator now.
-    async fn is_admin(&self, user: UserId) -> Result<bool, StoreError> {
-        Ok(self.store.user(user).await?.is_some_and(|known| known.role == Role::Admin && known.is_active))
     }
 
     /// Writes down what somebody is about to do to a channel's webhooks.

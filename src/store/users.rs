@@ -212,6 +212,14 @@ impl Store {
         })
     }
 
+    /// Whether an account is an administrator's, and not switched off.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn is_admin(&self, id: UserId) -> Result<bool> {
+        Ok(self.user(id).await?.is_some_and(|user| user.is_active && user.role == Role::Admin))
+    }
+
     /// Those of some accounts that are switched off or are no more.
     ///
     /// # Errors
