@@ -14,7 +14,7 @@ use sqlx::{
 use super::{Result, StoreError, pools};
 
 /// How long all of it may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a database says of itself.
 #[derive(Clone, Debug)]

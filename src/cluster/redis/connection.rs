@@ -42,6 +42,7 @@ const TOPICS_AT_ONCE: usize = 500;
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     config: Config,
+    patience: Duration,
 }
 
 impl Target {
@@ -57,14 +58,19 @@ impl Target {
         if let (Some(path), Some(tls)) = (ca_file, config.tls.as_mut()) {
             tls.connector = client_config(path)?.into();
         }
-        Ok(Self { config })
+        Ok(Self { config, patience: CONNECT })
+    }
+
+    /// The same, for whoever would rather wait than try again.
+    pub(super) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     fn client(&self) -> Client {
         let performance = PerformanceConfig { broadcast_channel_capacity: MESSAGES, ..PerformanceConfig::default() };
         let connection = ConnectionConfig {
-            connection_timeout: CONNECT,
-            internal_command_timeout: CONNECT,
+            connection_timeout: self.patience,
+            internal_command_timeout: self.patience,
             // A command is never sent twice: whoever waits for it decides that.
             max_command_attempts: 1,
             ..ConnectionConfig::default()
@@ -104,7 +110,7 @@ impl Connected {
             let _ = task.await;
             drop(is_open);
         });
-        let waited = tokio::time::timeout(CONNECT, Box::pin(connected.client.wait_for_connect())).await;
+        let waited = tokio::time::timeout(target.patience, Box::pin(connected.client.wait_for_connect())).await;
         waited.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "no answer while connecting")))?;
         Ok(connected)
     }
@@ -133,7 +139,7 @@ impl std::fmt::Debug for Connection {
 impl Connection {
     pub(super) async fn open(target: &Target) -> Result<Arc<Self>, Error> {
         let (commands, messages) = tokio::try_join!(Connected::new(target), Connected::new(target))?;
-        let info: String = within(CONNECT, commands.client.info(Some(InfoKind::Server))).await?;
+        let info: String = within(target.patience, commands.client.info(Some(InfoKind::Server))).await?;
         Ok(Arc::new(Self { commands, messages, is_sharded: redis_version_major(&info) >= 7 }))
     }
 

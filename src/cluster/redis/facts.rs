@@ -16,8 +16,8 @@ use super::{
     connection::{Connection, Target, within},
 };
 
-/// How long each answer may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long connecting and each answer may take: whoever asks once wants to hear of a server that is merely slow.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a server says of itself.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl RedisFacts {
     /// # Errors
     /// When the settings are wrong, or it cannot be reached.
     pub async fn ask(url: &str, ca_file: Option<&Path>) -> Result<Self, RedisError> {
-        let target = Target::new(url, ca_file)?;
+        let target = Target::new(url, ca_file)?.with_patience(PATIENCE);
         let connection = Connection::open(&target).await?;
         let client = connection.client();
         let info: String = within(PATIENCE, client.info(None)).await?;
