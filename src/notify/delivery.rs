@@ -9,7 +9,7 @@ use antiphon_core::{
 use aws_lc_rs::hmac;
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
-use tokio::{task::JoinSet, time::MissedTickBehavior};
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{Notify, failure::wait};
 use crate::{
@@ -18,8 +18,13 @@ use crate::{
     telemetry::metrics::{Outcome, metrics},
 };
 
-/// How often webhooks are looked at that have nothing to be told.
+/// How often webhooks are looked at that have nothing to be told, and how often it is looked whether there are any when none was due
+/// lately.
 const LOOK_EVERY: StdDuration = StdDuration::from_secs(1);
+const LOOK_SELDOM: StdDuration = StdDuration::from_secs(5);
+
+/// What was due so lately may soon be so again: a webhook that fails is tried after seconds, and later after minutes.
+const LATELY: StdDuration = StdDuration::from_secs(60);
 
 /// For how long a node takes a webhook on: longer than an attempt takes.
 const LEASE: Duration = Duration::seconds(30);
@@ -53,27 +58,32 @@ struct Delivery<'a> {
 impl Notify {
     /// Tells webhooks what they were not told, for ever.
     pub async fn deliver(self) {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due_at = None::<Instant>;
         loop {
-            looks.tick().await;
-            if let Err(error) = self.deliver_due().await {
-                tracing::debug!(%error, "webhooks were not looked at");
+            match self.deliver_due().await {
+                Ok(true) => due_at = Some(Instant::now()),
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "webhooks were not looked at"),
             }
+            let is_lately = due_at.is_some_and(|at| at.elapsed() < LATELY);
+            let wait = if is_lately { LOOK_EVERY } else { LOOK_SELDOM };
+            let _ = tokio::time::timeout(wait, self.made.notified()).await;
         }
     }
 
-    async fn deliver_due(&self) -> Result<(), StoreError> {
+    /// Whether any was due.
+    async fn deliver_due(&self) -> Result<bool, StoreError> {
         let now = OffsetDateTime::now_utc();
         let until = now + LEASE;
         let due = self.store.claim_webhooks(now, until).await?;
+        let some = !due.is_empty();
         let mut under_way = JoinSet::new();
         for webhook in due {
             let notify = self.clone();
             under_way.spawn(async move { notify.deliver_to(webhook, until).await });
         }
         while under_way.join_next().await.is_some() {}
-        Ok(())
+        Ok(some)
     }
 
     async fn deliver_to(&self, webhook: Webhook, until: OffsetDateTime) {

@@ -22,6 +22,8 @@ mod push;
 mod sms;
 mod wording;
 
+use std::sync::Arc;
+
 use antiphon_core::{
     gateway::{ErrorCode, Position, Role, UserView},
     ids::{ChannelId, WebhookId},
@@ -53,13 +55,15 @@ pub struct Notify {
     store: Store,
     rooms: Rooms,
     http: reqwest::Client,
+    /// A webhook was made here.
+    made: Arc<tokio::sync::Notify>,
 }
 
 impl Notify {
     /// Webhooks of the channels in `rooms`, kept in `store` and told by `http`.
     #[must_use]
-    pub const fn new(store: Store, rooms: Rooms, http: reqwest::Client) -> Self {
-        Self { store, rooms, http }
+    pub fn new(store: Store, rooms: Rooms, http: reqwest::Client) -> Self {
+        Self { store, rooms, http, made: Arc::default() }
     }
 
     /// Makes a webhook that is told everything which happens in a channel from now on.
@@ -73,7 +77,9 @@ impl Notify {
         let position = self.rooms.journal_position(channel).await?;
         // The URL stays out of the log: it may hold a secret of whoever is called.
         self.audit(caller, "webhook.create", channel, json!({})).await?;
-        Ok(self.store.create_webhook(channel, caller.id, (url, &random::text::<32>()), &position).await?)
+        let webhook = self.store.create_webhook(channel, caller.id, (url, &random::text::<32>()), &position).await?;
+        self.made.notify_one();
+        Ok(webhook)
     }
 
     /// A channel's webhooks.

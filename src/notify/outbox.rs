@@ -14,7 +14,7 @@ use antiphon_core::ids::NotificationId;
 use time::{Duration, OffsetDateTime};
 use tokio::{
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{
@@ -33,8 +33,12 @@ use crate::{
     telemetry::metrics::{NotificationDrop, metrics},
 };
 
-/// How often a node looks for what nobody told it of.
+/// How often a node looks for what nobody here has written: a node that died may have left it.
+const ROUTE_EVERY: StdDuration = StdDuration::from_secs(5);
+
+/// How often it looks for what has become due, while something waits, and while nothing is known to.
 const LOOK_EVERY: StdDuration = StdDuration::from_secs(1);
+const LOOK_SELDOM: StdDuration = StdDuration::from_secs(10);
 
 /// How often what waits is counted.
 const COUNT_EVERY: StdDuration = StdDuration::from_secs(10);
@@ -144,7 +148,7 @@ impl Outbox {
 
     /// Tells people's sessions of what was written, and by which ways it goes outside, for ever.
     pub async fn route(self) {
-        let mut looks = interval(LOOK_EVERY);
+        let mut looks = interval(ROUTE_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.count().await;
         loop {
@@ -274,14 +278,13 @@ impl Outbox {
     }
 
     async fn deliver_by(self, way: Way) {
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Dropped with this task: what is under way then is done by another node when its lease is over.
         let mut under_way = JoinSet::new();
         let mut place = DuePlace::default();
         loop {
+            let is_waited = self.inner.waiting.of(way) > 0 || !under_way.is_empty();
             tokio::select! {
-                _ = looks.tick() => {}
+                () = sleep(if is_waited { LOOK_EVERY } else { LOOK_SELDOM }) => {}
                 () = self.inner.due[way as usize].notified() => {}
                 Some(_) = under_way.join_next() => {}
             }

@@ -28,6 +28,9 @@ use crate::{
 /// How often recordings are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// How often tracks are looked for of whose end nobody said anything: a process that died left them, or they could not be put away.
+const LEFT_EVERY: Duration = Duration::from_secs(5);
+
 /// How often tracks are put away at once: each time takes those that ended since the last.
 const PUTTING_AWAY_MAX: usize = 8;
 
@@ -69,7 +72,7 @@ impl Recordings {
 
     /// Puts tracks away as they end, for ever: what waits for a bucket keeps nothing else waiting, and no track that ends meanwhile.
     pub async fn put_away_ended(self) {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
+        let mut looks = tokio::time::interval(LEFT_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut running = JoinSet::new();
         loop {

@@ -9,7 +9,7 @@ use std::{
 
 use antiphon_core::ids::RecordingId;
 use time::OffsetDateTime;
-use tokio::{sync::oneshot, time::MissedTickBehavior};
+use tokio::sync::oneshot;
 
 use super::{MIX, Recordings, Result, offset_us};
 use crate::{
@@ -20,8 +20,8 @@ use crate::{
     transcode::{Bounds, Input, Quality, TranscodeError, Voice, Watch, mix_together},
 };
 
-/// How often a wanted mix is looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a mix is looked for that nobody here has wanted: a node that died may have left it.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// A node that took a mix on has so much longer than making it may take.
 const LEASE_MORE: Duration = Duration::from_secs(60);
@@ -35,21 +35,22 @@ const REASON_CHARS_MAX: usize = 500;
 impl Recordings {
     /// Makes mixes that are wanted, one after the other, for ever.
     pub async fn make_mixes(self) {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
-            if let Err(error) = self.make_wanted().await {
-                tracing::debug!(%error, "wanted mixes are looked for again");
+            match self.make_wanted().await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "wanted mixes are looked for again"),
             }
+            let _ = tokio::time::timeout(LOOK_EVERY, self.inner.mix_wanted.notified()).await;
         }
     }
 
-    async fn make_wanted(&self) -> Result<()> {
+    /// Whether there was one.
+    async fn make_wanted(&self) -> Result<bool> {
         let now = OffsetDateTime::now_utc();
         let until = now + self.inner.config.mix_patience + LEASE_MORE;
-        let Some(id) = self.inner.store.claim_mix(now, until).await? else { return Ok(()) };
-        let Some(recording) = self.inner.store.recording(id).await? else { return Ok(()) };
+        let Some(id) = self.inner.store.claim_mix(now, until).await? else { return Ok(false) };
+        let Some(recording) = self.inner.store.recording(id).await? else { return Ok(true) };
         let tracks = self.inner.store.recording_tracks(id).await?;
         let made = self.make(recording, tracks).await;
         metrics().recording.mixes.of(Outcome::from(made.is_ok())).increment(1);
@@ -61,7 +62,7 @@ impl Recordings {
             // The bucket or the disk fails: it is tried again once this node's time for it is over.
             Err(error) if !error.is_of_the_file() => {
                 tracing::warn!(recording = %id, %error, "a mix is made later");
-                return Ok(());
+                return Ok(true);
             }
             Err(error) => {
                 tracing::warn!(recording = %id, %error, "a mix could not be made");
@@ -69,7 +70,7 @@ impl Recordings {
             }
         };
         self.inner.store.mix_made(id, until, error.as_deref()).await?;
-        Ok(())
+        Ok(true)
     }
 
     /// In a thread of its own, whose priority is its own; how many bytes there are.

@@ -72,6 +72,8 @@ struct Inner {
     /// `None` where nothing is recorded.
     recorder: Option<Recorder>,
     config: RecordingsConfig,
+    /// Somebody here wants a mix.
+    mix_wanted: tokio::sync::Notify,
 }
 
 type Result<T> = std::result::Result<T, AppError>;
@@ -86,7 +88,9 @@ impl Recordings {
         recorder: Option<Recorder>,
         config: RecordingsConfig,
     ) -> Self {
-        Self { inner: Arc::new(Inner { store, rooms, streams, recorder, config }) }
+        Self {
+            inner: Arc::new(Inner { store, rooms, streams, recorder, config, mix_wanted: tokio::sync::Notify::new() }),
+        }
     }
 
     /// Begins to record a channel, and tells everyone in it.
@@ -239,6 +243,7 @@ impl Recordings {
             return Err(AppError::new(ErrorCode::NotFound, "nothing was said in this recording"));
         }
         self.inner.store.want_mix(id).await?;
+        self.inner.mix_wanted.notify_one();
         self.of_channel(channel, id).await
     }
 

@@ -40,6 +40,8 @@ const PROVED_PERCENT: u64 = 75;
 /// A look at the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sight {
+    /// The connection has stood for long enough that an estimate means something: the first ones are of what little was sent.
+    pub is_measured: bool,
     /// The newest estimate of what it carries, in bits per second.
     pub newest_bps: Option<u64>,
     /// What pictures take of it now, in bits per second.
@@ -117,7 +119,7 @@ impl Way {
         self.newest_bps = sight.newest_bps;
         self.settles = self.shrank_at.is_some_and(|at| now.since(at) < SETTLES_WITHIN);
         let is_less = |newest: u64| newest.max(self.proved_bps) < sight.pictures_bps;
-        let is_narrow = self.has_fallen() && sight.newest_bps.is_some_and(is_less);
+        let is_narrow = sight.is_measured && self.has_fallen() && sight.newest_bps.is_some_and(is_less);
         if self.average_bps.is_some() && !self.settles && is_narrow {
             self.shrinks(now);
             return true;
@@ -187,7 +189,8 @@ impl Way {
 mod tests {
     use super::*;
 
-    const CALM: Sight = Sight { newest_bps: Some(1_000_000), pictures_bps: 700_000, desired_bps: 800_000 };
+    const CALM: Sight =
+        Sight { is_measured: true, newest_bps: Some(1_000_000), pictures_bps: 700_000, desired_bps: 800_000 };
 
     fn calm_way() -> Way {
         let mut way = Way::default();
@@ -227,6 +230,15 @@ mod tests {
     }
 
     #[test]
+    fn the_first_estimates_of_a_connection_stop_nothing() {
+        let mut way = calm_way();
+        let first = Sight { is_measured: false, newest_bps: Some(250_000), ..CALM };
+        assert!(!way.seen(at(1_000), first));
+        assert_ne!(way.carries_bps(), Some(0));
+        assert!(way.seen(at(1_100), Sight { is_measured: true, ..first }), "later they do");
+    }
+
+    #[test]
     fn one_shrinking_is_one_pause() {
         let mut way = calm_way();
         let shrunk = Sight { newest_bps: Some(250_000), ..CALM };
@@ -252,7 +264,8 @@ mod tests {
         let mut tried = Vec::new();
         for step in 0..50_u64 {
             // The estimate moves a little, as it does when it is measured.
-            let narrow = Sight { newest_bps: Some(300_000 + step), pictures_bps: 150_000, desired_bps: 1_500_000 };
+            let narrow =
+                Sight { newest_bps: Some(300_000 + step), pictures_bps: 150_000, desired_bps: 1_500_000, ..CALM };
             assert!(!way.seen(at(step * 100), narrow));
             tried.extend(way.tries(at(step * 100), narrow).map(|told| (step, told)));
         }
@@ -267,7 +280,7 @@ mod tests {
     #[test]
     fn congestion_control_that_holds_back_begins_anew() {
         let mut way = calm_way();
-        let stuck = Sight { newest_bps: Some(300_000), pictures_bps: 150_000, desired_bps: 1_500_000 };
+        let stuck = Sight { newest_bps: Some(300_000), pictures_bps: 150_000, desired_bps: 1_500_000, ..CALM };
         let tried: Vec<_> = (0..70).filter_map(|step| way.tries(at(2_000 + step * 100), stuck)).collect();
         let lowered = [Step::Desire(300_000), Step::Desire(1_500_000)];
         let anew = [Step::Anew(150_000)];

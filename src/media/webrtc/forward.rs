@@ -229,6 +229,7 @@ impl Peers {
         }
         let Side::Subscribing(side) = &mut peer.side else { return };
         let sight = Sight {
+            is_measured: is_measured(side, now),
             newest_bps: stats.bwe_tx.map(|bitrate| bitrate.as_u64()),
             pictures_bps: side.pictures_bps,
             desired_bps: side.desired_bps,
@@ -381,11 +382,15 @@ fn first_or(target: Option<usize>, track: &LayerTrack) -> Option<usize> {
     target.or((unmeasured && track.current.is_none()).then_some(0)).or(track.current.filter(|_| unmeasured))
 }
 
+/// Whether what is estimated of a subscriber's way means something by now.
+fn is_measured(side: &Subscribing, now: Micros) -> bool {
+    side.connected_at.is_some_and(|at| now.since(at) >= MEASURED_AFTER)
+}
+
 /// What a subscriber's way carries beside voices, which congestion control sees as others' traffic.
 fn budget_bps(side: &Subscribing, now: Micros) -> u64 {
-    let measured = side.connected_at.is_some_and(|at| now.since(at) >= MEASURED_AFTER);
     side.way.carries_bps().map_or(u64::MAX, |estimate| {
-        let estimate = if measured || estimate == 0 { estimate } else { estimate.max(UNMEASURED_BPS) };
+        let estimate = if is_measured(side, now) || estimate == 0 { estimate } else { estimate.max(UNMEASURED_BPS) };
         estimate * KEPT_FOR_VIDEO_PERCENT / 100
     })
 }
