@@ -587,6 +587,9 @@ async fn tell_of_listening(api: Arc<Api>) {
         let watching: Vec<_> = elsewhere.map(|node| node.number).collect();
         let is_watched = !watching.is_empty() || api.gateway.is_watched();
         let news = api.streams.listening().news(std::time::Instant::now(), is_watched);
+        if !is_watched {
+            continue;
+        }
         let figures = api.vitals.figures();
         let stats = ListeningStats {
             listeners: figures.listeners,

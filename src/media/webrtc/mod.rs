@@ -185,9 +185,11 @@ impl Peers {
         }
     }
 
-    /// Whether there is nobody, and nothing to tell of anybody.
+    /// Whether there is nobody, and nothing to tell of anybody: there is no need of a turn then, at no time. Of who has gone a timer
+    /// may be left for some seconds, which only a turn takes away.
     pub(super) fn is_idle(&self) -> bool {
-        self.rooms.is_empty() && self.peers.is_empty() && self.untold.is_empty()
+        let (nobody, nothing_due) = (self.rooms.is_empty() && self.peers.is_empty(), self.timers.is_empty());
+        nobody && nothing_due && self.dirty.is_empty() && self.untold.is_empty() && self.to_relay.is_empty()
     }
 
     fn instant(&self, now: Micros) -> Instant {

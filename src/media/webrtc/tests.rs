@@ -495,3 +495,20 @@ fn a_connection_of_voices_alone_is_seldom_looked_after() {
     }
     assert_eq!(world.peers.stats[PeerCounter::Lost], 1, "who is heard no more is given up all the same");
 }
+
+/// A worker sleeps until its peers want a turn, and gives them none while they are idle.
+#[test]
+fn a_worker_whose_last_peer_has_gone_rests() {
+    let mut world = World::connected(&[ANNA]);
+    world.speaks(ANNA, 0);
+    world.peers.follow(&Command::RemoveMember { channel: world.channel, stream: LISTENER });
+    world.peers.follow(&Command::CloseChannel { channel: world.channel });
+    for _ in 0..120 {
+        if world.peers.is_idle() {
+            assert_eq!(world.peers.poll_timeout(world.now), None);
+            return;
+        }
+        world.pass(Micros::from_secs(1));
+    }
+    panic!("it never rests");
+}
