@@ -669,7 +669,7 @@ async fn sweep(store: Store, rooms: Rooms, chat: Chat, gateway: Gateway) {
         ticks.tick().await;
         rooms.sweep().await;
         gateway.sweep();
-        gateway.end_unusable().await;
+        gateway.end_unusable_soon();
         chat.sweep().await;
         sweep_store(&store).await;
     }

@@ -134,6 +134,8 @@ struct Inner {
     /// Wakes whoever waits for the last connection to end.
     connection_ended: Notify,
     draining: AtomicBool,
+    /// It is about to be looked whose account was switched off.
+    awaits_unusable: AtomicBool,
 }
 
 impl Gateway {
@@ -166,6 +168,7 @@ impl Gateway {
                 next_connection: AtomicU64::new(0),
                 connection_ended: Notify::new(),
                 draining: AtomicBool::new(false),
+                awaits_unusable: AtomicBool::new(false),
             }),
         };
         tokio::spawn(gateway.clone().hear(notices));
