@@ -188,10 +188,12 @@ impl Gateway {
         self.inner.sessions.count()
     }
 
-    /// Guests who have a session.
+    /// Guests who are here: with a session, or heard or listening in a channel without one. Nobody twice.
     #[must_use]
     pub fn guests(&self) -> Vec<UserId> {
-        self.inner.sessions.guests()
+        let mut guests = self.rooms().guests();
+        guests.extend(self.sessions().guests());
+        guests.into_iter().collect()
     }
 
     /// Forgets what accounts without sessions have used up and got back. To be called every minute or so.

@@ -1,11 +1,14 @@
-//! What becomes of somebody's places here when their account is switched off or gone.
+//! Whose account it is that somebody is here by, and what becomes of their places when it is switched off or gone.
 //!
 //! The gateway ends its own sessions. Whoever is here without one, by WHIP or WHEP or as a listener by a link, is known to the rooms
 //! alone.
 
 use std::collections::BTreeSet;
 
-use antiphon_core::{gateway::LeaveReason, ids::UserId};
+use antiphon_core::{
+    gateway::{LeaveReason, UserView},
+    ids::UserId,
+};
 
 use super::{Rooms, player::player_of};
 use crate::cluster::Leave;
@@ -35,11 +38,21 @@ impl Rooms {
     /// Everybody with an account who is heard or hears in a channel through this node, with or without a session of the gateway.
     #[must_use]
     pub fn people(&self) -> BTreeSet<UserId> {
+        self.people_who(|_| true)
+    }
+
+    /// Those of them who are guests.
+    #[must_use]
+    pub fn guests(&self) -> BTreeSet<UserId> {
+        self.people_who(|user| user.is_guest)
+    }
+
+    fn people_who(&self, are_meant: impl Fn(&UserView) -> bool) -> BTreeSet<UserId> {
         let mut people = BTreeSet::new();
         for room in self.all_rooms() {
             let live = room.live();
             let members = live.members.values().map(|member| &member.presence.user);
-            people.extend(members.chain(live.links_of()).map(|user| user.id));
+            people.extend(members.chain(live.links_of()).filter(|user| are_meant(user)).map(|user| user.id));
             // What plays files has no account.
             people.remove(&player_of(room.id));
         }

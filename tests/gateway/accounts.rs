@@ -1,5 +1,5 @@
-//! People who are here without a session of the gateway, by WHIP, WHEP or a listening link, and the
-//! end of their accounts.
+//! People who are here without a session of the gateway, by WHIP, WHEP or a listening link: how long their accounts last, and how
+//! they are put out when those end.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use antiphon::{
     store::NewUser,
 };
 use antiphon_core::{
-    gateway::{MediaTransport, UserView},
+    gateway::{LeaveReason, MediaTransport, UserView},
     ids::{ChannelId, SessionId},
 };
 use time::{Duration, OffsetDateTime};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     client::{join, of_type},
     outage::agree,
-    server::Server,
+    server::{PATIENCE, Server},
 };
 
 /// A guest whose account lasts for an hour.
@@ -37,6 +37,34 @@ async fn enter(server: &Server, user: UserView, channel: ChannelId) -> Arc<Prese
     let presence = Arc::new(Presence::standalone(SessionId(Uuid::now_v7()), user, link));
     server.rooms.join(&presence, &join(channel, MediaTransport::Webrtc), None).await.expect("a place");
     presence
+}
+
+#[tokio::test]
+async fn guests_are_kept_who_publish_or_listen_without_a_session() {
+    let server = Server::with_mixer().await;
+    let owner = server.guest("owner").await.user;
+    let channel = server.channel(owner.id, 10).await;
+    let (publisher, listener, gone) =
+        (guest(&server, "publisher").await, guest(&server, "listener").await, guest(&server, "gone").await);
+    let presence = enter(&server, publisher.clone(), channel).await;
+    let mut hearing = server.rooms.overhear(&listener, channel).await.expect("there is a mixer");
+    assert_eq!(server.gateway.guests(), [publisher.id, listener.id]);
+
+    server.auth.keep_guests(&server.gateway.guests()).await.expect("kept");
+    server.store.sweep(OffsetDateTime::now_utc() + Duration::HOUR * 2).await.expect("swept");
+    assert!(server.gateway.end_unusable().await, "everybody who is here has an account");
+    for (user, stays) in [(&publisher, true), (&listener, true), (&gone, false)] {
+        let found = server.store.user(user.id).await.expect("works");
+        assert_eq!(found.is_some(), stays, "{}", user.username);
+    }
+    assert_eq!(server.rooms.people(), [publisher.id, listener.id].into());
+    let heard = tokio::time::timeout(PATIENCE, hearing.next()).await.expect("in time");
+    assert!(heard.is_ok(), "the mix goes on: {heard:?}");
+
+    // Not for longer than they are here.
+    drop(hearing);
+    server.rooms.end(&presence, LeaveReason::Left).await;
+    assert_eq!(server.gateway.guests(), []);
 }
 
 /// What all nodes share was lost, and this node has not written back who is here through it.
