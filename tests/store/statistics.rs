@@ -11,7 +11,7 @@ use crate::{
     user,
 };
 
-on_both!(listens_add_up_by_file_and_day_until_they_are_forgotten, totals_add_up_and_begin_anew,);
+on_both!(listens_add_up_by_file_and_day_until_they_are_forgotten, totals_add_up_and_begin_anew);
 
 async fn totals_add_up_and_begin_anew(Context { store, .. }: Context) {
     let (anna, berta) = (user(&store, "Anna").await, user(&store, "Berta").await);
