@@ -24,6 +24,9 @@ const LOOK_EVERY: StdDuration = StdDuration::from_secs(1);
 /// For how long a node takes a webhook on: longer than an attempt takes.
 const LEASE: Duration = Duration::seconds(30);
 
+/// Webhooks that this node posts to at once.
+const AT_ONCE: usize = 32;
+
 /// How long a webhook may take to answer.
 const PATIENCE: StdDuration = StdDuration::from_secs(10);
 
@@ -51,28 +54,28 @@ struct Delivery<'a> {
 }
 
 impl Notify {
-    /// Tells webhooks what they were not told, for ever.
+    /// Tells webhooks what they were not told, for ever. One that is slow keeps no other waiting.
     pub async fn deliver(self) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Dropped with this task: another node takes on what is under way then, when its lease is over.
+        let mut under_way = JoinSet::new();
         loop {
             looks.tick().await;
-            if let Err(error) = self.deliver_due().await {
+            while under_way.try_join_next().is_some() {}
+            if let Err(error) = self.deliver_due(&mut under_way).await {
                 tracing::debug!(%error, "webhooks were not looked at");
             }
         }
     }
 
-    async fn deliver_due(&self) -> Result<(), StoreError> {
+    async fn deliver_due(&self, under_way: &mut JoinSet<()>) -> Result<(), StoreError> {
         let now = OffsetDateTime::now_utc();
         let until = now + LEASE;
-        let due = self.store.claim_webhooks(now, until).await?;
-        let mut under_way = JoinSet::new();
-        for webhook in due {
+        for webhook in self.store.claim_webhooks(now, until, AT_ONCE.saturating_sub(under_way.len())).await? {
             let notify = self.clone();
             under_way.spawn(async move { notify.deliver_to(webhook, until).await });
         }
-        while under_way.join_next().await.is_some() {}
         Ok(())
     }
 
