@@ -654,13 +654,13 @@ async fn store_statistics(rooms: Rooms) {
     }
 }
 
-/// Keeps connected guests from being forgotten, for ever.
+/// Keeps guests who are here from being forgotten, for ever.
 async fn keep_guests(auth: Auth, gateway: Gateway) {
     let mut ticks = tokio::time::interval(auth.guests_kept_for().unsigned_abs() / 4);
     loop {
         ticks.tick().await;
         if let Err(error) = auth.keep_guests(&gateway.guests()).await {
-            tracing::warn!(%error, "connected guests were not kept");
+            tracing::warn!(%error, "guests who are here were not kept");
         }
     }
 }
@@ -672,7 +672,7 @@ async fn sweep(store: Store, rooms: Rooms, chat: Chat, gateway: Gateway) {
         ticks.tick().await;
         rooms.sweep().await;
         gateway.sweep();
-        gateway.end_unusable().await;
+        gateway.end_unusable_soon();
         chat.sweep().await;
         sweep_store(&store).await;
     }

@@ -133,6 +133,11 @@ pub enum Action<'a> {
     RemoveMessage(&'a Standing),
     /// Read what others reported.
     ReadReports,
+    /// Mark a report as handled, or as open again.
+    HandleReport {
+        /// Whether one wrote the message oneself.
+        is_own: bool,
+    },
     /// Begin and end recordings of it.
     Record,
     /// Read and hear its recordings.
@@ -190,6 +195,10 @@ pub fn decide(actor: &Standing, private: bool, action: Action<'_>) -> Decision {
         Action::RemoveMessage(author) if author.user == actor.user => Decision::Allowed,
         Action::RemoveMessage(author) => outranks(actor, author),
         Action::ReadReports => allow(actor.rank() >= 1, "only the channel's owner and moderators read reports"),
+        Action::HandleReport { is_own } => allow(
+            actor.rank() >= 2 || (!is_own && actor.rank() >= 1),
+            "a report is handled by the channel's owner, or by a moderator who did not write the message",
+        ),
         Action::Record => allow(actor.rank() >= 1, "only the channel's owner and moderators may record it"),
         Action::HearRecordings => {
             allow(actor.rank() >= 1, "only the channel's owner and moderators hear its recordings")
@@ -375,6 +384,26 @@ mod tests {
             assert_eq!(allowed(&actor, false, others), deletes_others, "{actor:?}");
         }
         for action in [Action::Record, Action::HearRecordings, others] {
+            assert_eq!(decide(&stranger(), true, action), Decision::Hidden, "{action:?}");
+        }
+    }
+
+    #[test]
+    fn owners_and_moderators_handle_reports_but_no_moderator_those_of_their_own_messages() {
+        let mine = Action::HandleReport { is_own: true };
+        let others = Action::HandleReport { is_own: false };
+        for (actor, reads, handles_others, handles_own) in [
+            (owner(), true, true, true),
+            (moderator(), true, true, false),
+            (member(), false, false, false),
+            (stranger(), false, false, false),
+            (admin(), true, true, true),
+        ] {
+            assert_eq!(allowed(&actor, false, Action::ReadReports), reads, "{actor:?}");
+            assert_eq!(allowed(&actor, false, others), handles_others, "{actor:?}");
+            assert_eq!(allowed(&actor, false, mine), handles_own, "{actor:?}");
+        }
+        for action in [Action::ReadReports, mine, others] {
             assert_eq!(decide(&stranger(), true, action), Decision::Hidden, "{action:?}");
         }
     }

@@ -1,11 +1,8 @@
-//! A channel's terms for what is written in it, and what was reported there. Writing itself is the gateway's.
+//! A channel's terms for what is written in it. Writing itself is the gateway's.
 
 use std::sync::Arc;
 
-use antiphon_core::{
-    ids::{ChannelId, MessageId, UserId},
-    permission::HistoryFor,
-};
+use antiphon_core::{ids::ChannelId, permission::HistoryFor};
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -17,14 +14,11 @@ use super::{
     error::{ApiResult, ErrorBody},
     extract::{Body, Caller, PathOf},
 };
-use crate::{
-    chat::fitting,
-    store::{ChatTerms, Report, rfc3339},
-};
+use crate::store::ChatTerms;
 
 /// These routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(terms, set_terms)).routes(routes!(reports))
+    OpenApiRouter::new().routes(routes!(terms, set_terms))
 }
 
 /// A channel's terms for what is written in it.
@@ -84,47 +78,4 @@ async fn set_terms(
     api.directory.count_act(&caller)?;
     api.chat.set_terms(&caller, id, terms.into()).await?;
     Ok(Answer::of(api.chat.terms(&caller, id).await?.into()))
-}
-
-/// A message that somebody told the moderators of.
-#[derive(Serialize, ToSchema)]
-struct ReportView {
-    /// Which.
-    message_id: MessageId,
-    /// Who wrote it.
-    from_user: UserId,
-    /// What it says now; empty once it was taken away.
-    content: String,
-    /// Who told of it.
-    by: UserId,
-    /// Why.
-    reason: String,
-    /// When, RFC 3339.
-    at: String,
-}
-
-impl From<Report> for ReportView {
-    fn from(report: Report) -> Self {
-        Self {
-            message_id: report.message.id,
-            from_user: report.message.from,
-            content: report.message.content,
-            by: report.by,
-            reason: report.reason,
-            at: rfc3339(report.at),
-        }
-    }
-}
-
-/// What was reported in a channel, the newest first, at most 200 and 256 KiB.
-#[utoipa::path(get, path = "/api/channels/{id}/reports", tag = "channels",
-    params(("id" = ChannelId, Path, description = "The channel's id")),
-    responses((status = OK, description = "The reports", body = Answer<Vec<ReportView>>),
-        (status = FORBIDDEN, description = "`PERMISSION_DENIED`", body = ErrorBody)))]
-async fn reports(
-    State(api): State<Arc<Api>>,
-    Caller(caller): Caller,
-    PathOf(id): PathOf<ChannelId>,
-) -> ApiResult<Answer<Vec<ReportView>>> {
-    Ok(Answer::of(fitting(api.chat.reports(&caller, id).await?.into_iter().map(ReportView::from))))
 }

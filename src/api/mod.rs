@@ -34,6 +34,7 @@ mod patience;
 mod peers;
 mod playback;
 mod recordings;
+mod reports;
 mod rooms;
 mod scrape;
 pub mod serve;
@@ -222,6 +223,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(accounts::routes())
         .merge(channels::routes())
         .merge(chat::routes())
+        .merge(reports::routes())
         .merge(webhooks::routes())
         .merge(recordings::routes())
         .merge(notifications::routes())

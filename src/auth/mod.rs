@@ -230,7 +230,7 @@ impl Auth {
         counted(AuthAction::Refresh, self.0.refresh(refresh_token).await)
     }
 
-    /// Keeps guests who are connected from being forgotten, however long ago they came: to be called at least every
+    /// Keeps guests who are here from being forgotten, however long ago they came: to be called at least every
     /// [`Auth::guests_kept_for`] / 2 with all of them.
     ///
     /// # Errors
@@ -243,7 +243,7 @@ impl Auth {
         Ok(())
     }
 
-    /// How long a guest is remembered who neither refreshes nor is connected.
+    /// How long a guest is remembered who neither refreshes nor is here.
     #[must_use]
     pub fn guests_kept_for(&self) -> Duration {
         self.0.config.refresh_ttl.guest

@@ -10,8 +10,8 @@ const NONCE_BYTES_MAX: usize = 128;
 /// The longest sign in bytes: an emoji of a family takes 25.
 const EMOJI_BYTES_MAX: usize = 32;
 
-/// The longest reason of a report, in characters.
-const REASON_CHARS_MAX: usize = 500;
+/// The longest reason of a report, and note of who handles it, in characters.
+const REMARK_CHARS_MAX: usize = 500;
 
 /// People that one message can name.
 pub(super) const MENTIONS_MAX: usize = 20;
@@ -58,12 +58,12 @@ pub(super) fn emoji(text: &str) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Why somebody reports a message.
-pub(super) fn reason(text: &str) -> Result<(), AppError> {
+/// Why somebody reports a message, or what a moderator notes of that.
+pub(super) fn remark(what: &str, text: &str) -> Result<(), AppError> {
     let count = text.chars().count();
     let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
-    if count > REASON_CHARS_MAX || text.contains(is_control) {
-        let message = format!("reason must have at most {REASON_CHARS_MAX} characters and no control characters");
+    if count > REMARK_CHARS_MAX || text.contains(is_control) {
+        let message = format!("{what} must have at most {REMARK_CHARS_MAX} characters and no control characters");
         return Err(invalid(message));
     }
     Ok(())

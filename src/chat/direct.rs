@@ -43,7 +43,7 @@ impl Chat {
                 Direct::Typing { from, username, to } => self.show_typing(from, username, to),
                 Direct::TypingIn { from, username, channel } => self.show_typing_in(from, username, channel).await,
                 Direct::Read { user, id, channel, with } => self.show_read(user, id, channel, with).await,
-                Direct::Presence { user } => self.look_for_followers(Some(user)).await,
+                Direct::Presence { user } => self.moved_elsewhere(user),
                 Direct::Notified { user, id } => self.show_notification(user, id).await,
                 Direct::NotificationsRead { user } => self.show_notifications_read(user).await,
             }

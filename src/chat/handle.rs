@@ -355,7 +355,7 @@ impl Chat {
     }
 
     async fn report(&self, presence: &Presence, ReportMessage { id, reason }: ReportMessage) -> Result<(), AppError> {
-        check::reason(&reason)?;
+        check::remark("reason", &reason)?;
         let (message, _) = self.message_seen(presence, id).await?;
         if let Scope::Pair(..) = message.scope {
             let wrong = "there are no moderators between two people: block them, or tell an administrator";

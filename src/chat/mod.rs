@@ -2,7 +2,7 @@
 //!
 //! `handle` carries out what a client asks for, `check` says what may be written, `writer` stores what waits for one scope
 //! in one step, `people` reaches somebody's sessions on this node, `direct` what is for single people, `presence` says who is there, `history` what was
-//! written before, `page` how much of it goes in one answer, `terms` what a channel's owner says of it, `notices` who is told of something besides, `upkeep` what goes on by itself. Telling a channel is [`crate::rooms`]' work.
+//! written before, `page` how much of it goes in one answer, `terms` what a channel's owner says of it, `reports` what its moderators are told of, `notices` who is told of something besides, `upkeep` what goes on by itself. Telling a channel is [`crate::rooms`]' work.
 
 mod check;
 mod direct;
@@ -12,6 +12,7 @@ mod notices;
 mod page;
 mod people;
 mod presence;
+mod reports;
 mod terms;
 mod upkeep;
 mod writer;

@@ -43,6 +43,8 @@ pub(super) struct Whereabout {
     noted: DashMap<UserId, Option<OffsetDateTime>>,
     /// Of whom something may have changed.
     dirty: DashMap<UserId, ()>,
+    /// Of whom another node said that something has changed, and who follow them were not told.
+    heard_of: DashMap<UserId, ()>,
     /// Wakes whoever tells of them.
     changed: Notify,
     followers: DashMap<SessionId, Follower>,
@@ -57,6 +59,7 @@ impl Default for Whereabout {
             said: DashMap::new(),
             noted: DashMap::new(),
             dirty: DashMap::new(),
+            heard_of: DashMap::new(),
             changed: Notify::new(),
             followers: DashMap::new(),
             is_lost: AtomicBool::new(false),
@@ -75,6 +78,13 @@ impl Chat {
     /// Something may have changed in where a session is, or whether it is there.
     pub fn moved(&self, user: UserId) {
         self.inner.whereabout.dirty.insert(user, ());
+        self.inner.whereabout.changed.notify_one();
+    }
+
+    /// Another node says that something has changed of somebody. Those who follow them are told by a task of their own: with many,
+    /// that takes its time.
+    pub(super) fn moved_elsewhere(&self, user: UserId) {
+        self.inner.whereabout.heard_of.insert(user, ());
         self.inner.whereabout.changed.notify_one();
     }
 
@@ -102,6 +112,11 @@ impl Chat {
             for user in dirty {
                 self.inner.whereabout.dirty.remove(&user);
                 self.tell_of(user).await;
+            }
+            let heard_of: Vec<UserId> = self.inner.whereabout.heard_of.iter().map(|entry| *entry.key()).collect();
+            for user in heard_of {
+                self.inner.whereabout.heard_of.remove(&user);
+                self.look_for_followers(Some(user)).await;
             }
         }
     }
@@ -249,14 +264,12 @@ impl Chat {
 
     /// Who of `users` is there, as far as `asker` may know of where.
     async fn presence_of(&self, asker: &UserView, users: &[UserId]) -> Result<Vec<PresenceData>, AppError> {
-        // While the others cannot be asked, those here are known.
-        let elsewhere = self.inner.records.whereabouts(users).await.unwrap_or_else(|_| vec![Vec::new(); users.len()]);
+        let there = self.whereabouts_of(users).await;
+        let away: Vec<UserId> = there.iter().filter(|(_, nodes)| nodes.is_empty()).map(|(user, _)| *user).collect();
+        let mut last_seen = self.store().last_seen_of(&away).await?;
         let mut visible: HashMap<ChannelId, bool> = HashMap::new();
         let mut found = Vec::with_capacity(users.len());
-        for (user, mut nodes) in users.iter().zip(elsewhere) {
-            if self.inner.people.is_here(*user) {
-                nodes.push(self.whereabouts_here(*user));
-            }
+        for (user, nodes) in there {
             let online = !nodes.is_empty();
             let mut channels: HashMap<ChannelId, bool> = HashMap::new();
             for node in nodes {
@@ -268,15 +281,28 @@ impl Chat {
             let mut shown = Vec::new();
             for (id, voice) in channels {
                 if self.is_visible(asker, id, &mut visible).await {
-                    let speaking = voice && self.rooms().is_speaking(id, *user);
+                    let speaking = voice && self.rooms().is_speaking(id, user);
                     shown.push(ChannelPresence { channel_id: id, voice, speaking });
                 }
             }
             shown.sort_unstable_by_key(|channel| channel.channel_id);
-            let last_seen = if online { None } else { self.store().last_seen(*user).await?.map(rfc3339) };
-            found.push(PresenceData { user_id: *user, online, channels: shown, last_seen });
+            let last_seen = last_seen.remove(&user).map(rfc3339);
+            found.push(PresenceData { user_id: user, online, channels: shown, last_seen });
         }
         Ok(found)
+    }
+
+    /// What each node says of each of `users`; nothing of those who are nowhere. While the others cannot be asked, those here are
+    /// known.
+    async fn whereabouts_of(&self, users: &[UserId]) -> Vec<(UserId, Vec<Whereabouts>)> {
+        let elsewhere = self.inner.records.whereabouts(users).await.unwrap_or_else(|_| vec![Vec::new(); users.len()]);
+        let mut there: Vec<(UserId, Vec<Whereabouts>)> = users.iter().copied().zip(elsewhere).collect();
+        for (user, nodes) in &mut there {
+            if self.inner.people.is_here(*user) {
+                nodes.push(self.whereabouts_here(*user));
+            }
+        }
+        there
     }
 
     async fn is_visible(&self, asker: &UserView, channel: ChannelId, known: &mut HashMap<ChannelId, bool>) -> bool {

@@ -1,4 +1,4 @@
-//! A channel's terms for what is written in it, and what was reported there.
+//! A channel's terms for what is written in it.
 
 use antiphon_core::{
     gateway::{ErrorCode, UserView},
@@ -10,14 +10,11 @@ use serde_json::json;
 use super::{Chat, require};
 use crate::{
     error::AppError,
-    store::{ChatTerms, NewAudit, Report},
+    store::{ChatTerms, NewAudit},
 };
 
 /// The longest wait between two messages, six hours.
 pub const SLOW_MODE_MAX_S: u32 = 21_600;
-
-/// Reports that are shown at once.
-const REPORTS_MAX: u32 = 200;
 
 impl Chat {
     /// A channel's terms.
@@ -50,15 +47,5 @@ impl Chat {
         self.store().record_audit(NewAudit { actor, actor_name, action: "channel.chat_terms", target, detail }).await?;
         self.store().set_chat_terms(channel, terms).await?;
         Ok(())
-    }
-
-    /// What was reported in a channel, the newest first.
-    ///
-    /// # Errors
-    /// As [`Chat::terms`]; `PERMISSION_DENIED` for all but its owner and moderators.
-    pub async fn reports(&self, caller: &UserView, channel: ChannelId) -> Result<Vec<Report>, AppError> {
-        let (found, standing) = self.channel(caller, &channel.to_string()).await?;
-        require(&standing, found.is_private, Action::ReadReports)?;
-        Ok(self.store().reports(channel, REPORTS_MAX).await?)
     }
 }

@@ -26,6 +26,14 @@ struct Look {
     seen: MessageId,
 }
 
+impl Look {
+    /// The next, after one that has looked at everything up to `last`. That may be less than the one before has seen, where more had
+    /// changed than is looked at at once: the rest is not settled by then.
+    fn after(&self, last: MessageId) -> Self {
+        Self { settled: self.seen.min(last), seen: last }
+    }
+}
+
 impl Chat {
     /// Looks now and then, for ever, what is stored and not told here: another node may have died in between, or could not
     /// say so.
@@ -65,7 +73,7 @@ impl Chat {
             }
         }
         self.rooms().finish_chats(&rooms).await;
-        *look = Look { settled: look.seen, seen: last };
+        *look = look.after(last);
         Ok(())
     }
 
@@ -87,5 +95,24 @@ impl Chat {
                 Err(error) => return tracing::warn!(%error, "messages that had their time were not deleted"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_for_one_look_is_looked_at_by_the_next() {
+        let settled = |look: &Look| (look.settled.0, look.seen.0);
+        let look = Look { settled: MessageId(10), seen: MessageId(500) };
+        // As many as are looked at at once ended at 200, and then at 300.
+        let look = look.after(MessageId(200));
+        assert_eq!(settled(&look), (200, 200), "what is up to 500 is still to be looked at");
+        let look = look.after(MessageId(300));
+        assert_eq!(settled(&look), (200, 300), "everything twice");
+        let look = look.after(MessageId(600));
+        assert_eq!(settled(&look), (300, 600));
+        assert_eq!(settled(&look.after(MessageId(600))), (600, 600), "nothing has changed");
     }
 }

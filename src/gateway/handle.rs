@@ -88,11 +88,13 @@ impl Connection {
                 let joined = self.join_room(attachment, request.payload, request_id).await;
                 self.gateway.refresh_record(&attachment.session).await;
                 self.outbox.release(None);
+                self.gateway.chat().moved(presence.user.id);
                 return joined;
             }
             ClientMessage::Leave(_) => {
                 let left = rooms.leave_room(presence, request_id).await;
                 self.gateway.refresh_record(&attachment.session).await;
+                self.gateway.chat().moved(presence.user.id);
                 return left;
             }
             ClientMessage::PublishOffer(request) => return rooms.publish(presence, request.payload, request_id).await,

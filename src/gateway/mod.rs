@@ -134,6 +134,8 @@ struct Inner {
     /// Wakes whoever waits for the last connection to end.
     connection_ended: Notify,
     draining: AtomicBool,
+    /// It is about to be looked whose account was switched off.
+    awaits_unusable: AtomicBool,
 }
 
 impl Gateway {
@@ -166,6 +168,7 @@ impl Gateway {
                 next_connection: AtomicU64::new(0),
                 connection_ended: Notify::new(),
                 draining: AtomicBool::new(false),
+                awaits_unusable: AtomicBool::new(false),
             }),
         };
         tokio::spawn(gateway.clone().hear(notices));
@@ -185,10 +188,12 @@ impl Gateway {
         self.inner.sessions.count()
     }
 
-    /// Guests who have a session.
+    /// Guests who are here: with a session, or heard or listening in a channel without one. Nobody twice.
     #[must_use]
     pub fn guests(&self) -> Vec<UserId> {
-        self.inner.sessions.guests()
+        let mut guests = self.rooms().guests();
+        guests.extend(self.sessions().guests());
+        guests.into_iter().collect()
     }
 
     /// Forgets what accounts without sessions have used up and got back. To be called every minute or so.

@@ -2,7 +2,10 @@
 //!
 //! A node on its own keeps no records, and everything here does nothing.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use antiphon_core::{
     gateway::LeaveReason,
@@ -20,7 +23,11 @@ use super::{
 use crate::{
     cluster::{Place, SessionNotice, SessionRecord, TokenHashes, Unavailable},
     rooms::{Link, Presence},
+    telemetry::metrics::metrics,
 };
+
+/// When it is looked again whose account was switched off, where that could not be seen or not be done.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// A session that was another node's until now.
 pub(super) struct Claimed {
@@ -145,25 +152,53 @@ impl Gateway {
                     for session in self.sessions().all() {
                         self.refresh_record(&session).await;
                     }
-                    self.end_unusable().await;
+                    self.end_unusable_soon();
                 }
             }
         }
     }
 
     /// Ends the sessions of accounts that were switched off or deleted without this node's hearing of it, and puts out whoever could
-    /// not be put out then. To be called every minute or so: what fails is done the next time.
-    pub async fn end_unusable(&self) {
+    /// not be put out then. False where not all of that could be done.
+    pub async fn end_unusable(&self) -> bool {
         let mut users = self.rooms().people();
         users.extend(self.sessions().all().iter().map(|session| session.presence.user.id));
-        match self.auth().unusable(&users).await {
-            Ok(unusable) => {
-                for user in unusable {
-                    self.end_sessions_of(user).await;
-                }
+        let unusable = match self.auth().unusable(&users).await {
+            Ok(unusable) => unusable,
+            Err(error) => {
+                tracing::warn!(%error, "it is not known which accounts were switched off meanwhile: it is asked again");
+                return false;
             }
-            Err(error) => tracing::warn!(%error, "it is not known which accounts were switched off meanwhile"),
+        };
+        let mut is_done = true;
+        for user in unusable {
+            is_done &= self.end_here(user).await;
         }
+        is_done
+    }
+
+    /// Likewise in a task of its own, and again every few seconds until all of it could be done. To be called every minute or so, and
+    /// when something may have gone unheard.
+    pub fn end_unusable_soon(&self) {
+        if self.inner.awaits_unusable.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let gateway = self.clone();
+        tokio::spawn(async move {
+            loop {
+                // Whatever happens from now on needs another look.
+                gateway.inner.awaits_unusable.store(false, Ordering::Release);
+                if gateway.end_unusable().await {
+                    return;
+                }
+                metrics().gateway.account_looks_failed.increment(1);
+                if gateway.inner.awaits_unusable.swap(true, Ordering::AcqRel) {
+                    // Somebody else's task does it.
+                    return;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        });
     }
 
     /// Ends every session of this node: their connections close with 4009, to connect anew. How many there were.
@@ -181,8 +216,15 @@ impl Gateway {
     }
 
     /// Ends the sessions that an account has on this node, whose connections close with 4014, and puts out whoever of theirs is here
-    /// without one.
+    /// without one; soon again where that fails.
     pub(super) async fn end_sessions_of(&self, user: UserId) {
+        if !self.end_here(user).await {
+            self.end_unusable_soon();
+        }
+    }
+
+    /// False where somebody could not be put out.
+    async fn end_here(&self, user: UserId) -> bool {
         for (session, outbox) in self.sessions().end_all_of(user) {
             if let Some(outbox) = outbox {
                 outbox.end(End::Close(CloseCause::Banned));
@@ -191,6 +233,6 @@ impl Gateway {
             self.rooms().end(&session.presence, LeaveReason::Banned).await;
             self.release_record(&session).await;
         }
-        self.rooms().put_out(user).await;
+        self.rooms().put_out(user).await
     }
 }

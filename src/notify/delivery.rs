@@ -29,6 +29,9 @@ const LATELY: StdDuration = StdDuration::from_secs(60);
 /// For how long a node takes a webhook on: longer than an attempt takes.
 const LEASE: Duration = Duration::seconds(30);
 
+/// Webhooks that this node posts to at once.
+const AT_ONCE: usize = 32;
+
 /// How long a webhook may take to answer.
 const PATIENCE: StdDuration = StdDuration::from_secs(10);
 
@@ -56,33 +59,34 @@ struct Delivery<'a> {
 }
 
 impl Notify {
-    /// Tells webhooks what they were not told, for ever.
+    /// Tells webhooks what they were not told, for ever. One that is slow keeps no other waiting.
     pub async fn deliver(self) {
+        // Dropped with this task: another node takes on what is under way then, when its lease is over.
+        let mut under_way = JoinSet::new();
         let mut due_at = None::<Instant>;
         loop {
-            match self.deliver_due().await {
+            while under_way.try_join_next().is_some() {}
+            match self.deliver_due(&mut under_way).await {
                 Ok(true) => due_at = Some(Instant::now()),
                 Ok(false) => {}
                 Err(error) => tracing::debug!(%error, "webhooks were not looked at"),
             }
-            let is_lately = due_at.is_some_and(|at| at.elapsed() < LATELY);
+            let is_lately = !under_way.is_empty() || due_at.is_some_and(|at| at.elapsed() < LATELY);
             let wait = if is_lately { LOOK_EVERY } else { LOOK_SELDOM };
             let _ = tokio::time::timeout(wait, self.made.notified()).await;
         }
     }
 
     /// Whether any was due.
-    async fn deliver_due(&self) -> Result<bool, StoreError> {
+    async fn deliver_due(&self, under_way: &mut JoinSet<()>) -> Result<bool, StoreError> {
         let now = OffsetDateTime::now_utc();
         let until = now + LEASE;
-        let due = self.store.claim_webhooks(now, until).await?;
+        let due = self.store.claim_webhooks(now, until, AT_ONCE.saturating_sub(under_way.len())).await?;
         let some = !due.is_empty();
-        let mut under_way = JoinSet::new();
         for webhook in due {
             let notify = self.clone();
             under_way.spawn(async move { notify.deliver_to(webhook, until).await });
         }
-        while under_way.join_next().await.is_some() {}
         Ok(some)
     }
 

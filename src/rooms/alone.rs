@@ -147,10 +147,7 @@ impl Rooms {
             // Whatever happens from now on is not read for certain, and needs another reading.
             room.waits_to_reconcile.store(false, Ordering::Release);
             let looks = rooms.write_back(&room).await;
-            rooms.refresh_settings(room.id).await;
-            rooms.refresh_priorities(&room).await;
-            rooms.catch_up_with_moderation(&room).await;
-            rooms.review_texts(room.id).await;
+            rooms.catch_up(&room).await;
             rooms.finish_chat(room.id).await;
             drop(permit);
             for left in (0..looks).rev() {

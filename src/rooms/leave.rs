@@ -16,7 +16,7 @@ use super::{
     room::{LocalMember, Room, Turn},
 };
 use crate::{
-    cluster::{Leave, Unavailable},
+    cluster::{Changed, Leave, Unavailable},
     error::AppError,
 };
 
@@ -95,7 +95,10 @@ impl Rooms {
         let (membership, known) = (&self.inner.membership, room.applied());
         let shared = membership.leave(room.id, leave, known.as_ref());
         let node = membership.node();
-        let left = self.step_about(room, leave.user, shared, |alone| alone.leave(node, leave, None)).await?;
+        let mut left = self.step_about(room, leave.user, shared, |alone| alone.leave(node, leave, None)).await?;
+        if left.is_none() && leave.session.is_none() {
+            left = self.leave_forgotten(room, leave).await;
+        }
         let Some(left) = left else {
             if let (Some(session), Some(_)) = (leave.session, known) {
                 self.let_go_of(room, session).await;
@@ -107,6 +110,24 @@ impl Rooms {
             self.take_change(room, left.news).await;
         }
         Ok(true)
+    }
+
+    /// Ends the membership of somebody who is here, though what all nodes share knows nothing of it. Word that they left may be
+    /// on its way. Else they were lost with all that was kept there, and this node is about to write them back: the room goes
+    /// on by itself without them.
+    async fn leave_forgotten(&self, room: &Arc<Room>, leave: &Leave) -> Option<Changed> {
+        let is_here = || room.live().has_here(leave.user);
+        if !is_here() {
+            return None;
+        }
+        self.read_on(room).await;
+        if !is_here() {
+            return None;
+        }
+        let (node, lost) = (self.inner.membership.node(), std::future::ready(Err(Unavailable)));
+        let left = self.step(room, lost, |alone| alone.leave(node, leave, None)).await;
+        self.reconcile_soon(room);
+        left.ok().flatten()
     }
 
     /// Ends what this node does for a session that is no longer its to answer for in a room.

@@ -58,10 +58,10 @@ impl Rooms {
         self.inner.config.room_ttl
     }
 
-    /// Keeps rooms that somebody here is in from ending: to be called several times while one lasts.
+    /// Keeps rooms that somebody here is in, or hears or reads in, from ending: to be called several times while one lasts.
     pub async fn keep(&self) {
         let occupied: Vec<ChannelId> =
-            self.inner.rooms.iter().filter(|room| !room.live().members.is_empty()).map(|room| *room.key()).collect();
+            self.all_rooms().iter().filter(|room| !room.live().is_empty()).map(|room| room.id).collect();
         let until = OffsetDateTime::now_utc() + self.room_ttl();
         if let Err(error) = self.inner.store.keep_rooms(&occupied, until).await {
             tracing::warn!(%error, "rooms that people are in were not kept");

@@ -17,6 +17,7 @@ mod admit;
 mod adopt;
 mod alone;
 mod awaited;
+mod behind;
 mod chat;
 mod events;
 mod join;
@@ -196,6 +197,8 @@ struct Inner {
     /// Channels whose rooms closed here while they were alone, so that they may still have members of this node.
     left_alone: DashSet<ChannelId>,
     reconciling: Semaphore,
+    /// A task brings rooms up to what is stored that are behind.
+    catches_up: AtomicBool,
     /// Nobody who is not in a channel may begin to listen.
     closed_to_outsiders: AtomicBool,
     /// Who waits to hear of what they wrote.
@@ -236,6 +239,7 @@ impl Rooms {
                 changes: AtomicU64::new(0),
                 left_alone: DashSet::new(),
                 reconciling: Semaphore::new(RECONCILING_MAX),
+                catches_up: AtomicBool::new(false),
                 closed_to_outsiders: AtomicBool::new(false),
                 awaited: Awaited::default(),
                 direct: OnceLock::new(),

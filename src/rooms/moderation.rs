@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use antiphon_core::{
     engine::Command,
-    gateway::{LeaveReason, UserView},
+    gateway::LeaveReason,
     ids::{ChannelId, UserId},
 };
 
@@ -125,37 +125,6 @@ impl Rooms {
     async fn take_mute(&self, room: &Arc<Room>, changed: Option<Changed>, is_followed: bool) {
         if let Some(changed) = changed.filter(|_| is_followed) {
             self.take_change(room, changed.news).await;
-        }
-    }
-
-    /// Does to the members here what was decided, and stored, while nobody could tell this node.
-    pub(super) async fn catch_up_with_moderation(&self, room: &Room) {
-        let users: Vec<UserView> = {
-            let live = room.live();
-            live.members
-                .values()
-                .filter(|member| !member.departing)
-                .map(|member| member.presence.user.clone())
-                .collect()
-        };
-        let decided = async {
-            let store = &self.inner.store;
-            let mutes = store.server_mutes(room.id).await?;
-            if store.channel(room.id).await?.is_none() {
-                return Ok(());
-            }
-            let unwelcome = self.unwelcome(room.id, users.clone()).await?;
-            for UserView { id: user, .. } in users {
-                if let Some(leave) = unwelcome.get(&user) {
-                    self.remove(room.id, leave.clone()).await?;
-                } else if let Some(by) = mutes.get(&user) {
-                    self.set_server_mute(room.id, user, true, *by).await?;
-                }
-            }
-            Ok::<(), AppError>(())
-        };
-        if let Err(error) = decided.await {
-            tracing::warn!(channel = %room.id, %error, "what moderators decided meanwhile is not done yet");
         }
     }
 

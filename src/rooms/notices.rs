@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::{Rooms, room::Room};
 use crate::{
     cluster::{Direct, Entry, News, Notice},
+    error::AppError,
     telemetry::metrics::metrics,
 };
 
@@ -83,13 +84,17 @@ impl Rooms {
                 Notice::ChannelChanged { channel } => {
                     self.note_change();
                     self.review_texts_soon(channel);
-                    self.spawn_for(channel, |rooms, channel| async move { rooms.refresh_settings(channel).await });
+                    self.spawn_for(channel, |rooms, channel| async move {
+                        let read = rooms.refresh_settings(channel).await;
+                        rooms.or_fall_behind(channel, read);
+                    });
                 }
                 Notice::StandingChanged { channel, user } => {
                     self.note_change();
                     self.review_texts_soon(channel);
                     self.spawn_for(channel, move |rooms, channel| async move {
-                        rooms.refresh_priority(channel, user).await;
+                        let read = rooms.refresh_priority(channel, user).await;
+                        rooms.or_fall_behind(channel, read);
                     });
                 }
             }
@@ -143,20 +148,17 @@ impl Rooms {
     }
 
     /// Takes over a channel's settings from the database, or its end.
-    pub(super) async fn refresh_settings(&self, channel: ChannelId) {
-        match self.inner.store.channel(channel).await {
-            Ok(Some(channel)) => self.take_settings(channel).await,
-            Ok(None) => self.empty(channel).await,
-            Err(error) => tracing::warn!(%channel, %error, "a changed channel was not read"),
+    pub(super) async fn refresh_settings(&self, channel: ChannelId) -> Result<(), AppError> {
+        match self.inner.store.channel(channel).await? {
+            Some(channel) => self.take_settings(channel).await,
+            None => self.empty(channel).await,
         }
+        Ok(())
     }
 
     /// Takes over who of the members here has the right to be heard first.
-    pub(super) async fn refresh_priorities(&self, room: &Arc<Room>) {
-        let priorities = match self.inner.store.priorities(room.id).await {
-            Ok(priorities) => priorities,
-            Err(error) => return tracing::warn!(channel = %room.id, %error, "rights to be heard first were not read"),
-        };
+    pub(super) async fn refresh_priorities(&self, room: &Arc<Room>) -> Result<(), AppError> {
+        let priorities = self.inner.store.priorities(room.id).await?;
         let _turn = room.turn.lock().await;
         let changed: Vec<(StreamId, bool)> = {
             let live = room.live();
@@ -169,15 +171,13 @@ impl Rooms {
         for (stream, priority) in changed {
             self.set_switches(room, stream, |switches| switches.priority = priority).await;
         }
+        Ok(())
     }
 
-    async fn refresh_priority(&self, channel: ChannelId, user: UserId) {
-        match self.inner.store.membership(channel, user).await {
-            Ok(membership) => {
-                self.take_priority(channel, user, membership.is_some_and(|membership| membership.priority)).await;
-            }
-            Err(error) => tracing::warn!(%channel, %user, %error, "a changed membership was not read"),
-        }
+    async fn refresh_priority(&self, channel: ChannelId, user: UserId) -> Result<(), AppError> {
+        let membership = self.inner.store.membership(channel, user).await?;
+        self.take_priority(channel, user, membership.is_some_and(|membership| membership.priority)).await;
+        Ok(())
     }
 }
 

@@ -152,13 +152,13 @@ impl Overheard {
 impl Live {
     /// How many hear the mix here without being in the channel.
     pub(super) fn outsiders(&self) -> usize {
-        let outsiders = self.overheard.iter().flat_map(|overheard| &overheard.outsiders);
-        outsiders.filter(|outsider| !outsider.part.is_closed()).count()
+        self.links_of().count()
     }
 
-    /// Whose links those who hear the mix here came by.
-    pub(super) fn links_of(&self) -> impl Iterator<Item = UserId> {
-        self.overheard.iter().flat_map(|overheard| &overheard.outsiders).map(|outsider| outsider.user.id)
+    /// Whose links those who hear the mix here came by, each as often as somebody does.
+    pub(super) fn links_of(&self) -> impl Iterator<Item = &UserView> {
+        let outsiders = self.overheard.iter().flat_map(|overheard| &overheard.outsiders);
+        outsiders.filter(|outsider| !outsider.part.is_closed()).map(|outsider| &outsider.user)
     }
 
     /// Sends somebody's listeners away.
@@ -280,11 +280,8 @@ impl Rooms {
     /// Sends those away whose links are from people who may not hear the channel any more.
     pub(super) async fn review_outsiders(&self, channel: ChannelId) {
         let Some(room) = self.room(channel) else { return };
-        let users: BTreeMap<UserId, UserView> = {
-            let live = room.live();
-            let outsiders = live.overheard.iter().flat_map(|overheard| &overheard.outsiders);
-            outsiders.map(|outsider| (outsider.user.id, outsider.user.clone())).collect()
-        };
+        let users: BTreeMap<UserId, UserView> =
+            room.live().links_of().map(|user| (user.id, user.clone())).collect();
         for (id, user) in users {
             // While the database is away nobody can have changed anything.
             if let Ok(Some(_)) = self.why_unwelcome(&user, channel).await {

@@ -47,6 +47,8 @@ pub(super) struct Room {
     pub(super) inbox: Mutex<Inbox>,
     /// A task is about to read everything anew.
     pub(super) waits_to_reconcile: AtomicBool,
+    /// What is stored of the channel could not be read when it was due.
+    pub(super) is_behind: AtomicBool,
     pub(super) totals: Arc<Totals>,
 }
 
@@ -221,6 +223,7 @@ impl Room {
             live: RwLock::default(),
             inbox: Mutex::default(),
             waits_to_reconcile: AtomicBool::new(false),
+            is_behind: AtomicBool::new(false),
             totals,
         }
     }

@@ -213,14 +213,19 @@ impl Rooms {
 
     /// Removes those here who may not be in a channel any more, after something changed that decides it.
     pub(super) async fn review_texts(&self, channel: ChannelId) {
+        let reviewed = self.review_present(channel).await;
+        self.or_fall_behind(channel, reviewed);
+    }
+
+    /// Likewise, or why it cannot be said who may be there.
+    pub(super) async fn review_present(&self, channel: ChannelId) -> Result<(), AppError> {
         self.review_outsiders(channel).await;
-        let Some(room) = self.room(channel) else { return };
+        let Some(room) = self.room(channel) else { return Ok(()) };
         let present: Vec<UserView> = room.live().texts.values().map(|text| text.presence.user.clone()).collect();
-        // While the database is away nobody can have changed anything.
-        let Ok(unwelcome) = self.unwelcome(channel, present).await else { return };
-        for leave in unwelcome.values() {
+        for leave in self.unwelcome(channel, present).await?.values() {
             self.remove_texts_here(channel, leave).await;
         }
+        Ok(())
     }
 
     pub(super) fn review_texts_soon(&self, channel: ChannelId) {

@@ -1,4 +1,4 @@
-//! What belongs to chat beside the messages: each channel's terms, what was read, who blocks whom, reports, search.
+//! What belongs to chat beside the messages: each channel's terms, what was read, who blocks whom, search, retention.
 
 use antiphon_core::{
     ids::{ChannelId, MessageId, UserId},
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Message, Result, Scope, Store, StoreError, count,
     messages::{MessageRow, message_id, scope_of, stored},
-    micros, moment,
+    micros,
     pools::{Dialect, Lock, on_db, transaction},
 };
 
@@ -48,19 +48,6 @@ pub const UNREAD_MAX: u32 = 1_000;
 
 /// Scopes that one answer about unread messages names at most.
 const SCOPES_MAX: i64 = 500;
-
-/// A message that somebody told the moderators of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Which.
-    pub message: Message,
-    /// Who told.
-    pub by: UserId,
-    /// Why.
-    pub reason: String,
-    /// When.
-    pub at: OffsetDateTime,
-}
 
 /// How many messages were deleted for their age or number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,15 +92,6 @@ struct UnreadRow {
     read_id: i64,
     unread: i64,
     mentions: i64,
-}
-
-#[derive(FromRow)]
-struct ReportRow {
-    #[sqlx(flatten)]
-    message: MessageRow,
-    by_id: Uuid,
-    reason: String,
-    at_us: i64,
 }
 
 impl Store {
@@ -286,51 +264,6 @@ impl Store {
                 .await?
         });
         rows.into_iter().map(Message::try_from).collect()
-    }
-
-    /// Notes that somebody told the moderators of a message. A second time replaces the reason.
-    ///
-    /// # Errors
-    /// `Missing` when the message is gone.
-    pub async fn report_message(&self, id: MessageId, by: UserId, reason: &str) -> Result<()> {
-        on_db!(&self.writers, |db| {
-            sqlx::query(
-                "INSERT INTO reports (message_id, by_id, reason, at_us) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (message_id, by_id) DO UPDATE SET reason = excluded.reason, at_us = excluded.at_us",
-            )
-            .bind(stored(id))
-            .bind(by.0)
-            .bind(reason)
-            .bind(micros(OffsetDateTime::now_utc()))
-            .execute(db)
-            .await?;
-        });
-        Ok(())
-    }
-
-    /// What was reported in a channel, the newest first.
-    ///
-    /// # Errors
-    /// Only the database's.
-    pub async fn reports(&self, channel: ChannelId, limit: u32) -> Result<Vec<Report>> {
-        let rows: Vec<ReportRow> = on_db!(&self.readers, |db| {
-            sqlx::query_as(
-                "SELECT messages.id, channel_id, low_id, high_id, from_id, username, content, mentions, reply_to,
-                     created_us, edited_us, deleted_by, changed_id, by_id, reason, at_us
-                 FROM reports JOIN messages ON messages.id = reports.message_id
-                 JOIN chat_scopes ON chat_scopes.scope_id = messages.scope_id
-                 WHERE messages.scope_id = $1 ORDER BY at_us DESC LIMIT $2",
-            )
-            .bind(channel.0)
-            .bind(i64::from(limit))
-            .fetch_all(db)
-            .await?
-        });
-        let report = |row: ReportRow| {
-            let (by, at) = (UserId(row.by_id), moment(row.at_us)?);
-            Ok(Report { message: row.message.try_into()?, by, reason: row.reason, at })
-        };
-        rows.into_iter().map(report).collect()
     }
 
     /// Deletes messages that their channel keeps no longer at `now`, some hundred at most. Of several nodes one does so at a

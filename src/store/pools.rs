@@ -333,12 +333,12 @@ const SQLITE: Migrations = migrations!("sqlite": 1 "0001_accounts_and_channels",
     3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks",
     7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds",
     10 "0010_recordings", 12 "0012_what_was_told", 13 "0013_codes_and_presence",
-    14 "0014_webhook_makers", 15 "0015_waiting_tracks");
+    14 "0014_webhook_makers", 15 "0015_waiting_tracks", 16 "0016_handled_reports");
 const POSTGRES: Migrations = migrations!("postgres": 1 "0001_accounts_and_channels", 2 "0002_server_mutes",
     3 "0003_statistics_and_audit", 4 "0004_chat", 5 "0005_rooms", 6 "0006_webhooks",
     7 "0007_notifications", 8 "0008_audio_files", 9 "0009_notification_bounds",
     10 "0010_recordings", 12 "0012_what_was_told", 13 "0013_codes_and_presence",
-    14 "0014_webhook_makers", 15 "0015_waiting_tracks");
+    14 "0014_webhook_makers", 15 "0015_waiting_tracks", 16 "0016_handled_reports");
 
 fn migrator(migrations: Migrations) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {

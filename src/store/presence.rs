@@ -4,7 +4,10 @@
 //! one short statement, however many are there. Where it ends without a word, whoever was there through it was seen until
 //! it last said so.
 
+use std::collections::HashMap;
+
 use antiphon_core::ids::UserId;
+use sqlx::QueryBuilder;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -24,6 +27,9 @@ impl PresenceRun {
         Self(Uuid::now_v7())
     }
 }
+
+/// People that one statement looks for.
+const LOOKED_AT_ONCE: usize = 200;
 
 /// Notes that `$user` was there at `$at_us`, in the transaction `$tx`; that they were later stays.
 macro_rules! note_seen {
@@ -96,19 +102,38 @@ impl Store {
     /// # Errors
     /// Only the database's.
     pub async fn last_seen(&self, user: UserId) -> Result<Option<OffsetDateTime>> {
-        let at: Option<i64> = on_db!(&self.readers, |db| {
-            sqlx::query_scalar(
-                "SELECT MAX(at_us) FROM (
-                     SELECT at_us FROM last_seen WHERE user_id = $1
-                     UNION ALL
-                     SELECT alive_us AS at_us FROM presences JOIN presence_runs ON presence_runs.id = run_id
-                     WHERE user_id = $1) AS seen",
-            )
-            .bind(user.0)
-            .fetch_one(db)
-            .await?
-        });
-        at.map(moment).transpose()
+        Ok(self.last_seen_of(&[user]).await?.remove(&user))
+    }
+
+    /// The same of several people at once; those of whom nothing is known are missing.
+    ///
+    /// # Errors
+    /// Only the database's.
+    pub async fn last_seen_of(&self, users: &[UserId]) -> Result<HashMap<UserId, OffsetDateTime>> {
+        let mut seen = HashMap::with_capacity(users.len());
+        for some in users.chunks(LOOKED_AT_ONCE) {
+            let rows: Vec<(Uuid, i64)> = on_db!(&self.readers, |db| {
+                let mut select = QueryBuilder::new("SELECT user_id, MAX(at_us) FROM (");
+                for part in [
+                    "SELECT user_id, at_us FROM last_seen WHERE user_id IN (",
+                    " UNION ALL SELECT user_id, alive_us AS at_us FROM presences
+                         JOIN presence_runs ON presence_runs.id = run_id WHERE user_id IN (",
+                ] {
+                    select.push(part);
+                    let mut list = select.separated(", ");
+                    for user in some {
+                        list.push_bind(user.0);
+                    }
+                    select.push(")");
+                }
+                select.push(") AS seen GROUP BY user_id");
+                select.build_query_as().fetch_all(db).await?
+            });
+            for (user, at) in rows {
+                seen.insert(UserId(user), moment(at)?);
+            }
+        }
+        Ok(seen)
     }
 
     /// Forgets processes that have not said since `before` that they live, and keeps until when people were there through

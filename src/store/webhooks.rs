@@ -62,9 +62,6 @@ pub enum Attempted {
 /// Webhooks that one channel can have.
 const WEBHOOKS_MAX: i64 = 10;
 
-/// Webhooks that one node takes on at once.
-const CLAIMED_AT_ONCE: i64 = 32;
-
 #[derive(FromRow)]
 struct WebhookRow {
     id: Uuid,
@@ -181,11 +178,19 @@ impl Store {
         })
     }
 
-    /// Takes on webhooks that are due at `now`, until `until`: no other node gets them meanwhile.
+    /// Takes on at most `most` webhooks that are due at `now`, until `until`: no other node gets them meanwhile.
     ///
     /// # Errors
     /// Only the database's.
-    pub async fn claim_webhooks(&self, now: OffsetDateTime, until: OffsetDateTime) -> Result<Vec<Webhook>> {
+    pub async fn claim_webhooks(
+        &self,
+        now: OffsetDateTime,
+        until: OffsetDateTime,
+        most: usize,
+    ) -> Result<Vec<Webhook>> {
+        if most == 0 {
+            return Ok(Vec::new());
+        }
         let rows: Vec<WebhookRow> = transaction!(self, |tx| {
             let rows = sqlx::query_as(
                 "UPDATE webhooks SET lease_until_us = $2 WHERE lease_until_us <= $1 AND id IN
@@ -195,7 +200,7 @@ impl Store {
             )
             .bind(micros(now))
             .bind(micros(until))
-            .bind(CLAIMED_AT_ONCE)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
             .fetch_all(&mut *tx)
             .await?;
             tx.commit().await?;

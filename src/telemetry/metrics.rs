@@ -434,6 +434,8 @@ catalogue! {
         counter frames_sent [] = "antiphon_gateway_frames_sent_total" Count;
         /// Frames of audio dropped because their client reads too slowly, oldest first.
         counter frames_dropped [] = "antiphon_gateway_frames_dropped_total" Count;
+        /// Times that it could not be seen, or not be done, whose account was switched off or deleted; it is tried again.
+        counter account_looks_failed [] = "antiphon_gateway_account_looks_failed_total" Count;
     }
 
     /// Rooms
@@ -454,6 +456,8 @@ catalogue! {
         counter degradations [] = "antiphon_rooms_degradations_total" Count;
         /// Rooms that go on by themselves now.
         gauge degraded [] = "antiphon_rooms_degraded" Count;
+        /// Times that what others stored of a channel could not be read or done when it was due; it is tried again.
+        counter stored_unread [] = "antiphon_rooms_stored_unread_total" Count;
         /// Sessions that moved between nodes by Resume, by direction.
         counter moves [Move] = "antiphon_rooms_moves_total" Count;
         /// Times that what was counted here was added to the database's totals, or could not be and waits.

@@ -7,6 +7,7 @@ mod direct;
 mod history;
 mod permissions;
 mod presence;
+mod reports;
 mod resuming;
 mod rooms;
 mod searching;

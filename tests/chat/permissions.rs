@@ -76,6 +76,7 @@ async fn sees_nothing(url: &str, eve: &mut Chatter, channel: &str) {
     let recording = uuid::Uuid::nil();
     for (method, path, body) in [
         (Method::GET, "reports".to_owned(), Value::Null),
+        (Method::PUT, format!("reports/1/{recording}"), json!({"state": "handled"})),
         (Method::GET, "recordings".to_owned(), Value::Null),
         (Method::GET, format!("recordings/{recording}"), Value::Null),
         (Method::GET, format!("recordings/{recording}/timeline"), Value::Null),

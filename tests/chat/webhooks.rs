@@ -11,7 +11,7 @@ use aws_lc_rs::hmac;
 use axum::{Router, body::Bytes, http::HeaderMap, http::StatusCode, routing::post};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio::{io::AsyncReadExt, net::TcpListener, sync::mpsc, task::JoinHandle};
 
 use crate::{
     on_both, run,
@@ -21,7 +21,11 @@ use crate::{
     },
 };
 
-on_both!(everything_is_posted_in_order_and_signed, only_administrators_have_webhooks);
+on_both!(
+    everything_is_posted_in_order_and_signed,
+    one_that_does_not_answer_keeps_no_other_waiting,
+    only_administrators_have_webhooks,
+);
 
 /// A place that is told, on a port that stays the same.
 struct Receiver {
@@ -207,6 +211,30 @@ async fn everything_is_posted_in_order_and_signed(url: &str) {
     assert_eq!(texts(&mut told, 1).await, ["6"]);
     assert_eq!(call(Method::DELETE, &hook, &admin, Value::Null).await.0, 200);
     assert_eq!(call(Method::DELETE, &hook, &admin, Value::Null).await.0, 404);
+}
+
+async fn one_that_does_not_answer_keeps_no_other_waiting(url: &str) {
+    let admin = register(url, "admin").await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (receiver, mut told) = Receiver::start().await;
+    let mut alice = Chatter::guest(url, "alice").await;
+    for (name, address) in [("slow", silent.local_addr().expect("bound")), ("quick", receiver.address)] {
+        let id = channel(url, &admin, name, json!({})).await;
+        let hook = json!({"url": format!("http://{address}/hook")});
+        let (status, made) = call(Method::POST, &format!("{url}/api/channels/{id}/webhooks"), &admin, hook).await;
+        assert_eq!(status, 201, "{made}");
+        let secret = made["data"]["secret"].as_str().expect("a secret");
+        secret.clone_into(&mut receiver.secret.lock().expect("not poisoned"));
+        alice.join(name).await;
+    }
+    alice.say("slow", "who answers?").await;
+    let (mut posting, _) = tokio::time::timeout(PATIENCE, silent.accept()).await.expect("in time").expect("a post");
+    alice.say("quick", "I do").await;
+    let given_up = async { while posting.read(&mut [0; 4_096]).await.is_ok_and(|length| length > 0) {} };
+    tokio::select! {
+        texts = texts(&mut told, 1) => assert_eq!(texts, ["I do"]),
+        () = given_up => panic!("it waited for the other"),
+    }
 }
 
 async fn only_administrators_have_webhooks(url: &str) {

@@ -17,4 +17,5 @@ mod partitions;
 mod recorder;
 mod rolling;
 mod talking;
+mod unheard;
 mod versions;

@@ -3,6 +3,7 @@
 //!
 //! Waiting is for events, with a generous limit that only a failing test reaches; limits that end something are set short.
 
+mod accounts;
 mod audio;
 mod client;
 mod closing;

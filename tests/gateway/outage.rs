@@ -18,7 +18,7 @@ fn mute(channel: ChannelId, muted: bool) -> SetVoiceState {
 }
 
 /// Waits until both nodes show exactly these members.
-async fn agree(nodes: [&Server; 2], channel: ChannelId, who: &[UserId]) {
+pub(crate) async fn agree(nodes: [&Server; 2], channel: ChannelId, who: &[UserId]) {
     let mut wanted = who.to_vec();
     wanted.sort_unstable();
     let settled = async {

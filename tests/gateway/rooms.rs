@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use antiphon::store::RoomTerms;
 use antiphon_core::{
     gateway::{
-        ErrorCode, IceCandidateInit, JoinRoom, JoinRoomPayload, Leave, MediaTransport, NoPayload, PeerRole,
+        ErrorCode, IceCandidateInit, JoinRoom, JoinRoomPayload, JoinText, Leave, MediaTransport, NoPayload, PeerRole,
         PublishKind, PublishOffer, PublishOfferPayload, ServerMessage, Subscribe, SubscribeAnswer,
         SubscribeAnswerPayload, SubscribePayload, TrickleIce, TrickleIcePayload,
     },
@@ -208,4 +208,22 @@ async fn who_finds_no_place_to_hear_by_is_told_so_and_may_try_again() {
     // Her place is there: who publishes next finds none.
     let (code, error) = refused(&mut berta, publish(offer(1))).await;
     assert_eq!(code, ErrorCode::LimitReached, "{error}");
+}
+
+#[tokio::test]
+async fn a_room_does_not_end_under_those_who_read_and_write_in_it() {
+    let server = Server::start().await;
+    let mut anna = server.client("anna").await;
+    let (read, empty) = (server.channel(anna.id(), 10).await, server.channel(anna.id(), 10).await);
+    let now = OffsetDateTime::now_utc();
+    for room in [read, empty] {
+        server.store.set_room_terms(room, RoomTerms { max_publishers: 0, expires_at: now }).await.expect("stored");
+    }
+    let joined = anna.request(JoinText { room: read.to_string() }).await;
+    assert!(matches!(joined, ServerMessage::JoinAck(_)), "{joined:?}");
+    server.rooms.keep().await;
+    server.store.sweep(now + time::Duration::MINUTE).await.expect("swept");
+    for (room, stays) in [(read, true), (empty, false)] {
+        assert_eq!(server.store.channel(room).await.expect("works").is_some(), stays);
+    }
 }

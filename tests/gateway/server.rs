@@ -8,7 +8,8 @@ use antiphon::{
     client_address::ClientAddress,
     cluster::{MemoryCluster, MemoryNode},
     gateway::{Gateway, GatewayConfig, any_path_router, router},
-    media::{Media, MediaConfig, RelayConfig},
+    media::{Media, MediaConfig, MixInlets, RelayConfig},
+    mixer::{Mixer, MixerConfig},
     rooms::{Rooms, RoomsConfig},
     settings::Settings,
     store::{Channel, ChannelLimits, NewChannel, Store},
@@ -85,6 +86,14 @@ impl Server {
         Self::on(Base::new().await, node, config, rooms, media).await
     }
 
+    /// One whose channels can be listened to from outside.
+    pub(crate) async fn with_mixer() -> Self {
+        let (config, rooms) = configs();
+        let node = MemoryCluster::single(rooms.membership.clone());
+        let media = MediaConfig { mix: Some(MixInlets::new(1)), ..MediaConfig::default() };
+        Self::on(Base::new().await, node, config, rooms, media).await
+    }
+
     /// Two nodes, numbered 1 and 2, with what they share.
     pub(crate) async fn two(set: impl FnOnce(&mut GatewayConfig, &mut RoomsConfig)) -> (Self, Self, MemoryCluster) {
         let (mut config, mut rooms) = configs();
@@ -117,7 +126,10 @@ impl Server {
 
     async fn on(base: Base, node: MemoryNode, config: GatewayConfig, rooms: RoomsConfig, media: MediaConfig) -> Self {
         let (store, auth) = (base.store.clone(), base.auth.clone());
+        let inlets = media.mix.clone();
         let (media, told) = Media::start(MediaConfig { workers: WORKERS, ..media }).expect("media workers");
+        let mixer = inlets.map(|inlets| Mixer::start(MixerConfig::default(), inlets, &media).expect("threads"));
+        let rooms = RoomsConfig { mixer, ..rooms };
         let (events, received) = pass_on(told);
         let membership = (node.membership, node.notices);
         let rooms = Rooms::start(store.clone(), media.clone(), received, membership, rooms);

@@ -99,8 +99,8 @@ fn moderation(channel: &str, user: &str) -> Vec<Act> {
 }
 
 /// Routes of channels that change something, and are no moderation: what people do for themselves, what makes and ends channels, and
-/// what others of these tests and those of recordings and playback look at.
-const OTHERS: [&str; 13] = [
+/// what others of these tests and those of chat, recordings and playback look at.
+const OTHERS: [&str; 14] = [
     "/api/channels",
     "/api/channels/{id}",
     "/api/channels/{id}/invites",
@@ -111,6 +111,7 @@ const OTHERS: [&str; 13] = [
     "/api/channels/{id}/recordings/current",
     "/api/channels/{id}/recordings/{recording}",
     "/api/channels/{id}/recordings/{recording}/mix",
+    "/api/channels/{id}/reports/{message}/{by}",
     "/api/channels/{id}/webhooks",
     "/api/channels/{id}/webhooks/{webhook}",
     "/api/channels/{id}/webhooks/{webhook}/retry",
