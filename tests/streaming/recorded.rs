@@ -17,7 +17,7 @@ use crate::{
     recording_files::{number, said},
     store::{ACCESS_KEY, BUCKET, BucketStore, SECRET_KEY},
     support::{
-        nodes::Nodes,
+        nodes::{Nodes, http},
         people::{PATIENCE, Person, payload},
         process::{Process, Scratch},
     },
@@ -203,4 +203,29 @@ async fn a_mix_waits_for_the_store_over_restarts_and_is_not_made_again() {
     assert!(store.object(path).is_some_and(|sent| sent == made) && account.fetch(path).await == made);
     assert_eq!(counted(&cluster.nodes[0], "antiphon_recording_mixes_total").await, 0, "the next process made it again");
     until("it is removed", async || !waiting.exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_goes_with_what_was_made_of_it_and_is_not_fetched_for_that() {
+    let store = BucketStore::start().await;
+    let url = store.url();
+    let settings = [&of_store(&url)[..], &[("ANTIPHON_STREAMING__TRANSCODE_WAIT_S", "25")]].concat();
+    let cluster = Nodes::start_with(2, &settings).await;
+    let (here, there) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let account = administrator(here.url()).await;
+    let channel = account.make_channel("lobby").await;
+    let recording = recorded(here, &account, channel).await;
+    let (id, path) = (recording["id"].as_str().expect("an id"), &recording["track_list"][0]["path"]);
+    let low = serde_json::json!({ "path": path, "ttl_s": 60, "quality": "low" });
+    let (status, link) = account.ask(Method::POST, "/api/streams/sign", Some(low)).await;
+    assert_eq!(status, StatusCode::OK, "{link}");
+    let link = here.url().http("/").join(link["data"]["url"].as_str().expect("a link")).expect("a link");
+    assert_eq!(http().get(link).send().await.expect("answered").status(), StatusCode::OK);
+    until("it is sent", async || store.keys_under(".made").len() == 3).await;
+
+    // Removed by the node that has no copy of it.
+    let path = format!("/api/channels/{channel}/recordings/{id}");
+    assert_eq!(account.at(there.url()).ask(Method::DELETE, &path, None).await.0, StatusCode::NO_CONTENT);
+    assert_eq!((store.keys_under("recordings"), store.keys_under(".made")), (Vec::new(), Vec::new()));
+    assert_eq!(counted(there, "antiphon_streaming_bucket_received_bytes_total").await, 0);
 }

@@ -278,9 +278,9 @@ impl Making {
         blocking(move || Ok(shelf.facts(&version).zip(shelf.peaks(&version)))).await.ok().flatten()
     }
 
-    /// Removes all that was made of a file.
-    pub(super) async fn forget(&self, path: &FilePath, source: &Arc<OpenFile>) {
-        let (shelf, version) = (Arc::clone(&self.shelf), Version::of(path, source));
+    /// Removes all that was made of a file that had this entity tag.
+    pub(super) async fn forget(&self, path: &FilePath, etag: &str) {
+        let (shelf, version) = (Arc::clone(&self.shelf), Version::named(path, etag));
         let cancelled = self.workshop.cancel(&version);
         if let Some(exchange) = &self.exchange {
             exchange.remove(&version).await;
