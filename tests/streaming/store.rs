@@ -113,6 +113,11 @@ impl BucketStore {
         fs::read(self.folder.join(BUCKET).join(key)).ok()
     }
 
+    /// Removes an object as a rule of the store would.
+    pub(crate) fn remove(&self, key: &str) {
+        fs::remove_file(self.folder.join(BUCKET).join(key)).expect("it is there");
+    }
+
     /// Writes an object as somebody else would.
     pub(crate) async fn put(&self, key: &str, bytes: &[u8]) {
         let bucket = Bucket::new(self.url().parse().expect("a URL"), UrlStyle::Path, BUCKET, "us-east-1").expect("one");

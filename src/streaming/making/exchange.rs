@@ -72,13 +72,12 @@ impl Exchange {
         Ok(())
     }
 
-    /// How many bytes a product has that another node made.
+    /// How many bytes a product has that another node made, where all is there that is fetched of it: a node that died may have sent some
+    /// of it, and a rule of the store may have expired some.
     pub(super) async fn length(&self, version: &Version, product: Product) -> Option<u64> {
-        let name = match product {
-            Product::Quality(quality) => quality_name(quality),
-            Product::Analysis => FACTS.to_owned(),
-        };
-        self.bucket.length(&name_in_bucket(version, &name)).await.ok().flatten()
+        let there = self.bucket.lengths_under(&name_in_bucket(version, "")).await.ok()?;
+        let lengths: Option<Vec<u64>> = names_of(product).iter().map(|name| there.get(name).copied()).collect();
+        lengths?.pop()
     }
 
     /// Puts what another node made onto the shelf, with what was found out; false where nobody did, or it takes too long.
@@ -87,12 +86,12 @@ impl Exchange {
         version.folder().hash(&mut hasher);
         let fetch = async {
             let _fetching = self.fetching[(hasher.finish() % FETCHES) as usize].lock().await;
-            // The facts after the waveform, and a quality last: where one is, the others are.
-            let is_found = self.fetch_named(version, PEAKS).await? && self.fetch_named(version, FACTS).await?;
-            match product {
-                Product::Quality(quality) => Ok(is_found && self.fetch_named(version, &quality_name(quality)).await?),
-                Product::Analysis => Ok::<bool, BucketError>(is_found),
+            for name in names_of(product) {
+                if !self.fetch_named(version, &name).await? {
+                    return Ok(false);
+                }
             }
+            Ok::<bool, BucketError>(true)
         };
         match tokio::time::timeout(FETCH_PATIENCE, fetch).await {
             Ok(Ok(is_found)) => is_found,
@@ -134,6 +133,15 @@ impl Exchange {
             tracing::debug!(%version, %error, "what was made stays in the bucket");
         }
     }
+}
+
+/// What is fetched of a product: the facts after the waveform, and a quality last, so that on the shelf, where one is, the others are.
+fn names_of(product: Product) -> Vec<String> {
+    let quality = match product {
+        Product::Quality(quality) => Some(quality_name(quality)),
+        Product::Analysis => None,
+    };
+    [PEAKS.to_owned(), FACTS.to_owned()].into_iter().chain(quality).collect()
 }
 
 fn name_in_bucket(version: &Version, name: &str) -> String {
