@@ -9,7 +9,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
+};
 
 use super::{Bounds, SAMPLE_RATE_HZ, TranscodeError, Watch, decode::check_whole, promise};
 
@@ -106,7 +109,8 @@ impl<'a> Piped<'a> {
         loop {
             self.watch.check()?;
             let mut ready = [PollFd::new(&self.pipe, PollFlags::IN)];
-            if poll(&mut ready, Some(&LOOK)).map_err(io::Error::from)? > 0 {
+            // A signal to the server, such as that to read its certificates again, is none of its business.
+            if retry_on_intr(|| poll(&mut ready, Some(&LOOK))).map_err(io::Error::from)? > 0 {
                 return Ok(());
             }
         }
