@@ -392,3 +392,31 @@ async fn a_quality_is_ready_only_where_all_is_there_that_another_node_fetches() 
         streaming.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_node_made_is_fetched_on_where_nobody_waits_for_it_so_long() {
+    let store = BucketStore::start().await;
+    let start = async |threads| {
+        Streaming::start(|settings| {
+            of_store(&store)(settings);
+            settings.streaming.transcode_threads = threads;
+            settings.streaming.transcode_wait_s = 25;
+        })
+        .await
+    };
+    let (makes, plays) = (start(1).await, start(0).await);
+    store.put("audio/tone.mp3", &tone()).await;
+    let (whole, high) = (link_to("tone.mp3"), link_to_quality("tone.mp3", "high"));
+    let (status, _, made) = read(&makes.nobody, &high, None).await;
+    assert_eq!(status, StatusCode::OK);
+    until(async || store.keys_under("audio/.made").len() == 3, "all is sent").await;
+    assert_eq!(read(&plays.nobody, &whole, None).await.0, StatusCode::OK);
+    // It takes some ten seconds longer than is waited for.
+    store.set_pace(made.len() as u64 / 25);
+    let coming = plays.nobody.get(&high).await;
+    coming.expect_error(503, "TEMPORARILY_UNAVAILABLE");
+    assert!(coming.text.contains("fetched") && coming.header("retry-after") == "5", "{}", coming.text);
+    until(async || read(&plays.nobody, &high, None).await.2 == made, "it comes in the end").await;
+    makes.stop().await;
+    plays.stop().await;
+}
