@@ -75,8 +75,11 @@ impl<'a> Piped<'a> {
         let (said, promised) = (child.stderr.take(), Arc::clone(&promised_s));
         // It ends with ffmpeg, which would wait for a reader.
         let read = |said| thread::Builder::new().spawn(move || promise::read(said, &promised));
-        let reader = said.map(read).transpose()?;
-        Ok(Self { child, pipe, watch, buffer: vec![0; READ_BYTES], kept: 0, frames: 0, bounds, promised_s, reader })
+        let buffer = vec![0; READ_BYTES];
+        let mut piped = Self { child, pipe, watch, buffer, kept: 0, frames: 0, bounds, promised_s, reader: None };
+        // Where there is no thread for it, ffmpeg ends with what is dropped.
+        piped.reader = said.map(read).transpose()?;
+        Ok(piped)
     }
 
     /// Replaces `out` by the next samples; false at the end.
