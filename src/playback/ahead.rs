@@ -6,7 +6,8 @@ use tokio::sync::mpsc;
 
 use super::{
     Track,
-    packets::{Packet, Packets, page_before},
+    packets::{Packet, Packets},
+    pages::page_before,
 };
 use crate::streaming::OpenFile;
 

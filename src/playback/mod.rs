@@ -9,6 +9,7 @@
 mod ahead;
 mod clock;
 mod packets;
+mod pages;
 
 use std::{
     collections::HashMap,

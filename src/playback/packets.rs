@@ -8,14 +8,7 @@ use antiphon_core::{
 };
 use ogg::PacketReader;
 
-/// Pages of headers, which every file begins with (RFC 7845 section 3).
-const HEADERS: u8 = 2;
-
-/// Everything of a page before the lengths of what it holds (RFC 3533 section 6).
-const PAGE_HEAD_BYTES: usize = 27;
-
-/// A page's flag: its first packet began on the page before.
-const CONTINUED: u8 = 1;
+use super::pages::{HEADERS, Page};
 
 /// A packet as it is in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,47 +20,6 @@ pub(super) struct Packet {
     pub(super) level: u8,
     /// Samples of the file before it.
     pub(super) at: u64,
-}
-
-/// A page of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Page {
-    /// Where it begins, in bytes.
-    offset: u64,
-    /// Samples of the file before it.
-    samples: u64,
-}
-
-/// The last page that begins no later than `to`, in samples, reading no more than the heads of pages; `None` where the file has no
-/// sound.
-pub(super) fn page_before(mut file: impl Read + Seek, to: u64) -> io::Result<Option<Page>> {
-    let (mut found, mut page, mut number) = (None, Page { offset: 0, samples: 0 }, 0_u64);
-    while page.samples <= to {
-        let (mut head, mut lengths) = ([0; PAGE_HEAD_BYTES], [0; 255]);
-        file.seek(SeekFrom::Start(page.offset))?;
-        match file.read_exact(&mut head) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-            read => read?,
-        }
-        let [b'O', b'g', b'g', b'S', _, flags, granule @ .., count] = head else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a page is not where the one before it ends"));
-        };
-        let lengths = &mut lengths[..count.into()];
-        file.read_exact(lengths)?;
-        let is_sound = number >= u64::from(HEADERS);
-        if is_sound && flags & CONTINUED == 0 {
-            found = Some(page);
-        }
-        // A page on which no packet ends has no position.
-        let granule = granule.first_chunk().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
-        if is_sound && granule != u64::MAX {
-            page.samples = granule;
-        }
-        page.offset +=
-            (PAGE_HEAD_BYTES + lengths.len()) as u64 + lengths.iter().map(|length| u64::from(*length)).sum::<u64>();
-        number += 1;
-    }
-    Ok(found)
 }
 
 /// Reads a file of our own making from its beginning.
@@ -126,6 +78,7 @@ mod tests {
     use ogg::{PacketWriteEndInfo, PacketWriter};
 
     use super::*;
+    use crate::playback::pages::page_before;
 
     /// Packets of SILK, 20 ms each, that tell their number; ten to a page.
     fn file(packets: u16) -> Vec<u8> {
@@ -142,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_found_by_heads_of_pages_alone() {
+    fn packets_go_on_from_a_page_with_where_they_are() {
         let file = file(100);
         for (to, first) in
             [(0, 0_u64), (1, 0), (9_599, 0), (9_600, 10), (50 * 960, 50), (99 * 960, 90), (1_000_000, 90)]
@@ -153,7 +106,5 @@ mod tests {
             let packet = packets.next().expect("reads").expect("a packet");
             assert_eq!((packet.at, packet.bytes[2]), (first * 960, first as u8), "{to}");
         }
-        assert_eq!(page_before(Cursor::new(&file[..20]), 0).expect("reads"), None);
-        assert_eq!(page_before(Cursor::new(&file[1..]), 0).expect_err("no page").kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{Recordings, Result};
+use super::{Recordings, Result, mixing};
 use crate::{
     recorder::{self, EndedTrack, KEPT, kept, sound_path},
     store::{FileSeen, Recording, RecordingTrack, StoreError},
@@ -37,7 +37,8 @@ const PUTTING_AWAY_MAX: usize = 8;
 /// How often old recordings and files without one are looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 
-/// How often the bucket is looked through for what is of no recording any more: a thousand names cost a request.
+/// How often the bucket is looked through for what is of no recording any more, since a thousand names cost a request, and recordings'
+/// folders for what making mixes left behind.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 
 /// How long after its end a recording may still get tracks that were not begun: every node has heard of the end by then.
@@ -293,6 +294,8 @@ impl Recordings {
         let folder = self.inner.config.folder.clone();
         let mut there = blocking(move || folders(&folder)).await.unwrap_or_default();
         if sweeps {
+            let folder = self.inner.config.folder.clone();
+            blocking(move || mixing::sweep(&folder)).await;
             match self.inner.streams.recorded(NOBODYS_AFTER).await {
                 Ok(in_bucket) => there.extend(in_bucket),
                 Err(error) => tracing::debug!(%error, "the bucket is looked through another time"),

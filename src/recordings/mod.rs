@@ -16,6 +16,7 @@ use antiphon_core::{
     ids::{ChannelId, RecordingId},
     permission::{Action, Decision, decide},
 };
+use futures_util::{StreamExt as _, stream};
 use time::OffsetDateTime;
 
 use crate::{
@@ -30,6 +31,9 @@ use crate::{
 
 /// The longest name of a recording, in characters.
 const NAME_CHARS_MAX: usize = 100;
+
+/// Timelines that are fetched from a bucket at once: a recording may have hundreds.
+const TEXTS_AT_ONCE: usize = 8;
 
 /// What a mix is called among a recording's files.
 const MIX: &str = "mix.opus";
@@ -200,10 +204,14 @@ impl Recordings {
         });
         let mut read =
             read.await.map_err(|_| AppError::new(ErrorCode::InternalError, "the timeline cannot be read"))?;
-        for (track, timeline) in read.iter_mut().filter(|(_, timeline)| timeline.is_none()) {
+        let elsewhere = read.iter_mut().filter(|(_, timeline)| timeline.is_none());
+        let fetches = elsewhere.map(|(track, timeline)| async move {
             let text = self.inner.streams.recorded_text(&lines_path(id, track.id)).await.ok();
             *timeline = text.and_then(|text| Timeline::of(&String::from_utf8(text).ok()?).ok());
-        }
+        });
+        // A list, so that whoever waits for it holds nothing but what is fetched.
+        let fetches: Vec<_> = fetches.collect();
+        stream::iter(fetches).buffer_unordered(TEXTS_AT_ONCE).collect::<()>().await;
         Ok((recording, read))
     }
 

@@ -10,7 +10,7 @@ use antiphon_core::{gateway::ErrorCode, ids::UserId};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
-use super::{BucketError, Entry, FilePath, Listing, OpenFile, Streams, uploads::Upload};
+use super::{BucketError, Entry, FilePath, Listing, Streams, refusal_of, uploads::Upload};
 use crate::{
     error::AppError,
     store::{Claim, Claimed, FileSeen, LibraryFile, LibraryQuery, Store, Touched},
@@ -137,10 +137,10 @@ impl Catalogue {
         }
     }
 
-    /// What an upload would replace.
-    async fn replaced(&self, keeping: &Keeping) -> Result<Option<Arc<OpenFile>>, AppError> {
+    /// The entity tag of what an upload would replace.
+    async fn replaced(&self, keeping: &Keeping) -> Result<Option<String>, AppError> {
         let Keeping { path, by, is_admin, replace } = keeping;
-        let before = self.streams.file(path).await.ok();
+        let before = self.streams.etag(path).await.ok();
         // What cannot be streamed, as a link or too long a file, is nobody's to replace.
         let is_hidden = before.is_none() && self.streams.is_taken(path).await.map_err(failed)?;
         if is_hidden || (before.is_some() && !replace) {
@@ -221,7 +221,7 @@ impl Catalogue {
     /// # Errors
     /// `NOT_FOUND`, `PERMISSION_DENIED`.
     pub async fn remove(&self, path: &FilePath, by: UserId, is_admin: bool) -> Result<(), AppError> {
-        let file = self.streams.file(path).await?;
+        let etag = self.streams.etag(path).await.map_err(|error| refusal_of(&error))?;
         // First the row: an upload that comes meanwhile sees that it is gone, and does not escape the quotas.
         let known = self.check_owner(path, by, is_admin).await?;
         let forgotten = match known {
@@ -235,7 +235,7 @@ impl Catalogue {
             }
             return Err(failed(error));
         }
-        self.streams.forget_made(path, &file).await;
+        self.streams.forget_made(path, &etag).await;
         Ok(())
     }
 
@@ -249,7 +249,7 @@ impl Catalogue {
         (by, is_admin): (UserId, bool),
         tags: &[String],
     ) -> Result<(), AppError> {
-        self.streams.file(path).await?;
+        self.streams.etag(path).await.map_err(|error| refusal_of(&error))?;
         self.tell().await?;
         self.check_owner(path, by, is_admin).await?;
         Ok(self.store.set_tags(path.as_str(), tags).await?)

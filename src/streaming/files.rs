@@ -110,6 +110,11 @@ impl io::Seek for FileReader {
     }
 }
 
+/// The strong entity tag of a file, in quotes, by its length in bytes and its time of change in seconds and nanoseconds.
+pub(super) fn etag_of(length: u64, (seconds, nanos): (i64, i64)) -> String {
+    format!("\"{length:x}-{seconds:x}-{nanos:x}\"")
+}
+
 /// What tells a file from the one that had its name before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
@@ -267,8 +272,7 @@ impl Files {
 impl OpenFile {
     fn new(file: File, identity: Identity, number: u64, now_ms: u64) -> io::Result<Self> {
         let modified = file.metadata()?.modified()?;
-        let (seconds, nanos) = identity.modified;
-        let etag = format!("\"{:x}-{seconds:x}-{nanos:x}\"", identity.length);
+        let etag = etag_of(identity.length, identity.modified);
         let found_ms = AtomicU64::new(now_ms);
         Ok(Self { file, number, length: identity.length, modified, etag, identity, found_ms })
     }

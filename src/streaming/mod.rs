@@ -105,6 +105,14 @@ struct Inner {
     live: Live,
 }
 
+/// Where a file is.
+enum Whereabouts<'a> {
+    /// In the folder, and open.
+    Folder(Arc<OpenFile>),
+    /// In the bucket, if there.
+    Bucket(&'a Arc<Bucket>),
+}
+
 impl Streams {
     /// Opens the folder, which is made when it isn't there, and that of the bucket's copies.
     ///
@@ -188,16 +196,32 @@ impl Streams {
     /// `NOT_FOUND` where there is no such audio file within the folder, or one that is too long; `TEMPORARILY_UNAVAILABLE`
     /// while the bucket is away and there is no copy.
     pub async fn file(&self, path: &FilePath) -> Result<Arc<OpenFile>, AppError> {
-        let file = match &self.inner.bucket {
-            Some(bucket) if path.recording().is_none() => bucket.get(path).await,
-            // What was recorded before there was a bucket is in the folder.
-            Some(bucket) => match self.inner.files.get(path).await {
-                Err(_) => bucket.get(path).await,
-                found => found,
-            },
-            None => self.inner.files.get(path).await,
+        let file = match self.find(path).await {
+            Ok(Whereabouts::Folder(file)) => Ok(file),
+            Ok(Whereabouts::Bucket(bucket)) => bucket.get(path).await,
+            Err(error) => Err(error),
         };
         file.map_err(|error| refusal_of(&error))
+    }
+
+    /// The entity tag of a file, as [`Streams::file`] has it; one in the bucket is not fetched for it.
+    async fn etag(&self, path: &FilePath) -> io::Result<String> {
+        match self.find(path).await? {
+            Whereabouts::Folder(file) => Ok(file.etag.clone()),
+            Whereabouts::Bucket(bucket) => bucket.etag(path).await,
+        }
+    }
+
+    /// Where a file is, if it is anywhere.
+    async fn find(&self, path: &FilePath) -> io::Result<Whereabouts<'_>> {
+        match &self.inner.bucket {
+            Some(bucket) if path.recording().is_none() => Ok(Whereabouts::Bucket(bucket)),
+            // What was recorded before there was a bucket is in the folder.
+            Some(bucket) => {
+                Ok(self.inner.files.get(path).await.map_or(Whereabouts::Bucket(bucket), Whereabouts::Folder))
+            }
+            None => self.inner.files.get(path).await.map(Whereabouts::Folder),
+        }
     }
 
     /// Goes on with what was being made when the last process ended.
@@ -334,16 +358,16 @@ impl Streams {
 
     /// Removes a file, if it is there, with all that was made of it.
     pub async fn discard(&self, path: &FilePath) {
-        let Ok(file) = self.file(path).await else { return };
+        let Ok(etag) = self.etag(path).await else { return };
         if let Err(error) = self.remove_file(path).await {
             tracing::warn!(%path, %error, "a file could not be removed");
         }
-        self.forget_made(path, &file).await;
+        self.forget_made(path, &etag).await;
     }
 
-    /// Removes what was made of a file.
-    async fn forget_made(&self, path: &FilePath, source: &Arc<OpenFile>) {
-        self.inner.making.forget(path, source).await;
+    /// Removes what was made of a file that had this entity tag.
+    async fn forget_made(&self, path: &FilePath, etag: &str) {
+        self.inner.making.forget(path, etag).await;
     }
 
     /// A place among those who are being sent files, until it is dropped.

@@ -1,6 +1,6 @@
 //! Recordings in a library that is a bucket: nodes send there what they recorded, and each finds what all have.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, io::ErrorKind, path::Path, time::Duration};
 
 use antiphon_core::ids::RecordingId;
 
@@ -41,15 +41,18 @@ impl Streams {
     pub async fn remove_recorded(&self, id: RecordingId) -> Result<()> {
         let Some(bucket) = &self.inner.bucket else { return Ok(()) };
         for name in bucket.names_under(&format!("{KEPT}/{id}/"), Duration::ZERO).await? {
-            if let Some(path) = FilePath::new(&name)
-                && let Ok(file) = self.file(&path).await
-            {
-                self.forget_made(&path, &file).await;
+            let Some(path) = FilePath::new(&name) else {
+                bucket.remove_text(&name).await?;
+                continue;
+            };
+            // What was made of it is found by its entity tag: it is not fetched to be removed.
+            match bucket.etag(&path).await {
+                Ok(etag) => self.forget_made(&path, &etag).await,
+                // Nothing is made of what the library does not have.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FileTooLarge) => {}
+                Err(error) => return Err(error.into()),
             }
-            match FilePath::new(&name) {
-                Some(path) => bucket.remove(&path).await?,
-                None => bucket.remove_text(&name).await?,
-            }
+            bucket.remove(&path).await?;
         }
         self.inner.library.forget().await;
         Ok(())

@@ -296,6 +296,8 @@ catalogue! {
         counter ended [RecordingEnd] = "antiphon_recording_ended_total" Count;
         /// Mixes of recordings that were made, by how that ended.
         counter mixes [Outcome] = "antiphon_recording_mixes_total" Count;
+        /// Times that a mix could not be sent to the bucket of audio files: it waits, and is sent again.
+        counter mix_sends_failed [] = "antiphon_recording_mix_sends_failed_total" Count;
         /// Recordings that were removed because they were kept for long enough.
         counter expired [] = "antiphon_recording_expired_total" Count;
     }

@@ -9,7 +9,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
+};
 
 use super::{Bounds, SAMPLE_RATE_HZ, TranscodeError, Watch, decode::check_whole, promise};
 
@@ -72,8 +75,11 @@ impl<'a> Piped<'a> {
         let (said, promised) = (child.stderr.take(), Arc::clone(&promised_s));
         // It ends with ffmpeg, which would wait for a reader.
         let read = |said| thread::Builder::new().spawn(move || promise::read(said, &promised));
-        let reader = said.map(read).transpose()?;
-        Ok(Self { child, pipe, watch, buffer: vec![0; READ_BYTES], kept: 0, frames: 0, bounds, promised_s, reader })
+        let buffer = vec![0; READ_BYTES];
+        let mut piped = Self { child, pipe, watch, buffer, kept: 0, frames: 0, bounds, promised_s, reader: None };
+        // Where there is no thread for it, ffmpeg ends with what is dropped.
+        piped.reader = said.map(read).transpose()?;
+        Ok(piped)
     }
 
     /// Replaces `out` by the next samples; false at the end.
@@ -106,7 +112,8 @@ impl<'a> Piped<'a> {
         loop {
             self.watch.check()?;
             let mut ready = [PollFd::new(&self.pipe, PollFlags::IN)];
-            if poll(&mut ready, Some(&LOOK)).map_err(io::Error::from)? > 0 {
+            // A signal to the server, such as that to read its certificates again, is none of its business.
+            if retry_on_intr(|| poll(&mut ready, Some(&LOOK))).map_err(io::Error::from)? > 0 {
                 return Ok(());
             }
         }

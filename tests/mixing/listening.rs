@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     support::{
+        network::BreakingWay,
         nodes::{Nodes, http},
         people::PATIENCE,
         process::{Process, Scratch},
@@ -108,13 +109,23 @@ async fn heard_by_ffmpeg(url: &str, skip_s: u32, seconds: u32) -> Vec<i16> {
     samples[(skip_s * 48_000) as usize..].to_vec()
 }
 
+/// Some seconds as ffmpeg hears them that asks again where a connection breaks, which it would say.
+async fn heard_again_by_ffmpeg(url: &str, seconds: u32) -> Vec<i16> {
+    let again = "-reconnect 1 -reconnect_streamed 1 -reconnect_delay_max 1";
+    let arguments = format!("-v fatal {again} -i {url} -t {seconds} -f s16le -ac 1 -ar 48000 -");
+    samples_of(&output("ffmpeg", arguments.split(' ').map(str::to_owned).collect()).await)
+}
+
 /// The first seconds as mpv plays them.
 async fn played_by_mpv(url: &str, seconds: u32) -> Vec<i16> {
     let folder = Scratch::new();
     let file = folder.path().join("played");
     let sound = "--ao=pcm --ao-pcm-waveheader=no --audio-format=s16 --audio-channels=mono --audio-samplerate=48000";
-    let what =
-        format!("--no-config --no-terminal --no-video --length={seconds} --ao-pcm-file={} {url}", file.display());
+    let again = "--stream-lavf-o=reconnect_streamed=1,reconnect_delay_max=1";
+    let what = format!(
+        "--no-config --no-terminal --no-video {again} --length={seconds} --ao-pcm-file={} {url}",
+        file.display()
+    );
     output("mpv", format!("{sound} {what}").split(' ').map(str::to_owned).collect()).await;
     samples_of(&std::fs::read(&file).expect("mpv's"))
 }
@@ -176,6 +187,38 @@ async fn ordinary_players_hear_the_channel_and_its_silence() {
     let (first, last) = (&samples[24_000..48_000], &samples[samples.len() - 24_000..]);
     assert!(decibels(amplitude_of(first, TONE_HZ)) > -3.0 && decibels(amplitude_of(last, TONE_HZ)) < -60.0);
     radio.until_listeners(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn players_go_on_hearing_the_channel_where_their_connection_breaks() {
+    /// Some three seconds of the file.
+    const BREAKS_AFTER_BYTES: u64 = 26_000;
+    const SECONDS: u32 = 8;
+    let server = Process::start(&[]).await;
+    let radio = Radio::on(server.url(), 10).await;
+    let link = radio.link().await;
+    let how_to_speak = how(radio.channel, MediaMode::Forward, MediaTransport::Udp);
+    let speaker = Voice::join(server.url(), "speaker", Some(TONE_HZ), how_to_speak).await;
+    speaker.until_udp_works().await;
+    let port = server.url().http("/").port().expect("its own");
+    let ways = [BreakingWay::open(port, BREAKS_AFTER_BYTES).await, BreakingWay::open(port, BREAKS_AFTER_BYTES).await];
+    let [first, second] = ways.map(|way| way.expect("a port"));
+    let by_way = |way: &BreakingWay| format!("http://{}{link}", way.address());
+    let (by_ffmpeg, by_mpv) = (by_way(&first), by_way(&second));
+    let (of_ffmpeg, of_mpv) = tokio::join!(heard_again_by_ffmpeg(&by_ffmpeg, SECONDS), played_by_mpv(&by_mpv, SECONDS));
+    for (player, samples, way) in [("ffmpeg", of_ffmpeg, first), ("mpv", of_mpv, second)] {
+        println!("{player} heard {:.2} s", samples.len() as f64 / 48_000.0);
+        assert!(way.has_broken(), "{player} heard all of it by one connection");
+        // A second before the break, and the last two, which are behind it.
+        is_tone(&samples[48_000..96_000], TONE_HZ, OTHER_HZ);
+        is_tone(&samples[samples.len() - 96_000..], TONE_HZ, OTHER_HZ);
+        let missing_s = f64::from(SECONDS) - samples.len() as f64 / 48_000.0;
+        assert!(missing_s < 1.0, "{player} ended {missing_s} s early");
+    }
+    // Each asked twice, and no place is left to a connection that broke.
+    radio.until_listeners(0).await;
+    let figures = Rest::new(server.url()).expect("a client").metrics().await.expect("figures");
+    assert!(figures.contains("antiphon_streaming_live_listens_total 4"), "{figures}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -350,3 +350,73 @@ async fn what_one_node_made_another_plays_that_makes_nothing() {
     makes.stop().await;
     plays.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quality_is_ready_only_where_all_is_there_that_another_node_fetches() {
+    let store = BucketStore::start().await;
+    let start = async |threads| {
+        Streaming::start(|settings| {
+            of_store(&store)(settings);
+            settings.streaming.transcode_threads = threads;
+            settings.streaming.transcode_wait_s = 25;
+        })
+        .await
+    };
+    let (makes, mends, plays) = (start(1).await, start(1).await, start(0).await);
+    store.put("audio/tone.mp3", &tone()).await;
+    let [low, medium] = ["low", "medium"].map(|quality| link_to_quality("tone.mp3", quality));
+    // As a node leaves it that died before it had sent the rest.
+    let lose_findings = || {
+        let made = store.keys_under("audio/.made");
+        made.iter().filter(|key| !key.ends_with(".opus")).for_each(|key| store.remove(key));
+    };
+    assert_eq!(read(&makes.nobody, &low, None).await.0, StatusCode::OK);
+    until(async || store.keys_under("audio/.made").len() == 3, "all is sent").await;
+    lose_findings();
+    assert_eq!(plays.quality("tone.mp3", "low").await["state"], "absent");
+    plays.nobody.get(&low).await.expect_error(422, "INVALID_INPUT");
+
+    // Another makes it.
+    let order = serde_json::json!({ "quality": "low" });
+    mends.anna.post("/api/streams/tone.mp3/qualities", order).await.expect(202);
+    until(async || store.keys_under("audio/.made").len() == 3, "all is sent again").await;
+    assert_eq!(plays.quality("tone.mp3", "low").await["state"], "ready");
+    // What is known here already comes with the next quality all the same.
+    lose_findings();
+    let (status, _, made) = read(&makes.nobody, &medium, None).await;
+    assert_eq!(status, StatusCode::OK);
+    until(async || store.keys_under("audio/.made").len() == 4, "all is sent with another quality").await;
+    let (status, _, played) = read(&plays.nobody, &medium, None).await;
+    assert_eq!((status, played == made), (StatusCode::OK, true));
+    for streaming in [makes, mends, plays] {
+        streaming.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_node_made_is_fetched_on_where_nobody_waits_for_it_so_long() {
+    let store = BucketStore::start().await;
+    let start = async |threads| {
+        Streaming::start(|settings| {
+            of_store(&store)(settings);
+            settings.streaming.transcode_threads = threads;
+            settings.streaming.transcode_wait_s = 25;
+        })
+        .await
+    };
+    let (makes, plays) = (start(1).await, start(0).await);
+    store.put("audio/tone.mp3", &tone()).await;
+    let (whole, high) = (link_to("tone.mp3"), link_to_quality("tone.mp3", "high"));
+    let (status, _, made) = read(&makes.nobody, &high, None).await;
+    assert_eq!(status, StatusCode::OK);
+    until(async || store.keys_under("audio/.made").len() == 3, "all is sent").await;
+    assert_eq!(read(&plays.nobody, &whole, None).await.0, StatusCode::OK);
+    // It takes some ten seconds longer than is waited for.
+    store.set_pace(made.len() as u64 / 25);
+    let coming = plays.nobody.get(&high).await;
+    coming.expect_error(503, "TEMPORARILY_UNAVAILABLE");
+    assert!(coming.text.contains("fetched") && coming.header("retry-after") == "5", "{}", coming.text);
+    until(async || read(&plays.nobody, &high, None).await.2 == made, "it comes in the end").await;
+    makes.stop().await;
+    plays.stop().await;
+}

@@ -1,10 +1,15 @@
 //! Recordings in a library that is a bucket: every node has all of what each recorded, also when the store was killed meanwhile.
 
-use std::time::Duration;
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
 use antiphon_core::{gateway::ServerMessage, ids::ChannelId};
+use antiphon_loadtest::rest::Rest;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
 use tokio::time::timeout;
 
 use crate::{
@@ -12,8 +17,9 @@ use crate::{
     recording_files::{number, said},
     store::{ACCESS_KEY, BUCKET, BucketStore, SECRET_KEY},
     support::{
-        nodes::Nodes,
-        people::{Person, payload},
+        nodes::{Nodes, http},
+        people::{PATIENCE, Person, payload},
+        process::{Process, Scratch},
     },
 };
 
@@ -21,6 +27,17 @@ const FRAMES: u32 = 100;
 
 /// Longer than what all nodes have to note the tracks that ended.
 const NOT_FINISHED_FOR: Duration = Duration::from_secs(8);
+
+/// The settings of nodes whose library is in a store.
+fn of_store(url: &str) -> [(&str, &str); 5] {
+    [
+        ("ANTIPHON_BUCKET__ENDPOINT", url),
+        ("ANTIPHON_BUCKET__NAME", BUCKET),
+        ("ANTIPHON_BUCKET__ACCESS_KEY", ACCESS_KEY),
+        ("ANTIPHON_BUCKET__SECRET_KEY", SECRET_KEY),
+        ("ANTIPHON_BUCKET__TIMEOUT_S", "1"),
+    ]
+}
 
 /// People say all frames at once, one after the other; the store is killed in the middle.
 async fn speak(people: &[Person], store: &mut BucketStore) {
@@ -56,14 +73,7 @@ async fn check_tracks(asker: &Account, channel: ChannelId, id: &str, people: &[P
 async fn every_node_has_what_each_recorded_when_the_store_is_back() {
     let mut store = BucketStore::start().await;
     let url = store.url();
-    let bucket = [
-        ("ANTIPHON_BUCKET__ENDPOINT", url.as_str()),
-        ("ANTIPHON_BUCKET__NAME", BUCKET),
-        ("ANTIPHON_BUCKET__ACCESS_KEY", ACCESS_KEY),
-        ("ANTIPHON_BUCKET__SECRET_KEY", SECRET_KEY),
-        ("ANTIPHON_BUCKET__TIMEOUT_S", "1"),
-    ];
-    let cluster = Nodes::start_with(2, &bucket).await;
+    let cluster = Nodes::start_with(2, &of_store(&url)).await;
     let here = administrator(cluster.nodes[0].url()).await;
     let there = here.at(cluster.nodes[1].url());
     let channel = here.make_channel("lobby").await;
@@ -108,4 +118,114 @@ async fn every_node_has_what_each_recorded_when_the_store_is_back() {
 
 fn path_of(track: &Value) -> Option<&str> {
     track["path"].as_str()
+}
+
+/// Somebody is recorded; the recording, finished.
+async fn recorded(node: &Process, account: &Account, channel: ChannelId) -> Value {
+    let mut person = Person::join(node, "speaker", channel).await;
+    person.udp_becomes(true).await;
+    let id = account.start(channel).await["id"].as_str().expect("an id").to_owned();
+    told(&mut person, |message| matches!(message, ServerMessage::RecordingStarted(_)).then_some(())).await;
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    for frame in 0..FRAMES {
+        ticks.tick().await;
+        person.say(frame).await;
+    }
+    account.stop(channel).await;
+    account.until_finished(channel, &id).await
+}
+
+/// Waits until something holds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// What a node counts, all series of a name together.
+async fn counted(node: &Process, name: &str) -> u64 {
+    let figures = Rest::new(node.url()).expect("a client").metrics().await.expect("figures");
+    let series = figures.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    let counts = series.map(|line| line.rsplit(' ').next().and_then(|count| count.parse::<f64>().ok()).expect("one"));
+    counts.sum::<f64>() as u64
+}
+
+/// Starts the only node again, as if its time for the mix that it had taken on were over.
+async fn restart_when_time_is_over(cluster: &mut Nodes) {
+    cluster.nodes[0].kill();
+    let mut database = PgConnection::connect(&cluster.database.url).await.expect("a connection");
+    sqlx::raw_sql("UPDATE recordings SET mix_until_us = 0").execute(&mut database).await.expect("set");
+    cluster.restart(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mix_waits_for_the_store_over_restarts_and_is_not_made_again() {
+    let mut store = BucketStore::start().await;
+    let (audio, copies, url) = (Scratch::new(), Scratch::new(), store.url());
+    let folders = [("AUDIO_DIR", &audio), ("ANTIPHON_BUCKET__CACHE_DIR", &copies)];
+    let folders = folders.map(|(name, folder)| (name, folder.path().to_str().expect("text")));
+    let mut cluster = Nodes::start_with(1, &[&of_store(&url)[..], &folders].concat()).await;
+    let account = administrator(cluster.nodes[0].url()).await;
+    let channel = account.make_channel("lobby").await;
+    let recording = recorded(&cluster.nodes[0], &account, channel).await;
+    let id = recording["id"].as_str().expect("an id");
+    // What the mix is made of is here when the store goes.
+    account.fetch(recording["track_list"][0]["path"].as_str().expect("a path")).await;
+    store.stop().await;
+    let mix = format!("/api/channels/{channel}/recordings/{id}/mix");
+    let waiting = audio.path().join(format!("recordings/{id}/.mix.opus"));
+    let ask = async || account.ask(Method::POST, &mix, None).await.0;
+    assert_eq!(ask().await, StatusCode::ACCEPTED);
+    until("it is made", async || waiting.exists()).await;
+    // It has waited for longer than any does.
+    let two_days = Duration::from_secs(2 * 24 * 3_600);
+    let file = fs::File::options().write(true).open(&waiting).expect("ours");
+    file.set_modified(SystemTime::now() - two_days).expect("set");
+    restart_when_time_is_over(&mut cluster).await;
+    let given_up = account.until(channel, id, |recording| recording["mix"]["state"] == "failed").await;
+    assert!(given_up["mix"]["error"].to_string().contains("could not be sent"), "{given_up}");
+    until("it is removed", async || !waiting.exists()).await;
+
+    // Wanted again, and made by a process that is killed before the store is back.
+    assert_eq!(ask().await, StatusCode::ACCEPTED);
+    until("it is made again", async || waiting.exists()).await;
+    let made = fs::read(&waiting).expect("ours");
+    restart_when_time_is_over(&mut cluster).await;
+    let fails = "antiphon_recording_mix_sends_failed_total";
+    until("it is tried", async || counted(&cluster.nodes[0], fails).await > 0).await;
+    assert_eq!(account.recording(channel, id).await["mix"]["state"], "wanted");
+    store.go_on();
+    let mixed = account.until(channel, id, |recording| recording["mix"]["state"] == "ready").await;
+    let path = mixed["mix"]["path"].as_str().expect("a path");
+    assert!(store.object(path).is_some_and(|sent| sent == made) && account.fetch(path).await == made);
+    assert_eq!(counted(&cluster.nodes[0], "antiphon_recording_mixes_total").await, 0, "the next process made it again");
+    until("it is removed", async || !waiting.exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_goes_with_what_was_made_of_it_and_is_not_fetched_for_that() {
+    let store = BucketStore::start().await;
+    let url = store.url();
+    let settings = [&of_store(&url)[..], &[("ANTIPHON_STREAMING__TRANSCODE_WAIT_S", "25")]].concat();
+    let cluster = Nodes::start_with(2, &settings).await;
+    let (here, there) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let account = administrator(here.url()).await;
+    let channel = account.make_channel("lobby").await;
+    let recording = recorded(here, &account, channel).await;
+    let (id, path) = (recording["id"].as_str().expect("an id"), &recording["track_list"][0]["path"]);
+    let low = serde_json::json!({ "path": path, "ttl_s": 60, "quality": "low" });
+    let (status, link) = account.ask(Method::POST, "/api/streams/sign", Some(low)).await;
+    assert_eq!(status, StatusCode::OK, "{link}");
+    let link = here.url().http("/").join(link["data"]["url"].as_str().expect("a link")).expect("a link");
+    assert_eq!(http().get(link).send().await.expect("answered").status(), StatusCode::OK);
+    until("it is sent", async || store.keys_under(".made").len() == 3).await;
+
+    // Removed by the node that has no copy of it.
+    let path = format!("/api/channels/{channel}/recordings/{id}");
+    assert_eq!(account.at(there.url()).ask(Method::DELETE, &path, None).await.0, StatusCode::NO_CONTENT);
+    assert_eq!((store.keys_under("recordings"), store.keys_under(".made")), (Vec::new(), Vec::new()));
+    assert_eq!(counted(there, "antiphon_streaming_bucket_received_bytes_total").await, 0);
 }

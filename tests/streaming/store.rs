@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpSocket, TcpStream},
     task::JoinSet,
+    time::{Instant, Sleep},
 };
 
 use crate::support::network::ReservedPort;
@@ -33,12 +34,17 @@ pub(crate) const BUCKET: &str = "library";
 pub(crate) const ACCESS_KEY: &str = "test-access-key";
 pub(crate) const SECRET_KEY: &str = "test-secret-key";
 
+/// How a store that is slow counts time.
+const STEP: Duration = Duration::from_millis(100);
+
 /// A store with one bucket.
 pub(crate) struct BucketStore {
     folder: PathBuf,
     port: ReservedPort,
     /// Bytes that it still sends before it breaks off once.
     sends: Arc<AtomicU64>,
+    /// Bytes that each connection sends in a [`STEP`].
+    pace: Arc<AtomicU64>,
     running: JoinSet<()>,
 }
 
@@ -46,8 +52,9 @@ impl BucketStore {
     pub(crate) async fn start() -> Self {
         let folder = std::env::temp_dir().join(format!("antiphon-bucket-{}", uuid::Uuid::new_v4()));
         fs::create_dir_all(folder.join(BUCKET)).expect("can be made");
-        let (port, sends) = (ReservedPort::take().expect("a port"), Arc::new(AtomicU64::new(u64::MAX)));
-        let mut store = Self { folder, port, sends, running: JoinSet::new() };
+        let [sends, pace] = [(); 2].map(|()| Arc::new(AtomicU64::new(u64::MAX)));
+        let mut store =
+            Self { folder, port: ReservedPort::take().expect("a port"), sends, pace, running: JoinSet::new() };
         store.go_on();
         store
     }
@@ -72,11 +79,13 @@ impl BucketStore {
         socket.set_reuseaddr(true).expect("can be set");
         socket.bind((Ipv4Addr::LOCALHOST, self.port.port()).into()).expect("reserved");
         let listener = socket.listen(64).expect("listens");
-        let sends = Arc::clone(&self.sends);
+        let (sends, pace) = (Arc::clone(&self.sends), Arc::clone(&self.pace));
         self.running.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(Fragile { stream, sends: Arc::clone(&sends) }, service.clone()));
+                let (sends, pace) = (Arc::clone(&sends), Arc::clone(&pace));
+                let next = Box::pin(tokio::time::sleep(Duration::ZERO));
+                connections.spawn(serve(Fragile { stream, sends, pace, next }, service.clone()));
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -85,6 +94,11 @@ impl BucketStore {
     /// Breaks a connection off once it has sent so many more bytes.
     pub(crate) fn break_off_after(&self, bytes: u64) {
         self.sends.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Sends so many bytes a second by each connection from now on.
+    pub(crate) fn set_pace(&self, bytes_per_s: u64) {
+        self.pace.store(bytes_per_s / 10, Ordering::SeqCst);
     }
 
     /// Whether it has broken off what it was to.
@@ -113,6 +127,11 @@ impl BucketStore {
         fs::read(self.folder.join(BUCKET).join(key)).ok()
     }
 
+    /// Removes an object as a rule of the store would.
+    pub(crate) fn remove(&self, key: &str) {
+        fs::remove_file(self.folder.join(BUCKET).join(key)).expect("it is there");
+    }
+
     /// Writes an object as somebody else would.
     pub(crate) async fn put(&self, key: &str, bytes: &[u8]) {
         let bucket = Bucket::new(self.url().parse().expect("a URL"), UrlStyle::Path, BUCKET, "us-east-1").expect("one");
@@ -134,10 +153,13 @@ async fn serve(stream: Fragile, service: S3Service) {
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// A connection that may break off in the middle.
+/// A connection that may be slow, and break off in the middle.
 struct Fragile {
     stream: TcpStream,
     sends: Arc<AtomicU64>,
+    pace: Arc<AtomicU64>,
+    /// When it sends more, where it is slow.
+    next: Pin<Box<Sleep>>,
 }
 
 impl AsyncRead for Fragile {
@@ -153,7 +175,12 @@ impl AsyncWrite for Fragile {
             self.sends.store(u64::MAX, Ordering::SeqCst);
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        let pace = self.pace.load(Ordering::SeqCst);
+        if pace < u64::MAX {
+            ready!(self.next.as_mut().poll(cx));
+            self.next.as_mut().reset(Instant::now() + STEP);
+        }
+        let most = usize::try_from(left.min(pace)).unwrap_or(usize::MAX).min(bytes.len());
         let written = Pin::new(&mut self.stream).poll_write(cx, &bytes[..most]);
         if let (Poll::Ready(Ok(count)), true) = (&written, left < u64::MAX) {
             self.sends.store(left - *count as u64, Ordering::SeqCst);

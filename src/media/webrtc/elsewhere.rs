@@ -23,7 +23,9 @@ use super::{
 /// How long what another node told is believed.
 const LIFETIME: Micros = Micros::from_secs(3);
 /// A packet that is further from the newest than this is of a stream that began anew.
-const FAR: u64 = 1_000;
+const FAR: u32 = 1_000;
+/// So many numbers are before a stream's first packet, for those that come after it and were sent before.
+const BEFORE_FIRST: u64 = 1 << 32;
 /// How far apart the numbers of two sources are for other nodes, at least: they do not learn which source a packet is of, nor from which
 /// node it is.
 const SOURCES_APART: u32 = 1 << 16;
@@ -38,9 +40,11 @@ pub(in crate::media) enum ToRelay {
     Command(RelayCommand),
 }
 
-/// Which packets of a stream came, so that each is forwarded once.
+/// Which packets of a stream came, so that each is forwarded once. Their numbers wrap around at any time, since each source's begin
+/// elsewhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
+    /// Without its wrap-arounds.
     newest: u64,
     /// Which of the 64 up to the newest came: none before the first.
     bits: u64,
@@ -56,13 +60,15 @@ pub(super) enum Arrival {
 }
 
 impl Seen {
-    /// Takes note of a packet.
-    pub(super) fn note(&mut self, sequence: u64) -> Arrival {
-        let is_anew = self.bits != 0 && sequence.abs_diff(self.newest) > FAR;
+    /// Takes note of a packet: what it is, and its number without wrap-arounds.
+    pub(super) fn note(&mut self, sequence: u32) -> (Arrival, u64) {
+        let from_newest = sequence.wrapping_sub(self.newest as u32) as i32;
+        let is_anew = self.bits != 0 && from_newest.unsigned_abs() > FAR;
         if self.bits == 0 || is_anew {
-            *self = Self { newest: sequence, bits: 1 };
-            return if is_anew { Arrival::Anew } else { Arrival::First };
+            *self = Self { newest: BEFORE_FIRST + u64::from(sequence), bits: 1 };
+            return (if is_anew { Arrival::Anew } else { Arrival::First }, self.newest);
         }
+        let sequence = self.newest.wrapping_add_signed(from_newest.into());
         if let Some(step) = sequence.checked_sub(self.newest) {
             self.bits = u32::try_from(step).ok().and_then(|step| self.bits.checked_shl(step)).unwrap_or(0);
             self.newest = sequence;
@@ -70,7 +76,7 @@ impl Seen {
         let bit = u32::try_from(self.newest - sequence).ok().and_then(|back| 1_u64.checked_shl(back)).unwrap_or(0);
         let is_first = self.bits & bit == 0 && bit != 0;
         self.bits |= bit;
-        if is_first { Arrival::First } else { Arrival::Again }
+        (if is_first { Arrival::First } else { Arrival::Again }, sequence)
     }
 }
 
@@ -166,7 +172,7 @@ impl Peers {
         }
         let (video, is_new) = room.video_from(Origin::There(now), source);
         let layer = &mut video.layers[head.layer];
-        let arrival = layer.seen.note(head.sequence.into());
+        let (arrival, sequence) = layer.seen.note(head.sequence);
         if arrival == Arrival::Again {
             return;
         }
@@ -179,7 +185,7 @@ impl Peers {
             codec: head.codec,
             layer: head.layer,
             is_keyframe: head.is_keyframe,
-            numbers: Numbers { sequence: head.sequence.into(), timestamp: head.timestamp },
+            numbers: Numbers { sequence, timestamp: head.timestamp },
             marker: head.marker,
             payload: &payload.into(),
         };
@@ -238,8 +244,19 @@ mod tests {
     fn a_packet_is_new_once_and_a_stream_may_begin_anew() {
         use Arrival::{Again, Anew, First};
         let mut seen = Seen::default();
-        let arrivals = [5_000, 5_000, 5_002, 5_001, 5_001, 5_090, 5_002, 7, 7, 8, 1_008, 2_009].map(|n| seen.note(n));
+        let arrivals = [5_000, 5_000, 5_002, 5_001, 5_001, 5_090, 5_002, 7, 7, 8, 1_008, 2_009].map(|n| seen.note(n).0);
         let expected = [First, Again, First, First, Again, First, Again, Anew, Again, First, First, Anew];
         assert_eq!(arrivals, expected);
+    }
+
+    #[test]
+    fn a_stream_goes_on_where_its_numbers_wrap_around() {
+        use Arrival::{Again, First};
+        let mut seen = Seen::default();
+        let notes = [u32::MAX - 1, 0, u32::MAX, 0, 1, u32::MAX - 2].map(|n| seen.note(n));
+        assert_eq!(notes.map(|(arrival, _)| arrival), [First, First, First, Again, First, First]);
+        // By how much each is behind the one that was sent first.
+        let steps = notes.map(|(_, number)| number - notes[5].1);
+        assert_eq!(steps, [1, 3, 2, 3, 4, 0]);
     }
 }

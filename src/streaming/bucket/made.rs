@@ -1,6 +1,8 @@
 //! What was made of files, beside them in the bucket: under hidden names, which are no part of the library.
 
-use super::{Bucket, BucketError};
+use std::collections::HashMap;
+
+use super::{Bucket, BucketError, LISTED_AT_ONCE};
 use crate::streaming::making::part::Part;
 
 /// What all such names begin with.
@@ -20,9 +22,11 @@ pub(in crate::streaming) fn name_of_made(place: &str) -> String {
 }
 
 impl Bucket {
-    /// How many bytes an object has, if it is there.
-    pub(in crate::streaming) async fn length(&self, name: &str) -> Result<Option<u64>, BucketError> {
-        Ok(self.requests.head(name).await?.map(|object| object.length))
+    /// How many bytes each object has whose name begins so, by the rest of its name: of so many at most as one answer lists.
+    pub(in crate::streaming) async fn lengths_under(&self, under: &str) -> Result<HashMap<String, u64>, BucketError> {
+        let (listed, _) = self.requests.list(under, None, LISTED_AT_ONCE).await?;
+        let rest_of = |name: &str| name.strip_prefix(under).map(str::to_owned);
+        Ok(listed.into_iter().filter_map(|object| Some((rest_of(&object.name)?, object.length))).collect())
     }
 
     /// Fetches an object into a part, whole; `None` where there is none.

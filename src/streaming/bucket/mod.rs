@@ -176,6 +176,15 @@ impl Bucket {
         }
     }
 
+    /// The entity tag that the copy of a path's object has: it needs none, and none is fetched.
+    pub(super) async fn etag(&self, path: &FilePath) -> io::Result<String> {
+        let object = self.look(path).await?.ok_or(io::ErrorKind::NotFound)?;
+        if object.length > self.bytes_max {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(object.etag_of_copy())
+    }
+
     /// What there is at a path, a few seconds old at most.
     async fn look(&self, path: &FilePath) -> Result<Option<Object>, BucketError> {
         if let Some((object, at)) = self.known.get(path)

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::digest::{SHA256, digest};
 use reqwest::header::{CONTENT_LENGTH, ETAG, HeaderMap, LAST_MODIFIED};
 
+use crate::streaming::files::etag_of;
+
 /// An object as the bucket describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Object {
@@ -34,6 +36,12 @@ impl Object {
         let number = sum.as_ref().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         let seconds = self.modified.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(number % 1_000_000_000)
+    }
+
+    /// The entity tag that its copy has, whether there is one or not.
+    pub(super) fn etag_of_copy(&self) -> String {
+        let stamp = self.stamp().duration_since(UNIX_EPOCH).unwrap_or_default();
+        etag_of(self.length, (i64::try_from(stamp.as_secs()).unwrap_or(i64::MAX), stamp.subsec_nanos().into()))
     }
 }
 

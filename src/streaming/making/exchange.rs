@@ -2,6 +2,7 @@
 //! it. The bucket is not waited for: while it is away each makes what it needs.
 
 use std::{
+    collections::HashSet,
     hash::{DefaultHasher, Hash, Hasher},
     io,
     sync::Arc,
@@ -21,7 +22,7 @@ use crate::streaming::bucket::{Bucket, BucketError, name_of_made};
 /// How often what could not be sent is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// How long what others made is waited for; making it takes as long.
+/// How long what others made is waited for. It is fetched on.
 const FETCH_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How many contents are fetched at once, at most.
@@ -32,12 +33,25 @@ pub(super) struct Exchange {
     bucket: Arc<Bucket>,
     shelf: Arc<Shelf>,
     /// Held while a content is fetched, always the same one for the same: who wants it, too, finds it on the shelf then.
-    fetching: [Mutex<()>; FETCHES as usize],
+    fetching: [Arc<Mutex<()>>; FETCHES as usize],
+    /// Those that are.
+    under_way: parking_lot::Mutex<HashSet<Version>>,
+}
+
+/// What came of looking for a product that another node may have made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// It is on the shelf.
+    Here,
+    /// It is on its way, and takes longer than anybody waits.
+    Coming,
+    /// Nobody made it, or it cannot be had.
+    Nowhere,
 }
 
 impl Exchange {
-    pub(super) fn new(bucket: Arc<Bucket>, shelf: Arc<Shelf>) -> Self {
-        Self { bucket, shelf, fetching: Default::default() }
+    pub(super) fn new(bucket: Arc<Bucket>, shelf: Arc<Shelf>) -> Arc<Self> {
+        Arc::new(Self { bucket, shelf, fetching: Default::default(), under_way: Default::default() })
     }
 
     /// Sends what is made, for ever.
@@ -72,36 +86,53 @@ impl Exchange {
         Ok(())
     }
 
-    /// How many bytes a product has that another node made.
+    /// How many bytes a product has that another node made, where all is there that is fetched of it: a node that died may have sent some
+    /// of it, and a rule of the store may have expired some.
     pub(super) async fn length(&self, version: &Version, product: Product) -> Option<u64> {
-        let name = match product {
-            Product::Quality(quality) => quality_name(quality),
-            Product::Analysis => FACTS.to_owned(),
-        };
-        self.bucket.length(&name_in_bucket(version, &name)).await.ok().flatten()
+        let there = self.bucket.lengths_under(&name_in_bucket(version, "")).await.ok()?;
+        let lengths: Option<Vec<u64>> = names_of(product).iter().map(|name| there.get(name).copied()).collect();
+        lengths?.pop()
     }
 
-    /// Puts what another node made onto the shelf, with what was found out; false where nobody did, or it takes too long.
-    pub(super) async fn fetch(&self, version: &Version, product: Product) -> bool {
+    /// Puts what another node made onto the shelf, with what was found out. Whoever waits may go: it is fetched all the same.
+    pub(super) async fn fetch(self: &Arc<Self>, version: &Version, product: Product) -> Fetched {
         let mut hasher = DefaultHasher::new();
         version.folder().hash(&mut hasher);
+        let turn = Arc::clone(&self.fetching[(hasher.finish() % FETCHES) as usize]);
+        let (this, content) = (Arc::clone(self), version.clone());
         let fetch = async {
-            let _fetching = self.fetching[(hasher.finish() % FETCHES) as usize].lock().await;
-            // The facts after the waveform, and a quality last: where one is, the others are.
-            let is_found = self.fetch_named(version, PEAKS).await? && self.fetch_named(version, FACTS).await?;
-            match product {
-                Product::Quality(quality) => Ok(is_found && self.fetch_named(version, &quality_name(quality)).await?),
-                Product::Analysis => Ok::<bool, BucketError>(is_found),
-            }
+            // Who only waits for their turn leaves nothing behind.
+            let turn = turn.lock_owned().await;
+            let fetching = tokio::spawn(async move {
+                let _turn = turn;
+                this.under_way.lock().insert(content.clone());
+                let fetched = this.fetch_in_turn(&content, product).await;
+                this.under_way.lock().remove(&content);
+                fetched
+            });
+            fetching.await.map_err(io::Error::other)?
         };
         match tokio::time::timeout(FETCH_PATIENCE, fetch).await {
-            Ok(Ok(is_found)) => is_found,
+            Ok(Ok(true)) => Fetched::Here,
+            Ok(Ok(false)) => Fetched::Nowhere,
             Ok(Err(error)) => {
                 tracing::debug!(%version, %error, "what others made cannot be had");
-                false
+                Fetched::Nowhere
             }
-            Err(_) => false,
+            Err(_) if self.under_way.lock().contains(version) => Fetched::Coming,
+            // Others are, in its turn.
+            Err(_) => Fetched::Nowhere,
         }
+    }
+
+    /// False where something of it is not there.
+    async fn fetch_in_turn(&self, version: &Version, product: Product) -> Result<bool, BucketError> {
+        for name in names_of(product) {
+            if !self.fetch_named(version, &name).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn fetch_named(&self, version: &Version, name: &str) -> Result<bool, BucketError> {
@@ -134,6 +165,15 @@ impl Exchange {
             tracing::debug!(%version, %error, "what was made stays in the bucket");
         }
     }
+}
+
+/// What is fetched of a product: the facts after the waveform, and a quality last, so that on the shelf, where one is, the others are.
+fn names_of(product: Product) -> Vec<String> {
+    let quality = match product {
+        Product::Quality(quality) => Some(quality_name(quality)),
+        Product::Analysis => None,
+    };
+    [PEAKS.to_owned(), FACTS.to_owned()].into_iter().chain(quality).collect()
 }
 
 fn name_in_bucket(version: &Version, name: &str) -> String {

@@ -24,7 +24,7 @@ use antiphon_core::gateway::ErrorCode;
 use tokio::sync::Semaphore;
 
 use self::{
-    exchange::Exchange,
+    exchange::{Exchange, Fetched},
     order::{Job, Key},
     shelf::Shelf,
     version::Version,
@@ -47,6 +47,9 @@ const WAITING_MAX: usize = 256;
 
 /// When to come back for what is not begun yet, in seconds.
 const QUEUED_RETRY_S: u64 = 15;
+
+/// When to come back for what another node made and is being fetched, in seconds.
+const FETCH_RETRY_S: u64 = 5;
 
 /// When to come back to a queue that is full, in seconds.
 const FULL_RETRY_S: u64 = 60;
@@ -101,7 +104,7 @@ pub(super) struct Making {
     shelf: Arc<Shelf>,
     workshop: Workshop,
     /// Where nodes share what they make.
-    exchange: Option<Exchange>,
+    exchange: Option<Arc<Exchange>>,
     wait: Duration,
     waiting: Semaphore,
 }
@@ -129,14 +132,19 @@ impl Making {
     }
 
     /// Whether another node had made it; it is here then.
-    async fn fetch(&self, version: &Version, product: Product) -> bool {
-        match &self.exchange {
+    async fn fetch(&self, version: &Version, product: Product) -> Result<bool, NotMade> {
+        let fetched = match &self.exchange {
             // What is under way here is not looked for elsewhere.
             Some(exchange) if self.workshop.job(&Key { version: version.clone(), product }).is_none() => {
                 exchange.fetch(version, product).await
             }
-            _ => false,
+            _ => Fetched::Nowhere,
+        };
+        if fetched == Fetched::Coming {
+            let message = format!("{} of this file is being fetched from where the library is", product.name());
+            return Err(NotMade::Error(AppError::retry(ErrorCode::TemporarilyUnavailable, message, FETCH_RETRY_S)));
         }
+        Ok(fetched == Fetched::Here)
     }
 
     /// Ends what is being made; it is made again by the next process.
@@ -192,7 +200,7 @@ impl Making {
         if let Some(file) = self.shelf.file(&version, product).await {
             return Ok(file);
         }
-        if self.fetch(&version, product).await
+        if self.fetch(&version, product).await?
             && let Some(file) = self.shelf.file(&version, product).await
         {
             return Ok(file);
@@ -260,7 +268,7 @@ impl Making {
             return Ok(found);
         }
         let version = Version::of(path, source);
-        if self.fetch(&version, Product::Analysis).await
+        if self.fetch(&version, Product::Analysis).await?
             && let Some(found) = self.found(path, source).await
         {
             return Ok(found);
@@ -278,9 +286,9 @@ impl Making {
         blocking(move || Ok(shelf.facts(&version).zip(shelf.peaks(&version)))).await.ok().flatten()
     }
 
-    /// Removes all that was made of a file.
-    pub(super) async fn forget(&self, path: &FilePath, source: &Arc<OpenFile>) {
-        let (shelf, version) = (Arc::clone(&self.shelf), Version::of(path, source));
+    /// Removes all that was made of a file that had this entity tag.
+    pub(super) async fn forget(&self, path: &FilePath, etag: &str) {
+        let (shelf, version) = (Arc::clone(&self.shelf), Version::named(path, etag));
         let cancelled = self.workshop.cancel(&version);
         if let Some(exchange) = &self.exchange {
             exchange.remove(&version).await;

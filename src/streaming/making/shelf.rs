@@ -109,11 +109,21 @@ impl Shelf {
 
     fn put_named(&self, version: &Version, name: &str, part: Part) -> io::Result<()> {
         self.take_in(version, name, part)?;
+        self.share(version, name);
+        Ok(())
+    }
+
+    /// Has something sent to the bucket, where there is one.
+    fn share(&self, version: &Version, name: &str) {
         // It is here all the same where that cannot be noted: others make it themselves.
         if let Some(Err(error)) = self.unsent.as_ref().map(|unsent| unsent.add(version, name)) {
             tracing::warn!(%error, "what was made is not sent to the bucket");
         }
-        Ok(())
+    }
+
+    /// Has what was found out sent again: no quality that others fetch is there without it, nor is expired after it by the store.
+    pub(super) fn share_findings(&self, version: &Version) {
+        [PEAKS, FACTS].into_iter().for_each(|name| self.share(version, name));
     }
 
     /// Puts what another node has made into its place.

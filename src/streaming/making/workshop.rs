@@ -231,6 +231,7 @@ impl Shared {
         metrics().streaming.transcoded_seconds.increment(found.samples / u64::from(SAMPLE_RATE_HZ));
         let facts = Facts::from(found);
         if self.shelf.facts(&job.key.version).is_some_and(|known| known == facts) {
+            self.shelf.share_findings(&job.key.version);
             return Ok(());
         }
         self.shelf.put_findings(&job.key.version, &facts, &found.peaks)

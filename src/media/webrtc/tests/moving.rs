@@ -177,6 +177,22 @@ fn a_picture_goes_on_when_its_publisher_does_elsewhere_under_lower_numbers() {
 }
 
 #[test]
+fn a_picture_goes_on_where_its_numbers_for_other_nodes_wrap_around() {
+    let mut world = seeing();
+    word(&mut world, vec![PublishKind::Video]);
+    let mut next = 0_u32.wrapping_sub(PICTURES);
+    let mut bring = |world: &mut World, is_whole| {
+        brought(world, next, is_whole);
+        next = next.wrapping_add(1);
+    };
+    (0..PICTURES).for_each(|picture| bring(&mut world, picture == 0));
+    told(&mut world);
+    (0..PICTURES).for_each(|_| bring(&mut world, false));
+    assert_eq!(seen(&world), (1..=2 * u64::from(PICTURES)).collect::<Vec<_>>(), "without a gap");
+    assert!(!told(&mut world).1.iter().any(asks), "and without another whole one");
+}
+
+#[test]
 fn a_picture_goes_on_in_another_section_here_and_other_nodes_can_tell_the_two_apart() {
     let mut world = seeing();
     comes(&mut world);
