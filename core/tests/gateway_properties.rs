@@ -426,8 +426,8 @@ proptest! {
             Shape::External => format!(r#"{{"{name}":{{{fields}}}}}"#),
         };
         match decode_client(Encoding::Json, json.as_bytes()) {
-            Err(DecodeError::Invalid { name: named, request_id, .. }) => {
-                prop_assert_eq!(named, name);
+            Err(DecodeError::Invalid { name: named, request_id, shape: read_shape, .. }) => {
+                prop_assert_eq!((named, read_shape), (name, shape));
                 prop_assert_eq!(request_id, Some(RequestId::Number(id)));
             }
             // Of some messages all fields may be absent.

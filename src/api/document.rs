@@ -54,6 +54,7 @@ pub(super) const DOCUMENT_PATH: &str = "/api/openapi.json";
         (name = "recordings", description = "Recordings of channels"),
         (name = "notifications", description = "What one is told of, and how"),
         (name = "rooms", description = "Rooms, where browsers meet by WebRTC"),
+        (name = "webrtc", description = "WebRTC without a gateway: WHIP and WHEP"),
         (name = "audio", description = "What clients should capture and play"),
         (name = "gateway", description = "Where talking happens"),
         (name = "nodes", description = "The nodes of the cluster"),
@@ -80,7 +81,7 @@ impl Modify for Bearer {
 /// Adds to each operation the errors that follow from what it takes: a token, a body, parameters.
 pub(super) fn with_errors(mut document: openapi::OpenApi) -> openapi::OpenApi {
     for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         operations.into_iter().flatten().for_each(add_errors);
     }
     document
@@ -166,7 +167,7 @@ mod tests {
         "get /api/streams/{path}/waveform.svg",
     ];
 
-    const METHODS: [&str; 4] = ["get", "post", "put", "delete"];
+    const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
     fn described() -> (Router<Arc<Api>>, Value) {
         let (router, document) = described_routes().merge(scrape::routes()).split_for_parts();

@@ -2,7 +2,7 @@
 
 use antiphon_core::gateway::ErrorCode;
 use axum::{
-    extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection},
+    extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection, StringRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -73,6 +73,15 @@ impl From<BytesRejection> for ApiError {
             return Self::invalid_as(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than this path accepts");
         }
         Self::invalid("the body broke off before its end")
+    }
+}
+
+impl From<StringRejection> for ApiError {
+    fn from(rejection: StringRejection) -> Self {
+        match rejection {
+            StringRejection::FailedToBufferBody(failed) => BytesRejection::from(failed).into(),
+            _ => Self::invalid("the body is no UTF-8"),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use antiphon_core::gateway::{ErrorCode, Role, UserView};
 use axum::{
+    body::HttpBody as _,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{header, request::Parts},
 };
@@ -24,6 +25,31 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Body<T> {
     async fn from_request(request: Request, state: &Arc<Api>) -> Result<Self, ApiError> {
         let axum::Json(value) = axum::Json::<T>::from_request(request, state).await?;
         Ok(Self(value))
+    }
+}
+
+/// A JSON body of which every field may be left out, and so may the body.
+pub(super) struct MaybeBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<Arc<Api>> for MaybeBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Arc<Api>) -> Result<Self, ApiError> {
+        if request.body().is_end_stream() {
+            return Ok(Self(T::default()));
+        }
+        Body::from_request(request, state).await.map(|Body(value)| Self(value))
+    }
+}
+
+/// A body of text.
+pub(super) struct Text(pub(super) String);
+
+impl FromRequest<Arc<Api>> for Text {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Arc<Api>) -> Result<Self, ApiError> {
+        Ok(Self(String::from_request(request, state).await?))
     }
 }
 

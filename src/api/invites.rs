@@ -15,7 +15,7 @@ use super::{
     Api,
     answer::{Answer, Created},
     error::{ApiResult, ErrorBody},
-    extract::{Body, Caller, PathOf},
+    extract::{Caller, MaybeBody, PathOf},
 };
 use crate::store::{Invite, rfc3339};
 
@@ -28,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 }
 
 /// How far an invite goes.
-#[derive(Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 struct InviteBody {
     /// How many it lets in; any number when absent.
     #[schema(example = 5, minimum = 1)]
@@ -82,7 +82,7 @@ struct Revoked {
 
 /// Makes an invite to a channel that one owns or moderates.
 #[utoipa::path(post, path = "/api/channels/{id}/invites", tag = "channels",
-    params(("id" = ChannelId, Path, description = "The channel's id")), request_body = InviteBody,
+    params(("id" = ChannelId, Path, description = "The channel's id")), request_body = Option<InviteBody>,
     responses((status = CREATED, description = "The invite", body = Answer<InviteView>),
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`", body = ErrorBody),
         (status = CONFLICT, description = "`LIMIT_REACHED`: the channel has as many invites as it may have", body = ErrorBody)))]
@@ -90,7 +90,7 @@ async fn create_invite(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     PathOf(id): PathOf<ChannelId>,
-    Body(InviteBody { max_uses, ttl_s }): Body<InviteBody>,
+    MaybeBody(InviteBody { max_uses, ttl_s }): MaybeBody<InviteBody>,
 ) -> ApiResult<Created<InviteView>> {
     Ok(Created(api.directory.invite(&caller, id, max_uses, ttl_s).await?.into()))
 }

@@ -198,7 +198,6 @@ pub fn router(api: &Arc<Api>, gateway: Router) -> Router {
     let described = if metrics_here { routes().merge(scrape::routes()) } else { routes() };
     let (router, document) = described.split_for_parts();
     let router = router
-        .merge(whip::routes())
         .merge(page::routes())
         .merge(stream_file::routes())
         .merge(stream_parts::routes())
@@ -237,6 +236,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .merge(stream_stats::routes())
         .merge(advanced::routes())
         .merge(figures::routes())
+        .merge(whip::routes())
         .merge(nodes::routes())
         .merge(health::routes())
 }

@@ -21,7 +21,7 @@ use super::{
     answer::Answer,
     drain::{DrainMode, DrainProgress},
     error::{ApiError, ApiResult, ErrorBody},
-    extract::{Admin, Body, Caller, PathOf},
+    extract::{Admin, Caller, MaybeBody, PathOf},
     peers::FORWARDED,
 };
 use crate::{
@@ -125,7 +125,7 @@ async fn assign(State(api): State<Arc<Api>>, Caller(_caller): Caller) -> ApiResu
 }
 
 /// How to drain.
-#[derive(Serialize, Deserialize, ToSchema)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 struct DrainBody {
     /// How long the clients have, in seconds; the setting `server.drain_deadline_s` when absent.
     #[schema(example = 30, maximum = 86_400)]
@@ -137,7 +137,7 @@ struct DrainBody {
 /// Takes a node out of service: it leaves the ring, takes no new clients, and its clients go elsewhere. It goes on running.
 /// Answers how far the drain is; ask again, or look at `GET /api/v1/nodes` of that node. Any node takes it for any other.
 #[utoipa::path(post, path = "/api/v1/admin/nodes/{id}/drain", tag = "nodes",
-    params(("id" = String, Path, description = "The node's name")), request_body = DrainBody,
+    params(("id" = String, Path, description = "The node's name")), request_body = Option<DrainBody>,
     responses((status = OK, description = "How far it is", body = Answer<DrainProgress>),
         (status = FORBIDDEN, description = "`PERMISSION_DENIED`: not an administrator", body = ErrorBody),
         (status = NOT_FOUND, description = "`NOT_FOUND`: no such node", body = ErrorBody)))]
@@ -146,7 +146,7 @@ async fn drain(
     Admin(caller): Admin,
     PathOf(id): PathOf<String>,
     headers: HeaderMap,
-    Body(body): Body<DrainBody>,
+    MaybeBody(body): MaybeBody<DrainBody>,
 ) -> ApiResult<Answer<serde_json::Value>> {
     let deadline_s = body.deadline_s.unwrap_or(api.settings.server.drain_deadline_s);
     if deadline_s > DEADLINE_S_MAX {

@@ -20,7 +20,12 @@ use super::{
     error::{ApiResult, ErrorBody},
     extract::{Body, Caller, MaybeCaller, PathOf},
 };
-use crate::{auth::Tokens, client_address::ClientAddress, random, rooms::RoomRequest};
+use crate::{
+    auth::{Tokens, bearer_token},
+    client_address::ClientAddress,
+    random,
+    rooms::RoomRequest,
+};
 
 /// These routes.
 pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -91,9 +96,9 @@ struct Entry {
     room_id: ChannelId,
     /// Oneself among its publishers.
     participant_id: UserId,
-    /// For the WebSocket, as `&token=…` behind its URL or in `Authorization`; lasts 15 minutes unless set otherwise. Only
-    /// of a guest made here: who came with a token goes on with it.
-    token: Option<String>,
+    /// For the WebSocket, as `&token=…` behind its URL or in `Authorization`: a guest's, which lasts 15 minutes unless set
+    /// otherwise, or the one that the request came with.
+    token: String,
     /// Where to connect; send `join_room` there.
     #[schema(example = "ws://voice.example.org/ws?room_id=…")]
     ws_url: String,
@@ -114,11 +119,11 @@ async fn join_room(
     Body(body): Body<JoinBody>,
 ) -> ApiResult<Answer<Entry>> {
     api.directory.room(id).await?;
-    let (user, token): (UserView, Option<String>) = match caller {
-        Some(caller) => (caller, None),
-        None => {
+    let (user, token): (UserView, String) = match (caller, bearer_token(&headers)?) {
+        (Some(caller), Some(token)) => (caller, token.to_owned()),
+        _ => {
             let tokens = guest(&api, client, Some(&body.display)).await?;
-            (tokens.user, Some(tokens.access_token))
+            (tokens.user, tokens.access_token)
         }
     };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);

@@ -10,19 +10,19 @@ use antiphon_core::{
     ids::{ChannelId, SessionId, UserId},
 };
 use axum::{
-    Extension, Router,
-    extract::{Path, State},
+    Extension,
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
-    routing::{delete, post},
 };
 use dashmap::DashMap;
+use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
     Api,
-    error::{ApiError, ApiResult},
-    extract::Caller,
+    error::{ApiError, ApiResult, ErrorBody},
+    extract::{Caller, PathOf, Text},
 };
 use crate::{
     client_address::ReachedAddress,
@@ -33,13 +33,13 @@ const SDP: &str = "application/sdp";
 const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
-/// These routes. They speak SDP, not JSON, so they are not in the OpenAPI document.
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/whip/{channel}", post(publish))
-        .route("/whep/{channel}", post(play))
-        .route("/whip/{channel}/{session}", delete(end).patch(trickle))
-        .route("/whep/{channel}/{session}", delete(end).patch(trickle))
+/// These routes.
+pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(publish))
+        .routes(routes!(play))
+        .routes(routes!(end_publishing, trickle_publishing))
+        .routes(routes!(end_playing, trickle_playing))
 }
 
 /// The sessions of clients without a gateway connection.
@@ -66,24 +66,38 @@ impl Standalone {
     }
 }
 
+/// Publishes into a channel by WHIP (RFC 9725): one is a member of it until the session is deleted or its client is gone.
+#[utoipa::path(post, path = "/whip/{channel}", operation_id = "whip", tag = "webrtc",
+    params(("channel" = String, Path, description = "The channel's id or name")),
+    request_body(content = String, content_type = "application/sdp", description = "An SDP offer"),
+    responses((status = CREATED, description = "An SDP answer; `Location` is the session's path", content_type = "application/sdp", body = String),
+        (status = CONFLICT, description = "`CHANNEL_FULL` or `LIMIT_REACHED`", body = ErrorBody),
+        (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/sdp`", body = ErrorBody)))]
 async fn publish(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
-    Path(channel): Path<String>,
+    PathOf(channel): PathOf<String>,
     Extension(reached): Extension<ReachedAddress>,
     headers: HeaderMap,
-    sdp: String,
+    Text(sdp): Text,
 ) -> ApiResult<Response> {
     begin(&api, caller, &channel, (&headers, reached), &sdp, PeerRole::Publisher).await
 }
 
+/// Plays a channel by WHEP: one is a member of it until the session is deleted or its client is gone.
+#[utoipa::path(post, path = "/whep/{channel}", operation_id = "whep", tag = "webrtc",
+    params(("channel" = String, Path, description = "The channel's id or name")),
+    request_body(content = String, content_type = "application/sdp", description = "An SDP offer"),
+    responses((status = CREATED, description = "An SDP answer; `Location` is the session's path", content_type = "application/sdp", body = String),
+        (status = CONFLICT, description = "`CHANNEL_FULL` or `LIMIT_REACHED`", body = ErrorBody),
+        (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/sdp`", body = ErrorBody)))]
 async fn play(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
-    Path(channel): Path<String>,
+    PathOf(channel): PathOf<String>,
     Extension(reached): Extension<ReachedAddress>,
     headers: HeaderMap,
-    sdp: String,
+    Text(sdp): Text,
 ) -> ApiResult<Response> {
     begin(&api, caller, &channel, (&headers, reached), &sdp, PeerRole::Subscriber).await
 }
@@ -144,11 +158,59 @@ async fn begin(
     Ok(response)
 }
 
+/// Ends a session of WHIP.
+#[utoipa::path(delete, path = "/whip/{channel}/{session}", tag = "webrtc",
+    params(("channel" = String, Path, description = "The channel"), ("session" = String, Path, description = "The session")),
+    responses((status = OK, description = "One has left the channel")))]
+async fn end_publishing(api: State<Arc<Api>>, caller: Caller, path: PathOf<(String, String)>) -> ApiResult<StatusCode> {
+    end(api, caller, path).await
+}
+
+/// Tells a session of WHIP of more ways to its client.
+#[utoipa::path(patch, path = "/whip/{channel}/{session}", tag = "webrtc",
+    params(("channel" = String, Path, description = "The channel"), ("session" = String, Path, description = "The session")),
+    request_body(content = String, content_type = "application/trickle-ice-sdpfrag", description = "Lines `a=candidate:…`"),
+    responses((status = NO_CONTENT, description = "They are taken"),
+        (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/trickle-ice-sdpfrag`", body = ErrorBody)))]
+async fn trickle_publishing(
+    api: State<Arc<Api>>,
+    caller: Caller,
+    path: PathOf<(String, String)>,
+    headers: HeaderMap,
+    fragment: Text,
+) -> ApiResult<StatusCode> {
+    trickle(api, caller, path, headers, fragment).await
+}
+
+/// Ends a session of WHEP.
+#[utoipa::path(delete, path = "/whep/{channel}/{session}", tag = "webrtc",
+    params(("channel" = String, Path, description = "The channel"), ("session" = String, Path, description = "The session")),
+    responses((status = OK, description = "One has left the channel")))]
+async fn end_playing(api: State<Arc<Api>>, caller: Caller, path: PathOf<(String, String)>) -> ApiResult<StatusCode> {
+    end(api, caller, path).await
+}
+
+/// Tells a session of WHEP of more ways to its client.
+#[utoipa::path(patch, path = "/whep/{channel}/{session}", tag = "webrtc",
+    params(("channel" = String, Path, description = "The channel"), ("session" = String, Path, description = "The session")),
+    request_body(content = String, content_type = "application/trickle-ice-sdpfrag", description = "Lines `a=candidate:…`"),
+    responses((status = NO_CONTENT, description = "They are taken"),
+        (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/trickle-ice-sdpfrag`", body = ErrorBody)))]
+async fn trickle_playing(
+    api: State<Arc<Api>>,
+    caller: Caller,
+    path: PathOf<(String, String)>,
+    headers: HeaderMap,
+    fragment: Text,
+) -> ApiResult<StatusCode> {
+    trickle(api, caller, path, headers, fragment).await
+}
+
 /// Ends a session: its client leaves the channel.
 async fn end(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
-    Path((_, session)): Path<(String, String)>,
+    PathOf((_, session)): PathOf<(String, String)>,
 ) -> ApiResult<StatusCode> {
     let (id, presence, ..) = api.standalone.of(&session, caller.id)?;
     api.standalone.0.remove(&id);
@@ -160,9 +222,9 @@ async fn end(
 async fn trickle(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
-    Path((_, session)): Path<(String, String)>,
+    PathOf((_, session)): PathOf<(String, String)>,
     headers: HeaderMap,
-    fragment: String,
+    Text(fragment): Text,
 ) -> ApiResult<StatusCode> {
     expect_type(&headers, SDP_FRAGMENT)?;
     let (_, presence, channel, role) = api.standalone.of(&session, caller.id)?;

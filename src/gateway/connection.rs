@@ -389,7 +389,7 @@ impl<'a> Reader<'a> {
             (Message::Binary(_), _) => Err(wrong_frame("a binary frame on a connection with JSON in text frames")),
             // The socket answers pings by itself; each counts as a message, since each costs as much.
             _ => {
-                self.refuse(false, &None);
+                self.refuse(false, "", &None);
                 return;
             }
         };
@@ -407,9 +407,12 @@ impl<'a> Reader<'a> {
         let (name, code, request_id, counts) = match error {
             DecodeError::Malformed(_) => ("", ErrorCode::InvalidInput, None, true),
             DecodeError::UnknownType { request_id, .. } => ("", ErrorCode::UnknownMessage, request_id, true),
-            DecodeError::Invalid { name, request_id, .. } => (name, ErrorCode::InvalidInput, request_id, false),
+            DecodeError::Invalid { name, request_id, shape, .. } => {
+                self.connection.outbox.answer_in_kind(shape);
+                (name, ErrorCode::InvalidInput, request_id, false)
+            }
         };
-        if !counts && self.refuse(false, &request_id) {
+        if !counts && self.refuse(false, name, &request_id) {
             return;
         }
         self.connection.fail_in_family(name, AppError::new(code, message), request_id);
@@ -427,7 +430,7 @@ impl<'a> Reader<'a> {
                 self.connection.gateway.refresh_record_soon(&attachment.session);
             }
         }
-        if self.refuse(matches!(message, ClientMessage::AudioData(_)), &request_id) {
+        if self.refuse(matches!(message, ClientMessage::AudioData(_)), message.name(), &request_id) {
             return;
         }
         match message {
@@ -446,8 +449,8 @@ impl<'a> Reader<'a> {
         self.connection.attachment.get().is_some_and(|attachment| attachment.session.presence.is_in(channel))
     }
 
-    /// Whether a message is over the rate; then it was answered.
-    fn refuse(&mut self, is_frame: bool, request_id: &Option<RequestId>) -> bool {
+    /// Whether a message of a type is over the rate; then it was answered.
+    fn refuse(&mut self, is_frame: bool, name: &str, request_id: &Option<RequestId>) -> bool {
         let now = self.connection.now();
         let verdict = match self.connection.attachment.get() {
             Some(attachment) => attachment.session.allowance.lock().take(is_frame, now),
@@ -459,7 +462,8 @@ impl<'a> Reader<'a> {
         metrics().gateway.refused.of(is_frame.into()).increment(1);
         if !is_frame || verdict == Verdict::Over {
             let message = "too many messages: slow down, or the connection is closed";
-            self.connection.fail(AppError::new(ErrorCode::RateLimited, message), request_id.clone());
+            let error = AppError::new(ErrorCode::RateLimited, message);
+            self.connection.fail_in_family(name, error, request_id.clone());
         }
         if verdict == Verdict::Over {
             self.connection.close(CloseCause::RateLimited);
@@ -471,7 +475,8 @@ impl<'a> Reader<'a> {
         if let Err(refused) = self.requests.try_send(Box::new(request)) {
             let request = refused.into_inner();
             let message = format!("{WAITING_MAX} messages wait already: await their answers first");
-            self.connection.fail(AppError::new(ErrorCode::RateLimited, message), request.request_id);
+            let error = AppError::new(ErrorCode::RateLimited, message);
+            self.connection.fail_in_family(request.message.name(), error, request.request_id);
         }
     }
 }

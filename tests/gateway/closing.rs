@@ -97,6 +97,24 @@ async fn a_flood_gets_errors_first() {
 }
 
 #[tokio::test]
+async fn what_comes_too_fast_is_refused_in_the_words_of_its_family() {
+    let server = Server::with(|gateway, _| gateway.rates.messages = Rate { per_second: 1, burst: 1 }).await;
+    let mut client = server.client("anna").await;
+    let flood = [
+        r#"{"type":"Heartbeat"}"#,
+        r#"{"type":"typing","request_id":1,"room":"x"}"#,
+        r#"{"type":"leave","request_id":2,"payload":{}}"#,
+        r#"{"type":"Heartbeat","request_id":3}"#,
+    ];
+    for text in flood {
+        client.send_text(text).await;
+    }
+    assert_eq!(client.expect(of_type!(ChatError)).await.data.error_code, ErrorCode::RateLimited);
+    assert_eq!(client.expect(of_type!(RoomError)).await.payload.error_code, ErrorCode::RateLimited);
+    assert_eq!(client.expect(of_type!(Error)).await.error_code, ErrorCode::RateLimited);
+}
+
+#[tokio::test]
 async fn whoever_pings_faster_than_they_may_speak() {
     let server = Server::with(|gateway, _| {
         gateway.rates.messages = Rate { per_second: 1, burst: 20 };

@@ -64,6 +64,12 @@ async fn the_external_form_is_answered_in_kind_from_then_on() {
     let ServerMessage::Recovered(recovered) = anna.request(recover).await else { panic!("not recovered") };
     let events = recovered.events.expect("all of them");
     assert_eq!(events[0]["UserJoined"]["user_id"], berta.id().to_string());
+    // What cannot be right has asked for it, too.
+    let mut clara = Client::connect(&server).await;
+    clara.send_text(r#"{"Authenticate":{"username":5,"request_id":1}}"#).await;
+    let Received::Message(message, id, shape) = clara.received().await else { panic!("closed") };
+    assert!(matches!(*message, ServerMessage::Error(_)));
+    assert_eq!((id, shape), (Some(RequestId::Number(1)), Shape::External));
     // Berta never used it.
     berta.send(Heartbeat {}).await;
     let Received::Message(_, _, shape) = berta.received().await else { panic!("closed") };

@@ -49,6 +49,20 @@ async fn a_draining_server_wants_no_new_sessions() {
 }
 
 #[tokio::test]
+async fn a_drain_takes_what_is_set_where_nothing_is_said() {
+    let server = TestServer::start(|settings| settings.server.drain_deadline_s = 60).await;
+    let admin = Client::new(server.url()).register("admin").await;
+    let nodes = admin.get("/api/v1/nodes").await.expect(200);
+    let path = format!("/api/v1/admin/nodes/{}/drain", nodes["data"]["nodes"][0]["node_id"].as_str().expect("a name"));
+    let begun = admin.send(admin.request(Method::POST, &path)).await.expect(200);
+    assert_eq!(begun["data"]["mode"], "handover", "{begun}");
+    let log = admin.get("/api/advanced/admin/audit?action=node.drain").await.json();
+    assert_eq!(log["data"][0]["detail"], json!({"deadline_s": 60, "mode": "handover"}));
+    admin.delete(&path).await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn metrics_satisfy_prometheus_own_checker() {
     run(
         Database::Sqlite,

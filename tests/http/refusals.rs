@@ -19,6 +19,39 @@ use crate::{
 };
 
 #[tokio::test]
+async fn what_takes_sdp_refuses_in_json() {
+    run(
+        Database::Sqlite,
+        |_| {},
+        async |nobody: &Client| {
+            let alice = nobody.register("alice").await;
+            let channel = alice.channel("General", false).await;
+            for way in ["whip", "whep"] {
+                let path = format!("/{way}/{channel}");
+                let send = async |method, path: &str, media_type, body: Vec<u8>| {
+                    alice.send(alice.request(method, path).header("content-type", media_type).body(body)).await
+                };
+                let offer = async |body| send(Method::POST, &path, "application/sdp", body).await;
+                offer(b"v=0\xff".to_vec()).await.expect_error(400, "INVALID_INPUT");
+                offer(b"no SDP".to_vec()).await.expect_error(400, "INVALID_INPUT");
+                offer(vec![b'v'; 3 << 20]).await.expect_error(413, "INVALID_INPUT");
+                alice.post(&path, json!({})).await.expect_error(415, "INVALID_INPUT");
+                nobody.post(&path, json!({})).await.expect_error(401, "UNAUTHENTICATED");
+                let session = format!("{path}/none");
+                let ways = "application/trickle-ice-sdpfrag";
+                send(Method::PATCH, &session, ways, b"\xff".to_vec()).await.expect_error(400, "INVALID_INPUT");
+                send(Method::PATCH, &session, ways, Vec::new()).await.expect_error(404, "NOT_FOUND");
+                alice.delete(&session).await.expect_error(404, "NOT_FOUND");
+                let unreadable = format!("/{way}/%ff");
+                send(Method::POST, &unreadable, "application/sdp", Vec::new()).await.expect_error(400, "INVALID_INPUT");
+            }
+            alice.get("/admin/stats?days=many").await.expect_error(400, "INVALID_INPUT");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn wrong_requests_are_told_what_is_wrong() {
     run(
         Database::Sqlite,

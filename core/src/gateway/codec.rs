@@ -74,6 +74,8 @@ pub enum DecodeError {
         reason: String,
         /// To be echoed in the error.
         request_id: Option<RequestId>,
+        /// The form to answer in.
+        shape: Shape,
     },
 }
 
@@ -277,11 +279,11 @@ fn decode<F: Family>(encoding: Encoding, bytes: &[u8]) -> Result<(F, Option<Requ
     };
     if is_too_long {
         let reason = format!("request_id is longer than {} bytes", RequestId::TEXT_BYTES_MAX);
-        return Err(DecodeError::Invalid { name, reason, request_id });
+        return Err(DecodeError::Invalid { name, reason, request_id, shape });
     }
     match F::parse_body(name, EncodedBody { encoding, shape, bytes }) {
         Ok(message) => Ok((message, request_id, shape)),
-        Err(reason) => Err(DecodeError::Invalid { name, reason, request_id }),
+        Err(reason) => Err(DecodeError::Invalid { name, reason, request_id, shape }),
     }
 }
 
