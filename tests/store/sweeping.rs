@@ -4,7 +4,8 @@ use antiphon::store::{AUDIT_KEPT, Attempt, Ban, Bucket, LOGIN_PLACE_REMEMBERED, 
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    Context, attempt, bucket, channel, guest, on_both, refresh, run, start, support::databases::TestDatabase, user,
+    Context, attempt, bucket, channel, guest, invite, on_both, refresh, run, start, support::databases::TestDatabase,
+    user,
 };
 
 on_both!(

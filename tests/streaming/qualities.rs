@@ -82,7 +82,9 @@ async fn loudness_and_length_are_what_ffmpeg_measures() {
         rest.split_whitespace().next().expect("a number").parse().expect("a number")
     };
     let (integrated, range, peak) = (value("I:"), value("LRA:"), value("Peak:"));
+    // A request may not wait for so long as it takes on a busy machine.
     streaming.nobody.get(&streaming.quality_link("pink.wav", "low").await).await;
+    until(async || streaming.quality("pink.wav", "low").await, |view| view["state"] == "ready").await;
     let body = streaming.anna.get("/api/streams/pink.wav").await.expect(200);
     let facts = &body["data"]["facts"];
     let near = |name: &str, wanted: f64, tolerance: f64| {
