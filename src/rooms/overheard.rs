@@ -280,8 +280,7 @@ impl Rooms {
     /// Sends those away whose links are from people who may not hear the channel any more.
     pub(super) async fn review_outsiders(&self, channel: ChannelId) {
         let Some(room) = self.room(channel) else { return };
-        let users: BTreeMap<UserId, UserView> =
-            room.live().links_of().map(|user| (user.id, user.clone())).collect();
+        let users: BTreeMap<UserId, UserView> = room.live().links_of().map(|user| (user.id, user.clone())).collect();
         for (id, user) in users {
             // While the database is away nobody can have changed anything.
             if let Ok(Some(_)) = self.why_unwelcome(&user, channel).await {

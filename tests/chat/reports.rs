@@ -82,7 +82,7 @@ impl Scene {
 }
 
 async fn a_report_is_open_until_somebody_handles_it(url: &str) {
-    let scene = Scene::on(url).await;
+    let scene = Box::pin(Scene::on(url)).await;
     let open = scene.reports("").await;
     assert_eq!((open.as_array().map(Vec::len), &open[0]["state"]), (Some(1), &json!("open")));
     assert!(open[0].get("handled_by").is_none() && open[0].get("note").is_none(), "{open}");
@@ -125,7 +125,7 @@ async fn a_report_is_open_until_somebody_handles_it(url: &str) {
 }
 
 async fn reports_are_handled_by_those_who_keep_order(url: &str) {
-    let mut scene = Scene::on(url).await;
+    let mut scene = Box::pin(Scene::on(url)).await;
     let own = scene.moderator.say("lobby", "rude, too").await["id"].clone();
     let unreported = scene.alice.say("lobby", "polite").await["id"].clone();
     assert_eq!(scene.bob.ask(json!({"type": "report", "id": own, "reason": "x"})).await["type"], "Ack");
@@ -167,7 +167,7 @@ async fn reports_are_handled_by_those_who_keep_order(url: &str) {
 }
 
 async fn who_reports_a_message_again_opens_it_again(url: &str) {
-    let mut scene = Scene::on(url).await;
+    let mut scene = Box::pin(Scene::on(url)).await;
     let handled = json!({"state": "handled", "note": "nothing in it"});
     assert_eq!(scene.handle(&scene.owner.token, &scene.message, handled).await.0, 200);
     scene.report("look again").await;
@@ -183,7 +183,7 @@ async fn who_reports_a_message_again_opens_it_again(url: &str) {
 }
 
 async fn of_several_who_handle_a_report_one_did(url: &str) {
-    let scene = Scene::on(url).await;
+    let scene = Box::pin(Scene::on(url)).await;
     let handle = async |token: &str, note: &str| {
         scene.handle(token, &scene.message, json!({"state": "handled", "note": note})).await
     };
