@@ -12,8 +12,9 @@ async function show(data) {
   } catch {
     return;
   }
-  // A page that is looked at shows it itself; browsers let that pass where a page is visible.
-  const pages = await self.clients.matchAll({ type: "window" });
+  // A page that is looked at shows it itself; browsers let that pass where a page is visible. One that was not loaded yet when the
+  // worker began is not under its control until it is loaded anew.
+  const pages = await self.clients.matchAll({ type: "window", includeUncontrolled: true });
   if (pages.some((page) => page.visibilityState === "visible")) return;
   // The same tag replaces, so that what comes twice is shown once.
   await self.registration.showNotification(said.title, { body: said.body, tag: said.id, icon: "/icon.svg", data: { path: said.path } });
@@ -27,7 +28,7 @@ self.addEventListener("notificationclick", (event) => {
 async function open(path) {
   const url = new URL(path ?? "/", self.location.origin);
   if (url.origin !== self.location.origin) return;
-  const [page] = await self.clients.matchAll({ type: "window" });
+  const [page] = await self.clients.matchAll({ type: "window", includeUncontrolled: true });
   if (page) {
     page.postMessage({ type: "open", hash: url.hash });
     await page.focus();

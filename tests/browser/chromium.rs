@@ -107,20 +107,6 @@ impl Chromium {
         page
     }
 
-    /// The service worker of an origin, where things are evaluated as in a page. It runs for as long as it is looked at.
-    pub(crate) async fn worker(&self, origin: &str) -> Page<'_> {
-        let is_its = |target: &&Value| {
-            target["type"] == "service_worker" && target["url"].as_str().is_some_and(|url| url.starts_with(origin))
-        };
-        let targets = self.call(None, "Target.getTargets", json!({})).await;
-        let found =
-            targets["targetInfos"].as_array().into_iter().flatten().find(is_its).expect("a page has registered it");
-        let attach = json!({ "targetId": found["targetId"], "flatten": true });
-        let session =
-            self.call(None, "Target.attachToTarget", attach).await["sessionId"].as_str().expect("text").to_owned();
-        Page { browser: self, session }
-    }
-
     async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
         let mut tools = self.tools.lock().await;
         tools.next_id += 1;
@@ -186,13 +172,13 @@ impl Page<'_> {
         self.browser.call(Some(&self.session), "Page.navigate", json!({ "url": url })).await;
     }
 
+    /// Lets pages of an origin show notifications without being asked. For [`Chromium::page`]s.
     /// As wide and high as a screen, in CSS pixels.
     pub(crate) async fn resize(&self, width: u32, height: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.browser.call(Some(&self.session), "Emulation.setDeviceMetricsOverride", size).await;
     }
 
-    /// Lets pages of an origin show notifications without being asked. For [`Chromium::page`]s.
     pub(crate) async fn allow_notifications(&self, origin: &str) {
         let grant = json!({ "origin": origin, "permissions": ["notifications"] });
         self.browser.call(None, "Browser.grantPermissions", grant).await;

@@ -5,6 +5,7 @@ mod support;
 
 mod accounts;
 mod channels;
+mod clocks;
 mod invites;
 mod library;
 mod logins;
