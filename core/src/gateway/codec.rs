@@ -4,7 +4,7 @@
 //! |---|---|
 //! | tagged JSON | `{"type":"JoinChannel","request_id":1,"channel_id":"…"}` in a text frame |
 //! | tagged `MessagePack` | the same map in a binary frame; only audio is bytes instead of base64 |
-//! | externally tagged | `{"JoinChannel":{"request_id":1,"channel_id":"…"}}`, in either encoding |
+//! | externally tagged | `{"JoinChannel":{"request_id":1,"channel_id":"…"}}`, in either encoding; `"Heartbeat"` where there are no fields |
 
 use std::fmt;
 
@@ -320,7 +320,7 @@ struct RequestIdOnly {
 struct Head {
     tag: Option<String>,
     request_id: Option<RequestId>,
-    /// The outer map's key, where it has just one and that is not `type`.
+    /// The outer map's key, where it has just one and that is not `type`; or the name that stands there by itself.
     only_key: Option<String>,
 }
 
@@ -351,12 +351,15 @@ impl<'de> Deserialize<'de> for Head {
                 }
                 Ok(head)
             }
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Head, E> {
+                Ok(Head { tag: None, request_id: None, only_key: Some(name.to_owned()) })
+            }
         }
-        deserializer.deserialize_map(HeadVisitor)
+        deserializer.deserialize_any(HeadVisitor)
     }
 }
 
-/// The value of a map's only entry.
+/// The value of a map's only entry; without a map, of fields that are all left out.
 struct External<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for External<T> {
@@ -372,8 +375,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for External<T> {
                 let body = map.next_value()?;
                 Ok(External(body))
             }
+            fn visit_str<E: de::Error>(self, _name: &str) -> Result<External<T>, E> {
+                T::deserialize(de::value::MapDeserializer::new(std::iter::empty::<((), ())>())).map(External)
+            }
         }
-        deserializer.deserialize_map(Only(std::marker::PhantomData))
+        deserializer.deserialize_any(Only(std::marker::PhantomData))
     }
 }
 
@@ -396,6 +402,20 @@ mod tests {
         let (message, id, shape) = decode_client(Encoding::Json, external).expect("external");
         assert!(matches!(message, ClientMessage::JoinChannel(join) if join.channel_id == channel()));
         assert_eq!((id, shape), (Some(RequestId::Text("a".into())), Shape::External));
+    }
+
+    #[test]
+    fn a_message_without_fields_may_be_its_name_alone() {
+        for (encoding, bytes) in [(Encoding::Json, &br#""Heartbeat""#[..]), (Encoding::MessagePack, b"\xa9Heartbeat")] {
+            let (message, id, shape) = decode_client(encoding, bytes).expect("understood");
+            assert!(matches!(message, ClientMessage::Heartbeat(_)), "{message:?}");
+            assert_eq!((id, shape), (None, Shape::External));
+        }
+        let without = decode_client(Encoding::Json, br#""JoinChannel""#);
+        assert!(
+            matches!(without, Err(DecodeError::Invalid { name: "JoinChannel", ref reason, .. }) if reason.contains("channel_id")),
+            "{without:?}"
+        );
     }
 
     #[test]
