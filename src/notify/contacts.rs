@@ -261,7 +261,10 @@ impl Outbox {
     /// `NOT_FOUND`; when the database fails.
     pub async fn retry(&self, id: DeliveryId) -> Result<(), AppError> {
         match self.inner.store.retry_delivery(id).await? {
-            true => Ok(()),
+            true => {
+                self.look_now();
+                Ok(())
+            }
             false => Err(AppError::new(ErrorCode::NotFound, "nothing with this id was given up")),
         }
     }

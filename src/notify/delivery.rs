@@ -73,7 +73,7 @@ impl Notify {
             }
             let is_lately = !under_way.is_empty() || due_at.is_some_and(|at| at.elapsed() < LATELY);
             let wait = if is_lately { LOOK_EVERY } else { LOOK_SELDOM };
-            let _ = tokio::time::timeout(wait, self.made.notified()).await;
+            let _ = tokio::time::timeout(wait, self.due.notified()).await;
         }
     }
 

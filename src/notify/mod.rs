@@ -55,15 +55,15 @@ pub struct Notify {
     store: Store,
     rooms: Rooms,
     http: reqwest::Client,
-    /// A webhook was made here.
-    made: Arc<tokio::sync::Notify>,
+    /// A webhook of this node's has something to tell sooner than usual: it was made, or is tried again.
+    due: Arc<tokio::sync::Notify>,
 }
 
 impl Notify {
     /// Webhooks of the channels in `rooms`, kept in `store` and told by `http`.
     #[must_use]
     pub fn new(store: Store, rooms: Rooms, http: reqwest::Client) -> Self {
-        Self { store, rooms, http, made: Arc::default() }
+        Self { store, rooms, http, due: Arc::default() }
     }
 
     /// Makes a webhook that is told everything which happens in a channel from now on.
@@ -78,7 +78,7 @@ impl Notify {
         // The URL stays out of the log: it may hold a secret of whoever is called.
         self.audit(caller, "webhook.create", channel, json!({})).await?;
         let webhook = self.store.create_webhook(channel, caller.id, (url, &random::text::<32>()), &position).await?;
-        self.made.notify_one();
+        self.due.notify_one();
         Ok(webhook)
     }
 
@@ -108,7 +108,9 @@ impl Notify {
     pub async fn retry(&self, caller: &UserView, channel: ChannelId, id: WebhookId) -> Result<(), AppError> {
         self.require(caller, channel).await?;
         self.audit(caller, "webhook.retry", channel, json!({ "webhook_id": id })).await?;
-        found(self.store.retry_webhook(channel, id, caller.id).await?)
+        found(self.store.retry_webhook(channel, id, caller.id).await?)?;
+        self.due.notify_one();
+        Ok(())
     }
 
     /// What happened in a channel after a place in its journal.

@@ -172,9 +172,14 @@ impl Outbox {
             }
         }
         if !ids.is_empty() {
-            self.inner.due.iter().for_each(tokio::sync::Notify::notify_one);
+            self.look_now();
         }
         Ok(!ids.is_empty())
+    }
+
+    /// Something has become due, whichever way it goes.
+    pub(super) fn look_now(&self) {
+        self.inner.due.iter().for_each(tokio::sync::Notify::notify_one);
     }
 
     async fn route_one(&self, id: NotificationId, until: OffsetDateTime) -> Result<(), AppError> {
