@@ -47,13 +47,15 @@ pub(super) struct Samples {
 struct Kept {
     for_ms: i64,
     series: Vec<Series>,
+    /// After the series that got the last sample: a scrape has them in the same order each time.
+    next: usize,
 }
 
 impl Samples {
     /// A metric's samples are to be kept for so long; of metrics that nobody asks for none are.
     pub(super) fn keep(&mut self, name: &str, for_ms: i64) {
         let for_ms = for_ms.max(LOOKBACK_MS);
-        let kept = self.by_name.entry(name.to_owned()).or_insert(Kept { for_ms, series: Vec::new() });
+        let kept = self.by_name.entry(name.to_owned()).or_insert(Kept { for_ms, series: Vec::new(), next: 0 });
         kept.for_ms = kept.for_ms.max(for_ms);
     }
 
@@ -64,7 +66,10 @@ impl Samples {
     /// Adds a sample. False when it is given up, since there are too many series.
     pub(super) fn push(&mut self, name: &str, labels: Labels, at_ms: i64, value: f64) -> bool {
         let Some(kept) = self.by_name.get_mut(name) else { return true };
-        let index = match kept.series.iter().position(|series| series.labels == labels) {
+        let is_next = kept.series.get(kept.next).is_some_and(|series| series.labels == labels);
+        let known =
+            if is_next { Some(kept.next) } else { kept.series.iter().position(|series| series.labels == labels) };
+        let index = match known {
             Some(known) => known,
             None if self.count >= SERIES_MAX => return false,
             None => {
@@ -73,6 +78,7 @@ impl Samples {
                 kept.series.len() - 1
             }
         };
+        kept.next = index + 1;
         let series = &mut kept.series[index];
         while series.points.front().is_some_and(|(at, _)| *at < at_ms - kept.for_ms) {
             series.points.pop_front();
