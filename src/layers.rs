@@ -8,7 +8,19 @@ use std::{
 /// From the bottom to the top; each may use its own row and those before it. `telemetry` stands beside: all use its
 /// metrics, and it reads what others count.
 const LAYERS: [&[&str]; 11] = [
-    &["client_address", "error", "http_client", "origins", "places", "random", "rates", "settings", "tls", "transcode"],
+    &[
+        "client_address",
+        "error",
+        "http_client",
+        "origins",
+        "places",
+        "priority",
+        "random",
+        "rates",
+        "settings",
+        "tls",
+        "transcode",
+    ],
     &["store", "media"],
     &["auth", "cluster", "mixer", "recorder"],
     &["rooms", "streaming"],

@@ -24,6 +24,7 @@ pub mod notify;
 pub mod origins;
 mod places;
 pub mod playback;
+pub mod priority;
 mod random;
 pub mod rates;
 pub mod recorder;

@@ -1,11 +1,11 @@
 //! The command line: a thin way into the library.
 
-use std::{fmt::Display, num::NonZero, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt::Display, io, num::NonZero, path::PathBuf, process::ExitCode, time::Duration};
 
 use antiphon::{
     batch::{Batch, Wanted},
     doctor::{self, Probe},
-    server,
+    priority, server,
     settings::{self, Loaded, Problems, Settings},
     store::{NewAudit, Store, StoreError, User},
     streaming::waveform::Picture,
@@ -14,6 +14,7 @@ use antiphon::{
 use antiphon_core::{gateway::Role, ids::UserId};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::json;
+use tokio::runtime::Builder;
 use uuid::Uuid;
 
 /// Short-lived small buffers are most of what a voice server allocates.
@@ -184,7 +185,7 @@ fn main() -> ExitCode {
         Some(Command::Admin(Admin::Revoke { name, force })) => {
             block_on(set_role(&loaded.settings, &name, Change::Revoke { force }))
         }
-        _ => block_on(async { server::run(loaded.settings).await.map_err(|error| error.to_string()) }),
+        _ => serve(loaded.settings),
     })
 }
 
@@ -198,9 +199,19 @@ fn ended(outcome: Result<(), String>) -> ExitCode {
     }
 }
 
+/// Runs a node. The media workers' threads come from this one, whose priority is the process's; all others' is lower.
+fn serve(settings: Settings) -> Result<(), String> {
+    let niceness = settings.server.niceness;
+    let runtime = Builder::new_multi_thread().enable_all().on_thread_start(move || priority::lower(niceness)).build();
+    runtime.map_err(no_threads)?.block_on(server::run(settings)).map_err(|error| error.to_string())
+}
+
 fn block_on(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|error| format!("cannot start its threads: {error}"))?.block_on(work)
+    Builder::new_multi_thread().enable_all().build().map_err(no_threads)?.block_on(work)
+}
+
+fn no_threads(error: io::Error) -> String {
+    format!("cannot start its threads: {error}")
 }
 
 async fn examine(loaded: Result<Loaded, Problems>, json: bool) -> Result<(), String> {

@@ -456,3 +456,63 @@ pub(super) fn wake_on_time() {
     // SAFETY: no memory is passed. Refused, waits end a little later.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, SLACK_NS) };
 }
+
+/// Asks the kernel to give the calling thread the processor often and shortly. Since Linux 6.12 a thread that wakes up and
+/// whose turns are shorter takes the place of one in the middle of a longer turn; otherwise it waits for the end of that,
+/// some three milliseconds. Refused, or with an older kernel, all turns are as long.
+pub(super) fn ask_for_short_turns() {
+    /// The shortest that the kernel takes.
+    const TURN_NS: u64 = 100_000;
+    const SIZE: libc::c_uint = size_of::<libc::sched_attr>() as libc::c_uint;
+    // SAFETY: all-zero bytes are valid numbers.
+    let mut attributes: libc::sched_attr = unsafe { mem::zeroed() };
+    // SAFETY: the kernel writes at most SIZE bytes, which are there.
+    let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, SIZE, 0) };
+    let usual = libc::SCHED_OTHER.unsigned_abs();
+    if read < 0 || attributes.sched_policy != usual {
+        return;
+    }
+    attributes.sched_runtime = TURN_NS;
+    // SAFETY: the kernel reads as many bytes as `size` says, which it wrote.
+    let written = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    if written < 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "a media worker's turns are as long as others'");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel has of the calling thread.
+    fn attributes() -> libc::sched_attr {
+        // SAFETY: all-zero bytes are valid numbers.
+        let mut attributes: libc::sched_attr = unsafe { mem::zeroed() };
+        let size = size_of::<libc::sched_attr>() as libc::c_uint;
+        // SAFETY: the kernel writes at most `size` bytes, which are there.
+        let read = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+        assert_eq!(read, 0, "{}", io::Error::last_os_error());
+        attributes
+    }
+
+    fn kernel_knows_turns() -> bool {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
+        let mut numbers = release.split('.').map_while(|part| part.parse::<u32>().ok());
+        (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+    }
+
+    #[test]
+    fn a_thread_gets_short_turns_and_keeps_the_rest() {
+        let before = attributes();
+        let after = std::thread::spawn(|| {
+            ask_for_short_turns();
+            attributes()
+        });
+        let after = after.join().expect("ended");
+        assert_eq!((after.sched_policy, after.sched_nice), (before.sched_policy, before.sched_nice));
+        if kernel_knows_turns() {
+            assert_eq!(after.sched_runtime, 100_000);
+        }
+        assert_eq!(attributes().sched_runtime, before.sched_runtime, "of that thread alone");
+    }
+}

@@ -142,6 +142,7 @@ impl Worker {
     /// Works until told to stop; what was gathered by then is sent.
     pub(super) fn run(mut self) {
         sys::wake_on_time();
+        sys::ask_for_short_turns();
         let mut batch = ReceiveBatch::new();
         while !self.shared.stop.load(Ordering::Relaxed) {
             let started_at = self.clock.now();

@@ -70,7 +70,7 @@ pub struct MixerConfig {
     /// The longest that a speaker's frames are waited for.
     pub delay_max: Duration,
     /// How much lower than the media workers' the threads' priority is: steps of `nice`.
-    pub niceness: i32,
+    pub niceness: u16,
 }
 
 impl Default for MixerConfig {

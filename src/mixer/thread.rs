@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::{Command, MixerConfig, Shown, codec::OpusCodec, feed::Feed};
 use crate::{
     media::{Media, MixInlets, MixedPacket},
+    priority,
     telemetry::metrics::metrics,
 };
 
@@ -86,7 +87,8 @@ impl MixThread {
 
     /// Works until told to stop, or until nobody can want anything any more.
     pub(super) fn run(mut self) {
-        self.yield_to_others();
+        // Forwarding comes first wherever both want the same processor.
+        priority::lower(self.setup.config.niceness);
         let tick = Duration::from_micros(TICK.0);
         let mut next = Instant::now();
         while !self.setup.stop.load(Ordering::Relaxed) {
@@ -107,13 +109,6 @@ impl MixThread {
             }
             self.tick(skipped);
             next += tick;
-        }
-    }
-
-    /// Forwarding comes first wherever both want the same processor.
-    fn yield_to_others(&self) {
-        if let Err(error) = lower_priority(self.setup.config.niceness) {
-            tracing::warn!(%error, thread = self.setup.index, "a mixing thread keeps the priority of the media workers");
         }
     }
 
@@ -262,13 +257,6 @@ impl MixThread {
     }
 }
 
-/// Lowers this thread's priority by so many steps, from whatever the process was given; the system knows the lowest.
-fn lower_priority(steps: i32) -> rustix::io::Result<()> {
-    // Without a process named, this thread's.
-    let own = rustix::process::getpriority_process(None)?;
-    rustix::process::setpriority_process(None, own + steps)
-}
-
 impl Drop for MixThread {
     fn drop(&mut self) {
         metrics().mixer.threads.of(self.shed.into()).decrement(1.0);
@@ -307,25 +295,5 @@ impl Outlet<'_> {
         if !self.media.try_mixed(self.home, packet) {
             metrics().mixer.packets_refused.increment(1);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rustix::process::{getpriority_process, setpriority_process};
-
-    use super::*;
-
-    #[test]
-    fn a_thread_of_a_process_that_is_nice_is_nicer() {
-        let nice = || getpriority_process(None).expect("a priority");
-        let process = nice();
-        let of_threads = std::thread::spawn(move || {
-            setpriority_process(None, process.max(3)).expect("lower");
-            lower_priority(5).expect("lower still");
-            nice()
-        });
-        assert_eq!(of_threads.join().expect("ended"), (process.max(3) + 5).min(19));
-        assert_eq!(nice(), process, "of that thread alone");
     }
 }

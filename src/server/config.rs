@@ -87,7 +87,7 @@ pub(super) fn mixer(settings: &Settings) -> MixerConfig {
         complexity: u8::try_from(mixer.complexity).unwrap_or(10),
         bitrate: mixer.bitrate,
         delay_max: Duration::from_millis(mixer.delay_max_ms.into()),
-        niceness: mixer.niceness.into(),
+        niceness: mixer.niceness,
     }
 }
 

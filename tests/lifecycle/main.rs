@@ -1,5 +1,6 @@
 //! How a server starts, drains and stops, as a process and with real signals.
 
+mod priorities;
 mod private_logs;
 mod seen;
 #[path = "../support/mod.rs"]
