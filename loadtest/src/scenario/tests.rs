@@ -56,11 +56,17 @@ fn presets_are_named_as_their_files() {
 fn every_file_that_comes_along_can_be_carried_out() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("a file").path());
+    let joins_failed = "join_failures".parse::<Figure>().expect("a figure");
     let mut count = 0;
     for file in files {
         let text = std::fs::read_to_string(&file).expect("readable");
         let scenario: Scenario = text.parse().unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         assert_eq!(file.file_stem().and_then(|stem| stem.to_str()), Some(scenario.name.as_str()));
+        for phase in &scenario.phases {
+            // A budget of what is not measured is missed.
+            let comes_somebody = phase.churn.is_some() || phase.storm.is_some();
+            assert!(comes_somebody || !scenario.budgets_of(phase).contains_key(&joins_failed), "{}", file.display());
+        }
         count += 1;
     }
     assert!(count >= PRESETS.len());
