@@ -199,7 +199,7 @@ fn ended(outcome: Result<(), String>) -> ExitCode {
     }
 }
 
-/// Runs a node. The media workers' threads come from this one, whose priority is the process's; all others' is lower.
+/// Runs a node. The media workers' threads come from this one, whose priority is the process's; the runtime's is lower.
 fn serve(settings: Settings) -> Result<(), String> {
     let niceness = settings.server.niceness;
     let runtime = Builder::new_multi_thread().enable_all().on_thread_start(move || priority::lower(niceness)).build();

@@ -113,8 +113,8 @@ settings! {
         trusted_proxies: Vec<Network> [] = Vec::new();
         /// How long, in seconds, a stopping node waits for its clients to go elsewhere.
         drain_deadline_s: u32 [.only("from 0 to 3600", |s| *s <= 3600)] = 30;
-        /// How much lower than the media workers' the priority of HTTP, the gateway, chat and everything else is that runs
-        /// beside them, in steps of `nice`: with 5 it has a quarter of a processor's time where both want all of it.
+        /// How much lower than the media workers' the priority of HTTP, the gateway, chat and files is, which run
+        /// beside them, in steps of `nice`: with 5 they have a quarter of a processor's time where both want all of it.
         niceness: u16 [.only("from 0 to 19", |steps| *steps <= 19)] = 5;
     }
 
