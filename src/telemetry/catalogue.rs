@@ -56,15 +56,13 @@ macro_rules! catalogue {
         )*
 
         impl Metrics {
-            /// Describes and resolves every metric with `recorder`.
-            fn register(recorder: &dyn ::metrics::Recorder) -> Self {
+            /// Describes every metric, and resolves with `recorder` what is shown from the start.
+            fn register<R: ::metrics::Recorder + Send + Sync + 'static>(recorder: &::std::sync::Arc<R>) -> Self {
                 Self {
                     $($section: $struct {
                         $($field: {
                             $crate::telemetry::catalogue::describe!($kind recorder, $name, $unit, concat!($($help),*));
-                            $crate::telemetry::family::Family::resolve(|labels| {
-                                $crate::telemetry::catalogue::handle!($kind recorder, $name, labels)
-                            })
+                            $crate::telemetry::catalogue::resolve!($kind recorder, $name, [$($label),*])
                         },)*
                     },)*
                 }
@@ -98,7 +96,8 @@ macro_rules! label_set {
 macro_rules! family_type {
     (counter [$($label:ty),*]) => { $crate::telemetry::family::Counter<$crate::telemetry::catalogue::label_set!($($label),*)> };
     (gauge [$($label:ty),*]) => { $crate::telemetry::family::Gauge<$crate::telemetry::catalogue::label_set!($($label),*)> };
-    (histogram [$($label:ty),*]) => { $crate::telemetry::family::Histogram<$crate::telemetry::catalogue::label_set!($($label),*)> };
+    (histogram []) => { $crate::telemetry::family::Histogram };
+    (histogram [$($label:ty),+]) => { $crate::telemetry::family::Histograms<$crate::telemetry::catalogue::label_set!($($label),+)> };
 }
 
 macro_rules! kind {
@@ -125,6 +124,20 @@ macro_rules! describe {
     };
 }
 
+macro_rules! resolve {
+    (histogram $recorder:ident, $name:literal, [$($label:ty),+]) => {{
+        let recorder = ::std::sync::Arc::clone($recorder);
+        $crate::telemetry::family::Histograms::resolve(move |labels| {
+            $crate::telemetry::catalogue::handle!(histogram recorder, $name, labels)
+        })
+    }};
+    ($kind:ident $recorder:ident, $name:literal, [$($label:ty),*]) => {
+        $crate::telemetry::family::Family::resolve(|labels| {
+            $crate::telemetry::catalogue::handle!($kind $recorder, $name, labels)
+        })
+    };
+}
+
 macro_rules! handle {
     (counter $recorder:ident, $name:literal, $labels:ident) => {
         $recorder.register_counter(&::metrics::Key::from_parts($name, $labels), &$crate::telemetry::catalogue::METADATA)
@@ -147,7 +160,7 @@ macro_rules! buckets {
     };
 }
 
-pub(super) use {buckets, catalogue, describe, family_type, handle, kind, label_set};
+pub(super) use {buckets, catalogue, describe, family_type, handle, kind, label_set, resolve};
 
 /// Where the metrics come from, as recorders want to know.
 pub(super) const METADATA: metrics::Metadata<'static> =
