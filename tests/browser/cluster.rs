@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     chromium::Chromium,
-    meeting::{enter, hears, id_of, stream_of},
+    rooms::{enter, hears, id_of, stream_of},
     support::{nodes::Nodes, people::Person},
     tone::{hear, say, tone},
 };

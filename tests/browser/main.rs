@@ -8,16 +8,16 @@ mod support;
 mod chromium;
 mod cluster;
 mod files;
+#[allow(dead_code, reason = "shared with the tests in browsers that run alone")]
 mod gate;
 mod keyboard;
-mod layers;
 mod listening;
 mod meeting;
 mod moving;
 mod phone;
 mod recorded;
+mod rooms;
 mod standalone;
-mod steady;
 mod tone;
 mod visitors;
 mod ways;

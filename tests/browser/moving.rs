@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     chromium::{Chromium, PATIENCE, Page},
-    meeting::metric,
+    rooms::metric,
     support::{balancer::Balancer, nodes::Nodes},
     visitors::{LOUDNESS, click, come_in, enter, fill, sees},
 };

@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use crate::{
     chromium::{Chromium, Page},
-    meeting::{enter, id_of},
     recording_channel::{Account, administrator, told},
     recording_files::{amplitude, decoded},
+    rooms::{enter, id_of},
     support::{
         people::{Person, how_to_join},
         process::Process,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     chromium::Chromium,
-    meeting::{enter, hears},
+    rooms::{enter, hears},
     support::{nodes::http, people::make_channel, process::Process},
 };
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     chromium::Chromium,
     gate::Gate,
-    meeting::{enter, enter_with, hears, id_of},
+    rooms::{enter, enter_with, hears, id_of},
     support::{
         network::ReservedPort,
         people::make_channel,

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
+    ALONE,
     chromium::{Chromium, Page},
-    meeting::{enter, id_of, metric},
+    rooms::{enter, id_of, metric},
     support::{people::make_channel, process::Process},
 };
 
@@ -93,6 +94,7 @@ async fn look_for(time: Duration, watching: [(&Page<'_>, &str); 2]) -> [Vec<Rece
 
 #[tokio::test]
 async fn two_pages_hear_and_see_each_other_for_a_minute_without_a_freeze() {
+    let _alone = ALONE.lock().await;
     let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
     let room = make_channel(&server, "lobby", 10).await;
     let (one, other) = (browser.page().await, browser.page().await);
