@@ -1,7 +1,11 @@
-//! What the kernel says of this process, from `/proc/self`. Elsewhere than on Linux: nothing.
+//! What the kernel says of this process. Elsewhere than on Linux, which has `/proc/self`: nothing.
 
-use std::{fs, time::Duration};
+use std::fs;
 
+use rustix::{
+    param::page_size,
+    time::{ClockId, clock_gettime},
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -20,16 +24,13 @@ pub struct ProcessReading {
     pub threads: u64,
 }
 
-/// The unit of times in `/proc/self/stat`: `USER_HZ`, which is 100 wherever Linux runs today (proc(5)).
-const TICKS_PER_SECOND: u64 = 100;
-
 impl ProcessReading {
     /// Reads it now.
     #[must_use]
     pub fn take() -> Option<Self> {
         let status = fs::read_to_string("/proc/self/status").ok()?;
         Some(Self {
-            cpu_seconds: cpu_time(&fs::read_to_string("/proc/self/stat").ok()?)?.as_secs_f64(),
+            cpu_seconds: cpu_seconds(),
             resident_memory_bytes: status_number(&status, "VmRSS:")? * 1_024,
             open_files: open_files()?,
             open_files_limit: open_files_limit(&fs::read_to_string("/proc/self/limits").ok()?),
@@ -41,18 +42,18 @@ impl ProcessReading {
 /// CPU time used so far in seconds, user and system, and resident memory in bytes: what is cheap to ask for often.
 #[must_use]
 pub fn cpu_and_memory() -> Option<(f64, u64)> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let cpu = cpu_time(&fs::read_to_string("/proc/self/stat").ok()?)?;
-    Some((cpu.as_secs_f64(), status_number(&status, "VmRSS:")? * 1_024))
+    Some((cpu_seconds(), resident_bytes(&fs::read_to_string("/proc/self/statm").ok()?)?))
 }
 
-/// User and system time from `/proc/self/stat`: fields 14 and 15, counted after the name, which may hold spaces.
-fn cpu_time(stat: &str) -> Option<Duration> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace().skip(11);
-    let mut next = || fields.next()?.parse::<u64>().ok();
-    let ticks = next()? + next()?;
-    Some(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+fn cpu_seconds() -> f64 {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+}
+
+/// Resident memory from `/proc/self/statm`: the second number, in pages (proc(5)).
+fn resident_bytes(statm: &str) -> Option<u64> {
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * page_size() as u64)
 }
 
 fn status_number(status: &str, key: &str) -> Option<u64> {
@@ -82,9 +83,8 @@ mod tests {
 
     #[test]
     fn the_kernels_lines_are_read() {
-        let stat = "4711 (an (odd) name) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20";
-        assert_eq!(cpu_time(stat), Some(Duration::from_secs(3)));
-        assert_eq!(cpu_time("4711"), None);
+        assert_eq!(resident_bytes("90000 1500 700 10 0 400 0\n"), Some(1_500 * page_size() as u64));
+        assert_eq!(resident_bytes("90000"), None);
         let limits = |soft: &str| format!("Limit  Soft Limit\nMax open files            {soft}      524288    files\n");
         assert_eq!(open_files_limit(&limits("1024")), Some(1_024));
         assert_eq!(open_files_limit(&limits("unlimited")), None);
@@ -106,5 +106,9 @@ mod tests {
     fn this_process_has_memory_files_and_threads() {
         let reading = ProcessReading::take().expect("Linux has /proc");
         assert!(reading.resident_memory_bytes > 100_000 && reading.open_files >= 3 && reading.threads >= 1);
+        let (cpu_seconds, memory_bytes) = cpu_and_memory().expect("as before");
+        assert!(reading.cpu_seconds > 0.0 && cpu_seconds >= reading.cpu_seconds, "{cpu_seconds} after {reading:?}");
+        // The kernel keeps two counts, each of which lags behind by some pages of each thread.
+        assert!(memory_bytes.abs_diff(reading.resident_memory_bytes) < reading.resident_memory_bytes, "{memory_bytes}");
     }
 }

@@ -13,7 +13,7 @@ mod known;
 
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -29,6 +29,10 @@ use crate::{
     cluster::{NodeRecord, NodeStatistics, Registry, SharedState},
     telemetry::metrics,
 };
+
+/// How often the alerts' rules are evaluated: writing and reading all of a node's metrics is most of what it does while nobody is
+/// there, and no rule looks back at less than a minute.
+pub const ALERTS_EVERY: Duration = Duration::from_secs(15);
 
 /// What is known of this node and of the cluster. Shared by all who ask.
 #[derive(Debug)]
@@ -94,12 +98,15 @@ impl Vitals {
         !matches!(self.registry.view().borrow().shared, SharedState::Away { .. })
     }
 
-    /// Evaluates the alerts' rules and keeps a point of history. To be called every [`HISTORY_EVERY`], after the metrics
-    /// were sampled.
-    pub fn observe(&self, now: SystemTime) {
+    /// Evaluates the alerts' rules. To be called every [`ALERTS_EVERY`], after the metrics were sampled.
+    pub fn evaluate_alerts(&self, now: SystemTime) {
         let view = self.registry.view().borrow().clone();
         let others = self.known.lock().others(&view, Instant::now());
         self.alerts.observe(now, &metrics::render(), &others);
+    }
+
+    /// Keeps a point of history. To be called every [`HISTORY_EVERY`].
+    pub fn keep_point(&self, now: SystemTime) {
         let point = Point::new(now, &self.figures(), health_score(&self.alerts()));
         self.history.lock().push(point);
     }
