@@ -57,7 +57,7 @@ use crate::{
         sampler::{Sampler, try_timers},
     },
     tls::{self, Tls, TlsError},
-    vitals::{ALERTS_EVERY, Gatherer, HISTORY_EVERY, Vitals},
+    vitals::{Gatherer, HISTORY_EVERY, Vitals},
 };
 
 /// Why the server did not start, or did not go on.
@@ -625,10 +625,9 @@ async fn keep_rooms(rooms: Rooms, ttl_s: u32) {
     }
 }
 
-/// Reads counters, sweeps limits, checks the database and now and then evaluates the alerts, for ever.
+/// Reads counters, sweeps limits, checks the database and evaluates the alerts, for ever.
 async fn upkeep(api: Arc<Api>) {
     let mut ticks = tokio::time::interval(UPKEEP);
-    let mut evaluated = None::<Instant>;
     loop {
         ticks.tick().await;
         api.sampler.sample();
@@ -641,12 +640,7 @@ async fn upkeep(api: Arc<Api>) {
         api.auth.sweep();
         api.health.check_store(&api.store).await;
         api.refresh_audio().await;
-        // Half a turn of patience, so that one that comes a little early is not put off to the next.
-        if evaluated.is_none_or(|at| at.elapsed() + UPKEEP / 2 >= ALERTS_EVERY) {
-            evaluated = Some(Instant::now());
-            api.vitals.evaluate_alerts(SystemTime::now());
-        }
-        api.vitals.keep_point(SystemTime::now());
+        api.vitals.observe(SystemTime::now());
     }
 }
 

@@ -326,7 +326,7 @@ impl From<FiringAlert> for AlertView {
 }
 
 /// The alerts that fire, on any node, the most severe first: by the same rules as Prometheus', evaluated by each node over
-/// its own metrics every 15 seconds.
+/// its own metrics every five seconds.
 #[utoipa::path(get, path = "/api/metrics/alerts", operation_id = "list_alerts", tag = "metrics", params(AlertsQuery),
     responses((status = OK, description = "The alerts", body = Answer<Vec<AlertView>>)))]
 async fn alerts(

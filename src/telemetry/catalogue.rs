@@ -97,7 +97,7 @@ macro_rules! family_type {
     (counter [$($label:ty),*]) => { $crate::telemetry::family::Counter<$crate::telemetry::catalogue::label_set!($($label),*)> };
     (gauge [$($label:ty),*]) => { $crate::telemetry::family::Gauge<$crate::telemetry::catalogue::label_set!($($label),*)> };
     (histogram []) => { $crate::telemetry::family::Histogram };
-    (histogram [$($label:ty),+]) => { $crate::telemetry::family::Histograms<$crate::telemetry::catalogue::label_set!($($label),+)> };
+    (histogram [$($label:ty),+]) => { $crate::telemetry::family::LabelledHistogram<$crate::telemetry::catalogue::label_set!($($label),+)> };
 }
 
 macro_rules! kind {
@@ -125,12 +125,14 @@ macro_rules! describe {
 }
 
 macro_rules! resolve {
-    (histogram $recorder:ident, $name:literal, [$($label:ty),+]) => {{
-        let recorder = ::std::sync::Arc::clone($recorder);
-        $crate::telemetry::family::Histograms::resolve(move |labels| {
-            $crate::telemetry::catalogue::handle!(histogram recorder, $name, labels)
+    (histogram $recorder:ident, $name:literal, [$($label:ty),+]) => {
+        $crate::telemetry::family::Family::resolve(|labels| {
+            let recorder = ::std::sync::Arc::clone($recorder);
+            $crate::telemetry::family::LazyHistogram::new(Box::new(move || {
+                $crate::telemetry::catalogue::handle!(histogram recorder, $name, labels)
+            }))
         })
-    }};
+    };
     ($kind:ident $recorder:ident, $name:literal, [$($label:ty),*]) => {
         $crate::telemetry::family::Family::resolve(|labels| {
             $crate::telemetry::catalogue::handle!($kind $recorder, $name, labels)

@@ -1,7 +1,7 @@
 //! Families of metrics: one handle for each value of their labels, resolved once, so that a call site neither
 //! names a string nor looks anything up.
 
-use std::{marker::PhantomData, ops::Deref, sync::OnceLock};
+use std::{marker::PhantomData, ops::Deref, sync::LazyLock};
 
 /// A label with a closed set of values. Identifiers of users and channels are no labels: they belong in logs.
 pub trait Label: Copy + Eq + 'static {
@@ -100,6 +100,11 @@ pub type Counter<L = ()> = Family<metrics::Counter, L>;
 pub type Gauge<L = ()> = Family<metrics::Gauge, L>;
 /// A distribution of measured values.
 pub type Histogram = Family<metrics::Histogram, ()>;
+/// A distribution for each combination of labels, there once something is recorded: a histogram is a series for each of its buckets,
+/// and most nodes never see most of the combinations.
+pub type LabelledHistogram<L> = Family<LazyHistogram, L>;
+/// Resolved by whoever records first.
+pub type LazyHistogram = LazyLock<metrics::Histogram, Box<dyn FnOnce() -> metrics::Histogram + Send>>;
 
 impl<H, L: LabelSet> Family<H, L> {
     /// The handle of one combination of labels.
@@ -118,30 +123,6 @@ impl<H> Deref for Family<H, ()> {
     type Target = H;
     fn deref(&self) -> &H {
         &self.handles[0]
-    }
-}
-
-/// The handles of a distribution with labels, each resolved when it is first asked for: a histogram is a series for each of its
-/// buckets, and most nodes never see most of the combinations. Who reads metrics does so at once for all there are.
-pub struct Histograms<L> {
-    handles: Box<[OnceLock<metrics::Histogram>]>,
-    register: Box<dyn Fn(Vec<metrics::Label>) -> metrics::Histogram + Send + Sync>,
-    labels: PhantomData<fn(L)>,
-}
-
-impl<L: LabelSet> Histograms<L> {
-    /// The handle of one combination of labels.
-    pub fn of(&self, labels: L) -> &metrics::Histogram {
-        let index = labels.index();
-        self.handles[index].get_or_init(|| (self.register)(combinations(&L::axes()).swap_remove(index)))
-    }
-
-    /// Resolves a combination through `register`, once it is there.
-    pub(super) fn resolve(
-        register: impl Fn(Vec<metrics::Label>) -> metrics::Histogram + Send + Sync + 'static,
-    ) -> Self {
-        let handles = combinations(&L::axes()).iter().map(|_| OnceLock::new()).collect();
-        Self { handles, register: Box::new(register), labels: PhantomData }
     }
 }
 
@@ -211,13 +192,17 @@ mod tests {
     }
 
     #[test]
-    fn a_distribution_is_there_for_those_labels_alone_that_were_asked_for() {
+    fn a_distribution_is_there_for_those_labels_alone_that_something_was_recorded_of() {
         let recorder = Arc::new(PrometheusBuilder::new().build_recorder());
         let registers = Arc::clone(&recorder);
-        let sizes = Histograms::<(Way, Size)>::resolve(move |labels| {
-            registers.register_histogram(&metrics::Key::from_parts("sizes", labels), &METADATA)
+        let sizes = LabelledHistogram::<(Way, Size)>::resolve(|labels| {
+            let registers = Arc::clone(&registers);
+            LazyLock::new(Box::new(move || {
+                registers.register_histogram(&metrics::Key::from_parts("sizes", labels), &METADATA)
+            }))
         });
-        assert_eq!(recorder.handle().render(), "");
+        sizes.of((Way::In, Size::Small));
+        assert_eq!(recorder.handle().render(), "", "nothing was recorded");
         (0..2).for_each(|_| sizes.of((Way::Out, Size::Large)).record(1.0));
         let text = recorder.handle().render();
         assert!(text.contains("sizes_count{way=\"out\",size=\"large\"} 2"), "{text}");

@@ -108,7 +108,10 @@ mod tests {
         assert!(reading.resident_memory_bytes > 100_000 && reading.open_files >= 3 && reading.threads >= 1);
         let (cpu_seconds, memory_bytes) = cpu_and_memory().expect("as before");
         assert!(reading.cpu_seconds > 0.0 && cpu_seconds >= reading.cpu_seconds, "{cpu_seconds} after {reading:?}");
-        // The kernel keeps two counts, each of which lags behind by some pages of each thread.
-        assert!(memory_bytes.abs_diff(reading.resident_memory_bytes) < reading.resident_memory_bytes, "{memory_bytes}");
+        // Other tests take and give back memory meanwhile.
+        assert!(
+            memory_bytes.abs_diff(reading.resident_memory_bytes) < reading.resident_memory_bytes / 2,
+            "{memory_bytes}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use antiphon_core::ids::NodeId;
 
 use crate::{
     alerts::OtherNode,
-    cluster::{ClusterView, NodeState},
+    cluster::{ClusterView, NodeRecord, NodeState},
 };
 
 /// How long a node that is gone is missed; then it has probably been taken away for good.
@@ -29,14 +29,13 @@ struct Known {
 }
 
 impl KnownNodes {
-    /// The other nodes by what the register lists now. A node that drained before it went is not missed: it stopped as
-    /// it should.
-    pub(super) fn others(&mut self, view: &ClusterView, now: Instant) -> Vec<OtherNode> {
+    /// Takes in what the register lists now. A node that drained before it went is not missed, since it stopped as it should: to be
+    /// called so often that it is seen draining.
+    pub(super) fn see(&mut self, view: &ClusterView, now: Instant) {
         for known in self.0.values_mut() {
             known.gone_since.get_or_insert(now);
         }
-        let others: Vec<_> = view.nodes.iter().filter(|node| node.number != view.me).collect();
-        for node in &others {
+        for node in others_in(view) {
             if self.0.len() < KNOWN_MAX || self.0.contains_key(&node.node_id) {
                 self.0.insert(node.node_id.clone(), Known { state: node.state, gone_since: None });
             }
@@ -45,8 +44,13 @@ impl KnownNodes {
             None => true,
             Some(since) => known.state == NodeState::Serving && now.duration_since(since) < MISSED_FOR,
         });
+    }
+
+    /// The other nodes that are there, as the register lists them now, or are missed.
+    pub(super) fn others(&mut self, view: &ClusterView, now: Instant) -> Vec<OtherNode> {
+        self.see(view, now);
         let nodes_live = |id: &NodeId| {
-            let node = others.iter().find(|node| node.node_id == *id)?;
+            let node = others_in(view).find(|node| node.node_id == *id)?;
             Some(node.statistics.nodes_live).filter(|count| *count > 0)
         };
         let as_other = |(id, known): (&NodeId, &Known)| OtherNode {
@@ -58,16 +62,36 @@ impl KnownNodes {
     }
 }
 
+fn others_in(view: &ClusterView) -> impl Iterator<Item = &NodeRecord> {
+    view.nodes.iter().filter(|node| node.number != view.me)
+}
+
 #[cfg(test)]
 mod tests {
     use antiphon_core::ids::NodeNumber;
 
     use super::*;
-    use crate::cluster::{NodeRecord, NodeStatistics, SharedState};
+    use crate::cluster::{NodeStatistics, SharedState};
 
     fn node(id: &str, number: u32, state: NodeState) -> NodeRecord {
         let statistics = NodeStatistics { nodes_live: 3, ..NodeStatistics::default() };
         NodeRecord { state, statistics, ..NodeRecord::idle(id, number) }
+    }
+
+    #[test]
+    fn who_was_seen_draining_between_two_evaluations_is_not_missed() {
+        let (mut known, begun) = (KnownNodes::default(), Instant::now());
+        let view = |states: &[NodeState]| ClusterView {
+            epoch: 1,
+            me: NodeNumber(1),
+            nodes: states.iter().map(|state| node("a", 2, *state)).collect(),
+            shared: SharedState::Up,
+        };
+        let after = |seconds: u64| begun + Duration::from_secs(seconds);
+        assert_eq!(known.others(&view(&[NodeState::Serving]), begun).len(), 1);
+        known.see(&view(&[NodeState::Draining]), after(2));
+        known.see(&view(&[]), after(3));
+        assert!(known.others(&view(&[]), after(5)).is_empty());
     }
 
     #[test]

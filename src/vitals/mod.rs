@@ -13,7 +13,7 @@ mod known;
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -29,10 +29,6 @@ use crate::{
     cluster::{NodeRecord, NodeStatistics, Registry, SharedState},
     telemetry::metrics,
 };
-
-/// How often the alerts' rules are evaluated: writing and reading all of a node's metrics is most of what it does while nobody is
-/// there, and no rule looks back at less than a minute.
-pub const ALERTS_EVERY: Duration = Duration::from_secs(15);
 
 /// What is known of this node and of the cluster. Shared by all who ask.
 #[derive(Debug)]
@@ -57,10 +53,12 @@ impl Vitals {
         }
     }
 
-    /// Takes over what was gathered, and tells the others.
+    /// Takes over what was gathered, and tells the others. To be called every second.
     pub fn report(&self, gathered: Gathered) {
         let Gathered { load, mut statistics } = gathered;
-        statistics.nodes_live = u32::try_from(self.registry.view().borrow().nodes.len()).unwrap_or(u32::MAX);
+        let view = self.registry.view().borrow().clone();
+        self.known.lock().see(&view, Instant::now());
+        statistics.nodes_live = u32::try_from(view.nodes.len()).unwrap_or(u32::MAX);
         statistics.alerts = self.alerts.shared();
         *self.own.lock() = statistics.clone();
         self.registry.report_statistics(statistics);
@@ -98,15 +96,12 @@ impl Vitals {
         !matches!(self.registry.view().borrow().shared, SharedState::Away { .. })
     }
 
-    /// Evaluates the alerts' rules. To be called every [`ALERTS_EVERY`], after the metrics were sampled.
-    pub fn evaluate_alerts(&self, now: SystemTime) {
+    /// Evaluates the alerts' rules and keeps a point of history. To be called every [`HISTORY_EVERY`], after the metrics
+    /// were sampled.
+    pub fn observe(&self, now: SystemTime) {
         let view = self.registry.view().borrow().clone();
         let others = self.known.lock().others(&view, Instant::now());
         self.alerts.observe(now, &metrics::render(), &others);
-    }
-
-    /// Keeps a point of history. To be called every [`HISTORY_EVERY`].
-    pub fn keep_point(&self, now: SystemTime) {
         let point = Point::new(now, &self.figures(), health_score(&self.alerts()));
         self.history.lock().push(point);
     }

@@ -2,10 +2,12 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::{
@@ -172,13 +174,29 @@ impl Page<'_> {
         self.browser.call(Some(&self.session), "Page.navigate", json!({ "url": url })).await;
     }
 
-    /// Lets pages of an origin show notifications without being asked. For [`Chromium::page`]s.
     /// As wide and high as a screen, in CSS pixels.
     pub(crate) async fn resize(&self, width: u32, height: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.browser.call(Some(&self.session), "Emulation.setDeviceMetricsOverride", size).await;
     }
 
+    /// Leaves a picture of the page in the folder `ANTIPHON_SCREENSHOTS`, where that is set, for somebody to look at.
+    pub(crate) async fn picture(&self, name: &str) {
+        let Some(folder) = std::env::var_os("ANTIPHON_SCREENSHOTS") else { return };
+        let taken = self.tool("Page.captureScreenshot", json!({ "format": "png" })).await;
+        let png = BASE64_STANDARD.decode(taken["data"].as_str().expect("a picture")).expect("base64");
+        let path = Path::new(&folder).join(format!("{name}.png"));
+        std::fs::write(&path, png).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// In a light or a dark scheme, as the system's settings would have it.
+    pub(crate) async fn scheme(&self, scheme: &str) {
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.tool("Emulation.setEmulatedMedia", features).await;
+        self.until("matchMedia('(prefers-color-scheme: dark)').matches", |dark| *dark == (scheme == "dark")).await;
+    }
+
+    /// Lets pages of an origin show notifications without being asked. For [`Chromium::page`]s.
     pub(crate) async fn allow_notifications(&self, origin: &str) {
         let grant = json!({ "origin": origin, "permissions": ["notifications"] });
         self.browser.call(None, "Browser.grantPermissions", grant).await;

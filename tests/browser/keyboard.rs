@@ -125,9 +125,7 @@ const PALE: &str = "(() => {
 
 async fn nothing_is_pale(page: &Page<'_>, place: &str) {
     for scheme in ["light", "dark"] {
-        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        page.tool("Emulation.setEmulatedMedia", features).await;
-        page.until("matchMedia('(prefers-color-scheme: dark)').matches", |dark| *dark == (scheme == "dark")).await;
+        page.scheme(scheme).await;
         assert_eq!(page.evaluate(PALE).await, json!([]), "{place}, {scheme}");
     }
 }

@@ -28,6 +28,7 @@ async fn who_comes_in_sees_the_channels_and_no_error_of_before() {
     page.until("document.querySelectorAll('#notices .error').length", |errors| *errors == 0).await;
     let list = "(() => { const { left, right } = document.querySelector('#channels').getBoundingClientRect(); return left >= 0 && right > 200; })()";
     page.until(list, |shown| shown == true).await;
+    page.picture("phone-channels").await;
     click(&page, "#sidebar-close").await;
     page.until("document.querySelector('#sidebar').classList.contains('open')", |open| open == false).await;
 }
@@ -62,6 +63,7 @@ async fn a_channels_name_and_its_buttons_have_room_beside_how_the_connection_is(
         assert!(px("name") >= 120.0 && px("leave") <= f64::from(WIDTH), "{label}: {measured}");
         assert!(px("connection") <= 0.0, "the whole of {label}: {measured}");
     }
+    page.picture("phone-connection-lost").await;
 }
 
 #[tokio::test]

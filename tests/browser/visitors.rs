@@ -62,8 +62,10 @@ async fn two_visitors_make_a_channel_and_hear_each_other() {
     let (server, browser) = (Process::start(&[]).await, Chromium::start().await);
     let home = server.url().http("/").to_string();
     let (anna, berta) = (browser.visit(&home).await, browser.visit(&home).await);
+    anna.picture("door").await;
     come_in(&anna, "Anna").await;
     come_in(&berta, "Berta").await;
+    anna.picture("channels").await;
     fill(&anna, "#create-name", "Tea").await;
     click(&anna, "#create-form button").await;
     sees(&anna, &["Anna"]).await;
@@ -98,6 +100,9 @@ async fn two_visitors_make_a_channel_and_hear_each_other() {
     // Her camera has a tile at Anna's, with pictures, and it goes with her.
     click(&berta, "#camera").await;
     anna.until("document.querySelector('#tiles video')?.videoWidth ?? 0", |width| width.as_u64() > Some(0)).await;
+    anna.picture("room").await;
+    anna.scheme("dark").await;
+    anna.picture("room-dark").await;
     click(&berta, "#leave").await;
     sees(&anna, &["Anna"]).await;
     anna.until("document.querySelectorAll('#tiles figure').length", |tiles| *tiles == 0).await;
@@ -114,6 +119,7 @@ async fn a_link_leads_a_visitor_into_a_private_channel() {
     sees(&anna, &["Anna"]).await;
     click(&anna, "#invite").await;
     let link = anna.until("document.querySelector('#invite-link').value", |link| link != "").await;
+    anna.picture("invite").await;
     let berta = browser.visit(link.as_str().expect("a link")).await;
     come_in(&berta, "Berta").await;
     sees(&berta, &["Anna", "Berta"]).await;
@@ -140,6 +146,7 @@ async fn what_goes_wrong_is_said_in_words() {
     sees(&anna, &["Anna"]).await;
     anna.until(notice, |said| said.as_str().is_some_and(|said| said.contains("microphone"))).await;
     assert_eq!(anna.evaluate("document.querySelector('#mute').getAttribute('aria-pressed')").await, "true");
+    anna.picture("microphone-refused").await;
 }
 
 #[tokio::test]

@@ -77,5 +77,6 @@ async fn voice_goes_on_when_a_way_is_narrow(queue: Duration) {
         "low after {down:?}, high again after {up:?}; {repeated} packets of voice sent again, {lost} lost, {concealed_ms} ms concealed"
     );
     println!("voice: {before} then {changed} then {after}");
-    assert_eq!(lost, 0.0);
+    // Fewer than none where one came so late that it was counted as lost before.
+    assert!(lost <= 0.0, "{lost} lost, {concealed_ms} ms concealed");
 }

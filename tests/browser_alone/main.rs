@@ -1,5 +1,5 @@
 //! Browsers that encode and decode as much as the machine can: what they lose or freeze for want of a processor is not the
-//! node's doing, so nothing runs beside these tests, which cargo starts when those of other targets are done.
+//! node's doing, so nothing runs beside these tests: cargo runs one target at a time, and these take turns.
 
 #![allow(clippy::print_stdout, reason = "tests show the figures that they measure")]
 

@@ -44,6 +44,7 @@ async fn every_expression_has_data_in_a_cluster() {
 /// Some histograms are empty, so that quantiles are there and not numbers; Redis' times are not there at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_expression_has_data_on_a_node_on_its_own() {
+    // As in a cluster: how long it takes to send is measured once something is sent.
     let node = Process::start(&[("ANTIPHON_NOTIFY__WAIT_S", "0")]).await;
     check_every_expression(&[&node], Wanted::Series, &REDIS_TIMES).await;
 }
