@@ -143,7 +143,13 @@ impl Catalogue {
         let before = self.streams.etag(path).await.ok();
         // What cannot be streamed, as a link or too long a file, is nobody's to replace.
         let is_hidden = before.is_none() && self.streams.is_taken(path).await.map_err(failed)?;
-        if is_hidden || (before.is_some() && !replace) {
+        if is_hidden {
+            return Err(AppError::new(
+                ErrorCode::Conflict,
+                "a folder, or a file that is not streamed, is at this path",
+            ));
+        }
+        if before.is_some() && !replace {
             return Err(taken());
         }
         if before.is_some() {
@@ -278,6 +284,9 @@ fn taken() -> AppError {
 fn failed(error: io::Error) -> AppError {
     if let Some(told) = BucketError::told(&error) {
         return told;
+    }
+    if error.kind() == io::ErrorKind::NotADirectory {
+        return AppError::new(ErrorCode::Conflict, "a part of this path is a file, and a folder is wanted there");
     }
     tracing::warn!(%error, "an uploaded file could not be kept");
     AppError::new(ErrorCode::InternalError, "the file could not be kept; the server's log has more")

@@ -40,7 +40,14 @@ pub use self::{
     together::{Voice, mix_together},
     watch::Watch,
 };
-use self::{decode::Decoded, encode::OpusFile, ffmpeg::Piped, loudness::Meter, mix::Mixed, resample::To48k};
+use self::{
+    decode::Decoded,
+    encode::OpusFile,
+    ffmpeg::Piped,
+    loudness::Meter,
+    mix::Mixed,
+    resample::{To48k, check_rate},
+};
 
 /// The rate of everything that is made, in Hz: Opus knows no other (RFC 7845 section 5.1).
 pub const SAMPLE_RATE_HZ: u32 = 48_000;
@@ -99,6 +106,7 @@ pub fn check(input: &Input<'_>, bounds: &Bounds, watch: &Watch) -> Result<(), Tr
         if let Sound::Decoded(decoded) = &sound {
             decoded.check_ending(input.ending)?;
         }
+        check_rate(sound.rate_hz())?;
         let mut samples = Vec::new();
         let begins = sound.next(&mut samples)?;
         begins.then_some(()).ok_or_else(|| TranscodeError::Undecodable("it holds no sound".to_owned()))

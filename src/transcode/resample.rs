@@ -24,17 +24,19 @@ pub(super) struct To48k {
     skip: usize,
 }
 
+/// Whether sound of this rate is decoded.
+pub(super) fn check_rate(rate_hz: u32) -> Result<(), TranscodeError> {
+    if RATES_HZ.contains(&rate_hz) {
+        return Ok(());
+    }
+    let (least, most) = (RATES_HZ.start(), RATES_HZ.end());
+    Err(TranscodeError::TooMuch(format!("its sample rate is {rate_hz} Hz, and {least} to {most} Hz are decoded")))
+}
+
 impl To48k {
     /// From `rate_hz`.
     pub(super) fn new(rate_hz: u32, channels: u16) -> Result<Self, TranscodeError> {
-        if !RATES_HZ.contains(&rate_hz) {
-            let message = format!(
-                "its sample rate is {rate_hz} Hz, and {} to {} Hz are decoded",
-                RATES_HZ.start(),
-                RATES_HZ.end()
-            );
-            return Err(TranscodeError::TooMuch(message));
-        }
+        check_rate(rate_hz)?;
         let channels = usize::from(channels);
         let resampler = (rate_hz != SAMPLE_RATE_HZ).then(|| {
             let (from, to) = (rate_hz as usize, SAMPLE_RATE_HZ as usize);

@@ -289,6 +289,7 @@ async fn what_a_push_service_brings_is_shown_once_while_nobody_looks() {
     // Somebody looks: the page tells them itself.
     elsewhere.push(origin, &worker, &message("0", "seen")).await;
     page.go("about:blank").await;
+    page.until("location.href", |address| *address == "about:blank").await;
     // Twice under one id, and something that is no message of ours.
     for title in ["first", "again"] {
         elsewhere.push(origin, &worker, &message("1", title)).await;

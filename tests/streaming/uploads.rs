@@ -82,6 +82,11 @@ async fn what_is_uploaded_plays_is_found_and_can_be_removed() {
         for method in [Method::POST, Method::PUT] {
             send(&bela, method, "link.mp3", &mp3).await.expect_error(409, "CONFLICT");
         }
+        // Nor is a file a folder, or a folder a file.
+        send(&bela, Method::POST, "Bela/new/one.mp3/two.mp3", &mp3).await.expect_error(409, "CONFLICT");
+        send(&bela, Method::POST, "folder.mp3/two.mp3", &mp3).await.expect(201);
+        send(&bela, Method::PUT, "folder.mp3", &mp3).await.expect_error(409, "CONFLICT");
+        assert_eq!(send(&bela, Method::DELETE, "folder.mp3/two.mp3", b"").await.status, 204);
         assert!(streaming.audio_dir().join("link.mp3").is_symlink());
         assert_eq!(fs::read(&outside).expect("there"), b"theirs");
         let longer = [&mp3[..], &mp3[..]].concat();
@@ -115,7 +120,10 @@ async fn what_is_no_sound_or_not_what_it_is_called_is_not_kept() {
     let streaming = Streaming::start(|settings| settings.streaming.max_file_size_bytes = 3_000_000).await;
     let bela = streaming.nobody.register("bela").await;
     let flac = tone(&streaming, "flac", "flac");
+    let mut too_fast = tone(&streaming, "wav", "pcm_s16le");
+    too_fast[24..28].copy_from_slice(&u32::MAX.to_le_bytes());
     for (path, bytes) in [
+        ("too_fast.wav", &*too_fast),
         ("page.mp3", b"<html><script>alert(1)</script></html>".repeat(100).as_slice()),
         ("empty.mp3", b""),
         ("flac.mp3", &flac),

@@ -1,6 +1,6 @@
 //! What the control plane wants of a worker's WebRTC peers, and what they tell it.
 
-use std::net::SocketAddr;
+use std::{fmt::Display, net::SocketAddr};
 
 use antiphon_core::{
     gateway::{PeerRole, PublishKind, VideoQuality},
@@ -71,6 +71,17 @@ pub enum PeerError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
+}
+
+impl PeerError {
+    /// What the library has against a description. Where its parser says where in this process's memory it stood, that is left out.
+    #[must_use]
+    pub fn sdp(error: &impl Display) -> Self {
+        let text = error.to_string();
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.contains("PointerOffset"));
+        let said = lines.collect::<Vec<_>>().join("; ");
+        Self::Sdp(if said.is_empty() { "it is not in the form of RFC 8866".to_owned() } else { said })
+    }
 }
 
 /// Where an answer goes.
@@ -261,5 +272,19 @@ mod tests {
         ] {
             assert!(!later.supersedes(&earlier), "{later:?} {earlier:?}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_description_is_said_and_not_where_it_lay_in_memory() {
+        let offer = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 999\r\na=mid:0\r\n";
+        let error = SdpOffer::from_sdp_string(offer).expect_err("there is no such payload type");
+        let said = PeerError::sdp(&error).to_string();
+        assert!(
+            said.len() > "the SDP cannot be used: ".len() && !said.contains("0x") && !said.contains('\n'),
+            "{said}"
+        );
+        let pointer = "SDP parse: Parse error at PointerOffset(0x7f00)\nExpected at least one PT\n";
+        assert_eq!(PeerError::sdp(&pointer), PeerError::Sdp("Expected at least one PT".to_owned()));
+        assert!(PeerError::sdp(&"").to_string().ends_with("RFC 8866"));
     }
 }

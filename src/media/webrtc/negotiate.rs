@@ -155,7 +155,7 @@ impl Peers {
         let pending = side.pending.take().ok_or(PeerError::OutOfTurn("there is no offer to answer"))?;
         if let Err(error) = peer.rtc.sdp_api().accept_answer(pending, answer) {
             side.behind = true;
-            return Err(PeerError::Sdp(error.to_string()));
+            return Err(PeerError::sdp(&error));
         }
         if let Some(credentials) = peer.restarts.take() {
             peer.rtc.direct_api().set_local_ice_credentials(credentials);
@@ -183,7 +183,7 @@ impl Peers {
                 if is_new {
                     self.remove(number);
                 }
-                return Err(PeerError::Sdp(error.to_string()));
+                return Err(PeerError::sdp(&error));
             }
         };
         self.stats.count(PeerCounter::Negotiations);

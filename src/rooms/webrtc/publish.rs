@@ -135,7 +135,7 @@ pub(super) const fn key_of_stream(channel: ChannelId, stream: StreamId, role: Pe
 
 pub(super) fn parsed_offer(sdp: &str) -> Result<SdpOffer, AppError> {
     check_sections(sdp, OFFERED_SECTIONS_MAX)?;
-    SdpOffer::from_sdp_string(sdp).map_err(|error| PeerError::Sdp(error.to_string()).into())
+    SdpOffer::from_sdp_string(sdp).map_err(|error| PeerError::sdp(&error).into())
 }
 
 pub(super) fn check_answer(sdp: &str) -> Result<(), AppError> {

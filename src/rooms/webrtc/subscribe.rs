@@ -108,7 +108,7 @@ impl Rooms {
     pub async fn subscribe_answer(&self, presence: &Presence, request: SubscribeAnswerPayload) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
         check_answer(&request.sdp)?;
-        let answer = SdpAnswer::from_sdp_string(&request.sdp).map_err(|error| PeerError::Sdp(error.to_string()))?;
+        let answer = SdpAnswer::from_sdp_string(&request.sdp).map_err(|error| PeerError::sdp(&error))?;
         let key = key_of(&place, PeerRole::Subscriber);
         self.ask(&place, |reply| PeerCommand::Answer { key, answer, reply }).await
     }
