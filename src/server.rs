@@ -563,15 +563,19 @@ async fn share_made(streams: Streams) {
 
 /// Stores listening sessions that are over, and forgets those that were kept for long enough, for ever.
 async fn keep_listens(store: Store, streams: Streams, kept_days: u32) {
+    let mut swept = None::<Instant>;
     let mut ticks = tokio::time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         metrics().streaming.listeners.set(streams.listening().live() as f64);
         store_listens(&store, &streams, kept_days, false).await;
-        let before = OffsetDateTime::now_utc() - time::Duration::days(kept_days.into());
-        if let Err(error) = store.sweep_listens(before).await {
-            tracing::warn!(%error, "old listening sessions were not forgotten");
+        if swept.is_none_or(|at| at.elapsed() >= SWEEP) {
+            let before = OffsetDateTime::now_utc() - time::Duration::days(kept_days.into());
+            match store.sweep_listens(before).await {
+                Ok(more) => swept = (!more).then(Instant::now),
+                Err(error) => tracing::warn!(%error, "old listening sessions were not forgotten"),
+            }
         }
     }
 }
