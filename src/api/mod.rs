@@ -28,6 +28,7 @@ mod members;
 mod nodes;
 mod notifications;
 mod observe;
+mod offered;
 mod page;
 mod paging;
 mod patience;

@@ -23,6 +23,7 @@ use super::{
     Api,
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Caller, PathOf, Text},
+    offered::one_way,
 };
 use crate::{
     client_address::ReachedAddress,
@@ -58,11 +59,12 @@ impl Standalone {
         self.0.retain(|_, session| session.presence.is_in(session.channel));
     }
 
-    fn of(&self, id: &str, caller: UserId) -> ApiResult<(Uuid, Arc<Presence>, ChannelId, PeerRole)> {
+    fn of(&self, id: &str, caller: UserId, role: PeerRole) -> ApiResult<(Uuid, Arc<Presence>, ChannelId)> {
         let gone = || ApiError::new(ErrorCode::NotFound, "there is no such session, or it is over");
         let id = id.parse().map_err(|_| gone())?;
-        let session = self.0.get(&id).filter(|session| session.presence.user_id() == caller).ok_or_else(gone)?;
-        Ok((id, Arc::clone(&session.presence), session.channel, session.role))
+        let session = self.0.get(&id).filter(|session| session.role == role && session.presence.user_id() == caller);
+        let session = session.ok_or_else(gone)?;
+        Ok((id, Arc::clone(&session.presence), session.channel))
     }
 }
 
@@ -136,11 +138,12 @@ async fn begin(
         PeerRole::Publisher => rooms.publish_in(&presence, channel_id, sdp).await,
         PeerRole::Subscriber => rooms.play_in(&presence, channel_id, sdp).await,
     };
-    let answer = match answered {
+    let answered = answered.map_err(ApiError::from);
+    let answer = match answered.and_then(|answer| one_way(&answer, role).ok_or_else(|| flows_not(role))) {
         Ok(answer) => answer,
         Err(error) => {
             rooms.end(&presence, LeaveReason::Left).await;
-            return Err(error.into());
+            return Err(error);
         }
     };
     let session = Uuid::new_v4();
@@ -158,12 +161,23 @@ async fn begin(
     Ok(response)
 }
 
+fn flows_not(role: PeerRole) -> ApiError {
+    ApiError::invalid(match role {
+        PeerRole::Publisher => {
+            "all that is offered must be Opus, or VP8, VP9, H.264 or AV1 video, and one section at least be sendonly"
+        }
+        PeerRole::Subscriber => {
+            "a section of Opus, or of VP8, VP9, H.264 or AV1 video, must be offered that is recvonly"
+        }
+    })
+}
+
 /// Ends a session of WHIP.
 #[utoipa::path(delete, path = "/whip/{channel}/{session}", tag = "webrtc",
     params(("channel" = String, Path, description = "The channel"), ("session" = String, Path, description = "The session")),
     responses((status = OK, description = "One has left the channel")))]
 async fn end_publishing(api: State<Arc<Api>>, caller: Caller, path: PathOf<(String, String)>) -> ApiResult<StatusCode> {
-    end(api, caller, path).await
+    end(api, caller, path, PeerRole::Publisher).await
 }
 
 /// Tells a session of WHIP of more ways to its client.
@@ -179,7 +193,7 @@ async fn trickle_publishing(
     headers: HeaderMap,
     fragment: Text,
 ) -> ApiResult<StatusCode> {
-    trickle(api, caller, path, headers, fragment).await
+    trickle(api, (caller, PeerRole::Publisher), path, headers, fragment).await
 }
 
 /// Ends a session of WHEP.
@@ -187,7 +201,7 @@ async fn trickle_publishing(
     params(("channel" = String, Path, description = "The channel"), ("session" = String, Path, description = "The session")),
     responses((status = OK, description = "One has left the channel")))]
 async fn end_playing(api: State<Arc<Api>>, caller: Caller, path: PathOf<(String, String)>) -> ApiResult<StatusCode> {
-    end(api, caller, path).await
+    end(api, caller, path, PeerRole::Subscriber).await
 }
 
 /// Tells a session of WHEP of more ways to its client.
@@ -203,7 +217,7 @@ async fn trickle_playing(
     headers: HeaderMap,
     fragment: Text,
 ) -> ApiResult<StatusCode> {
-    trickle(api, caller, path, headers, fragment).await
+    trickle(api, (caller, PeerRole::Subscriber), path, headers, fragment).await
 }
 
 /// Ends a session: its client leaves the channel.
@@ -211,8 +225,9 @@ async fn end(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
     PathOf((_, session)): PathOf<(String, String)>,
+    role: PeerRole,
 ) -> ApiResult<StatusCode> {
-    let (id, presence, ..) = api.standalone.of(&session, caller.id)?;
+    let (id, presence, _) = api.standalone.of(&session, caller.id, role)?;
     api.standalone.0.remove(&id);
     api.gateway.rooms().end(&presence, LeaveReason::Left).await;
     Ok(StatusCode::OK)
@@ -221,13 +236,13 @@ async fn end(
 /// Takes more ways to a client. A new way for a broken connection (an ICE restart) is another session here.
 async fn trickle(
     State(api): State<Arc<Api>>,
-    Caller(caller): Caller,
+    (Caller(caller), role): (Caller, PeerRole),
     PathOf((_, session)): PathOf<(String, String)>,
     headers: HeaderMap,
     Text(fragment): Text,
 ) -> ApiResult<StatusCode> {
     expect_type(&headers, SDP_FRAGMENT)?;
-    let (_, presence, channel, role) = api.standalone.of(&session, caller.id)?;
+    let (_, presence, channel) = api.standalone.of(&session, caller.id, role)?;
     let candidates = fragment.lines().filter_map(|line| line.trim_end().strip_prefix("a=candidate:"));
     for candidate in candidates {
         api.gateway.rooms().trickle_in(&presence, channel, role, &format!("candidate:{candidate}")).await?;

@@ -427,6 +427,11 @@ max_channels = 4_294_967_296
             assert_eq!(problems("", &[(variable, "4000")]), [told]);
         }
         read_both("", &[("ANTIPHON_DATA_DIR", "data")]).expect("a setting above all sections");
+        assert_eq!(
+            problems("", &[("ANTIPHON_FOO__BAR", "1")]),
+            ["environment variable ANTIPHON_FOO__BAR: sets nothing"],
+            "nothing is near"
+        );
         let loaded = read_both("", &[("ANTIPHON_URL", "http://127.0.0.1:3000")]).expect("the load tester's");
         assert_eq!(loaded.warnings.len(), 1);
     }

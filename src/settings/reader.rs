@@ -266,7 +266,7 @@ impl<'a> Reader<'a> {
     pub(super) fn refuse_unknown(&mut self) {
         for ((section, key), (_, line)) in std::mem::take(&mut self.in_file) {
             let name = dotted(&section, &key);
-            let message = format!("{name} is no setting{}", nearest(&name, self.entries.iter().map(Entry::name)));
+            let message = format!("{name} is no setting{}", nearest(&name, self.entries.iter().map(Entry::name), ""));
             self.problems.push(Problem { origin: self.at_line(line), message });
         }
         let known: BTreeSet<String> = self.entries.iter().map(Entry::variable).collect();
@@ -274,7 +274,7 @@ impl<'a> Reader<'a> {
             let meant = known.iter().find(|known| same_letters(known, name)).cloned();
             let hint = match &meant {
                 Some(meant) => format!("; did you mean {meant}, with other underscores?"),
-                None => nearest(name, known.iter().cloned()),
+                None => nearest(name, known.iter().cloned(), PREFIX),
             };
             let problem = Problem { origin: Origin::Environment(name.clone()), message: format!("sets nothing{hint}") };
             // Orchestrators set names of their own below a service's: those are nobody's mistake, and stop nothing.
@@ -319,10 +319,14 @@ fn same_letters(one: &str, other: &str) -> bool {
     letters(one) == letters(other)
 }
 
-/// "; did you mean …?", or nothing when nothing is near.
-fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
+/// "; did you mean …?", or nothing when nothing is near. A prefix that all share counts for nothing.
+fn nearest(name: &str, known: impl Iterator<Item = String>, prefix: &str) -> String {
+    let name = name.strip_prefix(prefix).unwrap_or(name);
     known
-        .map(|candidate| (strsim::jaro_winkler(name, &candidate), candidate))
+        .map(|candidate| {
+            let own = candidate.strip_prefix(prefix).unwrap_or(&candidate);
+            (strsim::jaro_winkler(name, own), candidate)
+        })
         .filter(|(likeness, _)| *likeness > 0.7)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map_or_else(String::new, |(_, candidate)| format!("; did you mean {candidate}?"))

@@ -263,7 +263,7 @@ fn make_file(path: &Path) -> Result<()> {
 /// be lost.
 fn while_in_place(file: &Path) -> PoolOptions<Sqlite> {
     let (file, known) = (file.to_owned(), OnceLock::new());
-    // Nothing else can have happened to a connection that is to a file, so it is not asked for each statement how it is.
+    // A connection was asked how it is when it was given back, and no file goes away as a server does.
     PoolOptions::new().test_before_acquire(false).before_acquire(move |_, _| {
         // A database in memory is no file, then as now.
         let now = identity(&file);

@@ -51,6 +51,58 @@ async fn what_takes_sdp_refuses_in_json() {
     .await;
 }
 
+/// An offer of one section of sound.
+fn offer_of_sound(direction: &str, codec: &str) -> String {
+    let fingerprint = vec!["AB"; 32].join(":");
+    format!(
+        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 100\r\n\
+         c=IN IP4 0.0.0.0\r\na=mid:0\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n\
+         a=fingerprint:sha-256 {fingerprint}\r\na=setup:actpass\r\na=rtcp-mux\r\na=rtpmap:100 {codec}\r\na={direction}\r\n"
+    )
+}
+
+#[tokio::test]
+async fn an_offer_that_carries_nothing_has_no_place_in_the_channel() {
+    run(
+        Database::Sqlite,
+        |_| {},
+        async |nobody: &Client| {
+            let alice = nobody.register("alice").await;
+            let channel = alice.channel("General", false).await;
+            let here = async || {
+                alice.get(&format!("/api/channels/{channel}")).await.expect(200)["data"]["current_users"].clone()
+            };
+            for (way, other, direction, wrong) in
+                [("whip", "whep", "sendonly", "recvonly"), ("whep", "whip", "recvonly", "sendonly")]
+            {
+                // What the client does, the server's answer does not.
+                let answered = format!("a={wrong}");
+                let offer = async |body: String| {
+                    let request = alice.request(Method::POST, &format!("/{way}/{channel}"));
+                    alice.send(request.header("content-type", "application/sdp").body(body)).await
+                };
+                for (offered, codec) in
+                    [(wrong, "opus/48000/2"), ("inactive", "opus/48000/2"), (direction, "speex/8000")]
+                {
+                    let refused = offer(offer_of_sound(offered, codec)).await.expect_error(400, "INVALID_INPUT");
+                    assert!(refused.ends_with(direction), "{way}, {offered} {codec}: {refused}");
+                    assert_eq!(here().await, 0, "{way}, {offered} {codec}");
+                }
+                for offered in [direction, "sendrecv"] {
+                    let taken = offer(offer_of_sound(offered, "opus/48000/2")).await;
+                    assert_eq!((taken.status.as_u16(), here().await), (201, json!(1)), "{}", taken.text);
+                    assert!(taken.text.lines().any(|line| line == answered), "{}", taken.text);
+                    let session = taken.header("location");
+                    alice.delete(&session.replace(way, other)).await.expect_error(404, "NOT_FOUND");
+                    assert_eq!(here().await, 1, "that was no session of {other}");
+                    assert_eq!((alice.delete(session).await.status.as_u16(), here().await), (200, json!(0)));
+                }
+            }
+        },
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn wrong_requests_are_told_what_is_wrong() {
     run(

@@ -16,7 +16,8 @@ pub(crate) fn nodes(outcome: &Outcome) -> String {
         let _written = writeln!(text, "node {place}, {}: {} clients, {cpu}", node.server, node.clients);
     }
     match &outcome.between_nodes {
-        Some(BetweenNodes::Measured(traffic)) => {
+        // Where nobody speaks, as in chat, nothing is to go that way.
+        Some(BetweenNodes::Measured(traffic)) if outcome.sent > 0 => {
             let _written = writeln!(
                 text,
                 "between nodes {:.0} bytes, {:.0} datagrams, {:.0} frames a second; for each spoken frame {:.1} bytes, \
@@ -32,7 +33,7 @@ pub(crate) fn nodes(outcome: &Outcome) -> String {
         Some(BetweenNodes::Unknown(reason)) => {
             let _written = writeln!(text, "what went between nodes is not known: {reason}");
         }
-        None => {}
+        Some(BetweenNodes::Measured(_)) | None => {}
     }
     if let Some(outcome) = &outcome.faults {
         text += &faults(outcome);

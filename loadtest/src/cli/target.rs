@@ -16,7 +16,8 @@ use super::{
 /// The nodes under test.
 #[derive(Debug, Args)]
 pub(crate) struct TargetArguments {
-    /// The server's HTTP address, or those of several nodes of a cluster, over which each channel's clients are spread
+    /// The server's HTTP address, or those of several nodes of a cluster with commas between them, over which each
+    /// channel's clients are spread
     #[arg(
         long,
         env = "ANTIPHON_URL",
@@ -27,8 +28,8 @@ pub(crate) struct TargetArguments {
     server: Vec<ServerUrl>,
     #[command(flatten)]
     trust: TrustArguments,
-    /// The server's process, or those of the nodes in the same order, to read CPU time and memory; they must run on this
-    /// machine
+    /// The server's process, or those of the nodes in the same order with commas between them, to read CPU time and memory;
+    /// they must run on this machine
     #[arg(long, value_delimiter = ',', value_parser = process_id)]
     pid: Vec<u32>,
     /// Let the clients be accounts PREFIX-0, PREFIX-1 … instead of guests; those that do not exist are registered

@@ -202,17 +202,24 @@ impl Peers {
         self.mark(number);
     }
 
-    /// Half a second is over: rates are measured, layers chosen anew, and requests repeated that were not met.
+    /// Half a second is over: rates are measured, layers chosen anew, requests repeated that were not met, and told what was
+    /// reported.
     pub(super) fn measure(&mut self, now: Micros) {
         self.refresh_elsewhere(now);
-        let mut sources = Vec::new();
+        self.tell_reported();
+        let (mut sources, mut subscribers) = (Vec::new(), Vec::new());
         for (channel, room) in &mut self.rooms {
             for (source, video) in &mut room.videos {
                 video.measure();
                 sources.push((*channel, *source));
             }
+            // Once more when the last is gone: nothing of it is desired any more.
+            let has_videos = !room.videos.is_empty();
+            if has_videos || room.had_videos {
+                subscribers.extend_from_slice(&room.subscribers);
+            }
+            room.had_videos = has_videos;
         }
-        let subscribers: Vec<u32> = self.rooms.values().flat_map(|room| room.subscribers.iter().copied()).collect();
         for number in subscribers {
             self.choose_layers(now, number);
         }

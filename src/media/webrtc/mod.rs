@@ -73,6 +73,8 @@ pub use tcp::IceTcp;
 const OUTPUTS_MAX: usize = 256;
 /// Peers looked after in a turn: native frames wait for no more.
 const PEERS_PER_TURN: usize = 64;
+/// So many reports of voices are told at once, however soon they came.
+const REPORTS_AT_ONCE: usize = 64;
 
 /// Something by numbers that are given out here, so that nobody can choose any that collide.
 type ByNumber<T> = HashMap<u32, T, BuildHasherDefault<NumberHasher>>;
@@ -125,6 +127,8 @@ struct PeerRoom {
     publishers: HashMap<StreamId, Publisher>,
     subscribers: Vec<u32>,
     videos: HashMap<SourceKey, Video>,
+    /// Whether it had any when that was last looked at.
+    had_videos: bool,
     /// Those who publish on other nodes, and when that was last heard.
     elsewhere: HashMap<StreamId, Micros>,
     /// What the control plane was told that each publishes.
@@ -152,6 +156,8 @@ pub(super) struct Peers {
     /// Events that the control plane had no room for: of each connection and each stream the last of its kind, so no more than there
     /// are of those.
     untold: VecDeque<PeerEvent>,
+    /// What receivers reported of voices since that was last told: the control plane is not woken up for each.
+    reported: Vec<PeerEvent>,
     /// Ways to clients by TCP.
     tcp: HashMap<Address, mpsc::Sender<Box<[u8]>>>,
     measured_at: Micros,
@@ -177,6 +183,7 @@ impl Peers {
             arrived: Vec::new(),
             to_relay: Vec::new(),
             untold: VecDeque::new(),
+            reported: Vec::new(),
             tcp: HashMap::new(),
             marked: Vec::new(),
             measured_at: setup.clock.now(),
@@ -469,10 +476,19 @@ impl Peers {
         self.untold.push_back(event);
     }
 
-    /// Tells what is worth nothing later: where there is no room it is dropped, which is counted.
-    fn tell_now(&mut self, event: PeerEvent) {
-        if !self.untold.is_empty() || self.setup.events.try_send(event).is_err() {
-            self.stats.count(PeerCounter::ReportsDropped);
+    /// Has a report told soon. It is worth nothing later: where there is no room then it is dropped, which is counted.
+    fn reported(&mut self, event: PeerEvent) {
+        self.reported.push(event);
+        if self.reported.len() >= REPORTS_AT_ONCE {
+            self.tell_reported();
+        }
+    }
+
+    fn tell_reported(&mut self) {
+        for event in self.reported.drain(..) {
+            if !self.untold.is_empty() || self.setup.events.try_send(event).is_err() {
+                self.stats.count(PeerCounter::ReportsDropped);
+            }
         }
     }
 

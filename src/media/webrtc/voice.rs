@@ -153,7 +153,7 @@ impl Peers {
             None => all_of_voice = false,
         });
         self.stats.add(PeerCounter::AudioLost, lost);
-        heard.into_iter().for_each(|block| self.tell_now(PeerEvent::Heard { key, block }));
+        heard.into_iter().for_each(|block| self.reported(PeerEvent::Heard { key, block }));
         all_read && all_of_voice
     }
 }
