@@ -12,16 +12,17 @@
 use std::fmt;
 
 use aws_lc_rs::{
-    aead::{self, Aad, LessSafeKey, Nonce, UnboundKey},
     cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey},
     hmac,
     iv::FixedLength,
 };
 
+use crate::gcm::{self, GcmKey, NONCE_BYTES};
+
 /// What sealing adds to a packet at most: an AES-GCM tag and the index of RTCP.
 pub const OVERHEAD_BYTES_MAX: usize = GCM_TAG_BYTES + INDEX_BYTES;
 
-const GCM_TAG_BYTES: usize = 16;
+const GCM_TAG_BYTES: usize = gcm::TAG_BYTES;
 const HMAC_TAG_BYTES: usize = 10;
 const HMAC_KEY_BYTES: usize = 20;
 const INDEX_BYTES: usize = 4;
@@ -80,7 +81,7 @@ impl fmt::Debug for Srtp {
 }
 
 enum Cipher {
-    Gcm { key: LessSafeKey, salt: [u8; 12] },
+    Gcm { key: GcmKey, salt: [u8; NONCE_BYTES] },
     Cm(Box<Cm>),
 }
 
@@ -105,6 +106,13 @@ impl Srtp {
         Some(Self { rtp: derived(Kind::Rtp)?, rtcp: derived(Kind::Rtcp)? })
     }
 
+    /// Has what RTP is sealed with fetched from memory: it is needed soon.
+    pub fn prefetch_rtp(&self) {
+        if let Cipher::Gcm { key, .. } = &self.rtp {
+            key.prefetch();
+        }
+    }
+
     /// Seals an RTP packet of a header and `payload_bytes` behind it, whose index, the sequence number without its wrap-arounds,
     /// is `index`: how long it is then, or `None` when `packet` has no room for that.
     pub fn seal_rtp(
@@ -120,9 +128,7 @@ impl Srtp {
                 let packet = packet.get_mut(..text_end + GCM_TAG_BYTES)?;
                 let (header, body) = packet.split_at_mut(header_bytes);
                 let (text, tag_out) = body.split_at_mut(payload_bytes);
-                let nonce = gcm_nonce(salt, ssrc, index);
-                let tag = key.seal_in_place_separate_tag(nonce, Aad::from(&*header), text).ok()?;
-                tag_out.copy_from_slice(tag.as_ref());
+                tag_out.copy_from_slice(&key.seal(&gcm_nonce(salt, ssrc, index), header, text)?);
                 Some(text_end + GCM_TAG_BYTES)
             }
             Cipher::Cm(cm) => {
@@ -147,8 +153,8 @@ impl Srtp {
                 let nonce = gcm_nonce(salt, ssrc, u64::from(index & (ENCRYPTED - 1)));
                 let associated = rtcp_associated(packet, marked)?;
                 let text = packet.get_mut(RTCP_CLEAR_BYTES..length)?;
-                let tag = key.seal_in_place_separate_tag(nonce, Aad::from(associated), text).ok()?;
-                packet[length..length + GCM_TAG_BYTES].copy_from_slice(tag.as_ref());
+                let tag = key.seal(&nonce, &associated, text)?;
+                packet[length..length + GCM_TAG_BYTES].copy_from_slice(&tag);
                 packet[length + GCM_TAG_BYTES..].copy_from_slice(&marked);
             }
             Cipher::Cm(cm) => {
@@ -177,7 +183,7 @@ impl Srtp {
             Cipher::Gcm { key, salt } => {
                 let nonce = gcm_nonce(salt, ssrc, index.into());
                 let associated = rtcp_associated(packet, marked)?;
-                key.open_in_place(nonce, Aad::from(associated), &mut packet[RTCP_CLEAR_BYTES..index_at]).ok()?;
+                key.open(&nonce, &associated, &mut packet[RTCP_CLEAR_BYTES..index_at])?;
             }
             Cipher::Cm(cm) => {
                 let (text, tag) = packet.split_at(text_end + INDEX_BYTES);
@@ -203,19 +209,14 @@ impl Cipher {
         derive_into(&master, salt, label, session_key)?;
         let mut session_salt = [0; 14];
         derive_into(&master, salt, label + 2, &mut session_salt[..profile.salt_bytes()])?;
-        let gcm = match profile {
-            Profile::Aes128CmSha1 => {
-                let mut secret = [0; HMAC_KEY_BYTES];
-                derive_into(&master, salt, label + 1, &mut secret)?;
-                let authentication = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret);
-                let key = EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, session_key).ok()?).ok()?;
-                return Some(Self::Cm(Box::new(Cm { key, salt: session_salt, authentication })));
-            }
-            Profile::Aes128Gcm => &aead::AES_128_GCM,
-            Profile::Aes256Gcm => &aead::AES_256_GCM,
-        };
-        let key = LessSafeKey::new(UnboundKey::new(gcm, session_key).ok()?);
-        Some(Self::Gcm { key, salt: *session_salt.first_chunk()? })
+        if profile != Profile::Aes128CmSha1 {
+            return Some(Self::Gcm { key: GcmKey::new(session_key)?, salt: *session_salt.first_chunk()? });
+        }
+        let mut secret = [0; HMAC_KEY_BYTES];
+        derive_into(&master, salt, label + 1, &mut secret)?;
+        let authentication = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret);
+        let key = EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, session_key).ok()?).ok()?;
+        Some(Self::Cm(Box::new(Cm { key, salt: session_salt, authentication })))
     }
 
     const fn tag_bytes(&self) -> usize {
@@ -247,11 +248,11 @@ fn rtcp_associated(packet: &[u8], marked: [u8; INDEX_BYTES]) -> Option<[u8; RTCP
 }
 
 /// RFC 7714, 8.1 and 9.1: the index of RTP has 48 bits, that of RTCP 31.
-fn gcm_nonce(salt: &[u8; 12], ssrc: [u8; 4], index: u64) -> Nonce {
+fn gcm_nonce(salt: &[u8; NONCE_BYTES], ssrc: [u8; 4], index: u64) -> [u8; NONCE_BYTES] {
     let mut nonce = *salt;
     let place = ssrc.into_iter().chain(index.to_be_bytes().into_iter().skip(2));
     nonce[2..].iter_mut().zip(place).for_each(|(byte, place)| *byte ^= place);
-    Nonce::assume_unique_for_key(nonce)
+    nonce
 }
 
 impl Cm {
@@ -286,9 +287,8 @@ mod tests {
         digits.chunks(2).map(byte).collect()
     }
 
-    fn gcm(algorithm: &'static aead::Algorithm, key: &[u8]) -> Cipher {
-        let key = LessSafeKey::new(UnboundKey::new(algorithm, key).expect("as long as it is to be"));
-        Cipher::Gcm { key, salt: *b"Quid pro quo" }
+    fn gcm(key: &[u8]) -> Cipher {
+        Cipher::Gcm { key: GcmKey::new(key).expect("as long as it is to be"), salt: *b"Quid pro quo" }
     }
 
     /// A connection under session keys.
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn rtp_under_aes_128_gcm_is_as_in_the_rfc() {
         let key: Vec<u8> = (0..16).collect();
-        let srtp = under(|| gcm(&aead::AES_128_GCM, &key));
+        let srtp = under(|| gcm(&key));
         let expected = "8040f17b 8041f8d3 5501a0b2 f24de3a3 fb34de6c acba861c 9d7e4bca be633bd5 0d294e6f 42a5f47a
             51c7d19b 36de3adf 8833899d 7f27beb1 6a9152cf 765ee439 0cce";
         assert_eq!(sealed_rtp(&srtp, 0xf17b, GALLIA, 12), hex(expected));
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn rtp_under_aes_256_gcm_is_as_in_the_rfc() {
         let key: Vec<u8> = (0..32).collect();
-        let srtp = under(|| gcm(&aead::AES_256_GCM, &key));
+        let srtp = under(|| gcm(&key));
         let expected = "8040f17b 8041f8d3 5501a0b2 32b1de78 a822fe12 ef9f78fa 332e33aa b1801238 9a58e2f3 b50b2a02
             76ffae0f 1ba63799 b87b7aa3 db36dfff d6b0f9bb 7878d7a7 6c13";
         assert_eq!(sealed_rtp(&srtp, 0xf17b, GALLIA, 12), hex(expected));
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn rtcp_under_aes_128_gcm_is_as_in_the_rfc_and_opens_again() {
         let key: Vec<u8> = (0..16).collect();
-        let srtp = under(|| gcm(&aead::AES_128_GCM, &key));
+        let srtp = under(|| gcm(&key));
         let plain = hex("81c8000d 4d617273 4e545031 4e545032 52545020 0000042a 0000e930 4c756e61 deadbeef deadbeef
             deadbeef deadbeef deadbeef");
         let expected = hex("81c8000d 4d617273 63e94885 dcdab67c a727d766 2f6b7e99 7ff5c0f7 6c06f32d c676a5f1
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn what_has_no_room_is_not_sealed() {
         let key: Vec<u8> = (0..16).collect();
-        let srtp = under(|| gcm(&aead::AES_128_GCM, &key));
+        let srtp = under(|| gcm(&key));
         assert_eq!(srtp.seal_rtp(1, &mut [0; 40], (12, 13)), None);
         assert_eq!(srtp.seal_rtp(1, &mut [0; 41], (12, 13)), Some(41));
         assert_eq!(srtp.seal_rtcp(1, &mut [0; 31], 12), None);

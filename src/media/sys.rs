@@ -13,9 +13,6 @@ use std::{
 pub(super) const RECEIVE_BATCH: usize = 32;
 /// Room for one received datagram: enough to tell that it is too long.
 pub(super) const RECEIVE_BYTES: usize = 1_536;
-/// What a processor fetches from memory at a time.
-#[cfg(target_arch = "x86_64")]
-const CACHE_LINE_BYTES: usize = 64;
 /// How many datagrams one call sends at most.
 pub(super) const SEND_BATCH: usize = 128;
 
@@ -287,18 +284,6 @@ pub(super) fn wait_writable(socket: BorrowedFd<'_>, timeout: Duration) {
     // SAFETY: the descriptor is open while borrowed; the structure outlives the call. However it ends, sending is tried
     // again.
     unsafe { libc::poll(&raw mut polled, 1, timeout_ms) };
-}
-
-/// Tells the processor to fetch something that is needed soon, if it can be told: it changes nothing but how long that takes.
-pub(super) fn prefetch<T>(soon: &T) {
-    #[cfg(target_arch = "x86_64")]
-    for offset in (0..size_of::<T>()).step_by(CACHE_LINE_BYTES) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the address is within what is borrowed, and fetching ahead reads nothing that a program sees.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ptr::from_ref(soon).cast::<i8>().add(offset)) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = soon;
 }
 
 /// A counter that wakes whoever waits for it.

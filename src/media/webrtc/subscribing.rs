@@ -11,6 +11,7 @@ use antiphon_core::{
     clock::Micros,
     gateway::{PublishKind, VideoQuality},
     ids::StreamId,
+    prefetch::prefetch,
     rtp::transport_number,
     video::{Numbers, Rewriter, VideoCodec, Way},
     voice::{ExtensionId, Mid as VoiceMid, Terms, VoiceStream},
@@ -264,11 +265,14 @@ impl Subscribing {
         self.voices.iter().find(|(of, _)| *of == stream).map(|(_, index)| *index)
     }
 
-    /// What a frame of voice is going to need.
-    pub(super) fn expected_voice(&self, stream: StreamId) -> Option<&VoiceStream> {
-        let track =
-            if self.follows_speakers { self.tracks.first() } else { self.tracks.get(self.voice_index(stream)?) };
-        track.map(|track| &track.voice)
+    /// Has what a section is looked up by fetched from memory: it is needed soon.
+    pub(super) fn prefetch_voices(&self) {
+        self.voices.first().into_iter().for_each(prefetch);
+    }
+
+    /// The section that a frame of voice is probably going to.
+    pub(super) fn expected_voice(&self, stream: StreamId) -> Option<&Track> {
+        if self.follows_speakers { self.tracks.first() } else { self.tracks.get(self.voice_index(stream)?) }
     }
 
     /// A section that takes any picture takes the first there is.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use antiphon_core::{
     clock::Micros,
     ids::{ChannelId, StreamId},
+    prefetch::prefetch,
     rtcp::{self, SENDER_REPORT_BYTES_MAX, SenderReport},
     srtp::{OVERHEAD_BYTES_MAX, Srtp},
     wire::{datagram::DATAGRAM_BYTES_MAX, frame::FrameHeader},
@@ -20,7 +21,7 @@ use super::{
     peer::{Peer, Side},
     subscribing::Track,
 };
-use crate::media::{outbox::Outbox, sys};
+use crate::media::outbox::Outbox;
 
 /// The first index of our reports. The library numbers its own from zero, under the same key: half of the indices are each
 /// one's, so that none is sealed twice, whatever source a report begins with. Either lasts for a thousand years.
@@ -163,20 +164,24 @@ fn begins_with_report(datagram: &[u8]) -> bool {
     matches!(datagram, [128..=191, 200 | 201, ..])
 }
 
-/// So many listeners further on it is their turn: what is needed of each is fetched from memory meanwhile. It lies strewn, and waiting
-/// for it would cost as much as all that is done with it.
-const FORESEEN: usize = 4;
+/// So many listeners further on it is their turn: what is needed of each is fetched from memory meanwhile, since it lies strewn, and
+/// waiting for it would cost more than all that is done with it. First the peer, then what it points to, then what that does.
+const FORESEEN: [usize; 3] = [8, 5, 2];
 
 /// Has what the next listeners' turns need fetched.
 fn foresee(peers: &ByNumber<Box<Peer>>, listeners: &[u32], stream: StreamId) {
-    let listener = |ahead: usize| listeners.get(ahead).and_then(|number| peers.get(number));
-    if let Some(peer) = listener(FORESEEN) {
-        sys::prefetch(&**peer);
+    let [far, nearer, near] = FORESEEN.map(|ahead| listeners.get(ahead).and_then(|number| peers.get(number)));
+    if let Some(peer) = far {
+        prefetch(&**peer);
     }
-    if let Some(Side::Subscribing(side)) = listener(FORESEEN / 2).map(|peer| &peer.side)
-        && let Some(voice) = side.expected_voice(stream)
+    if let Some(Peer { sealing: Some(sealing), side: Side::Subscribing(side), .. }) = nearer.map(|peer| &**peer) {
+        sealing.srtp().prefetch_rtp();
+        side.prefetch_voices();
+    }
+    if let Some(Side::Subscribing(side)) = near.map(|peer| &peer.side)
+        && let Some(track) = side.expected_voice(stream)
     {
-        sys::prefetch(voice);
+        prefetch(track);
     }
 }
 
