@@ -8,7 +8,7 @@
     reason = "the library's own functions, which its safe binding wraps without telling where a key is"
 )]
 
-use std::{fmt, mem::MaybeUninit, ptr};
+use std::{mem::MaybeUninit, ptr};
 
 use aws_lc_sys::{
     EVP_AEAD_CTX, EVP_AEAD_CTX_cleanup, EVP_AEAD_CTX_init, EVP_AEAD_CTX_open, EVP_AEAD_CTX_seal_scatter,
@@ -18,13 +18,13 @@ use aws_lc_sys::{
 use crate::prefetch::prefetch;
 
 /// How long a tag is.
-pub const TAG_BYTES: usize = 16;
-/// How long a nonce is: no two packets under one key may have the same.
-pub const NONCE_BYTES: usize = 12;
+pub(crate) const TAG_BYTES: usize = 16;
+/// How long a nonce is.
+pub(crate) const NONCE_BYTES: usize = 12;
 
 /// A key of AES-128-GCM or AES-256-GCM: set up once, neither sealing nor opening allocates.
-pub struct GcmKey(
-    /// Initialized, and in its place for good: what it holds is aligned within it.
+pub(crate) struct GcmKey(
+    /// Initialized, and in its place for good: the library does not say that it may be moved.
     Box<MaybeUninit<EVP_AEAD_CTX>>,
 );
 
@@ -36,7 +36,7 @@ unsafe impl Sync for GcmKey {}
 impl GcmKey {
     /// Of 16 bytes or 32; `None` for another length.
     #[must_use]
-    pub fn new(key: &[u8]) -> Option<Self> {
+    pub(crate) fn new(key: &[u8]) -> Option<Self> {
         aws_lc_rs::init();
         // SAFETY: both take nothing and return what is there for as long as the program runs.
         let algorithm = match key.len() {
@@ -53,13 +53,13 @@ impl GcmKey {
     }
 
     /// Has it fetched from memory, for sealing soon.
-    pub fn prefetch(&self) {
+    pub(crate) fn prefetch(&self) {
         prefetch(&*self.0);
     }
 
-    /// Seals `text` in place; its tag. `None` where it is too long.
+    /// Seals `text` in place; its tag. `None` where it is too long. No two texts under one key may have the same nonce.
     #[must_use]
-    pub fn seal(&self, nonce: &[u8; NONCE_BYTES], associated: &[u8], text: &mut [u8]) -> Option<[u8; TAG_BYTES]> {
+    pub(crate) fn seal(&self, nonce: &[u8; NONCE_BYTES], associated: &[u8], text: &mut [u8]) -> Option<[u8; TAG_BYTES]> {
         let (mut tag, mut tag_bytes) = ([0; TAG_BYTES], 0);
         let text_at = text.as_mut_ptr();
         // SAFETY: the key was initialized. Everything is as long as is said, and what is written to nobody else's meanwhile: `text`, which
@@ -87,7 +87,7 @@ impl GcmKey {
     /// Opens in place what is sealed, with its tag at the end: how long the text is, at the beginning. `None` for what is not
     /// authentic; it is undefined then.
     #[must_use]
-    pub fn open(&self, nonce: &[u8; NONCE_BYTES], associated: &[u8], sealed: &mut [u8]) -> Option<usize> {
+    pub(crate) fn open(&self, nonce: &[u8; NONCE_BYTES], associated: &[u8], sealed: &mut [u8]) -> Option<usize> {
         let mut text_bytes = 0;
         let sealed_at = sealed.as_mut_ptr();
         // SAFETY: as above; the text may take the place of what was sealed.
@@ -116,12 +116,6 @@ impl Drop for GcmKey {
             EVP_AEAD_CTX_cleanup(self.0.as_mut_ptr());
             OPENSSL_cleanse(self.0.as_mut_ptr().cast(), size_of::<EVP_AEAD_CTX>());
         }
-    }
-}
-
-impl fmt::Debug for GcmKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GcmKey(..)")
     }
 }
 
@@ -176,6 +170,12 @@ mod tests {
         assert_eq!(key.open(&[0; NONCE_BYTES], &associated, &mut { sealed }), None);
         assert_eq!(key.open(&nonce, &associated[1..], &mut { sealed }), None);
         assert_eq!(key.open(&nonce, &associated, &mut sealed), Some(24));
+    }
+
+    #[test]
+    fn it_is_the_library_that_all_else_is_sealed_with() {
+        let locked = include_str!("../../Cargo.lock");
+        assert_eq!(locked.matches("name = \"aws-lc-sys\"").count(), 1, "core takes another version than aws-lc-rs does");
     }
 
     #[test]

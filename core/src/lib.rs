@@ -12,7 +12,7 @@ mod counting;
 pub mod e_model;
 pub mod engine;
 pub mod gateway;
-pub mod gcm;
+mod gcm;
 mod hash;
 pub mod ids;
 pub mod interarrival;

@@ -7,7 +7,8 @@ use std::ptr;
 #[cfg(target_arch = "x86_64")]
 const CACHE_LINE_BYTES: usize = 64;
 
-/// Tells the processor to fetch something that is needed soon, if it can be told: it changes nothing but how long that takes.
+/// Tells the processor to fetch something that is needed soon, if it can be told: it changes nothing but how long that takes. Of
+/// what begins within a line, the last may be missed.
 pub fn prefetch<T>(soon: &T) {
     #[cfg(target_arch = "x86_64")]
     for offset in (0..size_of::<T>()).step_by(CACHE_LINE_BYTES) {

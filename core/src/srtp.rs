@@ -106,7 +106,7 @@ impl Srtp {
         Some(Self { rtp: derived(Kind::Rtp)?, rtcp: derived(Kind::Rtcp)? })
     }
 
-    /// Has what RTP is sealed with fetched from memory: it is needed soon.
+    /// Has the key that RTP is sealed with fetched from memory: it is needed soon. AES-GCM's alone, the other is rare.
     pub fn prefetch_rtp(&self) {
         if let Cipher::Gcm { key, .. } = &self.rtp {
             key.prefetch();

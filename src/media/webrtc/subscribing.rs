@@ -265,7 +265,7 @@ impl Subscribing {
         self.voices.iter().find(|(of, _)| *of == stream).map(|(_, index)| *index)
     }
 
-    /// Has what a section is looked up by fetched from memory: it is needed soon.
+    /// Has the beginning of what sections are looked up by fetched from memory: it is needed soon.
     pub(super) fn prefetch_voices(&self) {
         self.voices.first().into_iter().for_each(prefetch);
     }

@@ -165,7 +165,7 @@ fn begins_with_report(datagram: &[u8]) -> bool {
 }
 
 /// So many listeners further on it is their turn: what is needed of each is fetched from memory meanwhile, since it lies strewn, and
-/// waiting for it would cost more than all that is done with it. First the peer, then what it points to, then what that does.
+/// waiting for it would cost more than all that is done with it. First the peer, then its key and its list of sections, then the section.
 const FORESEEN: [usize; 3] = [8, 5, 2];
 
 /// Has what the next listeners' turns need fetched.
