@@ -59,7 +59,12 @@ impl GcmKey {
 
     /// Seals `text` in place; its tag. `None` where it is too long. No two texts under one key may have the same nonce.
     #[must_use]
-    pub(crate) fn seal(&self, nonce: &[u8; NONCE_BYTES], associated: &[u8], text: &mut [u8]) -> Option<[u8; TAG_BYTES]> {
+    pub(crate) fn seal(
+        &self,
+        nonce: &[u8; NONCE_BYTES],
+        associated: &[u8],
+        text: &mut [u8],
+    ) -> Option<[u8; TAG_BYTES]> {
         let (mut tag, mut tag_bytes) = ([0; TAG_BYTES], 0);
         let text_at = text.as_mut_ptr();
         // SAFETY: the key was initialized. Everything is as long as is said, and what is written to nobody else's meanwhile: `text`, which
@@ -174,8 +179,8 @@ mod tests {
 
     #[test]
     fn it_is_the_library_that_all_else_is_sealed_with() {
-        let locked = include_str!("../../Cargo.lock");
-        assert_eq!(locked.matches("name = \"aws-lc-sys\"").count(), 1, "core takes another version than aws-lc-rs does");
+        let versions = include_str!("../../Cargo.lock").matches("name = \"aws-lc-sys\"").count();
+        assert_eq!(versions, 1, "core takes another version than aws-lc-rs does");
     }
 
     #[test]
