@@ -165,14 +165,14 @@ async fn what_makes_no_sense_is_refused_with_why_and_others_lose_nothing() {
     anna.done(trickle("")).await;
     anna.done(trickle("candidate:1 1 udp 2130706431 abc.local 9000 typ host")).await;
     let (mut taken, mut too_many) = (0, 0);
-    for _ in 0..100 {
+    for _ in 0..1_000 {
         match anna.request(trickle(way)).await {
             ServerMessage::Ack(_) => taken += 1,
             ServerMessage::RoomError(error) if error.payload.error_code == ErrorCode::LimitReached => too_many += 1,
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((taken, too_many), (64, 36));
+    assert_eq!((taken, too_many), (64, 936));
     assert!(matches!(berta.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
 }
 
