@@ -35,6 +35,7 @@ pub mod settings;
 pub mod store;
 pub mod streaming;
 pub mod telemetry;
+mod ticks;
 mod tls;
 pub mod transcode;
 pub mod vitals;

@@ -18,7 +18,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior},
+    time::Instant,
 };
 
 pub(crate) use self::config::bucket;
@@ -56,6 +56,7 @@ use crate::{
         metrics::metrics,
         sampler::{Sampler, try_timers},
     },
+    ticks::ticks,
     tls::{self, Tls, TlsError},
     vitals::{Gatherer, HISTORY_EVERY, Vitals},
 };
@@ -536,8 +537,7 @@ async fn bind_ice_tcp(settings: &Settings, udp: SocketAddr) -> Result<Option<Ice
 /// Goes on with what was being made of audio files when the last process ended; then closes those that nobody reads, for ever.
 async fn keep_files(streams: Streams) {
     streams.resume().await;
-    let mut ticks = tokio::time::interval(FILES_LOOKED_AT);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = ticks(FILES_LOOKED_AT);
     loop {
         ticks.tick().await;
         streams.close_unused().await;
@@ -546,8 +546,7 @@ async fn keep_files(streams: Streams) {
 
 /// Sees whether the bucket of audio files answers, whether anybody needs it or not, for ever; at once where there is none.
 async fn watch_bucket(streams: Streams) {
-    let mut ticks = tokio::time::interval(UPKEEP);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = ticks(UPKEEP);
     while streams.bucket_answers().await.is_some() {
         let streaming = &metrics().streaming;
         streaming.bucket_copied_bytes.set(streams.copied_bytes() as f64);
@@ -564,8 +563,7 @@ async fn share_made(streams: Streams) {
 /// Stores listening sessions that are over, and forgets those that were kept for long enough, for ever.
 async fn keep_listens(store: Store, streams: Streams, kept_days: u32) {
     let mut swept = None::<Instant>;
-    let mut ticks = tokio::time::interval(UPKEEP);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = ticks(UPKEEP);
     loop {
         ticks.tick().await;
         metrics().streaming.listeners.set(streams.listening().live() as f64);
@@ -582,8 +580,7 @@ async fn keep_listens(store: Store, streams: Streams, kept_days: u32) {
 
 /// Tells administrators who watch, here and at other nodes, who begins and ends to listen, for ever.
 async fn tell_of_listening(api: Arc<Api>) {
-    let mut ticks = tokio::time::interval(TELL_OF_LISTENING);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = ticks(TELL_OF_LISTENING);
     loop {
         ticks.tick().await;
         let (nodes, me) = (api.vitals.nodes(), api.registry.number());
@@ -622,7 +619,7 @@ async fn store_listens(store: &Store, streams: &Streams, kept_days: u32, all: bo
 /// Keeps rooms that somebody here is in from ending, for ever.
 async fn keep_rooms(rooms: Rooms, ttl_s: u32) {
     let often = Duration::from_secs((ttl_s / 4).clamp(1, 60).into());
-    let mut ticks = tokio::time::interval(often);
+    let mut ticks = ticks(often);
     loop {
         ticks.tick().await;
         rooms.keep().await;
@@ -631,7 +628,7 @@ async fn keep_rooms(rooms: Rooms, ttl_s: u32) {
 
 /// Reads counters, sweeps limits, checks the database and evaluates the alerts, for ever.
 async fn upkeep(api: Arc<Api>) {
-    let mut ticks = tokio::time::interval(UPKEEP);
+    let mut ticks = ticks(UPKEEP);
     loop {
         ticks.tick().await;
         api.sampler.sample();
@@ -650,8 +647,7 @@ async fn upkeep(api: Arc<Api>) {
 
 /// Adds what was counted here to the database's totals, for ever.
 async fn store_statistics(rooms: Rooms) {
-    let mut ticks = tokio::time::interval(STATISTICS);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = ticks(STATISTICS);
     loop {
         ticks.tick().await;
         rooms.store_statistics().await;
@@ -660,7 +656,7 @@ async fn store_statistics(rooms: Rooms) {
 
 /// Keeps guests who are here from being forgotten, for ever.
 async fn keep_guests(auth: Auth, gateway: Gateway) {
-    let mut ticks = tokio::time::interval(auth.guests_kept_for().unsigned_abs() / 4);
+    let mut ticks = ticks(auth.guests_kept_for().unsigned_abs() / 4);
     loop {
         ticks.tick().await;
         if let Err(error) = auth.keep_guests(&gateway.guests()).await {
@@ -671,7 +667,7 @@ async fn keep_guests(auth: Auth, gateway: Gateway) {
 
 /// Forgets what has run out, for ever.
 async fn sweep(store: Store, rooms: Rooms, chat: Chat, gateway: Gateway) {
-    let mut ticks = tokio::time::interval(SWEEP);
+    let mut ticks = ticks(SWEEP);
     loop {
         ticks.tick().await;
         rooms.sweep().await;

@@ -28,6 +28,7 @@ use crate::{
     error::AppError,
     rooms::{Presence, Shared},
     store::{PresenceRun, StoreError, rfc3339},
+    ticks::ticks,
 };
 
 /// People that one session can follow.
@@ -96,7 +97,7 @@ impl Chat {
 
     /// Tells all nodes of what has changed here, for ever.
     pub(super) async fn tell_whereabouts(self) {
-        let mut looks = tokio::time::interval(self.inner.config.look_every);
+        let mut looks = ticks(self.inner.config.look_every);
         loop {
             tokio::select! {
                 () = self.inner.whereabout.changed.notified() => {}

@@ -12,10 +12,7 @@ use std::{sync::Arc, time::Duration as StdDuration};
 
 use antiphon_core::ids::NotificationId;
 use time::{Duration, OffsetDateTime};
-use tokio::{
-    task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep},
-};
+use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     attempt::label,
@@ -31,6 +28,7 @@ use crate::{
     settings::{ConnectionUrl, Secret},
     store::{DuePlace, Lately, NewDelivery, Notification, Routed, Store, StoreError, User, Way},
     telemetry::metrics::{NotificationDrop, metrics},
+    ticks::ticks,
 };
 
 /// How often a node looks for what nobody here has written: a node that died may have left it.
@@ -148,8 +146,7 @@ impl Outbox {
 
     /// Tells people's sessions of what was written, and by which ways it goes outside, for ever.
     pub async fn route(self) {
-        let mut looks = interval(ROUTE_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = ticks(ROUTE_EVERY);
         self.count().await;
         loop {
             tokio::select! {
@@ -274,8 +271,7 @@ impl Outbox {
         let ways = Way::ALL.into_iter().filter(|way| self.has(*way));
         // Dropped with this task.
         let _ways: JoinSet<()> = ways.map(|way| self.clone().deliver_by(way)).collect();
-        let mut counts = interval(COUNT_EVERY);
-        counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut counts = ticks(COUNT_EVERY);
         loop {
             counts.tick().await;
             self.count().await;

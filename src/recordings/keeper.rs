@@ -12,10 +12,7 @@ use antiphon_core::{
     ids::RecordingId,
 };
 use time::OffsetDateTime;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{Recordings, Result, mixing};
 use crate::{
@@ -23,6 +20,7 @@ use crate::{
     store::{FileSeen, Recording, RecordingTrack, StoreError},
     streaming::FilePath,
     telemetry::metrics::metrics,
+    ticks::ticks,
 };
 
 /// How often recordings are looked at.
@@ -50,8 +48,7 @@ const NOBODYS_AFTER: Duration = Duration::from_secs(600);
 impl Recordings {
     /// Does all of it but putting tracks away, for ever.
     pub async fn keep(self) {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = ticks(LOOK_EVERY);
         let (mut tidied, mut swept) = (None::<Instant>, None::<Instant>);
         loop {
             looks.tick().await;
@@ -73,8 +70,7 @@ impl Recordings {
 
     /// Puts tracks away as they end, for ever: what waits for a bucket keeps nothing else waiting, and no track that ends meanwhile.
     pub async fn put_away_ended(self) {
-        let mut looks = tokio::time::interval(LEFT_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = ticks(LEFT_EVERY);
         let mut running = JoinSet::new();
         loop {
             match &self.inner.recorder {

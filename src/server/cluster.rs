@@ -22,6 +22,7 @@ use crate::{
     media::Media,
     settings::{LocalState, Settings},
     telemetry::metrics::{NodesKnown, metrics},
+    ticks::ticks,
     vitals::{Gatherer, Vitals},
 };
 
@@ -231,8 +232,7 @@ fn info(node: &NodeRecord) -> NodeInfo {
 
 /// Tells the others how this node is and how much there is to do here, for ever.
 pub(super) async fn report(vitals: Arc<Vitals>, mut gatherer: Gatherer) {
-    let mut ticks = tokio::time::interval(REPORT_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = ticks(REPORT_INTERVAL);
     loop {
         ticks.tick().await;
         vitals.report(gatherer.gather());
