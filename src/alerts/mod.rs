@@ -25,7 +25,7 @@ pub use self::rules::{Component, RulesError, Severity};
 use self::{
     evaluate::evaluate,
     rules::{AlertRule, Rules},
-    samples::{Labels, Samples, each_sample},
+    samples::{Labels, Samples, samples_in},
 };
 use crate::{
     cluster::{ALERTS_SHARED_MAX, SharedAlert},
@@ -195,14 +195,14 @@ impl AlertRule {
 impl State {
     /// Keeps what the rules need of this node's own metrics.
     fn take_own(&mut self, instance: &NodeId, text: &str, at_ms: i64) {
-        let mut found = Vec::new();
-        let wants = |name: &str| self.samples.wants(name);
-        each_sample(text, wants, |name, labels, value| found.push((name.to_owned(), labels, value)));
-        for (name, mut labels, value) in found {
-            labels.extend(target(instance));
-            self.push(&name, labels, at_ms, value);
+        let target = target(instance);
+        let wanted: Vec<_> = samples_in(text, |name| self.samples.wants(name)).collect();
+        for sample in wanted {
+            if !self.samples.push_written(&sample, &target, at_ms) {
+                metrics().alerts.samples_dropped.increment(1);
+            }
         }
-        self.push("up", target(instance).into(), at_ms, 1.0);
+        self.push("up", target.into(), at_ms, 1.0);
     }
 
     /// And what the rules that look at all nodes need of the others. Those that are not named are no more.

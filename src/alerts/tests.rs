@@ -98,10 +98,9 @@ fn values(text: &str) -> Vec<Option<f64>> {
 
 /// A series as it is written: its name and labels.
 fn series(text: &str) -> (String, Labels) {
-    let mut found = Vec::new();
-    let tight = text.replace(", ", ",");
-    each_sample(&format!("{tight} 0"), |_| true, |name, labels, _| found.push((name.to_owned(), labels)));
-    found.pop().expect("a series")
+    let line = format!("{} 0", text.replace(", ", ","));
+    let sample = samples_in(&line, |_| true).next().expect("a series");
+    (sample.name().to_owned(), sample.labels().expect("well formed"))
 }
 
 /// Plays a test's input from its beginning, evaluating as often as Prometheus would, and calls `at` after each evaluation.
