@@ -93,7 +93,14 @@ impl Sender {
     /// Sends everything gathered.
     pub(super) fn flush(&mut self) {
         let Self { socket, datagrams, used, outgoing, headers, segmenting, stats } = self;
-        let mut bytes = datagrams.each_ref().map(|gathered| &gathered.bytes[..gathered.length]);
+        if outgoing.is_empty() {
+            *used = 0;
+            return;
+        }
+        // Those that are not used are not looked at: most often few are, and the others would have to be fetched from memory.
+        let mut bytes = std::array::from_fn::<_, DATAGRAMS, _>(|place| {
+            datagrams[..*used].get(place).map_or(&[][..], |gathered| &gathered.bytes[..gathered.length])
+        });
         if *segmenting {
             trains::couple(&mut bytes[..*used], outgoing);
         }

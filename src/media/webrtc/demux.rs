@@ -126,12 +126,15 @@ impl Peers {
             return self.stats.count(PeerCounter::Taken);
         }
         let at = self.instant(now);
+        if fragment.is_some() && self.answers_check(now, number, from, datagram, outbox) {
+            return self.stats.count(PeerCounter::Taken);
+        }
         let Some(peer) = self.peers.get_mut(&number) else { return };
         match peer.receive(at, from, datagram) {
             Ok(true) => {
                 self.stats.count(PeerCounter::Taken);
                 if fragment.is_some() {
-                    peer.checks_from(at, from);
+                    peer.checks_from(at, from, datagram);
                     self.client_is_at(now, number, from, &inboxes);
                 }
                 self.drain(now, number, engine, outbox);

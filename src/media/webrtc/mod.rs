@@ -13,6 +13,7 @@
 //! (`voice`); pictures are forwarded here, as the layer that each subscriber's way carries ([`antiphon_core::video`]).
 
 mod api;
+mod checks;
 mod counters;
 mod demux;
 mod elsewhere;
@@ -55,7 +56,7 @@ use tokio::sync::mpsc;
 
 use super::{Clock, counters::SocketCounter, outbox::Outbox};
 use demux::Directory;
-use peer::{PATIENCE, Peer, QUIET, Side};
+use peer::{PATIENCE, Peer, Side, quiet_until};
 use subscribing::SourceKey;
 use video::{MEASURE_INTERVAL, Video};
 
@@ -324,7 +325,8 @@ impl Peers {
             let Some(peer) = self.peers.get_mut(&number) else { return };
             match peer.rtc.poll_output() {
                 Ok(Output::Timeout(due)) => {
-                    let due = if peer.is_quiet(at) { due.max(at + QUIET) } else { due };
+                    let quiet_until = self.setup.clock.instant(quiet_until(now));
+                    let due = if peer.is_quiet(at) { due.max(quiet_until) } else { due };
                     let repeats_at = peer.repeats.due().map(|due| self.setup.clock.instant(due));
                     peer.due = repeats_at.map_or(due, |repeats_at| repeats_at.min(due));
                     break;

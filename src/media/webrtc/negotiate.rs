@@ -159,6 +159,7 @@ impl Peers {
         }
         if let Some(credentials) = peer.restarts.take() {
             peer.rtc.direct_api().set_local_ice_credentials(credentials);
+            peer.checked = None;
         }
         side.settle(&mut peer.rtc);
         let behind = side.behind;
@@ -194,6 +195,7 @@ impl Peers {
             let answer = peer.restart_as(&answer, &drawn, &ours);
             self.by_fragment.insert(ours.ufrag.clone(), number);
             peer.rtc.direct_api().set_local_ice_credentials(ours);
+            peer.checked = None;
             answer
         };
         self.mark(number);

@@ -1,11 +1,12 @@
 //! One connection: the library's state machine and what we know of its client.
 
 use std::{
+    mem::offset_of,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use antiphon_core::{clock::Micros, repeats::Repeats, video::Step};
+use antiphon_core::{clock::Micros, prefetch::prefetch_front, repeats::Repeats, video::Step};
 use str0m::{
     Candidate, IceCreds, Input, Rtc, RtcError,
     bwe::Bitrate,
@@ -14,10 +15,11 @@ use str0m::{
 
 use super::{
     api::{PeerError, PeerKey, Ways},
+    checks::Check,
     keys::Agreed,
     peer_places::PeerPlace,
     publishing::Publishing,
-    subscribing::Subscribing,
+    subscribing::{Subscribing, Track},
     voice::Sealing,
 };
 
@@ -27,7 +29,9 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// A connection that carries voices alone is looked after so seldom unless its client sends something. Clients check their way more
 /// often than that: its timers only matter when they do not.
-pub(super) const QUIET: Duration = Duration::from_secs(5);
+const QUIET: Micros = Micros::from_secs(5);
+/// At multiples of this: a worker is woken once for all connections that are due about then.
+const LOOKED_AFTER_AT: Micros = Micros::from_secs(1);
 /// How long a client that was heard from another address is looked after as often as the library wants: it may choose another way.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 /// The first byte of what is no STUN (RFC 7983, 7).
@@ -40,6 +44,9 @@ const CANDIDATES_MAX: usize = 64;
 /// Where a client is.
 pub(in crate::media) type Address = (Protocol, SocketAddr);
 
+/// What is fetched ahead of a listener's turn beside its key: each line of a processor's cache more is felt.
+const _: () = assert!(Peer::FRONT_BYTES <= 4 * 64 && Track::FRONT_BYTES <= 4 * 64);
+
 /// Which way its media goes.
 #[expect(clippy::large_enum_variant, reason = "most subscribe, and each lies in its peer, which does not move")]
 pub(super) enum Side {
@@ -47,21 +54,25 @@ pub(super) enum Side {
     Subscribing(Subscribing),
 }
 
-/// A connection.
+/// A connection. What each packet of voice needs is at its front, and nothing else is: all of that is fetched from memory ahead.
+#[repr(C, align(64))]
 pub(super) struct Peer {
     pub(super) key: PeerKey,
-    /// Apart: voice goes past it, and what voice needs is to lie together.
-    pub(super) rtc: Box<Rtc>,
-    pub(super) side: Side,
-    /// Where the keys of its DTLS are found.
-    agreed: Agreed,
-    /// What voice to it is sealed with, once there are keys.
-    pub(super) sealing: Option<Sealing>,
-    /// What it may have lost of voices, while it gets pictures as well.
-    pub(super) repeats: Repeats,
     /// Where the library sends its media.
     pub(super) nominated: Option<Address>,
+    pub(super) connected: bool,
+    /// What voice to it is sealed with, once there are keys.
+    pub(super) sealing: Option<Sealing>,
+    pub(super) side: Side,
+    /// What it may have lost of voices, while it gets pictures as well.
+    pub(super) repeats: Repeats,
+    /// Apart: it is large, and voice goes past it.
+    pub(super) rtc: Box<Rtc>,
+    /// Where the keys of its DTLS are found.
+    agreed: Agreed,
     unsettled_until: Option<Instant>,
+    /// The last check of its way that the library took, under the credentials that hold.
+    pub(super) checked: Option<Check>,
     /// The fragments by which its client's STUN is known: the newest last.
     pub(super) fragments: Vec<String>,
     pub(super) addresses: Vec<Address>,
@@ -73,7 +84,6 @@ pub(super) struct Peer {
     pub(super) scheduled: Option<Instant>,
     /// It was given something and not looked after since.
     pub(super) dirty: bool,
-    pub(super) connected: bool,
     /// A new way is offered, under these credentials.
     pub(super) restarts: Option<IceCreds>,
     /// When it is given up unless it stands by then.
@@ -83,6 +93,9 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// So much of it voice needs, with what says which side it is.
+    const FRONT_BYTES: usize = offset_of!(Self, side) + align_of::<Side>() + Subscribing::FRONT_BYTES;
+
     pub(super) fn new(
         now: Instant,
         key: PeerKey,
@@ -103,6 +116,7 @@ impl Peer {
             repeats: Repeats::default(),
             nominated: None,
             unsettled_until: None,
+            checked: None,
             fragments: vec![fragment],
             addresses: Vec::new(),
             ways,
@@ -115,6 +129,11 @@ impl Peer {
             place,
             given_up_at: Some(now + FIRST_PATIENCE),
         }
+    }
+
+    /// Has what voice needs of it fetched from memory.
+    pub(super) fn prefetch_front(&self) {
+        prefetch_front(self, Self::FRONT_BYTES);
     }
 
     /// Gives it a datagram; false when it is none of this client's.
@@ -165,10 +184,12 @@ impl Peer {
         }
     }
 
-    /// The client was heard at an address.
-    pub(super) fn checks_from(&mut self, now: Instant, from: Address) {
+    /// The library took a check from an address of the client.
+    pub(super) fn checks_from(&mut self, now: Instant, from: Address, datagram: &[u8]) {
         if self.nominated != Some(from) {
             self.unsettled_until = Some(now + SETTLES_WITHIN);
+        } else if self.is_quiet(now) {
+            self.checked = Check::taken(now, datagram, self.rtc.direct_api().local_ice_credentials());
         }
     }
 
@@ -203,6 +224,11 @@ impl Peer {
             .replace(&format!("a=ice-pwd:{}", drawn.pass), &format!("a=ice-pwd:{}", ours.pass))
             .replace(&format!(" ufrag {}", drawn.ufrag), &format!(" ufrag {}", ours.ufrag))
     }
+}
+
+/// When a connection that is quiet is looked after, from now on.
+pub(super) fn quiet_until(now: Micros) -> Micros {
+    Micros((now + QUIET).0.next_multiple_of(LOOKED_AFTER_AT.0))
 }
 
 fn candidates(ways: &Ways) -> Vec<Candidate> {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    mem::offset_of,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use antiphon_core::{
     clock::Micros,
     gateway::{PublishKind, VideoQuality},
     ids::StreamId,
-    prefetch::prefetch,
+    prefetch::{prefetch, prefetch_front},
     rtp::transport_number,
     video::{Numbers, Rewriter, VideoCodec, Way},
     voice::{ExtensionId, Mid as VoiceMid, Terms, VoiceStream},
@@ -40,20 +41,21 @@ const SENT_AGAIN_SHARE: f32 = 0.15;
 /// Whose and what.
 pub(super) type SourceKey = (StreamId, PublishKind);
 
-/// A media section.
+/// A media section; first what each packet of a voice needs.
+#[repr(C, align(64))]
 pub(super) struct Track {
-    pub(super) mid: Mid,
-    media: MediaKind,
+    /// Its packets are sealed by this alone: the library never sends any for the source of a voice.
+    pub(super) voice: VoiceStream,
+    pub(super) heard_at: Micros,
+    /// What its source is called in reports.
+    pub(super) cname: Box<str>,
     /// What it carries; `None` while it is nobody's.
     pub(super) of: Option<SourceKey>,
     /// The client knows of it, and takes what is sent.
     sends: Option<Ssrc>,
+    media: MediaKind,
+    pub(super) mid: Mid,
     negotiated: bool,
-    /// Its packets are sealed by this alone: the library never sends any for the source of a voice.
-    pub(super) voice: VoiceStream,
-    /// What its source is called in reports.
-    pub(super) cname: Box<str>,
-    pub(super) heard_at: Micros,
     pub(super) picture: Picture,
 }
 
@@ -80,35 +82,42 @@ pub(super) enum Fate {
     Unknown,
 }
 
-/// The receiving side of a subscriber.
+/// The receiving side of a subscriber; first what each packet of a voice needs.
+#[repr(C)]
 pub(super) struct Subscribing {
-    pub(super) tracks: Vec<Track>,
-    by_source: HashMap<SourceKey, usize>,
-    /// Of those the voices: few, and looked up for each of their packets.
-    voices: Vec<(StreamId, usize)>,
-    wishes: Vec<Wish>,
-    pub(super) pending: Option<SdpPendingOffer>,
-    /// What is wished for is not all offered.
-    pub(super) behind: bool,
+    pub(super) desired_bps: u64,
     /// Its client offered it, and takes whoever speaks.
     pub(super) follows_speakers: bool,
     pub(super) deafened: bool,
+    pub(super) tracks: Vec<Track>,
+    /// The voice that was heard last, and which of them has it.
+    latest: Option<(StreamId, usize)>,
+    /// All voices: few, and looked up for each packet of another one.
+    voices: Vec<(StreamId, usize)>,
+    /// What is wished for is not all offered.
+    pub(super) behind: bool,
+    by_source: HashMap<SourceKey, usize>,
+    wishes: Vec<Wish>,
+    pub(super) pending: Option<SdpPendingOffer>,
     /// When its connection came to stand.
     pub(super) connected_at: Option<Micros>,
     pub(super) way: Way,
-    /// What it is sent of pictures, in bits per second, and what it would be at their best.
+    /// What it is sent of pictures, in bits per second; at their best it would be `desired_bps`.
     pub(super) pictures_bps: u64,
-    pub(super) desired_bps: u64,
     /// The header extension by which pictures are numbered over all streams, as negotiated.
     transport_number: Option<u8>,
 }
 
 impl Subscribing {
+    /// So much of it voice needs.
+    pub(super) const FRONT_BYTES: usize = offset_of!(Self, voices);
+
     pub(super) fn new(follows_speakers: bool, deafened: bool) -> Self {
         Self {
             tracks: Vec::new(),
             by_source: HashMap::new(),
             voices: Vec::new(),
+            latest: None,
             wishes: Vec::new(),
             pending: None,
             behind: false,
@@ -195,6 +204,7 @@ impl Subscribing {
         self.by_source = indexed.collect();
         let voices = self.by_source.iter().filter(|((_, kind), _)| *kind == PublishKind::Audio);
         self.voices = voices.map(|((stream, _), index)| (*stream, *index)).collect();
+        self.latest = None;
     }
 
     /// The description is agreed upon: which sections the client takes, and under which numbers.
@@ -247,6 +257,7 @@ impl Subscribing {
     pub(super) fn voice_track(&mut self, now: Micros, stream: StreamId) -> Option<&mut Track> {
         if !self.follows_speakers {
             let index = self.voice_index(stream)?;
+            self.latest = Some((stream, index));
             return self.tracks.get_mut(index);
         }
         let track = self.tracks.iter_mut().find(|track| track.media == MediaKind::Audio)?;
@@ -262,16 +273,20 @@ impl Subscribing {
     }
 
     fn voice_index(&self, stream: StreamId) -> Option<usize> {
-        self.voices.iter().find(|(of, _)| *of == stream).map(|(_, index)| *index)
+        let is_it = |(of, _): &&(StreamId, usize)| *of == stream;
+        let found = self.latest.as_ref().filter(is_it).or_else(|| self.voices.iter().find(is_it));
+        found.map(|(_, index)| *index)
     }
 
-    /// Has the beginning of what sections are looked up by fetched from memory: it is needed soon.
-    pub(super) fn prefetch_voices(&self) {
-        self.voices.first().into_iter().for_each(prefetch);
+    /// Has what the section of a voice is looked up by fetched from memory, as far as it is not at the front: it is needed soon.
+    pub(super) fn prefetch_voices(&self, stream: StreamId) {
+        if self.latest.is_none_or(|(latest, _)| latest != stream) {
+            self.voices.first().into_iter().for_each(prefetch);
+        }
     }
 
     /// The section that a frame of voice is probably going to.
-    pub(super) fn expected_voice(&self, stream: StreamId) -> Option<&Track> {
+    pub(super) fn expected_track(&self, stream: StreamId) -> Option<&Track> {
         if self.follows_speakers { self.tracks.first() } else { self.tracks.get(self.voice_index(stream)?) }
     }
 
@@ -306,6 +321,9 @@ fn media_of(kind: PublishKind) -> MediaKind {
 }
 
 impl Track {
+    /// So much of it voice needs.
+    pub(super) const FRONT_BYTES: usize = offset_of!(Self, mid);
+
     fn new(mid: Mid, media: MediaKind, of: Option<SourceKey>) -> Self {
         Self {
             mid,
@@ -325,6 +343,11 @@ impl Track {
         self.voice.switch();
         self.picture.stop();
         self.picture.quality = quality;
+    }
+
+    /// Has what voice needs of it fetched from memory.
+    pub(super) fn prefetch_front(&self) {
+        prefetch_front(self, Self::FRONT_BYTES);
     }
 
     /// Whether anything can be sent in it.

@@ -1,6 +1,7 @@
 //! Subscribers of voice against another implementation of WebRTC: what is sealed here comes out of its SRTP. Time is not the
 //! clock's; datagrams are the kernel's.
 
+mod checking;
 mod moving;
 mod narrow;
 

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use antiphon_core::{
     clock::Micros,
     ids::{ChannelId, StreamId},
-    prefetch::prefetch,
     rtcp::{self, SENDER_REPORT_BYTES_MAX, SenderReport},
     srtp::{OVERHEAD_BYTES_MAX, Srtp},
     wire::{datagram::DATAGRAM_BYTES_MAX, frame::FrameHeader},
@@ -172,16 +171,16 @@ const FORESEEN: [usize; 3] = [8, 5, 2];
 fn foresee(peers: &ByNumber<Box<Peer>>, listeners: &[u32], stream: StreamId) {
     let [far, nearer, near] = FORESEEN.map(|ahead| listeners.get(ahead).and_then(|number| peers.get(number)));
     if let Some(peer) = far {
-        prefetch(&**peer);
+        peer.prefetch_front();
     }
     if let Some(Peer { sealing: Some(sealing), side: Side::Subscribing(side), .. }) = nearer.map(|peer| &**peer) {
         sealing.srtp().prefetch_rtp();
-        side.prefetch_voices();
+        side.prefetch_voices(stream);
     }
     if let Some(Side::Subscribing(side)) = near.map(|peer| &peer.side)
-        && let Some(track) = side.expected_voice(stream)
+        && let Some(track) = side.expected_track(stream)
     {
-        prefetch(track);
+        track.prefetch_front();
     }
 }
 
