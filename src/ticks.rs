@@ -5,8 +5,9 @@ use std::{sync::OnceLock, time::Duration};
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-/// Ticks at once, and then whenever a multiple of `period` has passed since this was first called in the process. What comes while its
-/// user is busy is left out.
+/// Ticks at once, and then whenever a multiple of `period` has passed since this was first called in the process. Of those that come while
+/// its user is busy one is made up for, at once. So two may be closer together than `period`: for whoever needs a rest in between it is
+/// `tokio::time::interval`.
 ///
 /// # Panics
 /// When `period` is zero.
@@ -34,6 +35,16 @@ mod tests {
         let mut ticks = ticks(Duration::from_secs(3_600));
         let first = tokio::time::timeout(Duration::from_secs(60), ticks.tick()).await;
         assert!(first.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_comes_later_ticks_at_the_same_moments() {
+        let period = Duration::from_millis(2);
+        let one = ticks(period).tick().await;
+        tokio::time::sleep(Duration::from_millis(7)).await;
+        let other = ticks(period).tick().await;
+        assert!(other > one);
+        assert_eq!((other - one).as_nanos() % period.as_nanos(), 0);
     }
 
     #[test]

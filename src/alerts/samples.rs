@@ -81,8 +81,8 @@ impl Samples {
         place.is_some()
     }
 
-    /// Adds a sample as it was written, with `more` labels than are written there. False when it is given up, since there are too many
-    /// series, or its labels are none.
+    /// Adds a sample as it was written, with `more` labels than are written there: the same each time. False when it is given up, since
+    /// there are too many series, or its labels are none.
     pub(super) fn push_written(&mut self, sample: &Sample<'_>, more: &[(String, String)], at_ms: i64) -> bool {
         let place = self.written.get(sample.written).copied().or_else(|| self.read_place_of(sample, more));
         if let Some(place) = place {

@@ -1,12 +1,12 @@
 //! What goes on by itself: finishing what a node began and did not live to tell, and forgetting what has had its time.
 
 use antiphon_core::ids::{ChannelId, MessageId};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::Chat;
 use crate::{
     store::{Scope, StoreError},
     telemetry::metrics::metrics,
-    ticks::ticks,
 };
 
 /// Scopes looked at in one round; the rest comes with the next.
@@ -38,7 +38,8 @@ impl Chat {
     /// Looks now and then, for ever, what is stored and not told here: another node may have died in between, or could not
     /// say so.
     pub(super) async fn look(self) {
-        let mut ticks = ticks(self.inner.config.look_every);
+        let mut ticks = interval(self.inner.config.look_every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = None;
         loop {
             ticks.tick().await;

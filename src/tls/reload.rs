@@ -3,10 +3,7 @@
 use std::{os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use super::{Files, Tls};
-use crate::{
-    telemetry::metrics::{Outcome, metrics},
-    ticks::ticks,
-};
+use crate::telemetry::metrics::{Outcome, metrics};
 
 /// How often the files are looked at. Nothing tells of a change on every file system and through every kind of mount.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -62,7 +59,7 @@ impl Watch {
 /// Reads the certificate again when its files have changed, or when [`Tls::reload_soon`] asks for it, for ever.
 pub(crate) async fn keep_current(tls: Tls) {
     let mut watch = Watch { read: tls.inner.read, seen: tls.inner.read };
-    let mut ticks = ticks(LOOK_EVERY);
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         let asked = tokio::select! {
             _ = ticks.tick() => false,

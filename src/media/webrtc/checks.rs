@@ -2,7 +2,7 @@
 //! that they still may send (RFC 7675, 5.1) and to keep their NAT's binding.
 //!
 //! ```text
-//!  check ──► as one that the library took lately, from where media goes? ── yes ──► authentic? ── yes ──► answered here
+//!  check ──► as one that the library answered lately, from where media goes? ─ yes ─► authentic? ── yes ──► answered here
 //!                     │ no                                                          │ no
 //!                     └──────────────────────────► the library ◄────────────────────┘
 //! ```
@@ -20,23 +20,40 @@ use super::{
 };
 use crate::media::outbox::Outbox;
 
-/// The library hears of a check after so long, and takes a client for gone that it has not heard of for 15 s.
-const HEARD_OF_EVERY: Duration = Duration::from_secs(5);
+/// The library hears of a check after so long. It takes a client for gone that it has not heard of for 15 s: of clients that check their way
+/// every four to six seconds it hears each time, and one may be lost.
+const HEARD_OF_EVERY: Duration = Duration::from_secs(4);
 
-/// A check that the library took.
+/// How a success response begins (RFC 8489, 5 and 18.2), and where a message's transaction is named.
+const SUCCESS: [u8; 2] = [0x01, 0x01];
+const TRANSACTION: std::ops::Range<usize> = 8..20;
+
+/// A check that the library answered.
 pub(super) struct Check {
     pub(super) at: Instant,
     /// Of both sides.
-    username: String,
+    pub(super) username: String,
     /// What its answer is sealed with, as it was.
-    password: String,
+    pub(super) password: String,
+    /// It chose its way.
+    nominates: bool,
+}
+
+/// The transaction that a message is a success response of.
+pub(super) fn answered_in(message: &[u8]) -> Option<[u8; 12]> {
+    if message.starts_with(&SUCCESS) { transaction_of(message) } else { None }
+}
+
+fn transaction_of(message: &[u8]) -> Option<[u8; 12]> {
+    message.get(TRANSACTION)?.try_into().ok()
 }
 
 impl Check {
-    /// `None` for what is no check.
-    pub(super) fn taken(at: Instant, datagram: &[u8], ours: IceCreds) -> Option<Self> {
+    /// Of a datagram that was answered; `None` for what is no check.
+    fn of(at: Instant, datagram: &[u8], ours: IceCreds) -> Option<Self> {
         let message = StunMessage::parse(datagram).ok().filter(StunMessage::is_binding_request)?;
-        Some(Self { at, username: message.username()?.to_owned(), password: ours.pass })
+        let (username, nominates) = (message.username()?.to_owned(), message.use_candidate());
+        Some(Self { at, username, password: ours.pass, nominates })
     }
 
     /// Writes the answer to one that is like it; its length.
@@ -44,7 +61,9 @@ impl Check {
         let hmac = |key: &[u8], parts: &[&[u8]]| from_feature_flags().sha1_hmac_provider.sha1_hmac(key, parts);
         let password = self.password.as_bytes();
         let message = StunMessage::parse(datagram).ok().filter(StunMessage::is_binding_request)?;
-        let is_like_it = message.username() == Some(&self.username) && message.ice_controlled().is_none();
+        let is_like_it = message.username() == Some(&self.username)
+            && message.ice_controlled().is_none()
+            && (self.nominates || !message.use_candidate());
         if !is_like_it || !message.verify(password, hmac) {
             return None;
         }
@@ -67,7 +86,9 @@ impl Peers {
         let to = demux::as_sent(from.1, self.setup.is_ipv6);
         let is_answered = outbox.sender.compose(to, |packet| peer.answer_check(at, from, datagram, packet));
         if is_answered {
-            peer.due = peer.due.max(quiet_until);
+            if peer.repeats.due().is_none() {
+                peer.due = peer.due.max(quiet_until);
+            }
             self.stats.count(PeerCounter::Sent);
         }
         is_answered
@@ -75,6 +96,18 @@ impl Peers {
 }
 
 impl Peer {
+    /// Notes a check that came, if the library has answered it: that it took a datagram does not say that it is authentic.
+    pub(super) fn note_check(&mut self, now: Instant, from: Address, datagram: &[u8]) {
+        let answered = self.answered.take();
+        if answered.is_some()
+            && answered == transaction_of(datagram)
+            && self.nominated == Some(from)
+            && self.is_quiet(now)
+        {
+            self.checked = Check::of(now, datagram, self.rtc.direct_api().local_ice_credentials());
+        }
+    }
+
     /// Writes the answer to a check that the library need not see; its length.
     fn answer_check(&self, now: Instant, from: Address, datagram: &[u8], out: &mut [u8]) -> Option<usize> {
         let check = self.checked.as_ref().filter(|check| now.duration_since(check.at) < HEARD_OF_EVERY)?;
@@ -107,23 +140,33 @@ mod tests {
     }
 
     fn check(username: &str, password: &str, is_controlling: bool) -> Vec<u8> {
-        sealed(StunMessage::binding_request(username, TransId::new(), is_controlling, 5, 6, true), password)
+        sealed(StunMessage::binding_request(username, TransId::new(), is_controlling, 5, 6, false), password)
     }
 
-    fn taken() -> Check {
+    fn nomination() -> Vec<u8> {
+        sealed(StunMessage::binding_request(USERNAME, TransId::new(), true, 5, 6, true), PASSWORD)
+    }
+
+    fn check_like(datagram: &[u8]) -> Check {
         let ours = IceCreds { ufrag: "AAours".to_owned(), pass: PASSWORD.to_owned() };
-        Check::taken(Instant::now(), &check(USERNAME, PASSWORD, true), ours).expect("a check")
+        Check::of(Instant::now(), datagram, ours).expect("a check")
+    }
+
+    fn answer_after(before: &[u8], datagram: &[u8]) -> Option<Vec<u8>> {
+        let mut out = [0; 200];
+        check_like(before).answer_like(from(), datagram, &mut out).map(|length| out[..length].to_vec())
     }
 
     fn answer(datagram: &[u8]) -> Option<Vec<u8>> {
-        let mut out = [0; 200];
-        taken().answer_like(from(), datagram, &mut out).map(|length| out[..length].to_vec())
+        answer_after(&check(USERNAME, PASSWORD, true), datagram)
     }
 
     #[test]
     fn an_answer_names_its_check_and_where_it_came_from() {
         let asked = check(USERNAME, PASSWORD, true);
         let answer = answer(&asked).expect("like the one before");
+        assert_eq!(answered_in(&answer), transaction_of(&asked));
+        assert_eq!(answered_in(&asked), None);
         let (asked, answer) = (StunMessage::parse(&asked).expect("STUN"), StunMessage::parse(&answer).expect("STUN"));
         assert!(answer.is_successful_binding_response() && answer.verify(PASSWORD.as_bytes(), hmac));
         assert_eq!((answer.trans_id(), answer.mapped_address()), (asked.trans_id(), Some(from().1)));
@@ -135,6 +178,9 @@ mod tests {
         assert_eq!(answer(&check("AAours:others", PASSWORD, true)), None);
         assert_eq!(answer(&check(USERNAME, "another password of some", true)), None);
         assert_eq!(answer(&check(USERNAME, PASSWORD, false)), None, "both would be controlled");
+        assert_eq!(answer(&nomination()), None, "it chooses a way");
+        assert!(answer_after(&nomination(), &nomination()).is_some(), "once more");
+        assert!(answer_after(&nomination(), &as_before).is_some());
         assert_eq!(answer(&sealed(StunMessage::binding_reply(TransId::new(), from().1), PASSWORD)), None);
         for at in 0..as_before.len() - FINGERPRINT_BYTES {
             let mut changed = as_before.clone();

@@ -134,10 +134,13 @@ impl Peers {
             Ok(true) => {
                 self.stats.count(PeerCounter::Taken);
                 if fragment.is_some() {
-                    peer.checks_from(at, from, datagram);
+                    peer.checks_from(at, from);
                     self.client_is_at(now, number, from, &inboxes);
                 }
                 self.drain(now, number, engine, outbox);
+                if is_stun && let Some(peer) = self.peers.get_mut(&number) {
+                    peer.note_check(at, from, datagram);
+                }
                 self.fed_back(now, number, from, datagram);
             }
             Ok(false) if is_stun => self.stats.count(PeerCounter::NotAuthentic),

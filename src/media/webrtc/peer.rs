@@ -15,7 +15,7 @@ use str0m::{
 
 use super::{
     api::{PeerError, PeerKey, Ways},
-    checks::Check,
+    checks::{self, Check},
     keys::Agreed,
     peer_places::PeerPlace,
     publishing::Publishing,
@@ -27,7 +27,7 @@ use super::{
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long one that was lost is kept for its client to find another way.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// A connection that carries voices alone is looked after so seldom unless its client sends something. Clients check their way more
+/// A connection that carries voices alone is looked after so seldom, a second more at most, unless its client sends something. Clients check their way more
 /// often than that: its timers only matter when they do not.
 const QUIET: Micros = Micros::from_secs(5);
 /// At multiples of this: a worker is woken once for all connections that are due about then.
@@ -71,8 +71,10 @@ pub(super) struct Peer {
     /// Where the keys of its DTLS are found.
     agreed: Agreed,
     unsettled_until: Option<Instant>,
-    /// The last check of its way that the library took, under the credentials that hold.
+    /// The last check of its way that the library answered, under the credentials that hold.
     pub(super) checked: Option<Check>,
+    /// The transaction that it answered last.
+    pub(super) answered: Option<[u8; 12]>,
     /// The fragments by which its client's STUN is known: the newest last.
     pub(super) fragments: Vec<String>,
     pub(super) addresses: Vec<Address>,
@@ -117,6 +119,7 @@ impl Peer {
             nominated: None,
             unsettled_until: None,
             checked: None,
+            answered: None,
             fragments: vec![fragment],
             addresses: Vec::new(),
             ways,
@@ -170,6 +173,7 @@ impl Peer {
         if transmit.contents.first().is_some_and(|first| *first >= STUN_BELOW) {
             self.nominated = Some((transmit.proto, transmit.destination));
         }
+        self.answered = checks::answered_in(&transmit.contents).or(self.answered);
         if let Side::Subscribing(side) = &mut self.side {
             side.sends(now, &transmit.contents);
         }
@@ -184,12 +188,10 @@ impl Peer {
         }
     }
 
-    /// The library took a check from an address of the client.
-    pub(super) fn checks_from(&mut self, now: Instant, from: Address, datagram: &[u8]) {
+    /// The client was heard at an address.
+    pub(super) fn checks_from(&mut self, now: Instant, from: Address) {
         if self.nominated != Some(from) {
             self.unsettled_until = Some(now + SETTLES_WITHIN);
-        } else if self.is_quiet(now) {
-            self.checked = Check::taken(now, datagram, self.rtc.direct_api().local_ice_credentials());
         }
     }
 
