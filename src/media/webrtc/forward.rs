@@ -228,13 +228,13 @@ impl Peers {
         }
     }
 
-    /// A look at a subscriber's way, ten times a second.
+    /// A look at a subscriber's way, ten times a second. Where it shows first that pictures are too much for it, voices may have been lost as well.
     pub(super) fn way_seen(&mut self, now: Micros, number: u32, stats: &PeerStats) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         if let Some(pair) = &stats.selected_candidate_pair {
             peer.nominated = Some((pair.protocol, pair.remote.addr));
         }
-        let Side::Subscribing(side) = &mut peer.side else { return };
+        let Peer { side: Side::Subscribing(side), nominated, repeats, .. } = &mut **peer else { return };
         let sight = Sight {
             is_measured: is_measured(side, now),
             newest_bps: stats.bwe_tx.map(|bitrate| bitrate.as_u64()),
@@ -242,6 +242,10 @@ impl Peers {
             desired_bps: side.desired_bps,
         };
         let is_changed = side.way.seen(now, sight);
+        let shrank = is_changed && side.way.is_full(now);
+        if let (true, Some((Protocol::Udp, _)), Some(bps)) = (shrank, *nominated, sight.newest_bps) {
+            repeats.begin(now, side.way.doubtful_since(now), bps);
+        }
         if let Some(step) = side.way.tries(now, sight) {
             peer.tell_estimator(step);
             self.mark(number);
@@ -251,6 +255,9 @@ impl Peers {
         }
         if is_changed {
             self.choose_layers(now, number);
+        }
+        if shrank {
+            self.mark(number);
         }
     }
 
