@@ -228,7 +228,8 @@ impl Peers {
         }
     }
 
-    /// A look at a subscriber's way, ten times a second. Where it shows first that pictures are too much for it, voices may have been lost as well.
+    /// A look at a subscriber's way, ten times a second. Where it shows first that pictures are too much for it, voices may have been lost
+    /// as well.
     pub(super) fn way_seen(&mut self, now: Micros, number: u32, stats: &PeerStats) {
         let Some(peer) = self.peers.get_mut(&number) else { return };
         if let Some(pair) = &stats.selected_candidate_pair {
