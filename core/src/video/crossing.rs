@@ -26,6 +26,9 @@ const SOME_LOST_PERCENT: usize = 10;
 const MANY_LOST_PERCENT: usize = 30;
 /// A way that lets less than this share of what is sent come out is too narrow for it.
 const SCARCE_PERCENT: u64 = 65;
+/// What pictures take is measured now and then, and a publisher that has just begun raises it meanwhile: what was sent within so long
+/// before counts as well.
+const LATELY: u32 = 500 * TICKS_PER_MS;
 /// Lost packets that were sent so soon after each other were lost for one reason.
 const LOST_TOGETHER: u32 = 150 * TICKS_PER_MS;
 /// A voice may be lost so long before the first picture: between two pictures, and the first of two that come so may find room.
@@ -33,13 +36,13 @@ const BESIDE: Micros = Micros::from_millis(80);
 /// How long the shortest crossing counts: the way may have another length by then, and clocks drift.
 const SHORTEST_FOR: Micros = Micros::from_secs(10);
 
-/// A packet that was sent, until it is told of.
+/// A packet that was sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sent {
     at: u32,
     number: u16,
-    /// None is left when it was told of.
     bytes: u16,
+    is_told: bool,
 }
 
 /// A packet that was told of.
@@ -74,16 +77,17 @@ impl Crossing {
             self.sent.resize(SENT_MAX, Sent::default());
         }
         let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-        self.sent[usize::from(number) % SENT_MAX] = Sent { at: ticks(now), number, bytes };
+        self.sent[usize::from(number) % SENT_MAX] = Sent { at: ticks(now), number, bytes, is_told: false };
     }
 
     /// The receiver tells of a packet. That it had not come counts once; it may come yet, and is then as if it never had.
     pub(super) fn told(&mut self, now: Micros, number: u16, came: Option<u32>) {
         let Some(sent) = self.sent.get_mut(usize::from(number) % SENT_MAX) else { return };
-        if sent.number != number || sent.bytes == 0 || self.look.len() == LOOK_MAX {
+        if sent.number != number || sent.bytes == 0 || sent.is_told || self.look.len() == LOOK_MAX {
             return;
         }
-        let Sent { at, bytes, .. } = std::mem::take(sent);
+        sent.is_told = true;
+        let Sent { at, bytes, .. } = *sent;
         self.newest = Some(at);
         if came.is_none() {
             self.lost = Some((self.lost_since(at).unwrap_or(at), at));
@@ -104,6 +108,11 @@ impl Crossing {
         now - Micros(u64::from(ago) * 1_000 / u64::from(TICKS_PER_MS)) - BESIDE
     }
 
+    /// What waits goes through now: how long the way is shows anew.
+    pub(super) fn clears(&mut self, now: Micros) {
+        (self.shortest, self.next_shortest, self.began) = (None, None, now);
+    }
+
     /// How much longer than the quickest a packet was on its way.
     fn waited(&mut self, now: Micros, crossing: u32) -> u32 {
         if now.since(self.began) >= SHORTEST_FOR {
@@ -119,21 +128,27 @@ impl Crossing {
 
     /// What the way lets through, in bits per second, where that is too little for `pictures_bps` and what was sent: to be asked
     /// after each report.
-    pub(super) fn is_narrow(&mut self, pictures_bps: u64) -> Option<u64> {
+    pub(super) fn is_narrow(&mut self, now: Micros, pictures_bps: u64) -> Option<u64> {
         let last = self.look.last()?.sent;
         self.look.retain(|packet| last.wrapping_sub(packet.sent) <= LOOK_WITHIN);
         let sent_over = last.wrapping_sub(self.look.first()?.sent);
         if self.look.len() < SHOWN_BY || sent_over < SHOWN_OVER {
             return None;
         }
-        let narrow = self.judge(pictures_bps, sent_over);
+        let narrow = self.judge(pictures_bps.max(self.lately_bps(now)), sent_over);
         if narrow.is_some() {
             self.look.clear();
         }
         narrow
     }
 
-    fn judge(&self, pictures_bps: u64, sent_over: u32) -> Option<u64> {
+    /// What was sent of late, in bits per second: of no more packets than are remembered.
+    fn lately_bps(&self, now: Micros) -> u64 {
+        let is_late = |sent: &&Sent| sent.bytes > 0 && ticks(now).wrapping_sub(sent.at) < LATELY;
+        bps(self.sent.iter().filter(is_late).map(|sent| u64::from(sent.bytes)).sum(), LATELY).unwrap_or(0)
+    }
+
+    fn judge(&self, wanted_bps: u64, sent_over: u32) -> Option<u64> {
         let came: Vec<Came> = self.look.iter().filter_map(Came::of).collect();
         let lost = self.look.len() - came.len();
         let bytes: u64 = self.look.iter().skip(1).map(|packet| u64::from(packet.bytes)).sum();
@@ -142,14 +157,18 @@ impl Crossing {
         let all_wait = |at_least| newest.iter().all(|packet| packet.waited >= at_least);
         let loses = |percent| lost >= 2 && lost * 100 >= self.look.len() * percent;
         let has_short_queue = loses(SOME_LOST_PERCENT) && all_wait(SHORT_WAIT);
-        if !(all_wait(LONG_WAIT) || has_short_queue || loses(MANY_LOST_PERCENT)) {
+        let has_long_queue = all_wait(LONG_WAIT);
+        if !(has_long_queue || has_short_queue || loses(MANY_LOST_PERCENT)) {
             return None;
         }
         let through_bps = let_through(&came)?;
         let queued: Vec<Came> = came.iter().copied().filter(|packet| packet.waited >= SHORT_WAIT).collect();
         let carries_bps = let_through(&queued).unwrap_or(through_bps).min(through_bps);
         let is_scarce = |wanted: u64, there: u64| there * 100 < wanted * SCARCE_PERCENT;
-        (is_scarce(sent_bps, through_bps) && is_scarce(pictures_bps, carries_bps)).then_some(carries_bps)
+        let is_too_much = is_scarce(sent_bps, through_bps) && is_scarce(wanted_bps, carries_bps);
+        // What a queue that stands loses, more of it than comes out was sent, be it little more.
+        let overflows = has_long_queue && loses(SOME_LOST_PERCENT);
+        (is_too_much || overflows).then_some(carries_bps)
     }
 }
 
@@ -211,6 +230,8 @@ mod tests {
         queue: Micros,
         loss: f64,
         jitter_ms: u64,
+        /// What pictures are said to take.
+        pictures_bps: u64,
         told_from: u16,
         came: Vec<Option<u32>>,
     }
@@ -227,6 +248,7 @@ mod tests {
                 queue: Micros::from_millis(100),
                 loss: 0.0,
                 jitter_ms: 0,
+                pictures_bps: 1_500_000,
                 told_from: 65_000,
                 came: Vec::new(),
             }
@@ -263,7 +285,7 @@ mod tests {
                     self.crossing.told(self.now, self.told_from, came);
                     self.told_from = self.told_from.wrapping_add(1);
                 }
-                if let Some(carries_bps) = self.crossing.is_narrow(1_500_000) {
+                if let Some(carries_bps) = self.crossing.is_narrow(self.now, self.pictures_bps) {
                     return Some((self.now.since(begun).0 / 1_000, carries_bps));
                 }
             }
@@ -282,6 +304,30 @@ mod tests {
             let (after_ms, carries_bps) = way.run(1_000).expect("narrow");
             assert!(after_ms <= 300, "{after_ms} ms with a queue of {queue_ms} ms");
             assert!((150_000..=1_000_000).contains(&carries_bps), "{carries_bps} with a queue of {queue_ms} ms");
+        }
+    }
+
+    #[test]
+    fn pictures_that_are_said_to_take_less_than_they_do_hide_nothing() {
+        for seed in 0..100 {
+            let mut way = Way::new(seed);
+            (way.queue, way.jitter_ms, way.pictures_bps) = (Micros::from_millis(200), seed % 12, 150_000);
+            assert_eq!(way.run(3_000 + seed * 7), None, "it carries all of it");
+            way.carries_bps = 300_000;
+            assert!(way.run(300).is_some());
+        }
+    }
+
+    #[test]
+    fn a_way_that_is_a_little_too_narrow_is_seen_once_its_queue_is_full() {
+        for seed in 0..100 {
+            let mut way = Way::new(seed);
+            (way.queue, way.jitter_ms) = (Micros::from_millis(200), seed % 12);
+            assert_eq!(way.run(3_000 + seed * 7), None, "it carries all of it");
+            way.carries_bps = 1_250_000;
+            let (after_ms, carries_bps) = way.run(3_000).expect("narrow");
+            assert!((1_000..=1_700).contains(&after_ms), "{after_ms} ms");
+            assert!((1_100_000..=1_500_000).contains(&carries_bps), "{carries_bps}");
         }
     }
 
@@ -313,6 +359,12 @@ mod tests {
         }
         let waited = |at: usize| crossing.look[at].came.expect("it came").1;
         assert_eq!((waited(4), waited(9), waited(29)), (0, 100 * TICKS_PER_MS, 0));
+        crossing.clears(Micros::from_secs(30));
+        for (step, longer) in [(30, 300), (31, 250)] {
+            crossing.sent(Micros::from_secs(step), step as u16, BYTES);
+            crossing.told(Micros::from_secs(step), step as u16, Some(ticks(Micros::from_secs(step)) + longer));
+        }
+        assert_eq!([30, 31].map(|at| crossing.look[at].came.expect("it came").1), [0, 0]);
     }
 
     #[test]
@@ -343,6 +395,6 @@ mod tests {
         crossing.told(Micros::ZERO, 5, None);
         crossing.told(Micros::ZERO, 5, Some(1));
         assert_eq!(crossing.look.len(), 1);
-        assert_eq!(crossing.is_narrow(1_500_000), None);
+        assert_eq!(crossing.is_narrow(Micros::ZERO, 1_500_000), None);
     }
 }

@@ -27,8 +27,9 @@ const TRIED_EVERY: Micros = Micros::from_secs(1);
 const UNMOVED_MAX: u32 = 2;
 /// It begins anew with so much of what it has in percent: its first tries are for three and six times this.
 const ANEW_PERCENT: u64 = 50;
-/// Likewise of what a way that shrank lets through: its first tries are for one and a half times and three times that.
-const SHRUNK_PERCENT: u64 = 50;
+/// Likewise of what a way that shrank lets through: its first tries are for three quarters of that and one and a half times as much.
+/// They are made of pictures' packets that were lost, and more of these would fill a short queue again.
+const SHRUNK_PERCENT: u64 = 25;
 /// Likewise of what was proved, where the estimate has fallen below that.
 const FALLEN_ANEW_PERCENT: u64 = 50;
 /// A way that shrank is not found to have shrunk again so soon: those tries fill it.
@@ -96,7 +97,7 @@ impl Way {
     /// `pictures_bps`, they stop, and congestion control is to begin anew.
     pub fn fed_back(&mut self, now: Micros, compound: &[u8], pictures_bps: u64) -> Option<Step> {
         read_feedback(compound, |number, came| self.crossing.told(now, number, came));
-        let carries_bps = self.crossing.is_narrow(pictures_bps)?;
+        let carries_bps = self.crossing.is_narrow(now, pictures_bps)?;
         let is_again = self.shrank_at.is_some_and(|at| now.since(at) < AGAIN_AFTER);
         if self.average_bps.is_none() || is_again {
             return None;
@@ -132,6 +133,7 @@ impl Way {
 
     fn shrinks(&mut self, now: Micros) {
         self.shrank_at = Some(now);
+        self.crossing.clears(now);
         (self.is_paused, self.settles, self.proved_bps) = (true, true, 0);
         // The first try is while pictures have stopped.
         self.tried_at = now;
