@@ -23,7 +23,8 @@ use super::{
     Api,
     error::{ApiError, ApiResult, ErrorBody},
     extract::{Caller, PathOf, Text},
-    offered::one_way,
+    fragment::{candidates, entity_tag, expect_state, username_fragment},
+    one_way::one_way,
 };
 use crate::{
     client_address::ReachedAddress,
@@ -47,10 +48,13 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 #[derive(Default)]
 pub struct Standalone(DashMap<Uuid, Session>);
 
+#[derive(Clone)]
 struct Session {
     presence: Arc<Presence>,
     channel: ChannelId,
     role: PeerRole,
+    /// The name by which its client makes its checks.
+    username_fragment: Option<Box<str>>,
 }
 
 impl Standalone {
@@ -59,12 +63,11 @@ impl Standalone {
         self.0.retain(|_, session| session.presence.is_in(session.channel));
     }
 
-    fn of(&self, id: &str, caller: UserId, role: PeerRole) -> ApiResult<(Uuid, Arc<Presence>, ChannelId)> {
+    fn of(&self, id: &str, caller: UserId, role: PeerRole) -> ApiResult<(Uuid, Session)> {
         let gone = || ApiError::new(ErrorCode::NotFound, "there is no such session, or it is over");
         let id = id.parse().map_err(|_| gone())?;
         let session = self.0.get(&id).filter(|session| session.role == role && session.presence.user_id() == caller);
-        let session = session.ok_or_else(gone)?;
-        Ok((id, Arc::clone(&session.presence), session.channel))
+        Ok((id, session.ok_or_else(gone)?.clone()))
     }
 }
 
@@ -139,7 +142,7 @@ async fn begin(
         PeerRole::Subscriber => rooms.play_in(&presence, channel_id, sdp).await,
     };
     let answered = answered.map_err(ApiError::from);
-    let answer = match answered.and_then(|answer| one_way(&answer, role).ok_or_else(|| flows_not(role))) {
+    let answer = match answered.and_then(|answer| one_way(&answer, role).ok_or_else(|| nothing_flows(role))) {
         Ok(answer) => answer,
         Err(error) => {
             rooms.end(&presence, LeaveReason::Left).await;
@@ -147,21 +150,22 @@ async fn begin(
         }
     };
     let session = Uuid::new_v4();
-    api.standalone.0.insert(session, Session { presence, channel: channel_id, role });
+    let username_fragment = username_fragment(sdp).map(Into::into);
+    api.standalone.0.insert(session, Session { presence, channel: channel_id, role, username_fragment });
     let path = if role == PeerRole::Publisher { "whip" } else { "whep" };
     let mut response = (StatusCode::CREATED, answer).into_response();
     let answered = response.headers_mut();
     answered.insert(header::CONTENT_TYPE, HeaderValue::from_static(SDP));
     answered.insert(ACCEPT_PATCH, HeaderValue::from_static(SDP_FRAGMENT));
     answered.insert(header::LOCATION, text(format!("/{path}/{channel_id}/{session}")));
-    answered.insert(header::ETAG, text(format!("\"{session}\"")));
+    answered.insert(header::ETAG, text(entity_tag(session)));
     for server in rooms.ice_servers(user) {
         links(&server).into_iter().for_each(|link| _ = answered.append(header::LINK, text(link)));
     }
     Ok(response)
 }
 
-fn flows_not(role: PeerRole) -> ApiError {
+fn nothing_flows(role: PeerRole) -> ApiError {
     ApiError::invalid(match role {
         PeerRole::Publisher => {
             "all that is offered must be Opus, or VP8, VP9, H.264 or AV1 video, and one section at least be sendonly"
@@ -185,6 +189,8 @@ async fn end_publishing(api: State<Arc<Api>>, caller: Caller, path: PathOf<(Stri
     params(("channel" = String, Path, description = "The channel"), ("session" = String, Path, description = "The session")),
     request_body(content = String, content_type = "application/trickle-ice-sdpfrag", description = "Lines `a=candidate:…`"),
     responses((status = NO_CONTENT, description = "They are taken"),
+        (status = PRECONDITION_FAILED, description = "`INVALID_INPUT`: `If-Match` names another entity tag than the session's", body = ErrorBody),
+        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: an ICE restart; another session is begun instead", body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/trickle-ice-sdpfrag`", body = ErrorBody)))]
 async fn trickle_publishing(
     api: State<Arc<Api>>,
@@ -209,6 +215,8 @@ async fn end_playing(api: State<Arc<Api>>, caller: Caller, path: PathOf<(String,
     params(("channel" = String, Path, description = "The channel"), ("session" = String, Path, description = "The session")),
     request_body(content = String, content_type = "application/trickle-ice-sdpfrag", description = "Lines `a=candidate:…`"),
     responses((status = NO_CONTENT, description = "They are taken"),
+        (status = PRECONDITION_FAILED, description = "`INVALID_INPUT`: `If-Match` names another entity tag than the session's", body = ErrorBody),
+        (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: an ICE restart; another session is begun instead", body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/trickle-ice-sdpfrag`", body = ErrorBody)))]
 async fn trickle_playing(
     api: State<Arc<Api>>,
@@ -227,9 +235,9 @@ async fn end(
     PathOf((_, session)): PathOf<(String, String)>,
     role: PeerRole,
 ) -> ApiResult<StatusCode> {
-    let (id, presence, _) = api.standalone.of(&session, caller.id, role)?;
+    let (id, session) = api.standalone.of(&session, caller.id, role)?;
     api.standalone.0.remove(&id);
-    api.gateway.rooms().end(&presence, LeaveReason::Left).await;
+    api.gateway.rooms().end(&session.presence, LeaveReason::Left).await;
     Ok(StatusCode::OK)
 }
 
@@ -242,11 +250,10 @@ async fn trickle(
     Text(fragment): Text,
 ) -> ApiResult<StatusCode> {
     expect_type(&headers, SDP_FRAGMENT)?;
-    let (_, presence, channel) = api.standalone.of(&session, caller.id, role)?;
-    let candidates = fragment.lines().filter_map(|line| line.trim_end().strip_prefix("a=candidate:"));
-    for candidate in candidates {
-        api.gateway.rooms().trickle_in(&presence, channel, role, &format!("candidate:{candidate}")).await?;
-    }
+    let (id, session) = api.standalone.of(&session, caller.id, role)?;
+    expect_state(&headers, id)?;
+    let candidates = candidates(&fragment, session.username_fragment.as_deref())?;
+    api.gateway.rooms().trickle_in(&session.presence, session.channel, role, &candidates).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

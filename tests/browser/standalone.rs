@@ -35,7 +35,7 @@ async fn a_channel_is_published_to_and_played_by_http_alone() {
     player.until("pictures()", |count| count.as_u64() > Some(20)).await;
 
     let session = server.url().http(location.as_str().expect("a path"));
-    let candidate = "a=ice-ufrag:x\r\na=candidate:1 1 udp 2130706431 192.0.2.1 9 typ host\r\n";
+    let candidate = "a=candidate:1 1 udp 2130706431 192.0.2.1 9 typ host\r\n";
     let patch = |token: &str| {
         let patch =
             http().patch(session.clone()).bearer_auth(token).header("content-type", "application/trickle-ice-sdpfrag");

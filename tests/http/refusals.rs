@@ -62,6 +62,42 @@ fn offer_of_sound(direction: &str, codec: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_fragment_is_taken_whole_or_refused_for_what_it_is() {
+    run(
+        Database::Sqlite,
+        |_| {},
+        async |nobody: &Client| {
+            let alice = nobody.register("alice").await;
+            let channel = alice.channel("General", false).await;
+            let offer =
+                alice.request(Method::POST, &format!("/whip/{channel}")).header("content-type", "application/sdp");
+            let begun = alice.send(offer.body(offer_of_sound("sendonly", "opus/48000/2"))).await;
+            let (session, tag) = (begun.header("location"), begun.header("etag"));
+            let patch = async |tag: Option<&str>, body: String| {
+                let request =
+                    alice.request(Method::PATCH, session).header("content-type", "application/trickle-ice-sdpfrag");
+                let request = tag.into_iter().fold(request, |request, tag| request.header("if-match", tag));
+                alice.send(request.body(body)).await
+            };
+            let candidate =
+                |at: u32| format!("a=candidate:{at} 1 udp 2130706431 192.0.2.1 {} typ host\r\n", 9_000 + at);
+            let ways = |numbers: std::ops::Range<u32>| numbers.map(candidate).collect::<String>();
+            for tag in [None, Some("*"), Some(tag)] {
+                assert_eq!(patch(tag, format!("a=ice-ufrag:abcd\r\n{}", ways(0..1))).await.status, 204);
+            }
+            patch(Some("\"another\""), ways(0..1)).await.expect_error(412, "INVALID_INPUT");
+            patch(None, "a=ice-ufrag:anew\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n".into())
+                .await
+                .expect_error(422, "INVALID_INPUT");
+            // Had any of these 60 been taken, there would be no room for 60 more.
+            patch(None, format!("{}a=candidate:none\r\n", ways(1..61))).await.expect_error(400, "INVALID_INPUT");
+            assert_eq!(patch(None, ways(61..121)).await.status, 204);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn an_offer_that_carries_nothing_has_no_place_in_the_channel() {
     run(
         Database::Sqlite,

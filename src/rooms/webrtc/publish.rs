@@ -81,10 +81,10 @@ impl Rooms {
     /// When the session is in no room, has no such connection, or the candidate cannot be used.
     pub async fn trickle(&self, presence: &Presence, request: TrickleIcePayload) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
-        self.trickle_at(&place, request.target, &request.candidate.candidate).await
+        self.trickle_at(&place, request.target, &[&request.candidate.candidate]).await
     }
 
-    /// Likewise in a channel.
+    /// Takes more ways to a client in a channel: none of them where one cannot be read.
     ///
     /// # Errors
     /// As [`Rooms::trickle`].
@@ -93,21 +93,23 @@ impl Rooms {
         presence: &Presence,
         channel: ChannelId,
         role: PeerRole,
-        candidate: &str,
+        candidates: &[&str],
     ) -> Result<(), AppError> {
         let place = presence.place(channel).ok_or_else(super::super::admit::not_joined)?;
-        self.trickle_at(&place, role, candidate).await
+        self.trickle_at(&place, role, candidates).await
     }
 
-    async fn trickle_at(&self, place: &Place, role: PeerRole, candidate: &str) -> Result<(), AppError> {
-        // That there are no more, or a name that only the client's own network knows: its checks will show where it is.
-        if candidate.is_empty() || candidate.split_whitespace().nth(4).is_some_and(|host| host.ends_with(".local")) {
-            return Ok(());
-        }
-        let candidate = Candidate::from_sdp_string(candidate)
-            .map_err(|error| AppError::new(ErrorCode::InvalidInput, format!("this is no ICE candidate: {error}")))?;
+    async fn trickle_at(&self, place: &Place, role: PeerRole, candidates: &[&str]) -> Result<(), AppError> {
+        let read = candidates.iter().copied().filter(|candidate| !is_only_said(candidate)).map(|candidate| {
+            let refused = |error| format!("this is no ICE candidate: {error}");
+            Candidate::from_sdp_string(candidate)
+                .map_err(|error| AppError::new(ErrorCode::InvalidInput, refused(error)))
+        });
         let key = key_of(place, role);
-        self.ask(place, |reply| PeerCommand::Candidate { key, candidate, reply }).await
+        for candidate in read.collect::<Result<Vec<_>, _>>()? {
+            self.ask(place, |reply| PeerCommand::Candidate { key, candidate, reply }).await?;
+        }
+        Ok(())
     }
 
     /// Asks the worker of a place and waits for the answer.
@@ -123,6 +125,11 @@ impl Rooms {
             Ok(Err(_)) | Err(_) => Err(PeerError::Stopping.into()),
         }
     }
+}
+
+/// That there are no more, or a name that only the client's own network knows: its checks will show where it is.
+fn is_only_said(candidate: &str) -> bool {
+    candidate.is_empty() || candidate.split_whitespace().nth(4).is_some_and(|host| host.ends_with(".local"))
 }
 
 pub(super) fn key_of(place: &Place, role: PeerRole) -> PeerKey {
