@@ -135,7 +135,7 @@ impl Crossing {
         if self.look.len() < SHOWN_BY || sent_over < SHOWN_OVER {
             return None;
         }
-        let narrow = self.judge(pictures_bps.max(self.lately_bps(now)), sent_over);
+        let narrow = self.judge(now, pictures_bps, sent_over);
         if narrow.is_some() {
             self.look.clear();
         }
@@ -148,7 +148,7 @@ impl Crossing {
         bps(self.sent.iter().filter(is_late).map(|sent| u64::from(sent.bytes)).sum(), LATELY).unwrap_or(0)
     }
 
-    fn judge(&self, wanted_bps: u64, sent_over: u32) -> Option<u64> {
+    fn judge(&self, now: Micros, pictures_bps: u64, sent_over: u32) -> Option<u64> {
         let came: Vec<Came> = self.look.iter().filter_map(Came::of).collect();
         let lost = self.look.len() - came.len();
         let bytes: u64 = self.look.iter().skip(1).map(|packet| u64::from(packet.bytes)).sum();
@@ -165,6 +165,7 @@ impl Crossing {
         let queued: Vec<Came> = came.iter().copied().filter(|packet| packet.waited >= SHORT_WAIT).collect();
         let carries_bps = let_through(&queued).unwrap_or(through_bps).min(through_bps);
         let is_scarce = |wanted: u64, there: u64| there * 100 < wanted * SCARCE_PERCENT;
+        let wanted_bps = pictures_bps.max(self.lately_bps(now));
         let is_too_much = is_scarce(sent_bps, through_bps) && is_scarce(wanted_bps, carries_bps);
         // What a queue that stands loses, more of it than comes out was sent, be it little more.
         let overflows = has_long_queue && loses(SOME_LOST_PERCENT);
