@@ -95,7 +95,8 @@ impl Repeats {
             self.kept.clear();
             return None;
         };
-        round.due = now + Micros(u64::from(packet.length) * 8 * 1_000_000 / round.bps);
+        // On a way of next to nothing the round is over when the next one is too late.
+        round.due = now + Micros(u64::from(packet.length) * 8 * 1_000_000 / round.bps).min(TOO_LATE);
         Some(packet)
     }
 }
@@ -154,5 +155,17 @@ mod tests {
         let sent = sent_again(&mut repeats, 60_000);
         assert_eq!((sent.len(), sent.first(), sent.last()), (10, Some(&(5_060, 1)), Some(&(5_960, 1))));
         assert!(repeats.due().is_none());
+    }
+
+    #[test]
+    fn what_is_said_of_a_way_keeps_no_round_going() {
+        let mut repeats = Repeats::default();
+        speak(&mut repeats, 0, 300);
+        repeats.begin(at(300), at(0), 0);
+        assert_eq!(sent_again(&mut repeats, 360).len(), 1);
+        assert!(repeats.due().is_some_and(|due| due <= at(360) + TOO_LATE));
+        sent_again(&mut repeats, 2_000);
+        speak(&mut repeats, 2_000, 2_100);
+        assert_eq!(repeats.kept.len(), 5);
     }
 }

@@ -130,6 +130,10 @@ impl Crossing {
     /// after each report.
     pub(super) fn is_narrow(&mut self, now: Micros, pictures_bps: u64) -> Option<u64> {
         let last = self.look.last()?.sent;
+        if self.look.len() == LOOK_MAX {
+            // Else there is no room for newer ones when all of these were sent within a look.
+            self.look.drain(..LOOK_MAX / 2);
+        }
         self.look.retain(|packet| last.wrapping_sub(packet.sent) <= LOOK_WITHIN);
         let sent_over = last.wrapping_sub(self.look.first()?.sent);
         if self.look.len() < SHOWN_BY || sent_over < SHOWN_OVER {
@@ -168,7 +172,7 @@ impl Crossing {
         let wanted_bps = pictures_bps.max(self.lately_bps(now));
         let is_too_much = is_scarce(sent_bps, through_bps) && is_scarce(wanted_bps, carries_bps);
         // What a queue that stands loses, more of it than comes out was sent, be it little more.
-        let overflows = has_long_queue && loses(SOME_LOST_PERCENT);
+        let overflows = has_long_queue && loses(SOME_LOST_PERCENT) && through_bps < sent_bps;
         (is_too_much || overflows).then_some(carries_bps)
     }
 }
@@ -347,6 +351,38 @@ mod tests {
             way.came.iter_mut().for_each(|came| *came = came.map(|_| all_at));
             assert_eq!(way.run(5_000), None);
         }
+    }
+
+    #[test]
+    fn what_comes_all_at_once_after_a_stall_shows_no_way_that_carries_more_than_was_sent() {
+        let mut crossing = Crossing::default();
+        let at = |number: u16| Micros(1_000_000 + 6_400 * u64::from(number));
+        for number in 0..100 {
+            crossing.sent(at(number), number, BYTES);
+        }
+        // The first ten come as they are sent, the others 400 ms late within 4 ms, one of seven not at all.
+        for number in 0..70 {
+            let came = if number < 10 { ticks(at(number)) } else { ticks(at(85)) + u32::from(number) / 4 };
+            crossing.told(at(99), number, (number % 7 != 3).then_some(came));
+        }
+        assert_eq!(crossing.is_narrow(at(99), 1_500_000), None);
+    }
+
+    #[test]
+    fn a_burst_that_fills_a_look_hides_nothing_that_comes_later() {
+        let mut crossing = Crossing::default();
+        for number in 0..SENT_MAX as u16 {
+            crossing.sent(Micros::from_secs(1), number, BYTES);
+            crossing.told(Micros::from_secs(1), number, Some(ticks(Micros::from_secs(1))));
+        }
+        assert_eq!(crossing.is_narrow(Micros::from_secs(1), 1_500_000), None);
+        let later = |number: u16| Micros(1_200_000 + 5_000 * u64::from(number));
+        for number in 0..20 {
+            crossing.sent(later(number), 1_000 + number, BYTES);
+            let came = number % 3 == 0;
+            crossing.told(later(20), 1_000 + number, came.then(|| ticks(later(number)) + 100 * TICKS_PER_MS));
+        }
+        assert!(crossing.is_narrow(later(20), 1_500_000).is_some());
     }
 
     #[test]
