@@ -9,33 +9,33 @@ const FORMAT: u8 = 15;
 const HEAD_BYTES: usize = 20;
 /// Ticks in a step of a report's own time, which is 64 ms.
 const TICKS_PER_STEP: u32 = 64 * TICKS_PER_MS;
-/// Packets that one report may tell of: more than any receiver puts into a datagram of a way that works.
+/// Packets that a datagram's reports may tell of: more than any receiver puts into one on a way that works.
 const PACKETS_MAX: usize = 2_048;
 /// Symbols in a chunk of one bit each, and of two.
 const SINGLE: usize = 14;
 const DOUBLE: usize = 7;
 
 /// Takes RTCP apart and gives `take` each packet that it tells of, in the order of their numbers: when it came, in ticks of the
-/// receiver's clock, or `None` where it had not. Of a report that is cut off, what can be read is taken.
+/// receiver's clock, or `None` where it had not. Of a report that is cut off, what can be read is taken; of one that would tell of more
+/// than there may be, with those before it, nothing.
 pub fn read_feedback(mut compound: &[u8], mut take: impl FnMut(u16, Option<u32>)) {
+    let mut room = PACKETS_MAX;
     while let [first, kind, l0, l1, ..] = *compound {
         let bytes = (usize::from(u16::from_be_bytes([l0, l1])) + 1) * 4;
         let Some((packet, rest)) = compound.split_at_checked(bytes) else { return };
         compound = rest;
         if kind == TRANSPORT_FEEDBACK && first & 0x1f == FORMAT {
-            read_report(packet, &mut take);
+            read_report(packet, &mut room, &mut take);
         }
     }
 }
 
-fn read_report(packet: &[u8], take: &mut impl FnMut(u16, Option<u32>)) -> Option<()> {
+fn read_report(packet: &[u8], room: &mut usize, take: &mut impl FnMut(u16, Option<u32>)) -> Option<()> {
     let (head, body) = packet.split_first_chunk::<HEAD_BYTES>()?;
     let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
     let (first, count) = (word(12), usize::from(word(14)));
     let mut now = u32::from_be_bytes([0, head[16], head[17], head[18]]).wrapping_mul(TICKS_PER_STEP);
-    if count > PACKETS_MAX {
-        return None;
-    }
+    *room = room.checked_sub(count)?;
     let (chunks, mut deltas) = body.split_at(chunks_bytes(body, count)?);
     let chunks = chunks.as_chunks().0.iter().map(|chunk| Chunk(u16::from_be_bytes(*chunk)));
     let symbols = chunks.flat_map(|chunk| (0..chunk.count()).map(move |place| chunk.symbol(place)));
@@ -146,6 +146,14 @@ mod tests {
         assert_eq!(read(&report(9, &[0x2009], &[1, 1])).len(), 2, "as many as there are times for");
         assert_eq!(read(&report(9, &[0x2003], &[])), [], "chunks for all of them are missing");
         assert_eq!(read(&report(u16::MAX, &[0x1fff; 9], &[])), [], "more than there can be");
+    }
+
+    #[test]
+    fn reports_of_one_datagram_share_its_bound() {
+        let missing = |count: u16| report(count, &[count], &[]);
+        let half = PACKETS_MAX as u16 / 2;
+        let reports = [missing(half), missing(half - 1), missing(2), missing(1), missing(1)].concat();
+        assert_eq!(read(&reports).len(), PACKETS_MAX, "all but the third and the last");
     }
 
     #[test]

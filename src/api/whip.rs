@@ -77,6 +77,7 @@ impl Standalone {
     request_body(content = String, content_type = "application/sdp", description = "An SDP offer"),
     responses((status = CREATED, description = "An SDP answer; `Location` is the session's path", content_type = "application/sdp", body = String),
         (status = CONFLICT, description = "`CHANNEL_FULL` or `LIMIT_REACHED`", body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: the account began as many sessions as it may in a minute", body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/sdp`", body = ErrorBody)))]
 async fn publish(
     State(api): State<Arc<Api>>,
@@ -95,6 +96,7 @@ async fn publish(
     request_body(content = String, content_type = "application/sdp", description = "An SDP offer"),
     responses((status = CREATED, description = "An SDP answer; `Location` is the session's path", content_type = "application/sdp", body = String),
         (status = CONFLICT, description = "`CHANNEL_FULL` or `LIMIT_REACHED`", body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: the account began as many sessions as it may in a minute", body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/sdp`", body = ErrorBody)))]
 async fn play(
     State(api): State<Arc<Api>>,
@@ -116,6 +118,7 @@ async fn begin(
     role: PeerRole,
 ) -> ApiResult<Response> {
     expect_type(headers, SDP)?;
+    api.limits.check_whip(caller.id)?;
     let channel_id = channel_named(api, channel).await?;
     let user = caller.id;
     // It hears no mix: nothing is counted by its address.
@@ -189,6 +192,7 @@ async fn end_publishing(api: State<Arc<Api>>, caller: Caller, path: PathOf<(Stri
     params(("channel" = String, Path, description = "The channel"), ("session" = String, Path, description = "The session")),
     request_body(content = String, content_type = "application/trickle-ice-sdpfrag", description = "Lines `a=candidate:…`"),
     responses((status = NO_CONTENT, description = "They are taken"),
+        (status = CONFLICT, description = "`LIMIT_REACHED`: they are too many, and none is taken", body = ErrorBody),
         (status = PRECONDITION_FAILED, description = "`INVALID_INPUT`: `If-Match` names another entity tag than the session's", body = ErrorBody),
         (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: an ICE restart; another session is begun instead", body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/trickle-ice-sdpfrag`", body = ErrorBody)))]
@@ -215,6 +219,7 @@ async fn end_playing(api: State<Arc<Api>>, caller: Caller, path: PathOf<(String,
     params(("channel" = String, Path, description = "The channel"), ("session" = String, Path, description = "The session")),
     request_body(content = String, content_type = "application/trickle-ice-sdpfrag", description = "Lines `a=candidate:…`"),
     responses((status = NO_CONTENT, description = "They are taken"),
+        (status = CONFLICT, description = "`LIMIT_REACHED`: they are too many, and none is taken", body = ErrorBody),
         (status = PRECONDITION_FAILED, description = "`INVALID_INPUT`: `If-Match` names another entity tag than the session's", body = ErrorBody),
         (status = UNPROCESSABLE_ENTITY, description = "`INVALID_INPUT`: an ICE restart; another session is begun instead", body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/trickle-ice-sdpfrag`", body = ErrorBody)))]

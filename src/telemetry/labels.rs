@@ -45,6 +45,8 @@ label!(
         Unknown = "unknown",
         /// It is STUN that is not authentic.
         NotAuthentic = "not_authentic",
+        /// It is STUN of a client that was heard at as many addresses as it may be.
+        TooManyAddresses = "too_many_addresses",
     }
 );
 
@@ -425,6 +427,8 @@ label!(
         Login = "login",
         /// Channels and rooms that one address makes.
         Channel = "channel",
+        /// Sessions of WHIP and WHEP that one account begins.
+        Whip = "whip",
         /// Requests of one address for figures.
         Observation = "observation",
     }

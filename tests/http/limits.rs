@@ -63,6 +63,29 @@ async fn a_stranger_does_not_take_all_channels() {
 }
 
 #[tokio::test]
+async fn an_account_begins_so_many_sessions_of_whip_and_whep_a_minute() {
+    let few = |settings: &mut Settings| settings.limits.whip_sessions_per_minute_per_account = 4;
+    run(Database::Sqlite, few, async |nobody: &Client| {
+        let (alice, berta) = (nobody.register("alice").await, nobody.register("berta").await);
+        let channel = alice.channel("General", false).await;
+        let offers = async |who: &Client, way: &str| {
+            let offer =
+                who.request(Method::POST, &format!("/{way}/{channel}")).header("content-type", "application/sdp");
+            who.send(offer.body("no SDP")).await
+        };
+        for way in ["whip", "whep", "whip", "whep"] {
+            offers(&alice, way).await.expect_error(400, "INVALID_INPUT");
+        }
+        for way in ["whip", "whep"] {
+            let sentence = offers(&alice, way).await.expect_error(429, "RATE_LIMITED");
+            assert!(sentence.contains("WHIP") && sentence.contains("at most 4 a minute"), "{sentence}");
+        }
+        offers(&berta, "whip").await.expect_error(400, "INVALID_INPUT");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn figures_have_a_limit_of_their_own_and_probes_none() {
     run(
         Database::Sqlite,

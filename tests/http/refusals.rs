@@ -89,9 +89,12 @@ async fn a_fragment_is_taken_whole_or_refused_for_what_it_is() {
             patch(None, "a=ice-ufrag:anew\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n".into())
                 .await
                 .expect_error(422, "INVALID_INPUT");
-            // Had any of these 60 been taken, there would be no room for 60 more.
+            // Had any of these been taken, there would be no room for the last.
             patch(None, format!("{}a=candidate:none\r\n", ways(1..61))).await.expect_error(400, "INVALID_INPUT");
+            patch(None, ways(100..165)).await.expect_error(409, "LIMIT_REACHED");
             assert_eq!(patch(None, ways(61..121)).await.status, 204);
+            patch(None, ways(121..131)).await.expect_error(409, "LIMIT_REACHED");
+            assert_eq!(patch(None, ways(121..124)).await.status, 204);
         },
     )
     .await;

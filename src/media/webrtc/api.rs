@@ -14,6 +14,9 @@ use str0m::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+/// Ways to a client that it may name for one connection.
+pub const CANDIDATES_MAX: usize = 64;
+
 /// One of a member's two connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerKey {
@@ -98,6 +101,8 @@ pub enum PeerCommand {
         ways: Ways,
         /// What they sent.
         offer: SdpOffer,
+        /// Ways to them that were named in it.
+        candidates: Vec<Candidate>,
         /// What its new media sections are.
         kind: PublishKind,
         /// The answer.
@@ -131,6 +136,8 @@ pub enum PeerCommand {
         ways: Ways,
         /// What they sent.
         offer: SdpOffer,
+        /// Ways to them that were named in it.
+        candidates: Vec<Candidate>,
         /// The answer.
         reply: Reply<String>,
     },
@@ -140,16 +147,18 @@ pub enum PeerCommand {
         key: PeerKey,
         /// What they sent.
         answer: SdpAnswer,
+        /// Ways to them that were named in it.
+        candidates: Vec<Candidate>,
         /// Whether it was used.
         reply: Reply<()>,
     },
-    /// One more way to a client.
-    Candidate {
+    /// More ways to a client.
+    Candidates {
         /// Whose.
         key: PeerKey,
-        /// The way.
-        candidate: Candidate,
-        /// Whether it was taken.
+        /// The ways.
+        candidates: Vec<Candidate>,
+        /// Whether all of them were taken; else none was.
         reply: Reply<()>,
     },
     /// A client is reached by TCP from now on: what is for this address goes that way. What finds no room is dropped.

@@ -72,7 +72,7 @@ impl Check {
 }
 
 impl Peers {
-    /// Answers a check that the library need not see; false for any other.
+    /// Answers a check that the library need not see; false for any other, such as one from where another client was heard since.
     pub(super) fn answers_check(
         &mut self,
         now: Micros,
@@ -82,7 +82,8 @@ impl Peers {
         outbox: &mut Outbox,
     ) -> bool {
         let (at, quiet_until) = (self.instant(now), self.setup.clock.instant(quiet_until(now)));
-        let Some(peer) = self.peers.get_mut(&number) else { return false };
+        let is_its_own = self.by_address.get(&from) == Some(&number);
+        let Some(peer) = self.peers.get_mut(&number).filter(|_| is_its_own) else { return false };
         let to = demux::as_sent(from.1, self.setup.is_ipv6);
         let is_answered = outbox.sender.compose(to, |packet| peer.answer_check(at, from, datagram, packet));
         if is_answered {

@@ -40,6 +40,8 @@ peer_counters! {
     Unknown;
     /// Datagrams dropped: STUN that is not authentic.
     NotAuthentic;
+    /// Datagrams dropped: checks of a client that was heard at as many addresses as it may be.
+    TooManyAddresses;
     /// Datagrams handed to the worker of their connection.
     HandedOver;
     /// Those that its queue had no room for.

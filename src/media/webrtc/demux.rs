@@ -14,12 +14,8 @@ use super::{
     Address, PeerCounter, Peers, stun,
 };
 
-/// What other workers' addresses are remembered without being told again: clients check their way every 5 s at most.
-const REMEMBERED: Micros = Micros::from_secs(60);
 /// Addresses of other workers' peers that are remembered.
 const ADDRESSES_MAX: usize = 1 << 16;
-/// How often the other workers are told an address.
-const TELL_INTERVAL: Micros = Micros::from_secs(10);
 
 /// Something for the peers of another worker.
 #[expect(clippy::large_enum_variant, reason = "datagrams travel inline so that handing over allocates nothing")]
@@ -39,37 +35,31 @@ impl PeerDatagram {
     }
 }
 
-/// Where clients are whose peers live in other workers: soft state, told anew as their STUN goes on.
+/// Where clients are whose peers live in other workers: soft state, told anew as their STUN goes on. It is bounded by two halves, of
+/// which the newer is filled and then takes the older's place; what is used moves into the newer, so that no number of new ones drives out
+/// those by which media comes.
 #[derive(Default)]
 pub(super) struct Directory {
-    others: HashMap<Address, (WorkerIndex, Micros)>,
-    told: HashMap<Address, Micros>,
+    newer: HashMap<Address, WorkerIndex>,
+    older: HashMap<Address, WorkerIndex>,
 }
 
 impl Directory {
-    fn note(&mut self, now: Micros, address: Address, worker: WorkerIndex) {
-        if self.others.len() >= ADDRESSES_MAX {
-            self.others.retain(|_, (_, at)| now.since(*at) < REMEMBERED);
+    fn note(&mut self, address: Address, worker: WorkerIndex) {
+        if self.newer.len() >= ADDRESSES_MAX / 2 {
+            std::mem::swap(&mut self.newer, &mut self.older);
+            self.newer.clear();
         }
-        if self.others.len() < ADDRESSES_MAX {
-            self.others.insert(address, (worker, now));
-        }
+        self.newer.insert(address, worker);
     }
 
-    fn worker_at(&self, address: &Address) -> Option<WorkerIndex> {
-        self.others.get(address).map(|(worker, _)| *worker)
-    }
-
-    /// Whether the others are to be told an address now.
-    fn tells(&mut self, now: Micros, address: Address) -> bool {
-        if self.told.len() >= ADDRESSES_MAX {
-            self.told.retain(|_, at| now.since(*at) < TELL_INTERVAL);
+    fn worker_at(&mut self, address: Address) -> Option<WorkerIndex> {
+        if let Some(worker) = self.newer.get(&address) {
+            return Some(*worker);
         }
-        let tells = self.told.get(&address).is_none_or(|at| now.since(*at) >= TELL_INTERVAL);
-        if tells {
-            self.told.insert(address, now);
-        }
-        tells
+        let worker = self.older.remove(&address)?;
+        self.note(address, worker);
+        Some(worker)
     }
 }
 
@@ -97,7 +87,7 @@ impl Peers {
             PeerDatagram::Came { from, length, bytes } => {
                 self.take(now, *from, &bytes[..usize::from(*length)], false, (engine, outbox));
             }
-            PeerDatagram::IsAt { address, worker } => self.directory.note(now, *address, *worker),
+            PeerDatagram::IsAt { address, worker } => self.directory.note(*address, *worker),
         }
     }
 
@@ -119,7 +109,7 @@ impl Peers {
         };
         let Some(number) = number.copied() else {
             let named = fragment.and_then(stun::worker_of);
-            let worker = if fragment.is_some() { named } else { self.directory.worker_at(&from) };
+            let worker = if fragment.is_some() { named } else { self.directory.worker_at(from) };
             return self.pass_on(worker.filter(|_| may_pass_on), from, datagram, &inboxes);
         };
         if self.reports_on_voice(now, number, from, datagram) {
@@ -130,6 +120,9 @@ impl Peers {
             return self.stats.count(PeerCounter::Taken);
         }
         let Some(peer) = self.peers.get_mut(&number) else { return };
+        if fragment.is_some() && !peer.addresses.may_be_at(now, from) {
+            return self.stats.count(PeerCounter::TooManyAddresses);
+        }
         match peer.receive(at, from, datagram) {
             Ok(true) => {
                 self.stats.count(PeerCounter::Taken);
@@ -161,19 +154,27 @@ impl Peers {
 
     /// A client proved by STUN that it is at an address.
     fn client_is_at(&mut self, now: Micros, number: u32, from: Address, inboxes: &[Inbox]) {
-        if self.by_address.insert(from, number) != Some(number)
-            && let Some(peer) = self.peers.get_mut(&number)
-            && let Some(former) = peer.heard_at(from)
-        {
-            self.by_address.remove(&former);
+        self.by_address.insert(from, number);
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let former = peer.addresses.heard_at(now, from);
+        let tells = inboxes.len() > 1 && from.0 == Protocol::Udp && peer.addresses.tells(now, from);
+        if let Some(former) = former {
+            self.forget_address(number, former);
         }
-        let me = self.setup.worker;
-        if inboxes.len() > 1 && from.0 == Protocol::Udp && self.directory.tells(now, from) {
+        if tells {
+            let me = self.setup.worker;
             let others = inboxes.iter().enumerate().filter(|(index, _)| *index != usize::from(me.0));
             for (_, inbox) in others {
-                // One that has no room is told again with the client's next check.
+                // One that has no room is told again with a later check.
                 _ = inbox.leave_for_peers(PeerDatagram::IsAt { address: from, worker: me });
             }
+        }
+    }
+
+    /// What comes from an address is no longer a client's, unless it is another's by now.
+    pub(super) fn forget_address(&mut self, number: u32, address: Address) {
+        if self.by_address.get(&address) == Some(&number) {
+            self.by_address.remove(&address);
         }
     }
 }
@@ -205,24 +206,33 @@ mod tests {
         (Protocol::Udp, SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
-    #[test]
-    fn an_address_is_told_now_and_then() {
-        let mut directory = Directory::default();
-        let told: Vec<_> = (0..=20).map(|second| directory.tells(Micros::from_secs(second), address(1))).collect();
-        assert_eq!(told.iter().filter(|told| **told).count(), 3);
-        assert!(directory.tells(Micros::ZERO, address(2)));
+    fn numbered(number: usize) -> Address {
+        (Protocol::Udp, SocketAddr::new(std::net::Ipv4Addr::from(number as u32).into(), 1))
     }
 
     #[test]
-    fn what_is_remembered_of_other_workers_is_bounded() {
+    fn what_is_remembered_of_other_workers_is_bounded_and_what_is_used_stays() {
         let mut directory = Directory::default();
-        for number in 0..ADDRESSES_MAX + 5 {
-            let ip = std::net::Ipv4Addr::from(number as u32);
-            directory.note(Micros::ZERO, (Protocol::Udp, SocketAddr::new(ip.into(), 1)), WorkerIndex(1));
+        directory.note(address(9), WorkerIndex(2));
+        directory.note(address(8), WorkerIndex(3));
+        for number in 0..3 * ADDRESSES_MAX {
+            directory.note(numbered(number), WorkerIndex(1));
+            assert!(directory.newer.len() + directory.older.len() <= ADDRESSES_MAX);
+            if number % 1_000 == 0 {
+                assert_eq!(directory.worker_at(address(9)), Some(WorkerIndex(2)), "{number}");
+            }
         }
-        assert_eq!(directory.others.len(), ADDRESSES_MAX);
-        directory.note(REMEMBERED, address(9), WorkerIndex(2));
-        assert_eq!((directory.others.len(), directory.worker_at(&address(9))), (1, Some(WorkerIndex(2))));
+        assert_eq!(directory.worker_at(address(8)), None, "nothing came from there");
+        assert_eq!(directory.worker_at(numbered(3 * ADDRESSES_MAX - ADDRESSES_MAX / 2)), Some(WorkerIndex(1)));
+    }
+
+    #[test]
+    fn a_client_that_has_moved_to_another_worker_is_found_there() {
+        let mut directory = Directory::default();
+        directory.note(address(9), WorkerIndex(1));
+        (0..ADDRESSES_MAX / 2).for_each(|number| directory.note(numbered(number), WorkerIndex(1)));
+        directory.note(address(9), WorkerIndex(2));
+        assert_eq!(directory.worker_at(address(9)), Some(WorkerIndex(2)));
     }
 
     #[test]

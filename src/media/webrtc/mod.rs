@@ -12,6 +12,7 @@
 //! allocated. Voice becomes frames of the engine, under whose rules it is from then on, and goes to subscribers past the library
 //! (`voice`); pictures are forwarded here, as the layer that each subscriber's way carries ([`antiphon_core::video`]).
 
+mod addresses;
 mod api;
 mod checks;
 mod counters;
@@ -60,7 +61,7 @@ use peer::{PATIENCE, Peer, Side, quiet_until};
 use subscribing::SourceKey;
 use video::{MEASURE_INTERVAL, Video};
 
-pub use api::{OfferedTrack, PeerCommand, PeerError, PeerEvent, PeerKey, Reply, Ways, Wish};
+pub use api::{CANDIDATES_MAX, OfferedTrack, PeerCommand, PeerError, PeerEvent, PeerKey, Reply, Ways, Wish};
 pub use counters::{PeerCounter, PeerStats};
 pub(super) use demux::PeerDatagram;
 pub(super) use elsewhere::ToRelay;
@@ -445,11 +446,7 @@ impl Peers {
             self.by_key.remove(&peer.key);
         }
         peer.fragments.iter().for_each(|fragment| _ = self.by_fragment.remove(fragment));
-        for address in &peer.addresses {
-            if self.by_address.get(address) == Some(&number) {
-                self.by_address.remove(address);
-            }
-        }
+        peer.addresses.iter().for_each(|address| self.forget_address(number, address));
         if peer.connected {
             self.stats.down(PeerCounter::Connected);
         }

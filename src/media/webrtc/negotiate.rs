@@ -5,7 +5,7 @@ use antiphon_core::{
     gateway::{PeerRole, PublishKind},
 };
 use str0m::{
-    IceCreds, Rtc,
+    Candidate, IceCreds, Rtc,
     change::{SdpAnswer, SdpOffer},
 };
 
@@ -14,7 +14,7 @@ use super::{
     api::{PeerCommand, PeerError, PeerEvent, PeerKey, Ways, Wish},
     counters::PeerCounter,
     keys::Agreed,
-    peer::{Peer, Side},
+    peer::{Peer, Side, named_as},
     peer_places::{NoPlace, PeerPlace},
     publishing::Publishing,
     setup, stun,
@@ -25,12 +25,15 @@ use super::{
 const FEC: &str = "useinbandfec=1";
 const FEC_AND_DTX: &str = "useinbandfec=1;usedtx=1";
 
+/// A description, and the candidates that were named in it.
+type Described<T> = (T, Vec<Candidate>);
+
 impl Peers {
     /// The control plane wants something. An answer that nobody waits for any more goes nowhere.
     pub(in crate::media) fn command(&mut self, now: Micros, command: PeerCommand) {
         match command {
-            PeerCommand::Publish { key, ways, offer, kind, reply } => {
-                _ = reply.send(self.publish(now, key, ways, offer, kind));
+            PeerCommand::Publish { key, ways, offer, candidates, kind, reply } => {
+                _ = reply.send(self.publish(now, key, ways, (offer, candidates), kind));
             }
             PeerCommand::Subscribe { key, ways, wishes, restart, reply } => {
                 _ = reply.send(self.subscribe(now, key, ways, wishes, restart));
@@ -40,11 +43,15 @@ impl Peers {
                     self.wish(now, number, wishes, false);
                 }
             }
-            PeerCommand::Play { key, ways, offer, reply } => _ = reply.send(self.play(now, key, ways, offer)),
-            PeerCommand::Answer { key, answer, reply } => _ = reply.send(self.answer(now, key, answer)),
-            PeerCommand::Candidate { key, candidate, reply } => {
+            PeerCommand::Play { key, ways, offer, candidates, reply } => {
+                _ = reply.send(self.play(now, key, ways, (offer, candidates)));
+            }
+            PeerCommand::Answer { key, answer, candidates, reply } => {
+                _ = reply.send(self.answer(now, key, (answer, candidates)));
+            }
+            PeerCommand::Candidates { key, candidates, reply } => {
                 let peer = self.peer_by_key(key).ok_or(PeerError::OutOfTurn("there is no such connection yet"));
-                _ = reply.send(peer.and_then(|peer| peer.add_candidate(candidate)));
+                _ = reply.send(peer.and_then(|peer| peer.trickled(candidates)));
             }
             PeerCommand::Reach { address, fragment, way, known } => {
                 let is_known = str::from_utf8(&fragment).is_ok_and(|fragment| self.by_fragment.contains_key(fragment));
@@ -64,7 +71,7 @@ impl Peers {
         now: Micros,
         key: PeerKey,
         ways: Ways,
-        offer: SdpOffer,
+        offer: Described<SdpOffer>,
         kind: PublishKind,
     ) -> Result<String, PeerError> {
         let number = self.peer_or_new(now, key, ways, |_| Side::Publishing(Publishing::new(kind)), setup::publisher)?;
@@ -85,7 +92,7 @@ impl Peers {
         Ok(answer.replace(FEC, FEC_AND_DTX))
     }
 
-    fn play(&mut self, now: Micros, key: PeerKey, ways: Ways, offer: SdpOffer) -> Result<String, PeerError> {
+    fn play(&mut self, now: Micros, key: PeerKey, ways: Ways, offer: Described<SdpOffer>) -> Result<String, PeerError> {
         let make = |deafened| Side::Subscribing(Subscribing::new(true, deafened));
         let number = self.peer_or_new(now, key, ways, make, setup::subscriber)?;
         let answer = self.accept(number, offer)?;
@@ -136,9 +143,15 @@ impl Peers {
         let tracks = side.offered();
         let sdp = match &planned.restart {
             Some(drawn) => {
-                peer.restarts = Some(credentials.clone());
+                let sdp = named_as(&planned.sdp, drawn, &credentials);
+                peer.fragments.push(credentials.ufrag.clone());
                 self.by_fragment.insert(credentials.ufrag.clone(), number);
-                peer.restart_as(&planned.sdp, drawn, &credentials)
+                // One that was offered before and not answered is not to be answered any more.
+                if let Some(former) = peer.restarts.replace(credentials) {
+                    peer.fragments.retain(|fragment| *fragment != former.ufrag);
+                    self.by_fragment.remove(&former.ufrag);
+                }
+                sdp
             }
             None => planned.sdp,
         };
@@ -148,7 +161,12 @@ impl Peers {
         self.tell(PeerEvent::Offer { key, sdp, tracks });
     }
 
-    fn answer(&mut self, now: Micros, key: PeerKey, answer: SdpAnswer) -> Result<(), PeerError> {
+    fn answer(
+        &mut self,
+        now: Micros,
+        key: PeerKey,
+        (answer, candidates): Described<SdpAnswer>,
+    ) -> Result<(), PeerError> {
         let number = *self.by_key.get(&key).ok_or(PeerError::OutOfTurn("there is no offer to answer"))?;
         let Some(peer) = self.peers.get_mut(&number) else { return Ok(()) };
         let Side::Subscribing(side) = &mut peer.side else { return Ok(()) };
@@ -157,12 +175,12 @@ impl Peers {
             side.behind = true;
             return Err(PeerError::sdp(&error));
         }
-        if let Some(credentials) = peer.restarts.take() {
-            peer.rtc.direct_api().set_local_ice_credentials(credentials);
-            peer.checked = None;
-        }
         side.settle(&mut peer.rtc);
         let behind = side.behind;
+        if let Some(credentials) = peer.restarts.take() {
+            peer.renew(credentials).iter().for_each(|former| _ = self.by_fragment.remove(former));
+        }
+        peer.described(candidates);
         self.stats.count(PeerCounter::Negotiations);
         self.mark(number);
         if behind {
@@ -173,7 +191,7 @@ impl Peers {
     }
 
     /// Answers a client's offer.
-    fn accept(&mut self, number: u32, offer: SdpOffer) -> Result<String, PeerError> {
+    fn accept(&mut self, number: u32, (offer, candidates): Described<SdpOffer>) -> Result<String, PeerError> {
         let ours = self.new_credentials();
         let Some(peer) = self.peers.get_mut(&number) else { return Err(PeerError::Stopping) };
         let before = peer.rtc.direct_api().local_ice_credentials();
@@ -192,12 +210,13 @@ impl Peers {
         let answer = if drawn.ufrag == before.ufrag {
             answer
         } else {
-            let answer = peer.restart_as(&answer, &drawn, &ours);
+            let answer = named_as(&answer, &drawn, &ours);
+            peer.fragments.push(ours.ufrag.clone());
             self.by_fragment.insert(ours.ufrag.clone(), number);
-            peer.rtc.direct_api().set_local_ice_credentials(ours);
-            peer.checked = None;
+            peer.renew(ours).iter().for_each(|former| _ = self.by_fragment.remove(former));
             answer
         };
+        peer.described(candidates);
         self.mark(number);
         Ok(answer)
     }

@@ -14,7 +14,8 @@ use str0m::{
 };
 
 use super::{
-    api::{PeerError, PeerKey, Ways},
+    addresses::Addresses,
+    api::{CANDIDATES_MAX, PeerError, PeerKey, Ways},
     checks::{self, Check},
     keys::Agreed,
     peer_places::PeerPlace,
@@ -36,10 +37,6 @@ const LOOKED_AFTER_AT: Micros = Micros::from_secs(1);
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 /// The first byte of what is no STUN (RFC 7983, 7).
 const STUN_BELOW: u8 = 4;
-/// Addresses of a client that are known at a time: it tries all of its own, and keeps one.
-const ADDRESSES_MAX: usize = 16;
-/// Candidates that a client may send for one connection.
-const CANDIDATES_MAX: usize = 64;
 
 /// Where a client is.
 pub(in crate::media) type Address = (Protocol, SocketAddr);
@@ -77,9 +74,10 @@ pub(super) struct Peer {
     pub(super) answered: Option<[u8; 12]>,
     /// The fragments by which its client's STUN is known: the newest last.
     pub(super) fragments: Vec<String>,
-    pub(super) addresses: Vec<Address>,
+    pub(super) addresses: Addresses,
     ways: Ways,
-    candidates: usize,
+    /// Where its client said that it can be reached, under the credentials that hold.
+    candidates: Vec<Address>,
     /// When it wants to be looked after.
     pub(super) due: Instant,
     /// For when that is noted.
@@ -121,9 +119,9 @@ impl Peer {
             checked: None,
             answered: None,
             fragments: vec![fragment],
-            addresses: Vec::new(),
+            addresses: Addresses::default(),
             ways,
-            candidates: 0,
+            candidates: Vec::new(),
             due: now,
             scheduled: None,
             dirty: false,
@@ -157,15 +155,6 @@ impl Peer {
     fn reached_at(&self, proto: Protocol, from: IpAddr) -> Option<SocketAddr> {
         let ways = if proto == Protocol::Udp { &self.ways.udp } else { &self.ways.tcp };
         ways.iter().copied().find(|way| way.is_ipv4() == from.is_ipv4())
-    }
-
-    /// Notes an address of the client, which it has proved to be at. The one that gives way to it, if there are many.
-    pub(super) fn heard_at(&mut self, from: Address) -> Option<Address> {
-        if self.addresses.contains(&from) {
-            return None;
-        }
-        self.addresses.push(from);
-        (self.addresses.len() > ADDRESSES_MAX).then(|| self.addresses.remove(0))
     }
 
     /// The library sends something. What is no STUN goes the way that was chosen.
@@ -209,23 +198,56 @@ impl Peer {
         self.connected && self.given_up_at.is_none() && is_settled && self.nominated.is_some() && !side.has_pictures()
     }
 
-    pub(super) fn add_candidate(&mut self, candidate: Candidate) -> Result<(), PeerError> {
-        if self.candidates >= CANDIDATES_MAX {
+    /// Takes more ways to the client: all of them, or none where they would be too many.
+    pub(super) fn trickled(&mut self, candidates: Vec<Candidate>) -> Result<(), PeerError> {
+        let candidates = self.unknown(candidates);
+        if self.candidates.len() + candidates.len() > CANDIDATES_MAX {
             return Err(PeerError::TooMany("a connection takes at most 64 candidates"));
         }
-        self.candidates += 1;
-        self.rtc.add_remote_candidate(candidate);
+        self.add_candidates(candidates);
         Ok(())
     }
 
-    /// The library has drawn credentials of its own for a restart: puts ours, by which we know our clients, in their place
-    /// in a description that names them, which each candidate does as well.
-    pub(super) fn restart_as(&mut self, sdp: &str, drawn: &IceCreds, ours: &IceCreds) -> String {
-        self.fragments.push(ours.ufrag.clone());
-        sdp.replace(&format!("a=ice-ufrag:{}", drawn.ufrag), &format!("a=ice-ufrag:{}", ours.ufrag))
-            .replace(&format!("a=ice-pwd:{}", drawn.pass), &format!("a=ice-pwd:{}", ours.pass))
-            .replace(&format!(" ufrag {}", drawn.ufrag), &format!(" ufrag {}", ours.ufrag))
+    /// Takes the ways to the client that a description named, as many as there is room for: its checks show where it is all the same.
+    pub(super) fn described(&mut self, candidates: Vec<Candidate>) {
+        let mut candidates = self.unknown(candidates);
+        candidates.truncate(CANDIDATES_MAX.saturating_sub(self.candidates.len()));
+        self.add_candidates(candidates);
     }
+
+    fn unknown(&self, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+        candidates.retain(|candidate| !self.candidates.contains(&way(candidate)));
+        candidates
+    }
+
+    fn add_candidates(&mut self, candidates: Vec<Candidate>) {
+        for candidate in candidates {
+            self.candidates.push(way(&candidate));
+            self.rtc.add_remote_candidate(candidate);
+        }
+    }
+
+    /// Begins anew under these credentials: neither what was known of the client's ways holds any more, nor the fragments by which it
+    /// was known, which are yielded.
+    pub(super) fn renew(&mut self, ours: IceCreds) -> Vec<String> {
+        let former = self.fragments.extract_if(.., |fragment| *fragment != ours.ufrag).collect();
+        self.rtc.direct_api().set_local_ice_credentials(ours);
+        self.checked = None;
+        self.candidates.clear();
+        former
+    }
+}
+
+/// The library has drawn credentials of its own for a restart: puts ours, by which we know our clients, in their place
+/// in a description that names them, which each candidate does as well.
+pub(super) fn named_as(sdp: &str, drawn: &IceCreds, ours: &IceCreds) -> String {
+    sdp.replace(&format!("a=ice-ufrag:{}", drawn.ufrag), &format!("a=ice-ufrag:{}", ours.ufrag))
+        .replace(&format!("a=ice-pwd:{}", drawn.pass), &format!("a=ice-pwd:{}", ours.pass))
+        .replace(&format!(" ufrag {}", drawn.ufrag), &format!(" ufrag {}", ours.ufrag))
+}
+
+fn way(candidate: &Candidate) -> Address {
+    (candidate.proto(), candidate.addr())
 }
 
 /// When a connection that is quiet is looked after, from now on.

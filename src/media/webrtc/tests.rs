@@ -239,8 +239,13 @@ impl World {
 
     /// Wishes for these voices, and answers what is offered.
     fn subscribe(&mut self, wishes: &[StreamId], restart: bool) -> Vec<OfferedTrack> {
+        let wishes = self.wishes(wishes);
+        self.wish(wishes, restart)
+    }
+
+    fn wishes(&self, of: &[StreamId]) -> Vec<Wish> {
         let wish = |stream: &StreamId| Wish { stream: *stream, kind: PublishKind::Audio, quality: VideoQuality::Off };
-        self.wish(wishes.iter().map(wish).collect(), restart)
+        of.iter().map(wish).collect()
     }
 
     fn wish(&mut self, wishes: Vec<Wish>, restart: bool) -> Vec<OfferedTrack> {
@@ -258,7 +263,7 @@ impl World {
         let answer = self.listener.rtc.sdp_api().accept_offer(offer).expect("acceptable").to_sdp_string();
         let answer = SdpAnswer::from_sdp_string(&answer).expect("an answer");
         let (reply, mut replied) = oneshot::channel();
-        self.peers.command(self.now, PeerCommand::Answer { key: self.key(), answer, reply });
+        self.peers.command(self.now, PeerCommand::Answer { key: self.key(), answer, candidates: Vec::new(), reply });
         replied.try_recv().expect("at once").expect("taken");
         tracks
     }

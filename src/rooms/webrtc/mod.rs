@@ -4,6 +4,7 @@
 //! somebody publishes is known by the worker, which tells it here (`Publishes`); from that and the roster comes what each
 //! subscriber wishes for, which the worker turns into offers. Voice of native members is a wish like any other.
 
+mod description;
 mod host_names;
 mod ice;
 mod places;

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use antiphon_core::{
     gateway::{
-        ErrorCode, PeerRole, PublishAnswer, PublishAnswerPayload, PublishKind, PublishOfferPayload, RequestId,
-        TrickleIcePayload,
+        PeerRole, PublishAnswer, PublishAnswerPayload, PublishKind, PublishOfferPayload, RequestId, TrickleIcePayload,
     },
     ids::{ChannelId, StreamId},
 };
-use str0m::{Candidate, change::SdpOffer};
 use tokio::sync::oneshot;
 
 use super::super::{
@@ -17,6 +15,7 @@ use super::super::{
     outlet::Shared,
     presence::{Place, Presence},
 };
+use super::description;
 use crate::{
     error::AppError,
     media::webrtc::{PeerCommand, PeerError, PeerKey, Reply},
@@ -24,10 +23,6 @@ use crate::{
 
 /// A worker answers within a turn or a few; one that does not is stopping.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// Media sections of one description: those of all that one may subscribe to, and as many that were closed.
-const SECTIONS_MAX: usize = 256;
-/// Media sections of an offer: a voice, a camera, a screen, and again as many that were closed.
-const OFFERED_SECTIONS_MAX: usize = 16;
 
 impl Rooms {
     /// Takes an offer to publish and answers it (`publish_answer`).
@@ -63,12 +58,12 @@ impl Rooms {
         sdp: &str,
         kind: PublishKind,
     ) -> Result<String, AppError> {
-        let offer = parsed_offer(sdp)?;
+        let (offer, candidates) = description::offer(sdp)?;
         self.take_publishing_place(presence, place).await?;
         let key = key_of(place, PeerRole::Publisher);
         let link = presence.state().link.clone();
         let ways = self.ways(&link).await;
-        let answer = self.ask(place, |reply| PeerCommand::Publish { key, ways, offer, kind, reply }).await;
+        let answer = self.ask(place, |reply| PeerCommand::Publish { key, ways, offer, candidates, kind, reply }).await;
         if answer.is_err() {
             self.return_place(place).await;
         }
@@ -84,7 +79,7 @@ impl Rooms {
         self.trickle_at(&place, request.target, &[&request.candidate.candidate]).await
     }
 
-    /// Takes more ways to a client in a channel: none of them where one cannot be read.
+    /// Takes more ways to a client in a channel: none of them where one cannot be read, or they are too many.
     ///
     /// # Errors
     /// As [`Rooms::trickle`].
@@ -100,16 +95,8 @@ impl Rooms {
     }
 
     async fn trickle_at(&self, place: &Place, role: PeerRole, candidates: &[&str]) -> Result<(), AppError> {
-        let read = candidates.iter().copied().filter(|candidate| !is_only_said(candidate)).map(|candidate| {
-            let refused = |error| format!("this is no ICE candidate: {error}");
-            Candidate::from_sdp_string(candidate)
-                .map_err(|error| AppError::new(ErrorCode::InvalidInput, refused(error)))
-        });
-        let key = key_of(place, role);
-        for candidate in read.collect::<Result<Vec<_>, _>>()? {
-            self.ask(place, |reply| PeerCommand::Candidate { key, candidate, reply }).await?;
-        }
-        Ok(())
+        let (key, candidates) = (key_of(place, role), description::candidates(candidates)?);
+        self.ask(place, |reply| PeerCommand::Candidates { key, candidates, reply }).await
     }
 
     /// Asks the worker of a place and waits for the answer.
@@ -127,33 +114,10 @@ impl Rooms {
     }
 }
 
-/// That there are no more, or a name that only the client's own network knows: its checks will show where it is.
-fn is_only_said(candidate: &str) -> bool {
-    candidate.is_empty() || candidate.split_whitespace().nth(4).is_some_and(|host| host.ends_with(".local"))
-}
-
 pub(super) fn key_of(place: &Place, role: PeerRole) -> PeerKey {
     key_of_stream(place.room.id, place.stream, role)
 }
 
 pub(super) const fn key_of_stream(channel: ChannelId, stream: StreamId, role: PeerRole) -> PeerKey {
     PeerKey { channel, stream, role }
-}
-
-pub(super) fn parsed_offer(sdp: &str) -> Result<SdpOffer, AppError> {
-    check_sections(sdp, OFFERED_SECTIONS_MAX)?;
-    SdpOffer::from_sdp_string(sdp).map_err(|error| PeerError::sdp(&error).into())
-}
-
-pub(super) fn check_answer(sdp: &str) -> Result<(), AppError> {
-    check_sections(sdp, SECTIONS_MAX)
-}
-
-fn check_sections(sdp: &str, most: usize) -> Result<(), AppError> {
-    let sections = sdp.lines().filter(|line| line.starts_with("m=")).count();
-    if (1..=most).contains(&sections) {
-        return Ok(());
-    }
-    let message = format!("the SDP has {sections} media sections: from 1 to {most} are taken");
-    Err(AppError::new(ErrorCode::InvalidInput, message))
 }

@@ -9,7 +9,6 @@ use antiphon_core::{
     gateway::{ErrorCode, PeerRole, PublishKind, SubscribeAnswerPayload, SubscribePayload, VideoQuality},
     ids::{ChannelId, StreamId, UserId},
 };
-use str0m::change::SdpAnswer;
 
 use super::{
     super::{
@@ -17,12 +16,12 @@ use super::{
         presence::Presence,
         room::{Live, Room},
     },
-    kinds_of,
-    publish::{check_answer, key_of, parsed_offer},
+    description, kinds_of,
+    publish::key_of,
 };
 use crate::{
     error::AppError,
-    media::webrtc::{PeerCommand, PeerError, PeerKey, Wish},
+    media::webrtc::{PeerCommand, PeerKey, Wish},
 };
 
 /// Publishers that one may choose by name.
@@ -107,10 +106,9 @@ impl Rooms {
     /// When there was none, or the answer cannot be used.
     pub async fn subscribe_answer(&self, presence: &Presence, request: SubscribeAnswerPayload) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
-        check_answer(&request.sdp)?;
-        let answer = SdpAnswer::from_sdp_string(&request.sdp).map_err(|error| PeerError::sdp(&error))?;
+        let (answer, candidates) = description::answer(&request.sdp)?;
         let key = key_of(&place, PeerRole::Subscriber);
-        self.ask(&place, |reply| PeerCommand::Answer { key, answer, reply }).await
+        self.ask(&place, |reply| PeerCommand::Answer { key, answer, candidates, reply }).await
     }
 
     /// Takes an offer to hear and see a channel by, and yields the answer.
@@ -119,11 +117,11 @@ impl Rooms {
     /// When the session is not in the channel, or the offer cannot be used.
     pub async fn play_in(&self, presence: &Presence, channel: ChannelId, sdp: &str) -> Result<String, AppError> {
         let place = presence.place(channel).ok_or_else(super::super::admit::not_joined)?;
-        let offer = parsed_offer(sdp)?;
+        let (offer, candidates) = description::offer(sdp)?;
         let key = key_of(&place, PeerRole::Subscriber);
         let link = presence.state().link.clone();
         let ways = self.ways(&link).await;
-        self.ask(&place, |reply| PeerCommand::Play { key, ways, offer, reply }).await
+        self.ask(&place, |reply| PeerCommand::Play { key, ways, offer, candidates, reply }).await
     }
 
     /// Tells the worker what subscribers here wish for, where that has changed. Within the room's turn.

@@ -7,7 +7,10 @@ use str0m::{
     ice::{StunMessage, TransId},
 };
 
-use super::{super::peer::Peer, *};
+use super::{
+    super::{addresses::NEW_MAX, peer::Peer},
+    *,
+};
 
 fn minutes(minutes: u32) -> impl Iterator<Item = u32> {
     0..minutes * 60 * 50
@@ -29,12 +32,21 @@ impl World {
 
     /// A check comes from where the listener is, sealed with a password.
     fn check_comes(&mut self, username: &str, password: &str) {
+        self.check_comes_from(self.listener.address(), (username, password), true);
+    }
+
+    fn check_comes_from(&mut self, from: SocketAddr, (username, password): (&str, &str), nominates: bool) {
         let hmac = |key: &[u8], parts: &[&[u8]]| from_feature_flags().sha1_hmac_provider.sha1_hmac(key, parts);
-        let check = StunMessage::binding_request(username, TransId::new(), true, 5, 6, true);
+        let check = StunMessage::binding_request(username, TransId::new(), true, 5, 6, nominates);
         let mut bytes = [0; 200];
         let length = check.to_bytes(Some(password.as_bytes()), &mut bytes, hmac).expect("there is room");
-        let from = self.listener.address();
         self.peers.datagram(self.now, from, &bytes[..length], (&self.engine, &mut self.outbox));
+    }
+
+    /// What the listener's checks name, and are sealed with.
+    fn credentials(&mut self) -> (String, String) {
+        let checked = self.peer().checked.as_ref().expect("there");
+        (checked.username.clone(), checked.password.clone())
     }
 
     fn stands(&mut self) -> bool {
@@ -62,7 +74,7 @@ fn the_library_hears_of_some_checks_and_others_are_answered_as_well() {
 #[test]
 fn checks_that_are_not_authentic_count_for_nothing() {
     let mut world = World::settled();
-    let username = world.peer().checked.as_ref().expect("there").username.clone();
+    let (username, _) = world.credentials();
     let noted = |world: &mut World| world.peer().checked.as_ref().map(|check| check.at);
     for _ in 0..20 {
         // By now the library hears of the next check, whatever it is like.
@@ -78,8 +90,7 @@ fn checks_that_are_not_authentic_count_for_nothing() {
 #[test]
 fn nothing_is_answered_under_credentials_that_held_before() {
     let mut world = World::settled();
-    let before = world.peer().checked.as_ref().map(|check| (check.username.clone(), check.password.clone()));
-    let (username, password) = before.expect("there");
+    let (username, password) = world.credentials();
     world.subscribe(&[ANNA], true);
     assert!(world.peer().checked.is_none());
     (0..10 * 50).for_each(|_| world.pass(STEP));
@@ -87,5 +98,61 @@ fn nothing_is_answered_under_credentials_that_held_before() {
     let sent = world.peers.stats[PeerCounter::Sent];
     world.check_comes(&username, &password);
     assert_eq!(world.peers.stats[PeerCounter::Sent], sent);
+    assert!(world.stands());
+}
+
+/// The library would keep and sort a pair for each, and the node all of their addresses.
+#[test]
+fn a_client_is_heard_at_so_many_addresses_and_no_more() {
+    let mut world = World::settled();
+    let (username, password) = world.credentials();
+    // All that it came by may be as long ago as none.
+    (0..60 * 50).for_each(|_| world.pass(STEP));
+    for port in 1..=1_000 {
+        world.check_comes_from(([192, 0, 2, 1], port).into(), (&username, &password), false);
+    }
+    let new = usize::from(NEW_MAX);
+    assert_eq!(world.peers.stats[PeerCounter::TooManyAddresses] as usize, 1_000 - new);
+    assert_eq!(world.peers.by_address.len(), 1 + new);
+    let ssrc = world.ssrc_of(ANNA);
+    (0..10 * 50).for_each(|number| world.speaks(ANNA, number));
+    assert_eq!(world.listener.numbers(ssrc).len(), 10 * 50);
+    assert!(world.stands());
+}
+
+#[test]
+fn where_two_were_heard_the_next_check_says_who_is_there() {
+    let mut world = World::settled();
+    let (username, password) = world.credentials();
+    let from = (Protocol::Udp, world.listener.address());
+    let key = world.key();
+    let number = world.peers.by_key[&key];
+    world.check_comes(&username, &password);
+    world.peers.by_address.insert(from, number + 1);
+    world.check_comes(&username, &password);
+    assert_eq!(world.peers.by_address.get(&from), Some(&number));
+    world.peers.by_address.insert(from, number + 1);
+    world.peers.forget_address(number, from);
+    assert_eq!(world.peers.by_address.get(&from), Some(&(number + 1)), "it is another's");
+}
+
+#[test]
+fn of_new_ways_that_nobody_answers_the_last_is_known() {
+    let mut world = World::settled();
+    let former = world.fragment();
+    for _ in 0..5 {
+        let ways = Ways { udp: vec![world.node.local_addr().expect("bound")], tcp: Vec::new() };
+        let (wishes, reply) = (world.wishes(&[ANNA]), oneshot::channel().0);
+        let again = PeerCommand::Subscribe { key: world.key(), ways, wishes, restart: true, reply };
+        world.peers.command(world.now, again);
+        assert_eq!((world.peers.by_fragment.len(), world.peer().fragments.len()), (2, 2));
+        assert!(world.peers.by_fragment.contains_key(&former), "it holds until one is answered");
+    }
+    world.turn();
+    while world.events.try_recv().is_ok() {}
+    world.subscribe(&[ANNA], true);
+    assert_eq!((world.peers.by_fragment.len(), world.peer().fragments.len()), (1, 1));
+    assert_ne!(world.fragment(), former);
+    (0..10 * 50).for_each(|_| world.pass(STEP));
     assert!(world.stands());
 }

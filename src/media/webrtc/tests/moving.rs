@@ -104,7 +104,7 @@ fn publishes(world: &mut World, anna: &mut Listener, change: impl FnOnce(&mut st
     let key = PeerKey { channel: world.channel, stream: ANNA, role: PeerRole::Publisher };
     let ways = Ways { udp: vec![world.node.local_addr().expect("bound")], tcp: Vec::new() };
     let (reply, mut replied) = oneshot::channel();
-    let publish = PeerCommand::Publish { key, ways, offer, kind: PublishKind::Video, reply };
+    let publish = PeerCommand::Publish { key, ways, offer, candidates: Vec::new(), kind: PublishKind::Video, reply };
     world.peers.command(world.now, publish);
     let answer = replied.try_recv().expect("at once").expect("taken");
     let answer = SdpAnswer::from_sdp_string(&answer).expect("an answer");
