@@ -35,8 +35,9 @@ fn read_report(packet: &[u8], room: &mut usize, take: &mut impl FnMut(u16, Optio
     let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
     let (first, count) = (word(12), usize::from(word(14)));
     let mut now = u32::from_be_bytes([0, head[16], head[17], head[18]]).wrapping_mul(TICKS_PER_STEP);
-    *room = room.checked_sub(count)?;
+    let left = room.checked_sub(count)?;
     let (chunks, mut deltas) = body.split_at(chunks_bytes(body, count)?);
+    *room = left;
     let chunks = chunks.as_chunks().0.iter().map(|chunk| Chunk(u16::from_be_bytes(*chunk)));
     let symbols = chunks.flat_map(|chunk| (0..chunk.count()).map(move |place| chunk.symbol(place)));
     for (place, symbol) in symbols.take(count).enumerate() {

@@ -24,7 +24,7 @@ pub struct LimitsConfig {
     pub login_per_minute: u32,
     /// Channels and rooms that one address makes.
     pub channel_per_minute: u32,
-    /// Sessions of WHIP and WHEP that one account begins.
+    /// Offers to WHIP and WHEP that one account makes.
     pub whip_per_minute: u32,
 }
 
@@ -106,13 +106,13 @@ impl Limits {
         check(self.channel.as_ref(), &client.limit_key(), RateLimit::Channel, what)
     }
 
-    /// Counts a session of WHIP or WHEP that `user` begins.
+    /// Counts an offer of `user` to WHIP or WHEP.
     ///
     /// # Errors
     ///
     /// As [`Limits::check_address`].
     pub fn check_whip(&self, user: UserId) -> Result<(), AppError> {
-        check(self.whip.as_ref(), &user, RateLimit::Whip, "sessions of WHIP and WHEP of this account")
+        check(self.whip.as_ref(), &user, RateLimit::Whip, "offers of this account to WHIP and WHEP")
     }
 
     /// Counts a request of `client` for figures: `/metrics` and `/health/detailed`.

@@ -77,7 +77,7 @@ impl Standalone {
     request_body(content = String, content_type = "application/sdp", description = "An SDP offer"),
     responses((status = CREATED, description = "An SDP answer; `Location` is the session's path", content_type = "application/sdp", body = String),
         (status = CONFLICT, description = "`CHANNEL_FULL` or `LIMIT_REACHED`", body = ErrorBody),
-        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: the account began as many sessions as it may in a minute", body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: the account made as many offers as it may in a minute", body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/sdp`", body = ErrorBody)))]
 async fn publish(
     State(api): State<Arc<Api>>,
@@ -96,7 +96,7 @@ async fn publish(
     request_body(content = String, content_type = "application/sdp", description = "An SDP offer"),
     responses((status = CREATED, description = "An SDP answer; `Location` is the session's path", content_type = "application/sdp", body = String),
         (status = CONFLICT, description = "`CHANNEL_FULL` or `LIMIT_REACHED`", body = ErrorBody),
-        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: the account began as many sessions as it may in a minute", body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, description = "`RATE_LIMITED`: the account made as many offers as it may in a minute", body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, description = "`INVALID_INPUT`: the body must be `application/sdp`", body = ErrorBody)))]
 async fn play(
     State(api): State<Arc<Api>>,
@@ -119,6 +119,7 @@ async fn begin(
 ) -> ApiResult<Response> {
     expect_type(headers, SDP)?;
     api.limits.check_whip(caller.id)?;
+    let username_fragment = username_fragment(sdp)?.map(Into::into);
     let channel_id = channel_named(api, channel).await?;
     let user = caller.id;
     // It hears no mix: nothing is counted by its address.
@@ -153,19 +154,27 @@ async fn begin(
         }
     };
     let session = Uuid::new_v4();
-    let username_fragment = username_fragment(sdp).map(Into::into);
     api.standalone.0.insert(session, Session { presence, channel: channel_id, role, username_fragment });
+    Ok(created(answer, (role, channel_id, session), &rooms.ice_servers(user)))
+}
+
+/// The answer that there is a session now, with where it is and which other servers help its client.
+fn created(
+    answer: String,
+    (role, channel, session): (PeerRole, ChannelId, Uuid),
+    ice_servers: &[IceServer],
+) -> Response {
     let path = if role == PeerRole::Publisher { "whip" } else { "whep" };
     let mut response = (StatusCode::CREATED, answer).into_response();
     let answered = response.headers_mut();
     answered.insert(header::CONTENT_TYPE, HeaderValue::from_static(SDP));
     answered.insert(ACCEPT_PATCH, HeaderValue::from_static(SDP_FRAGMENT));
-    answered.insert(header::LOCATION, text(format!("/{path}/{channel_id}/{session}")));
+    answered.insert(header::LOCATION, text(format!("/{path}/{channel}/{session}")));
     answered.insert(header::ETAG, text(entity_tag(session)));
-    for server in rooms.ice_servers(user) {
-        links(&server).into_iter().for_each(|link| _ = answered.append(header::LINK, text(link)));
+    for link in ice_servers.iter().flat_map(links) {
+        answered.append(header::LINK, text(link));
     }
-    Ok(response)
+    response
 }
 
 fn nothing_flows(role: PeerRole) -> ApiError {

@@ -205,7 +205,7 @@ pub(super) fn http_limits(settings: &Settings) -> LimitsConfig {
         stream_per_minute: settings.limits.stream_requests_per_minute_per_address,
         login_per_minute: settings.limits.logins_per_minute_per_address,
         channel_per_minute: settings.limits.channels_per_minute_per_address,
-        whip_per_minute: settings.limits.whip_sessions_per_minute_per_account,
+        whip_per_minute: settings.limits.whip_offers_per_minute_per_account,
     }
 }
 

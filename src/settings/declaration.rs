@@ -254,8 +254,8 @@ settings! {
         /// Channels and rooms per minute that one address makes (an IPv6 /64 counts as one), administrators not counted; 0 for any
         /// number.
         channels_per_minute_per_address: u32 [] = 120;
-        /// Sessions of WHIP and WHEP per minute that one account begins; 0 for any number.
-        whip_sessions_per_minute_per_account: u32 [] = 600;
+        /// Offers to WHIP and WHEP per minute that one account makes, taken or not; 0 for any number.
+        whip_offers_per_minute_per_account: u32 [] = 600;
         /// New guests per minute from one address; 0 for any number.
         guests_per_minute_per_address: u32 [] = 12_000;
         /// WebRTC connections at once, of which a browser has two; 0 for no WebRTC. At most a quarter of them, but 16 always, may wait

@@ -38,7 +38,7 @@ pub use self::{
     live::{FLOOR_MAX_BPS, Live, LiveBody, LiveConfig, LivePlace},
     making::{Asker, Facts, Made, MakingConfig, NotMade, Product, State},
     path::FilePath,
-    precondition::{Verdict, judge},
+    precondition::{Verdict, if_match, judge},
     range::{Wanted, wanted},
     uploads::Upload,
 };

@@ -21,11 +21,12 @@ pub enum Verdict {
 /// Judges a `GET` or `HEAD` of a file with the strong `etag`, in the order of RFC 9110 13.2.2.
 #[must_use]
 pub fn judge(headers: &HeaderMap, etag: &str, modified: SystemTime) -> Verdict {
-    if headers.contains_key(header::IF_MATCH) {
-        if !names(headers, header::IF_MATCH, |tag| tag == etag) {
-            return Verdict::Failed;
-        }
-    } else if date(headers, header::IF_UNMODIFIED_SINCE).is_some_and(|since| seconds(modified) > seconds(since)) {
+    if !if_match(headers, etag) {
+        return Verdict::Failed;
+    }
+    if !headers.contains_key(header::IF_MATCH)
+        && date(headers, header::IF_UNMODIFIED_SINCE).is_some_and(|since| seconds(modified) > seconds(since))
+    {
         return Verdict::Failed;
     }
     if headers.contains_key(header::IF_NONE_MATCH) {
@@ -36,6 +37,12 @@ pub fn judge(headers: &HeaderMap, etag: &str, modified: SystemTime) -> Verdict {
         return Verdict::NotModified;
     }
     Verdict::Go { ranges: if_range(headers, etag, modified) }
+}
+
+/// Whether `If-Match`, where there is one, names the strong `etag`.
+#[must_use]
+pub fn if_match(headers: &HeaderMap, etag: &str) -> bool {
+    !headers.contains_key(header::IF_MATCH) || names(headers, header::IF_MATCH, |tag| tag == etag)
 }
 
 /// Whether `If-Range` names what there is. A date must be the very one, and is only strong once the second is over in

@@ -427,7 +427,7 @@ label!(
         Login = "login",
         /// Channels and rooms that one address makes.
         Channel = "channel",
-        /// Sessions of WHIP and WHEP that one account begins.
+        /// Offers to WHIP and WHEP that one account makes.
         Whip = "whip",
         /// Requests of one address for figures.
         Observation = "observation",

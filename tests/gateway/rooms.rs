@@ -168,7 +168,7 @@ async fn what_makes_no_sense_is_refused_with_why_and_others_lose_nothing() {
     anna.done(trickle("")).await;
     anna.done(trickle("candidate:1 1 udp 2130706431 abc.local 9000 typ host")).await;
     let (mut taken, mut too_many) = (0, 0);
-    // The offer named one already, and which are named once more takes no room.
+    // The offer named this one, and one that is named again takes no room.
     anna.done(trickle("candidate:1 1 udp 2130706431 127.0.0.1 9 typ host")).await;
     for port in 1..=1_000 {
         match anna.request(trickle(&way(port))).await {

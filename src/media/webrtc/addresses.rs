@@ -1,7 +1,7 @@
 //! Where a connection's client was heard: a client tries all addresses that it has, and keeps one.
 //!
-//! Each new one costs the library a pair that it keeps and sorts in, and the other workers a note. So how many there may be is
-//! bounded: more than any client has at once, and some in the time after.
+//! Each new one costs the library a candidate that it keeps until a restart and a pair that it sorts in, and the other workers a note.
+//! So there is a bound to how many may be new at once, more than any client has, and to how soon others may follow.
 
 use antiphon_core::clock::Micros;
 

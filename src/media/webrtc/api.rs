@@ -77,6 +77,9 @@ pub enum PeerError {
 }
 
 impl PeerError {
+    /// Of more than [`CANDIDATES_MAX`].
+    pub const CANDIDATES: Self = Self::TooMany("a connection takes at most 64 candidates");
+
     /// What the library has against a description. Where its parser says where in this process's memory it stood, that is left out.
     #[must_use]
     pub fn sdp(error: &impl Display) -> Self {
@@ -85,6 +88,12 @@ impl PeerError {
         let said = lines.collect::<Vec<_>>().join("; ");
         Self::Sdp(if said.is_empty() { "it is not in the form of RFC 8866".to_owned() } else { said })
     }
+}
+
+/// The way that a candidate names: two for the same are one.
+#[must_use]
+pub fn way(candidate: &Candidate) -> (Protocol, SocketAddr) {
+    (candidate.proto(), candidate.addr())
 }
 
 /// Where an answer goes.
@@ -254,6 +263,11 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+
+    #[test]
+    fn what_is_said_of_too_many_candidates_is_so() {
+        assert!(PeerError::CANDIDATES.to_string().contains(&format!("at most {CANDIDATES_MAX} ")));
+    }
 
     #[test]
     fn of_what_nobody_takes_the_last_of_each_kind_is_left() {

@@ -46,7 +46,7 @@ pub(super) struct Directory {
 
 impl Directory {
     fn note(&mut self, address: Address, worker: WorkerIndex) {
-        if self.newer.len() >= ADDRESSES_MAX / 2 {
+        if self.newer.len() >= ADDRESSES_MAX / 2 && !self.newer.contains_key(&address) {
             std::mem::swap(&mut self.newer, &mut self.older);
             self.newer.clear();
         }

@@ -61,7 +61,7 @@ use peer::{PATIENCE, Peer, Side, quiet_until};
 use subscribing::SourceKey;
 use video::{MEASURE_INTERVAL, Video};
 
-pub use api::{CANDIDATES_MAX, OfferedTrack, PeerCommand, PeerError, PeerEvent, PeerKey, Reply, Ways, Wish};
+pub use api::{CANDIDATES_MAX, OfferedTrack, PeerCommand, PeerError, PeerEvent, PeerKey, Reply, Ways, Wish, way};
 pub use counters::{PeerCounter, PeerStats};
 pub(super) use demux::PeerDatagram;
 pub(super) use elsewhere::ToRelay;

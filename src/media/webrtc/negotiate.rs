@@ -171,15 +171,26 @@ impl Peers {
         let Some(peer) = self.peers.get_mut(&number) else { return Ok(()) };
         let Side::Subscribing(side) = &mut peer.side else { return Ok(()) };
         let pending = side.pending.take().ok_or(PeerError::OutOfTurn("there is no offer to answer"))?;
-        if let Err(error) = peer.rtc.sdp_api().accept_answer(pending, answer) {
-            side.behind = true;
-            return Err(PeerError::sdp(&error));
-        }
-        side.settle(&mut peer.rtc);
+        let before = peer.rtc.direct_api().local_ice_credentials();
+        let accepted = peer.rtc.sdp_api().accept_answer(pending, answer);
+        side.behind |= accepted.is_err();
         let behind = side.behind;
-        if let Some(credentials) = peer.restarts.take() {
-            peer.renew(credentials).iter().for_each(|former| _ = self.by_fragment.remove(former));
+        if accepted.is_ok() {
+            side.settle(&mut peer.rtc);
         }
+        let is_restarted = peer.rtc.direct_api().local_ice_credentials().ufrag != before.ufrag;
+        match peer.restarts.take() {
+            Some(ours) if is_restarted => {
+                peer.renew(ours).iter().for_each(|former| _ = self.by_fragment.remove(former));
+            }
+            // Its client goes on by the way that there is: the answer was to an offer before, or could not be used.
+            Some(ours) => {
+                peer.fragments.retain(|fragment| *fragment != ours.ufrag);
+                self.by_fragment.remove(&ours.ufrag);
+            }
+            None => {}
+        }
+        accepted.map_err(|error| PeerError::sdp(&error))?;
         peer.described(candidates);
         self.stats.count(PeerCounter::Negotiations);
         self.mark(number);
@@ -199,8 +210,12 @@ impl Peers {
             Ok(answer) => answer.to_sdp_string(),
             Err(error) => {
                 let is_new = peer.addresses.is_empty() && !peer.connected;
+                // Under credentials that the library has drawn for what it then could not use, its client would not be found.
+                let is_half_done = peer.rtc.direct_api().local_ice_credentials().ufrag != before.ufrag;
                 if is_new {
                     self.remove(number);
+                } else if is_half_done {
+                    self.end(number, PeerCounter::Broken);
                 }
                 return Err(PeerError::sdp(&error));
             }

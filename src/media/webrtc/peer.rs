@@ -15,7 +15,7 @@ use str0m::{
 
 use super::{
     addresses::Addresses,
-    api::{CANDIDATES_MAX, PeerError, PeerKey, Ways},
+    api::{CANDIDATES_MAX, PeerError, PeerKey, Ways, way},
     checks::{self, Check},
     keys::Agreed,
     peer_places::PeerPlace,
@@ -202,7 +202,7 @@ impl Peer {
     pub(super) fn trickled(&mut self, candidates: Vec<Candidate>) -> Result<(), PeerError> {
         let candidates = self.unknown(candidates);
         if self.candidates.len() + candidates.len() > CANDIDATES_MAX {
-            return Err(PeerError::TooMany("a connection takes at most 64 candidates"));
+            return Err(PeerError::CANDIDATES);
         }
         self.add_candidates(candidates);
         Ok(())
@@ -244,10 +244,6 @@ pub(super) fn named_as(sdp: &str, drawn: &IceCreds, ours: &IceCreds) -> String {
     sdp.replace(&format!("a=ice-ufrag:{}", drawn.ufrag), &format!("a=ice-ufrag:{}", ours.ufrag))
         .replace(&format!("a=ice-pwd:{}", drawn.pass), &format!("a=ice-pwd:{}", ours.pass))
         .replace(&format!(" ufrag {}", drawn.ufrag), &format!(" ufrag {}", ours.ufrag))
-}
-
-fn way(candidate: &Candidate) -> Address {
-    (candidate.proto(), candidate.addr())
 }
 
 /// When a connection that is quiet is looked after, from now on.

@@ -9,7 +9,7 @@ use str0m::{
 
 use crate::{
     error::AppError,
-    media::webrtc::{CANDIDATES_MAX, PeerError},
+    media::webrtc::{CANDIDATES_MAX, PeerError, way},
 };
 
 /// Media sections of one description: those of all that one may subscribe to, and as many that were closed.
@@ -80,13 +80,13 @@ fn check_sections(sdp: &str, most: usize) -> Result<(), AppError> {
 
 /// Adds a candidate, unless it is there: each media section repeats them.
 fn add(candidates: &mut Vec<Candidate>, new: Candidate) -> Result<(), PeerError> {
-    let is_there = candidates.iter().any(|known| (known.proto(), known.addr()) == (new.proto(), new.addr()));
-    if !is_there && candidates.len() == CANDIDATES_MAX {
-        return Err(PeerError::TooMany("a connection takes at most 64 candidates"));
+    if candidates.iter().any(|known| way(known) == way(&new)) {
+        return Ok(());
     }
-    if !is_there {
-        candidates.push(new);
+    if candidates.len() == CANDIDATES_MAX {
+        return Err(PeerError::CANDIDATES);
     }
+    candidates.push(new);
     Ok(())
 }
 

@@ -43,6 +43,17 @@ impl World {
         self.peers.datagram(self.now, from, &bytes[..length], (&self.engine, &mut self.outbox));
     }
 
+    /// What the listener is offered when it wishes for these.
+    fn offered(&mut self, wishes: &[StreamId], restart: bool) -> String {
+        let ways = Ways { udp: vec![self.node.local_addr().expect("bound")], tcp: Vec::new() };
+        let (wishes, reply) = (self.wishes(wishes), oneshot::channel().0);
+        self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart, reply });
+        self.turn();
+        let told = std::iter::from_fn(|| self.events.try_recv().ok());
+        let offers = told.filter_map(|event| if let PeerEvent::Offer { sdp, .. } = event { Some(sdp) } else { None });
+        offers.last().expect("an offer")
+    }
+
     /// What the listener's checks name, and are sealed with.
     fn credentials(&mut self) -> (String, String) {
         let checked = self.peer().checked.as_ref().expect("there");
@@ -141,18 +152,33 @@ fn of_new_ways_that_nobody_answers_the_last_is_known() {
     let mut world = World::settled();
     let former = world.fragment();
     for _ in 0..5 {
-        let ways = Ways { udp: vec![world.node.local_addr().expect("bound")], tcp: Vec::new() };
-        let (wishes, reply) = (world.wishes(&[ANNA]), oneshot::channel().0);
-        let again = PeerCommand::Subscribe { key: world.key(), ways, wishes, restart: true, reply };
-        world.peers.command(world.now, again);
+        world.offered(&[ANNA], true);
         assert_eq!((world.peers.by_fragment.len(), world.peer().fragments.len()), (2, 2));
         assert!(world.peers.by_fragment.contains_key(&former), "it holds until one is answered");
     }
-    world.turn();
-    while world.events.try_recv().is_ok() {}
     world.subscribe(&[ANNA], true);
     assert_eq!((world.peers.by_fragment.len(), world.peer().fragments.len()), (1, 1));
     assert_ne!(world.fragment(), former);
     (0..10 * 50).for_each(|_| world.pass(STEP));
     assert!(world.stands());
+}
+
+/// Its client has not seen the offer of a new way yet: it goes on by the one that it has, under the name that it has.
+#[test]
+fn an_answer_to_the_offer_before_begins_no_new_way() {
+    let mut world = World::settled();
+    let former = world.fragment();
+    let first = world.offered(&[], false);
+    world.offered(&[], true);
+    assert_eq!(world.peers.by_fragment.len(), 2);
+    let offer = SdpOffer::from_sdp_string(&first).expect("an offer");
+    let answer = world.listener.rtc.sdp_api().accept_offer(offer).expect("acceptable");
+    let (reply, mut replied) = oneshot::channel();
+    let answer = PeerCommand::Answer { key: world.key(), answer, candidates: Vec::new(), reply };
+    world.peers.command(world.now, answer);
+    replied.try_recv().expect("at once").expect("taken");
+    assert_eq!((world.fragment(), world.peers.by_fragment.len(), world.peer().fragments.len()), (former, 1, 1));
+    let before = world.at();
+    (0..10 * 50).for_each(|_| world.pass(STEP));
+    assert!(world.stands() && world.peer().checked.as_ref().is_some_and(|check| check.at > before));
 }
