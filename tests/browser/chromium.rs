@@ -48,6 +48,8 @@ pub(crate) struct Chromium {
     tools: Mutex<Tools>,
     /// Where the test page is.
     page_url: String,
+    /// Closed once the last of its processes has ended.
+    ended: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
     _profile: Scratch,
 }
 
@@ -68,8 +70,10 @@ impl Chromium {
             .expect("chromium is installed: scripts/setup test");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (told, address) = tokio::sync::oneshot::channel();
+        let (running, ended) = std::sync::mpsc::channel();
         // Reads on to the end, so that the browser never waits for a reader.
         std::thread::spawn(move || {
+            let _running = running;
             let mut told = Some(told);
             for line in stderr.lines().map_while(Result::ok) {
                 if let Some(address) = line.strip_prefix("DevTools listening on ")
@@ -82,7 +86,13 @@ impl Chromium {
         let address = tokio::time::timeout(PATIENCE, address).await.expect("in time").expect("it says where it is");
         let (socket, _) = connect_async(&address).await.expect("the tools answer");
         let page_url = serve_page().await;
-        Self { child, tools: Mutex::new(Tools { socket, next_id: 0 }), page_url, _profile: profile }
+        Self {
+            child,
+            tools: Mutex::new(Tools { socket, next_id: 0 }),
+            page_url,
+            ended: ended.into(),
+            _profile: profile,
+        }
     }
 
     /// A page of its own.
@@ -137,6 +147,10 @@ impl Drop for Chromium {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Those of its processes that outlive it by a little would write to a folder that is being removed.
+        if let Ok(ended) = self.ended.get_mut() {
+            let _ = ended.recv_timeout(PATIENCE);
+        }
     }
 }
 
