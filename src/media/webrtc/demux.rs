@@ -87,7 +87,11 @@ impl Peers {
             PeerDatagram::Came { from, length, bytes } => {
                 self.take(now, *from, &bytes[..usize::from(*length)], false, (engine, outbox));
             }
-            PeerDatagram::IsAt { address, worker } => self.directory.note(*address, *worker),
+            PeerDatagram::IsAt { address, worker } => {
+                // Whoever was heard there before is there no more, or is heard again with its next check.
+                self.by_address.remove(address);
+                self.directory.note(*address, *worker);
+            }
         }
     }
 

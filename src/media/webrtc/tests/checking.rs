@@ -8,7 +8,7 @@ use str0m::{
 };
 
 use super::{
-    super::{addresses::NEW_MAX, peer::Peer},
+    super::{PeerDatagram, addresses::NEW_MAX, peer::Peer},
     *,
 };
 
@@ -145,6 +145,22 @@ fn where_two_were_heard_the_next_check_says_who_is_there() {
     world.peers.by_address.insert(from, number + 1);
     world.peers.forget_address(number, from);
     assert_eq!(world.peers.by_address.get(&from), Some(&(number + 1)), "it is another's");
+}
+
+#[test]
+fn who_was_heard_last_has_an_address_be_it_in_another_worker() {
+    let mut world = World::settled();
+    let (username, password) = world.credentials();
+    let from = (Protocol::Udp, world.listener.address());
+    let told = PeerDatagram::IsAt { address: from, worker: WorkerIndex(1) };
+    world.peers.handed_over(world.now, &told, (&world.engine, &mut world.outbox));
+    let unknown = world.peers.stats[PeerCounter::Unknown];
+    world.peers.datagram(world.now, from.1, &[22; 40], (&world.engine, &mut world.outbox));
+    assert_eq!(world.peers.stats[PeerCounter::Unknown], unknown + 1, "there is no such worker in this world");
+    world.check_comes(&username, &password);
+    assert!(world.peers.by_address.contains_key(&from));
+    (0..10 * 50).for_each(|_| world.pass(STEP));
+    assert!(world.stands());
 }
 
 #[test]
