@@ -63,7 +63,7 @@ async fn a_stranger_does_not_take_all_channels() {
 }
 
 #[tokio::test]
-async fn an_account_begins_so_many_sessions_of_whip_and_whep_a_minute() {
+async fn an_account_makes_so_many_offers_to_whip_and_whep_a_minute() {
     let few = |settings: &mut Settings| settings.limits.whip_offers_per_minute_per_account = 4;
     run(Database::Sqlite, few, async |nobody: &Client| {
         let (alice, berta) = (nobody.register("alice").await, nobody.register("berta").await);

@@ -249,23 +249,33 @@ impl World {
     }
 
     fn wish(&mut self, wishes: Vec<Wish>, restart: bool) -> Vec<OfferedTrack> {
+        let (sdp, tracks) = self.offered(wishes, restart);
+        self.answers(&sdp);
+        tracks
+    }
+
+    /// What the listener is offered when it wishes for these.
+    fn offered(&mut self, wishes: Vec<Wish>, restart: bool) -> (String, Vec<OfferedTrack>) {
         let ways = Ways { udp: vec![self.node.local_addr().expect("bound")], tcp: Vec::new() };
         let (reply, mut replied) = oneshot::channel();
         self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart, reply });
         replied.try_recv().expect("at once").expect("taken");
         self.turn();
-        let (sdp, tracks) = loop {
+        loop {
             if let PeerEvent::Offer { sdp, tracks, .. } = self.events.try_recv().expect("an offer") {
-                break (sdp, tracks);
+                return (sdp, tracks);
             }
-        };
-        let offer = SdpOffer::from_sdp_string(&sdp).expect("an offer");
+        }
+    }
+
+    /// The listener takes an offer, and its answer is taken.
+    fn answers(&mut self, sdp: &str) {
+        let offer = SdpOffer::from_sdp_string(sdp).expect("an offer");
         let answer = self.listener.rtc.sdp_api().accept_offer(offer).expect("acceptable").to_sdp_string();
         let answer = SdpAnswer::from_sdp_string(&answer).expect("an answer");
         let (reply, mut replied) = oneshot::channel();
         self.peers.command(self.now, PeerCommand::Answer { key: self.key(), answer, candidates: Vec::new(), reply });
         replied.try_recv().expect("at once").expect("taken");
-        tracks
     }
 
     fn turn(&mut self) -> bool {

@@ -43,17 +43,6 @@ impl World {
         self.peers.datagram(self.now, from, &bytes[..length], (&self.engine, &mut self.outbox));
     }
 
-    /// What the listener is offered when it wishes for these.
-    fn offered(&mut self, wishes: &[StreamId], restart: bool) -> String {
-        let ways = Ways { udp: vec![self.node.local_addr().expect("bound")], tcp: Vec::new() };
-        let (wishes, reply) = (self.wishes(wishes), oneshot::channel().0);
-        self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart, reply });
-        self.turn();
-        let told = std::iter::from_fn(|| self.events.try_recv().ok());
-        let offers = told.filter_map(|event| if let PeerEvent::Offer { sdp, .. } = event { Some(sdp) } else { None });
-        offers.last().expect("an offer")
-    }
-
     /// What the listener's checks name, and are sealed with.
     fn credentials(&mut self) -> (String, String) {
         let checked = self.peer().checked.as_ref().expect("there");
@@ -166,9 +155,9 @@ fn who_was_heard_last_has_an_address_be_it_in_another_worker() {
 #[test]
 fn of_new_ways_that_nobody_answers_the_last_is_known() {
     let mut world = World::settled();
-    let former = world.fragment();
+    let (former, wishes) = (world.fragment(), world.wishes(&[ANNA]));
     for _ in 0..5 {
-        world.offered(&[ANNA], true);
+        world.offered(wishes.clone(), true);
         assert_eq!((world.peers.by_fragment.len(), world.peer().fragments.len()), (2, 2));
         assert!(world.peers.by_fragment.contains_key(&former), "it holds until one is answered");
     }
@@ -184,15 +173,10 @@ fn of_new_ways_that_nobody_answers_the_last_is_known() {
 fn an_answer_to_the_offer_before_begins_no_new_way() {
     let mut world = World::settled();
     let former = world.fragment();
-    let first = world.offered(&[], false);
-    world.offered(&[], true);
+    let (first, _) = world.offered(Vec::new(), false);
+    world.offered(Vec::new(), true);
     assert_eq!(world.peers.by_fragment.len(), 2);
-    let offer = SdpOffer::from_sdp_string(&first).expect("an offer");
-    let answer = world.listener.rtc.sdp_api().accept_offer(offer).expect("acceptable");
-    let (reply, mut replied) = oneshot::channel();
-    let answer = PeerCommand::Answer { key: world.key(), answer, candidates: Vec::new(), reply };
-    world.peers.command(world.now, answer);
-    replied.try_recv().expect("at once").expect("taken");
+    world.answers(&first);
     assert_eq!((world.fragment(), world.peers.by_fragment.len(), world.peer().fragments.len()), (former, 1, 1));
     let before = world.at();
     (0..10 * 50).for_each(|_| world.pass(STEP));
