@@ -18,6 +18,7 @@ const LAYERS: [&[&str]; 11] = [
         "random",
         "rates",
         "settings",
+        "tcp",
         "ticks",
         "tls",
         "transcode",

@@ -34,6 +34,7 @@ pub mod server;
 pub mod settings;
 pub mod store;
 pub mod streaming;
+mod tcp;
 pub mod telemetry;
 mod ticks;
 mod tls;

@@ -131,7 +131,7 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long a node that stops tries to put away what was recorded last.
 const PUT_AWAY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often counters are read, alerts evaluated, limits swept and the database checked.
+/// How often counters are read, a point of history kept, limits swept and the database checked.
 const UPKEEP: Duration = HISTORY_EVERY;
 
 /// How often totals are brought up to what was counted: how old they may be.
@@ -519,7 +519,7 @@ async fn bind_ice_tcp(settings: &Settings, udp: SocketAddr) -> Result<Option<Ice
         return Ok(None);
     }
     let address = SocketAddr::new(udp.ip(), settings.rooms.tcp_port.unwrap_or(udp.port()));
-    match IceTcp::bind(address).await {
+    match IceTcp::bind(address) {
         Ok(tcp) => Ok(Some(tcp)),
         Err(error) if settings.rooms.tcp_port.is_none() => {
             tracing::warn!(%address, %error, "browsers whose UDP is blocked cannot come: set rooms.tcp_port to a free port");

@@ -24,8 +24,6 @@ pub struct LimitsConfig {
     pub login_per_minute: u32,
     /// Channels and rooms that one address makes.
     pub channel_per_minute: u32,
-    /// Offers to WHIP and WHEP that one account makes.
-    pub whip_per_minute: u32,
 }
 
 /// All limits of the API.
@@ -36,7 +34,6 @@ pub struct Limits {
     stream: Option<Rates<IpAddr>>,
     login: Option<Rates<IpAddr>>,
     channel: Option<Rates<IpAddr>>,
-    whip: Option<Rates<UserId>>,
     observation: Option<Rates<IpAddr>>,
 }
 
@@ -54,7 +51,6 @@ impl Limits {
             stream: Rates::new(config.stream_per_minute),
             login: Rates::new(config.login_per_minute),
             channel: Rates::new(config.channel_per_minute),
-            whip: Rates::new(config.whip_per_minute),
             observation: Rates::new(OBSERVATIONS_PER_MINUTE),
         }
     }
@@ -106,15 +102,6 @@ impl Limits {
         check(self.channel.as_ref(), &client.limit_key(), RateLimit::Channel, what)
     }
 
-    /// Counts an offer of `user` to WHIP or WHEP.
-    ///
-    /// # Errors
-    ///
-    /// As [`Limits::check_address`].
-    pub fn check_whip(&self, user: UserId) -> Result<(), AppError> {
-        check(self.whip.as_ref(), &user, RateLimit::Whip, "offers of this account to WHIP and WHEP")
-    }
-
     /// Counts a request of `client` for figures: `/metrics` and `/health/detailed`.
     ///
     /// # Errors
@@ -132,7 +119,7 @@ impl Limits {
         {
             addresses.sweep();
         }
-        for accounts in [&self.account, &self.whip].into_iter().flatten() {
+        if let Some(accounts) = &self.account {
             accounts.sweep();
         }
     }
@@ -166,7 +153,6 @@ mod tests {
             stream_per_minute: 0,
             login_per_minute: 1,
             channel_per_minute: 1,
-            whip_per_minute: 1,
         });
         for _ in 0..3 {
             limits.check_address(client(1)).expect("within the limit");
@@ -178,10 +164,6 @@ mod tests {
         limits.check_address(client(2)).expect("another address");
         limits.check_login(client(1)).expect("another limit");
         limits.check_login(client(1)).expect_err("one too many");
-        let user = |number| UserId(uuid::Uuid::from_u128(number));
-        limits.check_whip(user(1)).expect("within the limit");
-        limits.check_whip(user(1)).expect_err("one too many");
-        limits.check_whip(user(2)).expect("another account");
     }
 
     #[test]
@@ -192,7 +174,6 @@ mod tests {
             stream_per_minute: 0,
             login_per_minute: 0,
             channel_per_minute: 0,
-            whip_per_minute: 0,
         });
         for _ in 0..10_000 {
             limits.check_account(UserId(uuid::Uuid::nil())).expect("no limit");

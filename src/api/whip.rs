@@ -29,6 +29,7 @@ use super::{
 use crate::{
     client_address::ReachedAddress,
     rooms::{Link, Presence, Unheard},
+    telemetry::metrics::{RateLimit, metrics},
 };
 
 const SDP: &str = "application/sdp";
@@ -63,10 +64,15 @@ impl Standalone {
         self.0.retain(|_, session| session.presence.is_in(session.channel));
     }
 
-    fn of(&self, id: &str, caller: UserId, role: PeerRole) -> ApiResult<(Uuid, Session)> {
+    /// The session of a path, by the channel and the id that are named there.
+    fn of(&self, (channel, id): (&str, &str), caller: UserId, role: PeerRole) -> ApiResult<(Uuid, Session)> {
         let gone = || ApiError::new(ErrorCode::NotFound, "there is no such session, or it is over");
         let id = id.parse().map_err(|_| gone())?;
-        let session = self.0.get(&id).filter(|session| session.role == role && session.presence.user_id() == caller);
+        let is_it = |session: &Session| {
+            let is_named = channel.parse().is_ok_and(|channel: ChannelId| channel == session.channel);
+            is_named && session.role == role && session.presence.user_id() == caller
+        };
+        let session = self.0.get(&id).filter(|session| is_it(session));
         Ok((id, session.ok_or_else(gone)?.clone()))
     }
 }
@@ -118,7 +124,10 @@ async fn begin(
     role: PeerRole,
 ) -> ApiResult<Response> {
     expect_type(headers, SDP)?;
-    api.limits.check_whip(caller.id)?;
+    let rooms = api.gateway.rooms();
+    rooms.count_offer(caller.id).inspect_err(|_| {
+        metrics().http.rate_limited.of(RateLimit::WebrtcOffer).increment(1);
+    })?;
     let username_fragment = username_fragment(sdp)?.map(Into::into);
     let channel_id = channel_named(api, channel).await?;
     let user = caller.id;
@@ -139,8 +148,8 @@ async fn begin(
         channels: None,
         invite: None,
     };
-    let rooms = api.gateway.rooms();
-    rooms.join(&presence, &join, None).await?;
+    let joined = rooms.join(&presence, &join, None).await;
+    joined.map_err(|error| if error.code == ErrorCode::ChannelNotFound { unknown_channel() } else { error.into() })?;
     let answered = match role {
         PeerRole::Publisher => rooms.publish_in(&presence, channel_id, sdp).await,
         PeerRole::Subscriber => rooms.play_in(&presence, channel_id, sdp).await,
@@ -246,10 +255,10 @@ async fn trickle_playing(
 async fn end(
     State(api): State<Arc<Api>>,
     Caller(caller): Caller,
-    PathOf((_, session)): PathOf<(String, String)>,
+    PathOf((channel, session)): PathOf<(String, String)>,
     role: PeerRole,
 ) -> ApiResult<StatusCode> {
-    let (id, session) = api.standalone.of(&session, caller.id, role)?;
+    let (id, session) = api.standalone.of((&channel, &session), caller.id, role)?;
     api.standalone.0.remove(&id);
     api.gateway.rooms().end(&session.presence, LeaveReason::Left).await;
     Ok(StatusCode::OK)
@@ -259,12 +268,12 @@ async fn end(
 async fn trickle(
     State(api): State<Arc<Api>>,
     (Caller(caller), role): (Caller, PeerRole),
-    PathOf((_, session)): PathOf<(String, String)>,
+    PathOf((channel, session)): PathOf<(String, String)>,
     headers: HeaderMap,
     Text(fragment): Text,
 ) -> ApiResult<StatusCode> {
     expect_type(&headers, SDP_FRAGMENT)?;
-    let (id, session) = api.standalone.of(&session, caller.id, role)?;
+    let (id, session) = api.standalone.of((&channel, &session), caller.id, role)?;
     expect_state(&headers, id)?;
     let candidates = candidates(&fragment, session.username_fragment.as_deref())?;
     api.gateway.rooms().trickle_in(&session.presence, session.channel, role, &candidates).await?;
@@ -285,9 +294,12 @@ async fn channel_named(api: &Api, named: &str) -> ApiResult<ChannelId> {
         return Ok(id);
     }
     let found = api.store.channel_by_name(named).await?;
-    // As for a private one: neither is known to a stranger.
-    let found = found.ok_or_else(|| ApiError::new(ErrorCode::ChannelNotFound, "there is no channel with this id"))?;
-    Ok(found.id)
+    Ok(found.ok_or_else(unknown_channel)?.id)
+}
+
+/// Nor is a private one known to a stranger.
+fn unknown_channel() -> ApiError {
+    ApiError::new(ErrorCode::ChannelNotFound, "there is no channel with this id or name")
 }
 
 /// The host by which the client came, without a port.

@@ -21,7 +21,7 @@ use crate::{
 /// How often webhooks are looked at that have nothing to be told, and how often it is looked whether there are any when none was due
 /// lately.
 const LOOK_EVERY: StdDuration = StdDuration::from_secs(1);
-const LOOK_SELDOM: StdDuration = StdDuration::from_secs(5);
+const LOOK_SELDOM: StdDuration = StdDuration::from_secs(15);
 
 /// What was due so lately may soon be so again: a webhook that fails is tried after seconds, and later after minutes.
 const LATELY: StdDuration = StdDuration::from_secs(60);

@@ -32,11 +32,11 @@ use crate::{
 };
 
 /// How often a node looks for what nobody here has written: a node that died may have left it.
-const ROUTE_EVERY: StdDuration = StdDuration::from_secs(5);
+const ROUTE_EVERY: StdDuration = StdDuration::from_secs(15);
 
 /// How often it looks for what has become due, while something waits, and while nothing is known to.
 const LOOK_EVERY: StdDuration = StdDuration::from_secs(1);
-const LOOK_SELDOM: StdDuration = StdDuration::from_secs(10);
+const LOOK_SELDOM: StdDuration = StdDuration::from_secs(15);
 
 /// How often what waits is counted.
 const COUNT_EVERY: StdDuration = StdDuration::from_secs(10);

@@ -62,7 +62,7 @@ use std::{
 use antiphon_core::{
     clock::Micros,
     engine::Event,
-    ids::{ChannelId, GroupId, MediaSessionId},
+    ids::{ChannelId, GroupId, MediaSessionId, UserId},
 };
 use dashmap::{DashMap, DashSet};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, watch};
@@ -90,6 +90,7 @@ use crate::{
     cluster::{Direct, Membership, MembershipConfig, Notice},
     media::Media,
     mixer::Mixer,
+    rates::Rates,
     recorder::Recorder,
     store::Store,
 };
@@ -121,6 +122,8 @@ pub struct RoomsConfig {
     pub membership: MembershipConfig,
     /// Whether people may meet by WebRTC here.
     pub webrtc: bool,
+    /// Offers of WebRTC that one account makes a minute; 0 for any number.
+    pub offers_per_minute: u32,
     /// What helps them to find a way.
     pub ice: IceConfig,
     /// How long a room is kept after the last person left.
@@ -159,6 +162,7 @@ impl Default for RoomsConfig {
             settle: Duration::from_secs(1),
             membership: MembershipConfig::default(),
             webrtc: true,
+            offers_per_minute: 0,
             ice: IceConfig::default(),
             room_ttl: Duration::from_secs(7_200),
             mixer: None,
@@ -187,6 +191,8 @@ struct Inner {
     ledger: Ledger,
     /// Where the hosts are that the settings name.
     host_names: HostNames,
+    /// Offers of WebRTC that accounts make; `None` for any number.
+    offers: Option<Rates<UserId>>,
     /// It was said that a browser came by a name that no setting names.
     warned_of_name: AtomicBool,
     /// Audio channels of a stream whose speaker names no count, 1 or 2.
@@ -225,6 +231,7 @@ impl Rooms {
         let rooms = Self {
             inner: Arc::new(Inner {
                 host_names,
+                offers: Rates::new(config.offers_per_minute),
                 warned_of_name: AtomicBool::new(false),
                 store,
                 media,
@@ -293,6 +300,9 @@ impl Rooms {
 
     /// Forgets what nobody has needed for a while. To be called every minute or so.
     pub async fn sweep(&self) {
+        if let Some(offers) = &self.inner.offers {
+            offers.sweep();
+        }
         self.inner.membership.sweep().await;
         self.reconcile_degraded();
     }

@@ -117,6 +117,7 @@ pub(super) fn rooms(
         texts_per_session: count(settings.limits.rooms_per_session),
         channels: u8::try_from(settings.audio.channels).unwrap_or(2),
         webrtc: settings.limits.webrtc_peers > 0,
+        offers_per_minute: settings.limits.webrtc_offers_per_minute_per_account,
         ice: IceConfig {
             stun: list(&settings.rooms.stun_server),
             turn: list(&settings.rooms.turn_server),
@@ -205,7 +206,6 @@ pub(super) fn http_limits(settings: &Settings) -> LimitsConfig {
         stream_per_minute: settings.limits.stream_requests_per_minute_per_address,
         login_per_minute: settings.limits.logins_per_minute_per_address,
         channel_per_minute: settings.limits.channels_per_minute_per_address,
-        whip_per_minute: settings.limits.whip_offers_per_minute_per_account,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     },
     gateway::{self, Gateway},
     settings::Settings,
+    tcp,
     tls::Tls,
 };
 
@@ -87,7 +88,7 @@ impl Listeners {
 
 async fn listen(address: SocketAddr, settings: &'static str) -> Result<TcpListener, Refused> {
     let refused = |error| Refused { protocol: Protocol::Tcp, address, settings, error };
-    TcpListener::bind(address).await.map_err(refused)
+    tcp::listen(address).map_err(refused)
 }
 
 /// Those of these UDP addresses, each with its settings, that cannot be taken now. They are left again at once.

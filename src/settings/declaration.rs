@@ -99,9 +99,9 @@ settings! {
         host: IpAddr [.env("SERVER_HOST")] = Ipv4Addr::LOCALHOST.into();
         /// The TCP port of HTTP, and of the gateway at `/ws`; 0 for any free one.
         port: u16 [.env("SERVER_PORT").env("STREAM_SERVER_PORT")] = 3000;
-        /// The IP address that the WebSocket port listens on, when not `server.host`.
+        /// The IP address that the WebSocket port listens on, when not `server.host`. `WS_BIND_ADDR` is it and the port, `host:port`.
         websocket_host: Option<IpAddr> [.env_part("WS_BIND_ADDR", host_part)] = None;
-        /// The TCP port that serves the gateway alone, at any path; 0 for any free one.
+        /// The TCP port that serves the gateway alone, at any path; 0 for any free one. `WS_BIND_ADDR` is the address and it, `host:port`.
         websocket_port: u16 [.env_part("WS_BIND_ADDR", port_part)] = 3001;
         /// A PEM file of the certificate with which HTTP and the gateway speak TLS, followed by those that signed it; needs
         /// `server.tls_key`. Read again when it changes, and on SIGHUP. When not set they speak plain HTTP.
@@ -254,8 +254,8 @@ settings! {
         /// Channels and rooms per minute that one address makes (an IPv6 /64 counts as one), administrators not counted; 0 for any
         /// number.
         channels_per_minute_per_address: u32 [] = 120;
-        /// Offers to WHIP and WHEP per minute that one account makes, taken or not; 0 for any number.
-        whip_offers_per_minute_per_account: u32 [] = 600;
+        /// Offers of WebRTC per minute that one account makes, by the gateway, WHIP and WHEP, taken or not; 0 for any number.
+        webrtc_offers_per_minute_per_account: u32 [] = 240;
         /// New guests per minute from one address; 0 for any number.
         guests_per_minute_per_address: u32 [] = 12_000;
         /// WebRTC connections at once, of which a browser has two; 0 for no WebRTC. At most a quarter of them, but 16 always, may wait

@@ -432,8 +432,10 @@ max_channels = 4_294_967_296
             ["environment variable ANTIPHON_FOO__BAR: sets nothing"],
             "nothing is near"
         );
-        let loaded = read_both("", &[("ANTIPHON_URL", "http://127.0.0.1:3000")]).expect("the load tester's");
+        let loaded = read_both("", &[("ANTIPHON_PLATE", "12")]).expect("anybody's");
         assert_eq!(loaded.warnings.len(), 1);
+        let of_tools = [("ANTIPHON_URL", "http://127.0.0.1:3000"), ("ANTIPHON_CLUSTER_PORT", "4000")];
+        assert_eq!(read_both("", &of_tools).expect("what our own tools read").warnings.len(), 0);
     }
 
     #[test]

@@ -96,6 +96,15 @@ impl Entry {
 }
 
 const PREFIX: &str = "ANTIPHON_";
+/// Variables of the load tester and of the cluster on one machine, which whoever uses them may have set for all programs.
+const OF_TOOLS: [&str; 6] = [
+    "ANTIPHON_URL",
+    "ANTIPHON_PASSWORD",
+    "ANTIPHON_ADMIN_PASSWORD",
+    "ANTIPHON_CLUSTER_PORT",
+    "ANTIPHON_CLUSTER_DIR",
+    "ANTIPHON_CLUSTER_RESTART_S",
+];
 
 fn dotted(section: &str, key: &str) -> String {
     if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
@@ -270,7 +279,8 @@ impl<'a> Reader<'a> {
             self.problems.push(Problem { origin: self.at_line(line), message });
         }
         let known: BTreeSet<String> = self.entries.iter().map(Entry::variable).collect();
-        for name in self.environment.keys().filter(|name| name.starts_with(PREFIX) && !known.contains(*name)) {
+        let is_ours = |name: &str| name.starts_with(PREFIX) && !OF_TOOLS.contains(&name);
+        for name in self.environment.keys().filter(|name| is_ours(name) && !known.contains(*name)) {
             let meant = known.iter().find(|known| same_letters(known, name)).cloned();
             let hint = match &meant {
                 Some(meant) => format!("; did you mean {meant}, with other underscores?"),

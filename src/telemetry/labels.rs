@@ -47,6 +47,8 @@ label!(
         NotAuthentic = "not_authentic",
         /// It is STUN of a client that was heard at as many addresses as it may be.
         TooManyAddresses = "too_many_addresses",
+        /// It is RTP that no description spoke of: with a header extension or a layer that was not agreed upon, or of a client that only receives.
+        Undescribed = "undescribed",
     }
 );
 
@@ -427,8 +429,8 @@ label!(
         Login = "login",
         /// Channels and rooms that one address makes.
         Channel = "channel",
-        /// Offers to WHIP and WHEP that one account makes.
-        Whip = "whip",
+        /// Offers of WebRTC that one account makes.
+        WebrtcOffer = "webrtc_offer",
         /// Requests of one address for figures.
         Observation = "observation",
     }

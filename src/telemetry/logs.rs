@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use tracing_subscriber::{EnvFilter, fmt as lines, prelude::*};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt as lines, prelude::*};
 
 use crate::settings::LogFormat;
 
@@ -58,8 +58,19 @@ const DISCREET: &str = "axum=info,hyper=info,hyper_util=info,reqwest=info,rustls
                         is=off,dimpl=off,sctp_proto=off,symphonia=off,tokio_tungstenite=info,tungstenite=info";
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogFilterError> {
-    EnvFilter::try_new(format!("{DISCREET},{filter}"))
-        .map_err(|error| LogFilterError { filter: filter.to_owned(), reason: error.to_string() })
+    let malformed = |reason| LogFilterError { filter: filter.to_owned(), reason };
+    if let Some(word) = levels_in(filter).find(|word| word.parse::<LevelFilter>().is_err()) {
+        return Err(malformed(format!("`{word}` is none of off, error, warn, info, debug and trace")));
+    }
+    EnvFilter::try_new(format!("{DISCREET},{filter}")).map_err(|error| malformed(error.to_string()))
+}
+
+/// The parts of a filter that are to be a level for all. A word that is none would stand for all that a part of the program of that name
+/// logs, and turn everything else off.
+fn levels_in(filter: &str) -> impl Iterator<Item = &str> {
+    let has_fields = filter.contains('[');
+    let parts = filter.split(',').map(str::trim);
+    parts.filter(move |part| !has_fields && !part.is_empty() && !part.contains('='))
 }
 
 /// An address as logs show it: the network it is in (an IPv4 /24, an IPv6 /48), which is enough to see where trouble
@@ -112,6 +123,9 @@ mod tests {
     #[test]
     fn a_malformed_filter_says_what_would_be_right() {
         assert!(check_filter("info,antiphon=debug").is_ok());
+        assert!(check_filter("antiphon::gateway[session{id=7}]=debug,warn").is_ok());
+        let error = check_filter("warn,inof").expect_err("no such level").to_string();
+        assert!(error.contains("`inof` is none of off, error"), "{error}");
         let error = check_filter("antiphon=loud").expect_err("no such level").to_string();
         assert!(error.contains("antiphon=loud") && error.contains("write for example"), "{error}");
     }

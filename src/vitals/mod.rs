@@ -12,7 +12,10 @@ mod history;
 mod known;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Instant, SystemTime},
 };
 
@@ -30,6 +33,9 @@ use crate::{
     telemetry::metrics,
 };
 
+/// The alerts' rules are evaluated with every third point: they look back over minutes, and each time costs milliseconds.
+const ALERTS_EVERY: u32 = 3;
+
 /// What is known of this node and of the cluster. Shared by all who ask.
 #[derive(Debug)]
 pub struct Vitals {
@@ -37,6 +43,8 @@ pub struct Vitals {
     alerts: Arc<Alerts>,
     own: Mutex<NodeStatistics>,
     known: Mutex<KnownNodes>,
+    /// How often it was called to observe.
+    observed: AtomicU32,
     history: Mutex<History>,
 }
 
@@ -49,6 +57,7 @@ impl Vitals {
             alerts,
             own: Mutex::default(),
             known: Mutex::default(),
+            observed: AtomicU32::new(0),
             history: Mutex::new(History::begun(SystemTime::now())),
         }
     }
@@ -96,12 +105,14 @@ impl Vitals {
         !matches!(self.registry.view().borrow().shared, SharedState::Away { .. })
     }
 
-    /// Evaluates the alerts' rules and keeps a point of history. To be called every [`HISTORY_EVERY`], after the metrics
-    /// were sampled.
+    /// Keeps a point of history and evaluates the alerts' rules when that is due. To be called every [`HISTORY_EVERY`], after the
+    /// metrics were sampled.
     pub fn observe(&self, now: SystemTime) {
-        let view = self.registry.view().borrow().clone();
-        let others = self.known.lock().others(&view, Instant::now());
-        self.alerts.observe(now, &metrics::render(), &others);
+        if self.observed.fetch_add(1, Ordering::Relaxed).is_multiple_of(ALERTS_EVERY) {
+            let view = self.registry.view().borrow().clone();
+            let others = self.known.lock().others(&view, Instant::now());
+            self.alerts.observe(now, &metrics::render(), &others);
+        }
         let point = Point::new(now, &self.figures(), health_score(&self.alerts()));
         self.history.lock().push(point);
     }

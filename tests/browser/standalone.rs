@@ -1,6 +1,7 @@
 //! WHIP and WHEP: a page that speaks nothing but HTTP and WebRTC.
 
 use antiphon_loadtest::rest::Rest;
+use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::{
@@ -36,13 +37,16 @@ async fn a_channel_is_published_to_and_played_by_http_alone() {
 
     let session = server.url().http(location.as_str().expect("a path"));
     let candidate = "a=candidate:1 1 udp 2130706431 192.0.2.1 9 typ host\r\n";
-    let patch = |token: &str| {
+    let patch = |session: &Url, token: &str| {
         let patch =
             http().patch(session.clone()).bearer_auth(token).header("content-type", "application/trickle-ice-sdpfrag");
         patch.body(candidate).send()
     };
-    assert_eq!(patch(&token).await.expect("answered").status(), 204);
-    assert_eq!(patch(&player_token).await.expect("answered").status(), 404, "another's session");
+    assert_eq!(patch(&session, &token).await.expect("answered").status(), 204);
+    assert_eq!(patch(&session, &player_token).await.expect("answered").status(), 404, "another's session");
+    let elsewhere = make_channel(&server, "elsewhere", 10).await.to_string();
+    let of_another = session.as_str().replace(&room.to_string(), &elsewhere).parse().expect("a URL");
+    assert_eq!(patch(&of_another, &token).await.expect("answered").status(), 404, "another channel's session");
     let ended = http().delete(session.clone()).bearer_auth(&token).send().await.expect("answered");
     assert_eq!(ended.status(), 200);
     page.until(&format!("page.events.some((event) => event.type === 'publisher_left' && event.payload.publisher_id === '{publisher_id}')"), |left| left == true).await;

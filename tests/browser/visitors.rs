@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     chromium::{Chromium, Page},
+    rooms::metric,
     support::{chatters::call, process::Process},
 };
 
@@ -80,6 +81,8 @@ async fn two_visitors_make_a_channel_and_hear_each_other() {
         page.until(LOUDNESS, |loudness| loudness.as_f64() > Some(0.01)).await;
         page.until("document.querySelector('#connection').dataset.state", |state| state == "good").await;
     }
+    // What browsers measure their ways by when they begin would count for dozens.
+    assert!(metric(&server, "antiphon_media_frames_lost_total").await < 10.0, "next to nothing is lost on one machine");
 
     // Berta mutes herself, which both see; with the button's key she is heard again.
     click(&berta, "#mute").await;

@@ -151,6 +151,11 @@ async fn what_makes_no_sense_is_refused_with_why_and_others_lose_nothing() {
         ("v=0".to_owned(), "media sections"),
         ("m=audio".to_owned(), "SDP"),
         (offer(17), "17 media sections"),
+        (offer(1) + &"a=x\r\n".repeat(2_000), "at most 2000 are taken"),
+        (
+            offer(1) + &(0..65).map(|ssrc| format!("a=ssrc:{ssrc} cname:a\r\n")).collect::<String>(),
+            "at most 64 are taken",
+        ),
         (offer(1).replace("a=fingerprint", "a=x"), "fingerprint"),
         (offer(1).replace("a=ice-ufrag", "a=x"), "ice-ufrag"),
     ] {
@@ -178,6 +183,20 @@ async fn what_makes_no_sense_is_refused_with_why_and_others_lose_nothing() {
         }
     }
     assert_eq!((taken, too_many), (63, 937));
+    assert!(matches!(berta.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
+}
+
+#[tokio::test]
+async fn an_account_makes_so_many_offers_a_minute_and_no_more() {
+    let server = Server::with(|_, rooms| rooms.offers_per_minute = 2).await;
+    let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
+    let channel = server.channel(anna.id(), 10).await;
+    anna.request(enter(Some(channel), None)).await;
+    berta.request(enter(Some(channel), None)).await;
+    assert_eq!(refused(&mut anna, publish("v=0".to_owned())).await.0, ErrorCode::InvalidInput);
+    assert!(matches!(anna.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
+    let (code, error) = refused(&mut anna, publish(offer(1))).await;
+    assert!(code == ErrorCode::RateLimited && error.contains("WebRTC offers of this account"), "{error}");
     assert!(matches!(berta.request(publish(offer(1))).await, ServerMessage::PublishAnswer(_)));
 }
 

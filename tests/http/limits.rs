@@ -64,7 +64,7 @@ async fn a_stranger_does_not_take_all_channels() {
 
 #[tokio::test]
 async fn an_account_makes_so_many_offers_to_whip_and_whep_a_minute() {
-    let few = |settings: &mut Settings| settings.limits.whip_offers_per_minute_per_account = 4;
+    let few = |settings: &mut Settings| settings.limits.webrtc_offers_per_minute_per_account = 4;
     run(Database::Sqlite, few, async |nobody: &Client| {
         let (alice, berta) = (nobody.register("alice").await, nobody.register("berta").await);
         let channel = alice.channel("General", false).await;
@@ -78,7 +78,7 @@ async fn an_account_makes_so_many_offers_to_whip_and_whep_a_minute() {
         }
         for way in ["whip", "whep"] {
             let sentence = offers(&alice, way).await.expect_error(429, "RATE_LIMITED");
-            assert!(sentence.contains("WHIP") && sentence.contains("at most 4 a minute"), "{sentence}");
+            assert!(sentence.contains("WebRTC offers") && sentence.contains("at most 4 a minute"), "{sentence}");
         }
         offers(&berta, "whip").await.expect_error(400, "INVALID_INPUT");
     })

@@ -88,7 +88,7 @@ async fn fragment_of_one(media: &Media) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_keep_no_place_and_nobody_more_than_a_share() {
     let (media, _events) = start(2);
-    let tcp = IceTcp::bind("127.0.0.1:0".parse().expect("an address")).await.expect("binds");
+    let tcp = IceTcp::bind("127.0.0.1:0".parse().expect("an address")).expect("binds");
     let port = SocketAddr::from(([127, 0, 0, 1], tcp.port().expect("bound")));
     let serving = tokio::spawn(tcp.serve(media.clone(), SERVED, OF_ONE));
     let fragment = fragment_of_one(&media).await;

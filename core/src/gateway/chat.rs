@@ -1,4 +1,4 @@
-//! The chat family: writing in rooms and to people (docs/protocol.md, section 5).
+//! The chat family: writing in rooms and to people (docs/protocol.md, section 3.5).
 //!
 //! A client's fields stand beside `type`; a server's stand in `data`. Chat is never externally tagged.
 

@@ -1,6 +1,6 @@
 //! What the control plane wants of a worker's WebRTC peers, and what they tell it.
 
-use std::{fmt::Display, net::SocketAddr};
+use std::{collections::BTreeSet, fmt::Display, net::SocketAddr};
 
 use antiphon_core::{
     gateway::{PeerRole, PublishKind, VideoQuality},
@@ -16,6 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Ways to a client that it may name for one connection.
 pub const CANDIDATES_MAX: usize = 64;
+
+/// Sources that a client may name for one connection while it lasts: the library forgets none.
+pub const SOURCES_MAX: usize = 256;
 
 /// One of a member's two connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +62,17 @@ pub struct OfferedTrack {
     pub kind: PublishKind,
 }
 
+/// A description of a client's, and what there may only be so much of in all that it sends.
+#[derive(Debug)]
+pub struct Described<T> {
+    /// The description, without the candidates.
+    pub sdp: T,
+    /// Ways to the client that were named in it.
+    pub candidates: Vec<Candidate>,
+    /// The sources (SSRC) that it says its client sends.
+    pub sources: BTreeSet<u32>,
+}
+
 /// Why something could not be done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
@@ -79,6 +93,9 @@ pub enum PeerError {
 impl PeerError {
     /// Of more than [`CANDIDATES_MAX`].
     pub const CANDIDATES: Self = Self::TooMany("a connection takes at most 64 candidates");
+    /// Of more than [`SOURCES_MAX`].
+    pub const SOURCES: Self =
+        Self::TooMany("the offers of a connection name at most 256 sources (a=ssrc) while it lasts: make another");
 
     /// What the library has against a description. Where its parser says where in this process's memory it stood, that is left out.
     #[must_use]
@@ -109,9 +126,7 @@ pub enum PeerCommand {
         /// For the answer.
         ways: Ways,
         /// What they sent.
-        offer: SdpOffer,
-        /// Ways to them that were named in it.
-        candidates: Vec<Candidate>,
+        offer: Described<SdpOffer>,
         /// What its new media sections are.
         kind: PublishKind,
         /// The answer.
@@ -144,9 +159,7 @@ pub enum PeerCommand {
         /// For the answer.
         ways: Ways,
         /// What they sent.
-        offer: SdpOffer,
-        /// Ways to them that were named in it.
-        candidates: Vec<Candidate>,
+        offer: Described<SdpOffer>,
         /// The answer.
         reply: Reply<String>,
     },
@@ -155,9 +168,7 @@ pub enum PeerCommand {
         /// Whose.
         key: PeerKey,
         /// What they sent.
-        answer: SdpAnswer,
-        /// Ways to them that were named in it.
-        candidates: Vec<Candidate>,
+        answer: Described<SdpAnswer>,
         /// Whether it was used.
         reply: Reply<()>,
     },

@@ -127,6 +127,9 @@ impl Peers {
         if fragment.is_some() && !peer.addresses.may_be_at(now, from) {
             return self.stats.count(PeerCounter::TooManyAddresses);
         }
+        if !peer.may_send_packet(datagram) {
+            return self.stats.count(PeerCounter::Undescribed);
+        }
         match peer.receive(at, from, datagram) {
             Ok(true) => {
                 self.stats.count(PeerCounter::Taken);

@@ -61,7 +61,10 @@ use peer::{PATIENCE, Peer, Side, quiet_until};
 use subscribing::SourceKey;
 use video::{MEASURE_INTERVAL, Video};
 
-pub use api::{CANDIDATES_MAX, OfferedTrack, PeerCommand, PeerError, PeerEvent, PeerKey, Reply, Ways, Wish, way};
+pub use api::{
+    CANDIDATES_MAX, Described, OfferedTrack, PeerCommand, PeerError, PeerEvent, PeerKey, Reply, SOURCES_MAX, Ways,
+    Wish, way,
+};
 pub use counters::{PeerCounter, PeerStats};
 pub(super) use demux::PeerDatagram;
 pub(super) use elsewhere::ToRelay;

@@ -5,13 +5,13 @@ use antiphon_core::{
     gateway::{PeerRole, PublishKind},
 };
 use str0m::{
-    Candidate, IceCreds, Rtc,
+    IceCreds, Rtc,
     change::{SdpAnswer, SdpOffer},
 };
 
 use super::{
     Peers, Publisher,
-    api::{PeerCommand, PeerError, PeerEvent, PeerKey, Ways, Wish},
+    api::{Described, PeerCommand, PeerError, PeerEvent, PeerKey, Ways, Wish},
     counters::PeerCounter,
     keys::Agreed,
     peer::{Peer, Side, named_as},
@@ -25,15 +25,12 @@ use super::{
 const FEC: &str = "useinbandfec=1";
 const FEC_AND_DTX: &str = "useinbandfec=1;usedtx=1";
 
-/// A description, and the candidates that were named in it.
-type Described<T> = (T, Vec<Candidate>);
-
 impl Peers {
     /// The control plane wants something. An answer that nobody waits for any more goes nowhere.
     pub(in crate::media) fn command(&mut self, now: Micros, command: PeerCommand) {
         match command {
-            PeerCommand::Publish { key, ways, offer, candidates, kind, reply } => {
-                _ = reply.send(self.publish(now, key, ways, (offer, candidates), kind));
+            PeerCommand::Publish { key, ways, offer, kind, reply } => {
+                _ = reply.send(self.publish(now, key, ways, offer, kind));
             }
             PeerCommand::Subscribe { key, ways, wishes, restart, reply } => {
                 _ = reply.send(self.subscribe(now, key, ways, wishes, restart));
@@ -43,11 +40,11 @@ impl Peers {
                     self.wish(now, number, wishes, false);
                 }
             }
-            PeerCommand::Play { key, ways, offer, candidates, reply } => {
-                _ = reply.send(self.play(now, key, ways, (offer, candidates)));
+            PeerCommand::Play { key, ways, offer, reply } => {
+                _ = reply.send(self.play(now, key, ways, offer));
             }
-            PeerCommand::Answer { key, answer, candidates, reply } => {
-                _ = reply.send(self.answer(now, key, (answer, candidates)));
+            PeerCommand::Answer { key, answer, reply } => {
+                _ = reply.send(self.answer(now, key, answer));
             }
             PeerCommand::Candidates { key, candidates, reply } => {
                 let peer = self.peer_by_key(key).ok_or(PeerError::OutOfTurn("there is no such connection yet"));
@@ -161,18 +158,13 @@ impl Peers {
         self.tell(PeerEvent::Offer { key, sdp, tracks });
     }
 
-    fn answer(
-        &mut self,
-        now: Micros,
-        key: PeerKey,
-        (answer, candidates): Described<SdpAnswer>,
-    ) -> Result<(), PeerError> {
+    fn answer(&mut self, now: Micros, key: PeerKey, answer: Described<SdpAnswer>) -> Result<(), PeerError> {
         let number = *self.by_key.get(&key).ok_or(PeerError::OutOfTurn("there is no offer to answer"))?;
         let Some(peer) = self.peers.get_mut(&number) else { return Ok(()) };
         let Side::Subscribing(side) = &mut peer.side else { return Ok(()) };
         let pending = side.pending.take().ok_or(PeerError::OutOfTurn("there is no offer to answer"))?;
         let before = peer.rtc.direct_api().local_ice_credentials();
-        let accepted = peer.rtc.sdp_api().accept_answer(pending, answer);
+        let accepted = peer.rtc.sdp_api().accept_answer(pending, answer.sdp);
         side.behind |= accepted.is_err();
         let behind = side.behind;
         if accepted.is_ok() {
@@ -191,7 +183,7 @@ impl Peers {
             None => {}
         }
         accepted.map_err(|error| PeerError::sdp(&error))?;
-        peer.described(candidates);
+        peer.described(answer.candidates);
         self.stats.count(PeerCounter::Negotiations);
         self.mark(number);
         if behind {
@@ -202,11 +194,12 @@ impl Peers {
     }
 
     /// Answers a client's offer.
-    fn accept(&mut self, number: u32, (offer, candidates): Described<SdpOffer>) -> Result<String, PeerError> {
+    fn accept(&mut self, number: u32, offer: Described<SdpOffer>) -> Result<String, PeerError> {
         let ours = self.new_credentials();
         let Some(peer) = self.peers.get_mut(&number) else { return Err(PeerError::Stopping) };
+        peer.may_send(offer.sources)?;
         let before = peer.rtc.direct_api().local_ice_credentials();
-        let answer = match peer.rtc.sdp_api().accept_offer(offer) {
+        let answer = match peer.rtc.sdp_api().accept_offer(offer.sdp) {
             Ok(answer) => answer.to_sdp_string(),
             Err(error) => {
                 let is_new = peer.addresses.is_empty() && !peer.connected;
@@ -231,7 +224,7 @@ impl Peers {
             peer.renew(ours).iter().for_each(|former| _ = self.by_fragment.remove(former));
             answer
         };
-        peer.described(candidates);
+        peer.described(offer.candidates);
         self.mark(number);
         Ok(answer)
     }

@@ -1,12 +1,13 @@
 //! One connection: the library's state machine and what we know of its client.
 
 use std::{
+    collections::BTreeSet,
     mem::offset_of,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use antiphon_core::{clock::Micros, prefetch::prefetch_front, repeats::Repeats, video::Step};
+use antiphon_core::{clock::Micros, prefetch::prefetch_front, repeats::Repeats, rtp::is_rtp, video::Step};
 use str0m::{
     Candidate, IceCreds, Input, Rtc, RtcError,
     bwe::Bitrate,
@@ -15,7 +16,7 @@ use str0m::{
 
 use super::{
     addresses::Addresses,
-    api::{CANDIDATES_MAX, PeerError, PeerKey, Ways, way},
+    api::{CANDIDATES_MAX, PeerError, PeerKey, SOURCES_MAX, Ways, way},
     checks::{self, Check},
     keys::Agreed,
     peer_places::PeerPlace,
@@ -78,6 +79,8 @@ pub(super) struct Peer {
     ways: Ways,
     /// Where its client said that it can be reached, under the credentials that hold.
     candidates: Vec<Address>,
+    /// The sources that its client said to send, while it lasts.
+    sources: BTreeSet<u32>,
     /// When it wants to be looked after.
     pub(super) due: Instant,
     /// For when that is noted.
@@ -122,6 +125,7 @@ impl Peer {
             addresses: Addresses::default(),
             ways,
             candidates: Vec::new(),
+            sources: BTreeSet::new(),
             due: now,
             scheduled: None,
             dirty: false,
@@ -196,6 +200,24 @@ impl Peer {
         let Side::Subscribing(side) = &self.side else { return false };
         let is_settled = self.unsettled_until.is_none_or(|until| until <= now);
         self.connected && self.given_up_at.is_none() && is_settled && self.nominated.is_some() && !side.has_pictures()
+    }
+
+    /// Whether a datagram is none of RTP that was not spoken of: who only receives sends none, and who publishes sends what was agreed upon.
+    pub(super) fn may_send_packet(&self, datagram: &[u8]) -> bool {
+        match &self.side {
+            Side::Subscribing(_) => !is_rtp(datagram),
+            Side::Publishing(side) => side.is_agreed(datagram),
+        }
+    }
+
+    /// Notes what its client says to send, before the library does.
+    pub(super) fn may_send(&mut self, mut sources: BTreeSet<u32>) -> Result<(), PeerError> {
+        sources.retain(|source| !self.sources.contains(source));
+        if self.sources.len() + sources.len() > SOURCES_MAX {
+            return Err(PeerError::SOURCES);
+        }
+        self.sources.append(&mut sources);
+        Ok(())
     }
 
     /// Takes more ways to the client: all of them, or none where they would be too many.

@@ -26,6 +26,7 @@ use crate::{
     client_address::ClientAddress,
     media::Media,
     places::{NoPlace, Place, Places},
+    tcp::listen,
     telemetry::metrics::{TcpRefusal, metrics},
 };
 
@@ -50,8 +51,8 @@ impl IceTcp {
     ///
     /// # Errors
     /// When it is taken already.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await? })
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { listener: listen(address)? })
     }
 
     /// Which one it is.

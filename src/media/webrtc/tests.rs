@@ -4,8 +4,10 @@
 mod checking;
 mod moving;
 mod narrow;
+mod undescribed;
 
 use std::{
+    collections::BTreeSet,
     net::{SocketAddr, UdpSocket},
     sync::Arc,
     time::{Duration, Instant},
@@ -37,7 +39,8 @@ use super::{
         inbox::Inbox,
         outbox::{Outbox, SideOutlets},
     },
-    OfferedTrack, PeerCommand, PeerCounter, PeerEvent, PeerKey, PeerPlaces, Peers, PeersSetup, Ways, Wish, certificate,
+    Described, OfferedTrack, PeerCommand, PeerCounter, PeerEvent, PeerKey, PeerPlaces, Peers, PeersSetup, Ways, Wish,
+    certificate,
 };
 
 const STEP: Micros = Micros::from_millis(20);
@@ -50,6 +53,11 @@ fn socket() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.set_nonblocking(true).expect("a socket");
     socket
+}
+
+/// A description that names neither candidates nor sources.
+fn described<T>(sdp: T) -> Described<T> {
+    Described { sdp, candidates: Vec::new(), sources: BTreeSet::new() }
 }
 
 /// A browser as far as hearing goes, and seeing.
@@ -274,7 +282,7 @@ impl World {
         let answer = self.listener.rtc.sdp_api().accept_offer(offer).expect("acceptable").to_sdp_string();
         let answer = SdpAnswer::from_sdp_string(&answer).expect("an answer");
         let (reply, mut replied) = oneshot::channel();
-        self.peers.command(self.now, PeerCommand::Answer { key: self.key(), answer, candidates: Vec::new(), reply });
+        self.peers.command(self.now, PeerCommand::Answer { key: self.key(), answer: described(answer), reply });
         replied.try_recv().expect("at once").expect("taken");
     }
 

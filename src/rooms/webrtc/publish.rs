@@ -6,7 +6,7 @@ use antiphon_core::{
     gateway::{
         PeerRole, PublishAnswer, PublishAnswerPayload, PublishKind, PublishOfferPayload, RequestId, TrickleIcePayload,
     },
-    ids::{ChannelId, StreamId},
+    ids::{ChannelId, StreamId, UserId},
 };
 use tokio::sync::oneshot;
 
@@ -28,7 +28,7 @@ impl Rooms {
     /// Takes an offer to publish and answers it (`publish_answer`).
     ///
     /// # Errors
-    /// When the session is in no room, the offer cannot be used, or as many publish as may.
+    /// When the session is in no room, its account makes too many offers, this one cannot be used, or as many publish as may.
     pub async fn publish(
         &self,
         presence: &Presence,
@@ -36,13 +36,22 @@ impl Rooms {
         request_id: Option<RequestId>,
     ) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
+        self.count_offer(presence.user_id())?;
         let sdp = self.publish_at(presence, &place, &request.sdp, request.kind).await?;
         let answer = PublishAnswer::from(PublishAnswerPayload { sdp });
         presence.state().link.outlet.send(&Shared::answer(answer, request_id));
         Ok(())
     }
 
-    /// Takes an offer to publish in a channel and yields the answer.
+    /// Counts an offer of an account, before it is read.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`, with the time until the next one is taken.
+    pub fn count_offer(&self, user: UserId) -> Result<(), AppError> {
+        self.inner.offers.as_ref().map_or(Ok(()), |offers| offers.check(&user, "WebRTC offers of this account"))
+    }
+
+    /// Takes an offer to publish in a channel and yields the answer, once [it is counted](Self::count_offer).
     ///
     /// # Errors
     /// As [`Rooms::publish`].
@@ -58,12 +67,12 @@ impl Rooms {
         sdp: &str,
         kind: PublishKind,
     ) -> Result<String, AppError> {
-        let (offer, candidates) = description::offer(sdp)?;
+        let offer = description::offer_to_publish(sdp)?;
         self.take_publishing_place(presence, place).await?;
         let key = key_of(place, PeerRole::Publisher);
         let link = presence.state().link.clone();
         let ways = self.ways(&link).await;
-        let answer = self.ask(place, |reply| PeerCommand::Publish { key, ways, offer, candidates, kind, reply }).await;
+        let answer = self.ask(place, |reply| PeerCommand::Publish { key, ways, offer, kind, reply }).await;
         if answer.is_err() {
             self.return_place(place).await;
         }

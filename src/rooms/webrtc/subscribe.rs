@@ -106,9 +106,9 @@ impl Rooms {
     /// When there was none, or the answer cannot be used.
     pub async fn subscribe_answer(&self, presence: &Presence, request: SubscribeAnswerPayload) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
-        let (answer, candidates) = description::answer(&request.sdp)?;
+        let answer = description::answer(&request.sdp)?;
         let key = key_of(&place, PeerRole::Subscriber);
-        self.ask(&place, |reply| PeerCommand::Answer { key, answer, candidates, reply }).await
+        self.ask(&place, |reply| PeerCommand::Answer { key, answer, reply }).await
     }
 
     /// Takes an offer to hear and see a channel by, and yields the answer.
@@ -117,11 +117,11 @@ impl Rooms {
     /// When the session is not in the channel, or the offer cannot be used.
     pub async fn play_in(&self, presence: &Presence, channel: ChannelId, sdp: &str) -> Result<String, AppError> {
         let place = presence.place(channel).ok_or_else(super::super::admit::not_joined)?;
-        let (offer, candidates) = description::offer(sdp)?;
+        let offer = description::offer_to_play(sdp)?;
         let key = key_of(&place, PeerRole::Subscriber);
         let link = presence.state().link.clone();
         let ways = self.ways(&link).await;
-        self.ask(&place, |reply| PeerCommand::Play { key, ways, offer, candidates, reply }).await
+        self.ask(&place, |reply| PeerCommand::Play { key, ways, offer, reply }).await
     }
 
     /// Tells the worker what subscribers here wish for, where that has changed. Within the room's turn.

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{PeerCommand, PeerCounter, PeerEvent, PeerKey, ToRelay, Ways, Wish},
-    ANNA, Listener, STEP, World,
+    ANNA, Listener, STEP, World, described,
 };
 
 const PICTURE: Micros = Micros::from_millis(33);
@@ -34,7 +34,7 @@ fn picture(is_whole: bool) -> Arc<[u8]> {
 }
 
 /// A node of several, on which somebody sees Anna, wherever she publishes.
-fn seeing() -> World {
+pub(super) fn seeing() -> World {
     let mut world = World::new();
     world.peers.setup.is_relayed = true;
     world.listener = Listener::new(world.at(), true);
@@ -97,21 +97,21 @@ fn asks(word: &Meeting) -> bool {
 }
 
 /// Anna is in the channel here, and publishes what these sections say.
-fn publishes(world: &mut World, anna: &mut Listener, change: impl FnOnce(&mut str0m::change::SdpApi<'_>)) {
+pub(super) fn publishes(world: &mut World, anna: &mut Listener, change: impl FnOnce(&mut str0m::change::SdpApi<'_>)) {
     let mut changes = anna.rtc.sdp_api();
     change(&mut changes);
     let (offer, pending) = changes.apply().expect("something is offered");
     let key = PeerKey { channel: world.channel, stream: ANNA, role: PeerRole::Publisher };
     let ways = Ways { udp: vec![world.node.local_addr().expect("bound")], tcp: Vec::new() };
     let (reply, mut replied) = oneshot::channel();
-    let publish = PeerCommand::Publish { key, ways, offer, candidates: Vec::new(), kind: PublishKind::Video, reply };
+    let publish = PeerCommand::Publish { key, ways, offer: described(offer), kind: PublishKind::Video, reply };
     world.peers.command(world.now, publish);
     let answer = replied.try_recv().expect("at once").expect("taken");
     let answer = SdpAnswer::from_sdp_string(&answer).expect("an answer");
     anna.rtc.sdp_api().accept_answer(pending, answer).expect("acceptable");
 }
 
-fn comes(world: &mut World) {
+pub(super) fn comes(world: &mut World) {
     let flags = MemberFlags::default();
     world.peers.follow(&Command::AddMember {
         channel: world.channel,
@@ -134,7 +134,7 @@ fn has_ended(world: &mut World) -> bool {
         .any(|event| matches!(event, PeerEvent::Publishes { stream: ANNA, kinds, .. } if kinds.is_empty()))
 }
 
-fn pass_with(world: &mut World, anna: &mut Listener, time: Micros) {
+pub(super) fn pass_with(world: &mut World, anna: &mut Listener, time: Micros) {
     world.now = world.now + time;
     while world.turn() | world.listener.turn(world.at()) | anna.turn(world.at()) {}
 }
