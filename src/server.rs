@@ -135,7 +135,7 @@ const PUT_AWAY_PATIENCE: Duration = Duration::from_secs(10);
 const UPKEEP: Duration = HISTORY_EVERY;
 
 /// How often totals are brought up to what was counted: how old they may be.
-const STATISTICS: Duration = Duration::from_secs(3);
+const STATISTICS: Duration = Duration::from_secs(5);
 
 /// How often administrators who watch are told who listens.
 const TELL_OF_LISTENING: Duration = Duration::from_secs(1);

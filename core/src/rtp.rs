@@ -14,12 +14,9 @@ const GAP_MAX: i16 = 50;
 const SILENCE_BYTES_MAX: usize = 2;
 
 const FIXED_HEADER_BYTES: usize = 12;
-/// What says that header extensions with a head of one byte follow (RFC 8285, 4.2).
-const ONE_BYTE_EXTENSIONS: u16 = 0xbede;
-/// And with one of two, but for four bits that say nothing (4.3).
-const TWO_BYTE_EXTENSIONS: u16 = 0x1000;
-/// Where extensions with a head of one byte end, whatever follows (4.2).
-const LAST_ID: u8 = 15;
+const SSRC_AT: usize = 8;
+/// What says that header extensions of one byte follow (RFC 8285, 4.2).
+const ONE_BYTE_EXTENSIONS: [u8; 2] = [0xbe, 0xde];
 
 /// Whether a packet is RTP, and no RTCP beside it (RFC 5761, 4; RFC 7983, 7).
 #[must_use]
@@ -27,62 +24,32 @@ pub const fn is_rtp(packet: &[u8]) -> bool {
     matches!(packet, [0x80..=0xbf, kind, ..] if !matches!(*kind, 192..=223))
 }
 
-/// The header extensions of an RTP packet, which SRTP leaves readable: each one's number and value, as far as they can be read.
-#[derive(Clone, Debug)]
-pub struct Extensions<'a> {
-    rest: &'a [u8],
-    head_bytes: usize,
+/// The source (SSRC) of an RTP packet; `None` for RTCP.
+#[must_use]
+pub fn source(packet: &[u8]) -> Option<u32> {
+    let found = packet.get(SSRC_AT..).filter(|_| is_rtp(packet))?;
+    found.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
-impl<'a> Extensions<'a> {
-    /// Those of a packet; of RTCP none.
-    #[must_use]
-    pub fn of(packet: &'a [u8]) -> Self {
-        Self::found_in(packet).unwrap_or(Self { rest: &[], head_bytes: 1 })
-    }
-
-    fn found_in(packet: &'a [u8]) -> Option<Self> {
-        let [first, ..] = packet else { return None };
-        if !is_rtp(packet) || first & 0x10 == 0 {
-            return None;
-        }
-        let extended = packet.get(FIXED_HEADER_BYTES + 4 * usize::from(first & 0x0f)..)?;
-        let (head, rest) = extended.split_first_chunk::<4>()?;
-        let head_bytes = match u16::from_be_bytes([head[0], head[1]]) {
-            ONE_BYTE_EXTENSIONS => 1,
-            form if form & 0xfff0 == TWO_BYTE_EXTENSIONS => 2,
-            _ => return None,
-        };
-        let rest = rest.get(..4 * usize::from(u16::from_be_bytes([head[2], head[3]])))?;
-        Some(Self { rest, head_bytes })
-    }
-}
-
-impl<'a> Iterator for Extensions<'a> {
-    type Item = (u8, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        // A zero fills up.
-        let first = self.rest.iter().position(|byte| *byte != 0)?;
-        let (head, rest) = self.rest.get(first..)?.split_at_checked(self.head_bytes)?;
-        let (id, length) = match *head {
-            [head] if head >> 4 == LAST_ID => return None,
-            [head] => (head >> 4, usize::from(head & 0x0f) + 1),
-            [id, length] => (id, usize::from(length)),
-            _ => return None,
-        };
-        let (value, rest) = rest.split_at_checked(length)?;
-        self.rest = rest;
-        Some((id, value))
-    }
-}
-
-/// The number that a packet has over all streams of its connection: the header extension under `id`. `None` for RTCP, and for a packet
-/// that has none.
+/// The number that a packet has over all streams of its connection: a header extension of one byte under `id`, which SRTP leaves
+/// readable. `None` for RTCP, and for a packet that has none.
 #[must_use]
 pub fn transport_number(packet: &[u8], id: u8) -> Option<u16> {
-    let (_, value) = Extensions::of(packet).find(|(known, _)| *known == id)?;
-    value.try_into().ok().map(u16::from_be_bytes)
+    let first = packet.first().filter(|first| is_rtp(packet) && *first & 0x10 != 0)?;
+    let extended = packet.get(FIXED_HEADER_BYTES + 4 * usize::from(first & 0x0f)..)?;
+    let (head, rest) = extended.split_first_chunk::<4>()?;
+    let bytes = 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
+    let mut extensions = rest.get(..bytes).filter(|_| head[..2] == ONE_BYTE_EXTENSIONS)?;
+    while let [head, rest @ ..] = extensions {
+        // A zero fills up.
+        let length = if *head == 0 { 0 } else { usize::from(head & 0x0f) + 1 };
+        let (value, rest) = rest.split_at_checked(length)?;
+        if *head != 0 && head >> 4 == id {
+            return value.try_into().ok().map(u16::from_be_bytes);
+        }
+        extensions = rest;
+    }
+    None
 }
 
 /// What an RTP packet says of its Opus packet's place.
@@ -224,27 +191,10 @@ mod tests {
         for length in 0..found.len() {
             assert_eq!(transport_number(&found[..length], 3), None);
         }
+        assert_eq!((source(&found), source(&found[..11])), (Some(9), None));
         let mut report = found;
         report[1] = 201;
-        assert_eq!(transport_number(&report, 3), None);
-    }
-
-    #[test]
-    fn extensions_are_read_in_either_form() {
-        let packet = |form: [u8; 2], extensions: &[u8]| {
-            let mut packet = vec![0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9];
-            packet.extend(form);
-            packet.extend([0, u8::try_from(extensions.len() / 4).expect("few")]);
-            packet.extend(extensions);
-            packet
-        };
-        let read = |packet: &[u8]| Extensions::of(packet).map(|(id, value)| (id, value.to_vec())).collect::<Vec<_>>();
-        let one = packet([0xbe, 0xde], &[0, 0x11, b'a', b'b', 0x20, b'c', 0xf0, 0x30]);
-        assert_eq!(read(&one), [(1, b"ab".to_vec()), (2, b"c".to_vec())], "15 is the end");
-        let two = packet([0x10, 0x07], &[1, 2, b'a', b'b', 0, 17, 0, 200, 1, b'c', 0, 0]);
-        assert_eq!(read(&two), [(1, b"ab".to_vec()), (17, Vec::new()), (200, b"c".to_vec())]);
-        assert!(read(&packet([0x20, 0x00], &[1, 2, b'a', b'b'])).is_empty(), "of no form that is known");
-        assert_eq!(read(&packet([0x10, 0x00], &[1, 1, b'a', 2])), [(1, b"a".to_vec())], "a head that is cut off");
+        assert_eq!((transport_number(&report, 3), source(&report)), (None, None));
     }
 
     #[test]

@@ -47,8 +47,8 @@ label!(
         NotAuthentic = "not_authentic",
         /// It is STUN of a client that was heard at as many addresses as it may be.
         TooManyAddresses = "too_many_addresses",
-        /// It is RTP that no description spoke of: with a header extension or a layer that was not agreed upon, or of a client that only receives.
-        Undescribed = "undescribed",
+        /// It is RTP of a client that only receives, or of one source more than a client may begin.
+        Unexpected = "unexpected",
     }
 );
 

@@ -132,7 +132,7 @@ fn peers<'a>(webrtc: &'a WebRtcMetrics, stats: &PeerStats) -> [(Shown<'a>, u64);
         C::Taken => Shown::Counter(&webrtc.datagrams_received),
         C::Unknown => Shown::Counter(webrtc.datagrams_dropped.of(PeerDrop::Unknown)),
         C::NotAuthentic => Shown::Counter(webrtc.datagrams_dropped.of(PeerDrop::NotAuthentic)),
-        C::Undescribed => Shown::Counter(webrtc.datagrams_dropped.of(PeerDrop::Undescribed)),
+        C::Unexpected => Shown::Counter(webrtc.datagrams_dropped.of(PeerDrop::Unexpected)),
         C::TooManyAddresses => Shown::Counter(webrtc.datagrams_dropped.of(PeerDrop::TooManyAddresses)),
         C::HandedOver => Shown::Counter(webrtc.handed_over.of(Outcome::Ok)),
         C::HandoversDropped => Shown::Counter(webrtc.handed_over.of(Outcome::Refused)),

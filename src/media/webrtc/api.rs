@@ -17,9 +17,6 @@ use tokio::sync::{mpsc, oneshot};
 /// Ways to a client that it may name for one connection.
 pub const CANDIDATES_MAX: usize = 64;
 
-/// Sources that a client may name for one connection while it lasts: the library forgets none.
-pub const SOURCES_MAX: usize = 256;
-
 /// One of a member's two connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerKey {
@@ -93,9 +90,9 @@ pub enum PeerError {
 impl PeerError {
     /// Of more than [`CANDIDATES_MAX`].
     pub const CANDIDATES: Self = Self::TooMany("a connection takes at most 64 candidates");
-    /// Of more than [`SOURCES_MAX`].
+    /// Of more than may be new.
     pub const SOURCES: Self =
-        Self::TooMany("the offers of a connection name at most 256 sources (a=ssrc) while it lasts: make another");
+        Self::TooMany("a connection takes 64 new sources (a=ssrc) at once, and one more each second: try again later");
 
     /// What the library has against a description. Where its parser says where in this process's memory it stood, that is left out.
     #[must_use]

@@ -42,8 +42,8 @@ peer_counters! {
     NotAuthentic;
     /// Datagrams dropped: checks of a client that was heard at as many addresses as it may be.
     TooManyAddresses;
-    /// Datagrams dropped: RTP that no description spoke of.
-    Undescribed;
+    /// Datagrams dropped: RTP of clients that only receive, and of more sources than a client may begin.
+    Unexpected;
     /// Datagrams handed to the worker of their connection.
     HandedOver;
     /// Those that its queue had no room for.

@@ -127,8 +127,8 @@ impl Peers {
         if fragment.is_some() && !peer.addresses.may_be_at(now, from) {
             return self.stats.count(PeerCounter::TooManyAddresses);
         }
-        if !peer.may_send_packet(datagram) {
-            return self.stats.count(PeerCounter::Undescribed);
+        if !peer.takes(now, datagram) {
+            return self.stats.count(PeerCounter::Unexpected);
         }
         match peer.receive(at, from, datagram) {
             Ok(true) => {

@@ -25,6 +25,7 @@ mod peer;
 mod peer_places;
 mod publishing;
 mod setup;
+mod sources;
 pub(super) mod stun;
 mod subscribing;
 mod tcp;
@@ -62,8 +63,7 @@ use subscribing::SourceKey;
 use video::{MEASURE_INTERVAL, Video};
 
 pub use api::{
-    CANDIDATES_MAX, Described, OfferedTrack, PeerCommand, PeerError, PeerEvent, PeerKey, Reply, SOURCES_MAX, Ways,
-    Wish, way,
+    CANDIDATES_MAX, Described, OfferedTrack, PeerCommand, PeerError, PeerEvent, PeerKey, Reply, Ways, Wish, way,
 };
 pub use counters::{PeerCounter, PeerStats};
 pub(super) use demux::PeerDatagram;

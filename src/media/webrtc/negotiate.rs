@@ -75,7 +75,7 @@ impl Peers {
         if let Some(Side::Publishing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) {
             side.new_kind = kind;
         }
-        let answer = self.accept(number, offer)?;
+        let answer = self.accept(now, number, offer)?;
         let room = self.rooms.entry(key.channel).or_default();
         room.publishers.insert(key.stream, Publisher { number, departs: false });
         // Whoever came over to this node is not to be forgotten with what another told of them.
@@ -92,7 +92,7 @@ impl Peers {
     fn play(&mut self, now: Micros, key: PeerKey, ways: Ways, offer: Described<SdpOffer>) -> Result<String, PeerError> {
         let make = |deafened| Side::Subscribing(Subscribing::new(true, deafened));
         let number = self.peer_or_new(now, key, ways, make, setup::subscriber)?;
-        let answer = self.accept(number, offer)?;
+        let answer = self.accept(now, number, offer)?;
         self.note_subscriber(key, number);
         Ok(answer)
     }
@@ -194,10 +194,10 @@ impl Peers {
     }
 
     /// Answers a client's offer.
-    fn accept(&mut self, number: u32, offer: Described<SdpOffer>) -> Result<String, PeerError> {
+    fn accept(&mut self, now: Micros, number: u32, offer: Described<SdpOffer>) -> Result<String, PeerError> {
         let ours = self.new_credentials();
         let Some(peer) = self.peers.get_mut(&number) else { return Err(PeerError::Stopping) };
-        peer.may_send(offer.sources)?;
+        peer.offers(now, &offer.sources)?;
         let before = peer.rtc.direct_api().local_ice_credentials();
         let answer = match peer.rtc.sdp_api().accept_offer(offer.sdp) {
             Ok(answer) => answer.to_sdp_string(),

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use antiphon_core::{clock::Micros, prefetch::prefetch_front, repeats::Repeats, rtp::is_rtp, video::Step};
+use antiphon_core::{clock::Micros, prefetch::prefetch_front, repeats::Repeats, rtp, video::Step};
 use str0m::{
     Candidate, IceCreds, Input, Rtc, RtcError,
     bwe::Bitrate,
@@ -16,11 +16,12 @@ use str0m::{
 
 use super::{
     addresses::Addresses,
-    api::{CANDIDATES_MAX, PeerError, PeerKey, SOURCES_MAX, Ways, way},
+    api::{CANDIDATES_MAX, PeerError, PeerKey, Ways, way},
     checks::{self, Check},
     keys::Agreed,
     peer_places::PeerPlace,
     publishing::Publishing,
+    sources::Sources,
     subscribing::{Subscribing, Track},
     voice::Sealing,
 };
@@ -79,8 +80,8 @@ pub(super) struct Peer {
     ways: Ways,
     /// Where its client said that it can be reached, under the credentials that hold.
     candidates: Vec<Address>,
-    /// The sources that its client said to send, while it lasts.
-    sources: BTreeSet<u32>,
+    /// What its client sends, and said that it would.
+    sources: Sources,
     /// When it wants to be looked after.
     pub(super) due: Instant,
     /// For when that is noted.
@@ -125,7 +126,7 @@ impl Peer {
             addresses: Addresses::default(),
             ways,
             candidates: Vec::new(),
-            sources: BTreeSet::new(),
+            sources: Sources::default(),
             due: now,
             scheduled: None,
             dirty: false,
@@ -202,21 +203,21 @@ impl Peer {
         self.connected && self.given_up_at.is_none() && is_settled && self.nominated.is_some() && !side.has_pictures()
     }
 
-    /// Whether a datagram is none of RTP that was not spoken of: who only receives sends none, and who publishes sends what was agreed upon.
-    pub(super) fn may_send_packet(&self, datagram: &[u8]) -> bool {
-        match &self.side {
-            Side::Subscribing(_) => !is_rtp(datagram),
-            Side::Publishing(side) => side.is_agreed(datagram),
+    /// Whether a datagram is to be looked at: RTP is not of who only receives, nor of one source too many.
+    pub(super) fn takes(&mut self, now: Micros, datagram: &[u8]) -> bool {
+        let Some(source) = rtp::source(datagram) else { return true };
+        let noted = matches!(self.side, Side::Publishing(_)).then(|| self.sources.heard(now, source)).flatten();
+        if let Some(Some(former)) = noted {
+            self.rtc.direct_api().remove_stream_rx(former.into());
         }
+        noted.is_some()
     }
 
-    /// Notes what its client says to send, before the library does.
-    pub(super) fn may_send(&mut self, mut sources: BTreeSet<u32>) -> Result<(), PeerError> {
-        sources.retain(|source| !self.sources.contains(source));
-        if self.sources.len() + sources.len() > SOURCES_MAX {
-            return Err(PeerError::SOURCES);
+    /// Notes the sources that an offer names, before the library does.
+    pub(super) fn offers(&mut self, now: Micros, sources: &BTreeSet<u32>) -> Result<(), PeerError> {
+        for former in self.sources.named(now, sources).ok_or(PeerError::SOURCES)? {
+            self.rtc.direct_api().remove_stream_rx(former.into());
         }
-        self.sources.append(&mut sources);
         Ok(())
     }
 

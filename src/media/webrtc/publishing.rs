@@ -6,14 +6,14 @@ use antiphon_core::{
     gateway::PublishKind,
     ids::{ChannelId, StreamId},
     red::Blocks,
-    rtp::{Extensions, FrameNumbers},
+    rtp::FrameNumbers,
     video::LAYERS_MAX,
     wire::frame::{FrameHeader, FrameKind, LEVEL_SILENCE},
 };
 use str0m::{
     Rtc,
     media::{Direction, MediaKind, Mid, Pt, Rid},
-    rtp::{Extension, ExtensionMap, RtpPacket, Ssrc},
+    rtp::{RtpPacket, Ssrc},
 };
 
 /// The level of a packet that names none: as loud as ordinary speech.
@@ -74,28 +74,17 @@ pub(super) enum Packet {
     Ignored,
 }
 
-/// What packets may have in their headers.
-#[derive(Default)]
-struct Agreed {
-    /// The header extensions, by their numbers, a bit for each.
-    extensions: u32,
-    /// Those that name a layer, and the layer that is repaired (RFC 8852, 3).
-    naming: [Option<u8>; 2],
-    layers: Vec<String>,
-}
-
 /// The sending side of a publishing connection.
 pub(super) struct Publishing {
     sections: Vec<Section>,
     sources: Vec<(Ssrc, Source)>,
-    agreed: Agreed,
     /// What media sections that are new are.
     pub(super) new_kind: PublishKind,
 }
 
 impl Publishing {
     pub(super) fn new(new_kind: PublishKind) -> Self {
-        Self { sections: Vec::new(), sources: Vec::new(), agreed: Agreed::default(), new_kind }
+        Self { sections: Vec::new(), sources: Vec::new(), new_kind }
     }
 
     /// Takes note of the media sections that an answer speaks of.
@@ -106,15 +95,7 @@ impl Publishing {
                 Some(section) => section.sends = media.direction().is_receiving(),
                 None => self.added(media.mid(), media.kind(), media.direction()),
             }
-            self.agreed.learn(media.remote_extmap());
         }
-        self.agreed.layers = answer.lines().filter_map(layer_named_in).map(Into::into).collect();
-    }
-
-    /// Whether a packet has nothing in its header that was not agreed upon. The library knows numbers of extensions that nobody spoke of,
-    /// makes a stream for each layer that is named by one, and forgets none.
-    pub(super) fn is_agreed(&self, packet: &[u8]) -> bool {
-        Extensions::of(packet).all(|(id, value)| self.agreed.has(id, value))
     }
 
     fn added(&mut self, mid: Mid, media: MediaKind, direction: Direction) {
@@ -210,30 +191,6 @@ impl Publishing {
     }
 }
 
-impl Agreed {
-    fn learn(&mut self, extensions: &ExtensionMap) {
-        self.extensions |= extensions.iter().map(|(id, _)| bit(id)).fold(0, |all, bit| all | bit);
-        for (id, of) in self.naming.iter_mut().zip([Extension::RtpStreamId, Extension::RepairedRtpStreamId]) {
-            *id = extensions.id_of(of).or(*id);
-        }
-    }
-
-    fn has(&self, id: u8, value: &[u8]) -> bool {
-        let is_layer = || self.layers.iter().any(|layer| layer.as_bytes() == value);
-        self.extensions & bit(id) != 0 && (!self.naming.contains(&Some(id)) || is_layer())
-    }
-}
-
-/// The library knows numbers up to 16.
-const fn bit(id: u8) -> u32 {
-    if id < 32 { 1 << id } else { 0 }
-}
-
-/// `a=rid:name recv`, of the layers that we take (RFC 8851, 4).
-fn layer_named_in(line: &str) -> Option<&str> {
-    line.strip_prefix("a=rid:")?.split_whitespace().next()
-}
-
 impl Voice {
     /// The number of a packet's frame if it was not had before.
     fn take(&mut self, rtp: u64) -> Option<u16> {
@@ -252,25 +209,6 @@ impl Voice {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_was_not_agreed_upon_is_in_no_header() {
-        let answer = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rid:q recv\r\na=rid:h recv\r\n";
-        let layers = answer.lines().filter_map(layer_named_in).map(Into::into).collect();
-        let mut publishing = Publishing::new(PublishKind::Video);
-        publishing.agreed = Agreed { extensions: bit(2) | bit(4) | bit(5), naming: [Some(4), Some(5)], layers };
-        let packet = |id: u8, name: u8| {
-            let mut packet = vec![0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0xbe, 0xde, 0, 1];
-            packet.extend([id << 4, name, 0, 0]);
-            packet
-        };
-        for (id, name, taken) in
-            [(4, b'q', true), (5, b'h', true), (4, b'f', false), (5, b'x', false), (2, b'f', true), (3, b'q', false)]
-        {
-            assert_eq!(publishing.is_agreed(&packet(id, name)), taken, "{id} {name}");
-        }
-        assert!(publishing.is_agreed(&packet(0, 0)), "none at all");
-    }
 
     #[test]
     fn a_packet_is_taken_once_however_it_comes() {

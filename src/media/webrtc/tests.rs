@@ -4,7 +4,7 @@
 mod checking;
 mod moving;
 mod narrow;
-mod undescribed;
+mod unexpected;
 
 use std::{
     collections::BTreeSet,

@@ -152,6 +152,7 @@ fn sources_in(line: &str) -> impl Iterator<Item = u32> {
 fn measures(line: &str) -> bool {
     line.starts_with("a=extmap:") && line.split_whitespace().any(|word| MEASURES.contains(&word))
 }
+
 /// Adds a candidate, unless it is there: each media section repeats them.
 fn add(candidates: &mut Vec<Candidate>, new: Candidate) -> Result<(), PeerError> {
     if candidates.iter().any(|known| way(known) == way(&new)) {

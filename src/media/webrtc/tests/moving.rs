@@ -49,7 +49,7 @@ pub(super) fn seeing() -> World {
 }
 
 /// The numbers of what was seen.
-fn seen(world: &World) -> Vec<u64> {
+pub(super) fn seen(world: &World) -> Vec<u64> {
     let heard = world.listener.heard.iter().filter(|packet| packet.payload.first() == Some(&BEGINS));
     heard.map(|packet| *packet.seq_no).collect()
 }
@@ -139,7 +139,7 @@ pub(super) fn pass_with(world: &mut World, anna: &mut Listener, time: Micros) {
     while world.turn() | world.listener.turn(world.at()) | anna.turn(world.at()) {}
 }
 
-fn shows(world: &mut World, (anna, mid): (&mut Listener, Mid), sequence: u32, is_whole: bool) {
+pub(super) fn shows(world: &mut World, (anna, mid): (&mut Listener, Mid), sequence: u32, is_whole: bool) {
     let coded = anna.rtc.codec_config().params().iter().find(|params| params.spec().codec == Codec::Vp8);
     let (pt, at) = (coded.expect("VP8").pt(), world.at());
     let mut direct = anna.rtc.direct_api();

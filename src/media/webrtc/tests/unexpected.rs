@@ -1,20 +1,17 @@
-//! Publishers and subscribers who send, or say that they will, what the library would keep for as long as they last.
+//! Publishers and subscribers who send, or say that they will, more sources than the library should keep.
 
-use str0m::{
-    media::{Direction, MediaKind, Mid},
-    rtp::Extension,
-};
+use str0m::media::{Direction, MediaKind, Mid};
 
 use super::{
-    super::{PeerError, SOURCES_MAX},
+    super::{PeerError, sources::NEW_MAX},
     moving::{self, publishes},
     *,
 };
 
-/// RTP of nobody's source, which names a layer by the extension `id`.
-fn of_layer(id: u8, name: u8) -> Vec<u8> {
-    let mut packet = vec![0x90, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0xbe, 0xde, 0, 1];
-    packet.extend([id << 4, name, 0, 0]);
+/// RTP of a source, sealed by nobody.
+fn of_source(source: u32) -> Vec<u8> {
+    let mut packet = vec![0x80, 96, 0, 1, 0, 0, 0, 0];
+    packet.extend(source.to_be_bytes());
     packet.extend([0; 40]);
     packet
 }
@@ -38,38 +35,40 @@ impl World {
         panic!("never connected")
     }
 
-    fn undescribed(&mut self, from: SocketAddr, datagram: &[u8]) -> u64 {
-        let before = self.peers.stats[PeerCounter::Undescribed];
+    /// Whether a datagram is dropped as none that was to be expected.
+    fn drops(&mut self, from: SocketAddr, datagram: &[u8]) -> bool {
+        let before = self.peers.stats[PeerCounter::Unexpected];
         self.peers.datagram(self.now, from, datagram, (&self.engine, &mut self.outbox));
-        self.peers.stats[PeerCounter::Undescribed] - before
+        self.peers.stats[PeerCounter::Unexpected] > before
     }
 }
 
 #[test]
-fn a_publisher_sends_nothing_that_was_not_agreed_upon() {
-    let (mut world, anna, mid) = World::published();
-    let key = PeerKey { channel: world.channel, stream: ANNA, role: PeerRole::Publisher };
-    let peer = world.peers.peer_by_key(key).expect("there");
-    let id = |extension| peer.rtc.media(mid).and_then(|media| media.remote_extmap().id_of(extension));
-    let naming = [Extension::RtpStreamId, Extension::RepairedRtpStreamId, Extension::TransportSequenceNumber].map(id);
-    let [layer, repaired, other] = naming.map(|id| id.expect("whoever shows something offers it"));
-    let foreign = 14;
-    for (id, dropped) in [(layer, 1), (repaired, 1), (other, 0), (foreign, 1)] {
-        assert_eq!(world.undescribed(anna.address(), &of_layer(id, b'x')), dropped, "{id}");
-    }
+fn a_publisher_begins_so_many_sources_and_no_more_and_shows_what_it_did() {
+    let (mut world, mut anna, mid) = World::published();
+    let from = anna.address();
+    (1..=5).for_each(|picture| moving::shows(&mut world, (&mut anna, mid), picture, picture == 1));
+    assert_eq!(moving::seen(&world).len(), 5);
+    let dropped = (0..1_000).filter(|source| world.drops(from, &of_source(*source))).count();
+    assert_eq!(dropped, 1_000 - NEW_MAX + 1, "the picture is one of them");
+    moving::shows(&mut world, (&mut anna, mid), 6, false);
+    assert_eq!(moving::seen(&world).len(), 6);
+    assert!(world.drops(from, &of_source(5_000)));
+    world.now = world.now + Micros::from_secs(2);
+    assert!(!world.drops(from, &of_source(5_000)));
 }
 
 #[test]
 fn who_only_receives_sends_no_rtp() {
     let mut world = World::connected(&[ANNA]);
     let from = world.listener.address();
-    assert_eq!(world.undescribed(from, &of_layer(1, b'x')), 1);
+    assert!(world.drops(from, &of_source(1)));
     let report = [0x80, 201, 0, 1, 0, 0, 0, 9];
-    assert_eq!(world.undescribed(from, &report), 0);
+    assert!(!world.drops(from, &report));
 }
 
 #[test]
-fn a_connection_has_so_many_sources_and_no_more() {
+fn an_offer_with_too_many_new_sources_is_refused_and_the_connection_goes_on() {
     let (mut world, mut anna, mid) = World::published();
     let key = PeerKey { channel: world.channel, stream: ANNA, role: PeerRole::Publisher };
     let mut direction = Direction::SendOnly;
@@ -87,8 +86,8 @@ fn a_connection_has_so_many_sources_and_no_more() {
         anna.rtc.sdp_api().accept_answer(pending, answer).expect("acceptable");
         Ok(())
     };
-    let most = u32::try_from(SOURCES_MAX).expect("few");
+    let most = u32::try_from(NEW_MAX).expect("few");
     assert_eq!(offers(0..most / 2), Ok(()));
+    assert_eq!(offers(0..2 * most), Err(PeerError::SOURCES));
     assert_eq!(offers(0..most), Ok(()), "half of them are known");
-    assert_eq!(offers(most..most + 1), Err(PeerError::SOURCES));
 }
