@@ -19,8 +19,7 @@ const SSRC_AT: usize = 8;
 const ONE_BYTE_EXTENSIONS: [u8; 2] = [0xbe, 0xde];
 
 /// Whether a packet is RTP, and no RTCP beside it (RFC 5761, 4; RFC 7983, 7).
-#[must_use]
-pub const fn is_rtp(packet: &[u8]) -> bool {
+const fn is_rtp(packet: &[u8]) -> bool {
     matches!(packet, [0x80..=0xbf, kind, ..] if !matches!(*kind, 192..=223))
 }
 

@@ -29,7 +29,6 @@ use super::{
 use crate::{
     client_address::ReachedAddress,
     rooms::{Link, Presence, Unheard},
-    telemetry::metrics::{RateLimit, metrics},
 };
 
 const SDP: &str = "application/sdp";
@@ -125,9 +124,7 @@ async fn begin(
 ) -> ApiResult<Response> {
     expect_type(headers, SDP)?;
     let rooms = api.gateway.rooms();
-    rooms.count_offer(caller.id).inspect_err(|_| {
-        metrics().http.rate_limited.of(RateLimit::WebrtcOffer).increment(1);
-    })?;
+    rooms.count_offer(caller.id)?;
     let username_fragment = username_fragment(sdp)?.map(Into::into);
     let channel_id = channel_named(api, channel).await?;
     let user = caller.id;

@@ -12,12 +12,12 @@ use antiphon_core::wire::datagram::DATAGRAM_BYTES_MAX;
 
 use super::{
     counters::{SocketCounter, SocketStats},
-    sys::{self, Outgoing, SEND_BATCH, SendHeaders},
+    sys::{self, Outgoing, SEND_BATCH, SEND_PARTS, SendHeaders},
     trains,
 };
 
 /// How many different datagrams a batch holds.
-const DATAGRAMS: usize = 32;
+const DATAGRAMS: usize = SEND_PARTS;
 /// However many of them leave in one message, it is within the kernel's limits.
 const _: () = assert!(DATAGRAMS <= 64 && DATAGRAMS * DATAGRAM_BYTES_MAX <= 65_507);
 /// How often and how long sending waits for room in the socket's buffer before datagrams are dropped.
@@ -97,12 +97,12 @@ impl Sender {
             *used = 0;
             return;
         }
-        // Those that are not used are not looked at: most often few are, and the others would have to be fetched from memory.
-        let mut bytes = std::array::from_fn::<_, DATAGRAMS, _>(|place| {
-            datagrams[..*used].get(place).map_or(&[][..], |gathered| &gathered.bytes[..gathered.length])
-        });
+        let bytes = &mut [&[][..]; DATAGRAMS][..*used];
+        for (bytes, gathered) in bytes.iter_mut().zip(datagrams.iter()) {
+            *bytes = &gathered.bytes[..gathered.length];
+        }
         if *segmenting {
-            trains::couple(&mut bytes[..*used], outgoing);
+            trains::couple(bytes, outgoing);
         }
         let (mut done, mut waits) = (0, 0);
         while let rest @ [first, ..] = &outgoing[done..] {
@@ -172,12 +172,7 @@ fn cannot_segment(error: &io::Error) -> bool {
 
 /// Sends a datagram that is longer than the link takes at once: a frame near the longest there is, alone in its
 /// datagram. Rare enough for three calls.
-fn send_in_fragments<const DATAGRAMS: usize>(
-    headers: &mut SendHeaders,
-    socket: BorrowedFd<'_>,
-    datagrams: [&[u8]; DATAGRAMS],
-    one: &[Outgoing],
-) -> bool {
+fn send_in_fragments(headers: &mut SendHeaders, socket: BorrowedFd<'_>, datagrams: &[&[u8]], one: &[Outgoing]) -> bool {
     let sent = sys::allow_fragments(socket, true).and_then(|()| headers.send(socket, datagrams, one)).is_ok();
     // Refused, the next long datagram needs no such detour.
     _ = sys::allow_fragments(socket, false);
@@ -309,7 +304,7 @@ mod tests {
         // Loopback takes 65,536 bytes: what is too long for it cannot be made here, but the detour can be gone.
         let outgoing = [Outgoing::one(0, address)];
         let datagram = [5; DATAGRAM_BYTES_MAX];
-        assert!(send_in_fragments(&mut sender.headers, sender.socket.as_fd(), [&datagram[..]], &outgoing));
+        assert!(send_in_fragments(&mut sender.headers, sender.socket.as_fd(), &[&datagram[..]], &outgoing));
         assert_eq!(received(&socket), datagram);
     }
 }

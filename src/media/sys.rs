@@ -15,6 +15,8 @@ pub(super) const RECEIVE_BATCH: usize = 32;
 pub(super) const RECEIVE_BYTES: usize = 1_536;
 /// How many datagrams one call sends at most.
 pub(super) const SEND_BATCH: usize = 128;
+/// Of how many different datagrams they are at most.
+pub(super) const SEND_PARTS: usize = 32;
 
 /// An IPv4 or IPv6 socket address as the kernel reads and writes it.
 #[derive(Clone, Copy)]
@@ -196,17 +198,19 @@ impl SendHeaders {
     /// or why not even the first. Copies of one datagram share one vector.
     ///
     /// # Panics
-    /// When `outgoing` names a datagram that is not there.
-    pub(super) fn send<const DATAGRAMS: usize>(
+    /// When there are more than [`SEND_PARTS`] datagrams, or `outgoing` names one that is not there.
+    pub(super) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
-        datagrams: [&[u8]; DATAGRAMS],
+        datagrams: &[&[u8]],
         outgoing: &[Outgoing],
     ) -> io::Result<usize> {
-        // The kernel only reads what is sent; the structure serves both ways and so asks for a mutable pointer.
-        let mut parts =
-            datagrams.map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
-        let parts = parts.as_mut_slice();
+        let mut parts = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; SEND_PARTS];
+        let parts = &mut parts[..datagrams.len()];
+        for (part, bytes) in parts.iter_mut().zip(datagrams) {
+            // The kernel only reads what is sent; the structure serves both ways and so asks for a mutable pointer.
+            *part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        }
         let count = outgoing.len().min(SEND_BATCH);
         let places = self.headers.iter_mut().zip(self.names.iter_mut()).zip(self.cuts.iter_mut());
         for (((header, name), cut), outgoing) in places.zip(&outgoing[..count]) {

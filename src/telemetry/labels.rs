@@ -429,8 +429,6 @@ label!(
         Login = "login",
         /// Channels and rooms that one address makes.
         Channel = "channel",
-        /// Offers of WebRTC that one account makes.
-        WebrtcOffer = "webrtc_offer",
         /// Requests of one address for figures.
         Observation = "observation",
     }

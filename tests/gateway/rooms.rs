@@ -187,6 +187,25 @@ async fn what_makes_no_sense_is_refused_with_why_and_others_lose_nothing() {
 }
 
 #[tokio::test]
+async fn an_offer_to_hear_others_may_be_answered_thrice() {
+    let server = Server::start().await;
+    let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
+    let channel = server.channel(anna.id(), 10).await;
+    anna.join(channel, MediaTransport::Udp).await;
+    berta.request(enter(Some(channel), None)).await;
+    let answer = |sdp: &str| SubscribeAnswer::from(SubscribeAnswerPayload { sdp: sdp.to_owned() });
+    for restart in [false, true] {
+        let subscribe = SubscribePayload { ice_restart: restart, ..SubscribePayload::default() };
+        berta.done(Subscribe::from(subscribe)).await;
+        berta.expect(of_type!(SubscribeOffer)).await;
+        for _ in 0..3 {
+            assert!(refused(&mut berta, answer("v=0")).await.1.contains("media sections"));
+        }
+        assert!(refused(&mut berta, answer("v=0")).await.1.contains("no offer"));
+    }
+}
+
+#[tokio::test]
 async fn an_account_makes_so_many_offers_a_minute_and_no_more() {
     let server = Server::with(|_, rooms| rooms.offers_per_minute = 2).await;
     let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);

@@ -24,6 +24,7 @@ mod negotiate;
 mod peer;
 mod peer_places;
 mod publishing;
+mod recent;
 mod setup;
 mod sources;
 pub(super) mod stun;
@@ -71,6 +72,7 @@ pub(super) use elsewhere::ToRelay;
 pub(super) use peer::Address;
 pub(super) use peer_places::PeerPlaces;
 pub(super) use publishing::Arrived;
+pub use recent::NEW_MAX as SOURCES_NEW_MAX;
 pub(super) use setup::certificate;
 pub use tcp::IceTcp;
 

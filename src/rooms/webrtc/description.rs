@@ -11,7 +11,7 @@ use str0m::{
 
 use crate::{
     error::AppError,
-    media::webrtc::{CANDIDATES_MAX, Described, PeerError, way},
+    media::webrtc::{CANDIDATES_MAX, Described, PeerError, SOURCES_NEW_MAX, way},
 };
 
 /// What one description has at most. Reading a line takes microseconds.
@@ -24,8 +24,8 @@ struct Most {
 const OFFER: Most = Most { sections: 16, lines: 2_000 };
 /// Of all that one may subscribe to, and as many sections that were closed.
 const ANSWER: Most = Most { sections: 256, lines: 4_000 };
-/// Sources that an offer names: of each of its sections some, as of three layers and what repairs them.
-const SOURCES_MAX: usize = 64;
+/// Sources that an offer names: of each of its sections some, as of three layers and what repairs them. All may be new.
+const SOURCES_MAX: usize = SOURCES_NEW_MAX;
 /// What a browser measures its way by. It does so with packets of nothing, too, under the numbers of what it sends: among those of
 /// voice they would pass for losses. So voice goes without, and pictures are what a way is measured by.
 const MEASURES: [&str; 3] = [
@@ -37,7 +37,7 @@ const MEASURES: [&str; 3] = [
 const RTP_COMPONENT: &str = "1";
 
 /// What a description is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Purpose {
     /// Its client sends.
     Publishing,
@@ -117,9 +117,10 @@ fn taken_apart(sdp: &str, purpose: Purpose) -> Result<Described<String>, AppErro
             if let Some(candidate) = usable(candidate.trim_end()) {
                 add(&mut candidates, candidate)?;
             }
-        } else if line.starts_with("a=ssrc") && purpose == Purpose::Subscribing || is_voice && measures(line) {
-            // Left out.
-        } else {
+        } else if match purpose {
+            Purpose::Publishing => !(is_voice && measures(line)),
+            Purpose::Subscribing => !line.starts_with("a=ssrc"),
+        } {
             sources.extend(sources_in(line));
             rest.push_str(line);
         }

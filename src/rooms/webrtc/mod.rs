@@ -87,8 +87,9 @@ impl Rooms {
     /// A worker offers a subscriber what they may hear and see.
     fn offered(&self, key: PeerKey, sdp: String, tracks: &[OfferedTrack]) {
         let Some(room) = self.room(key.channel) else { return };
-        let live = room.live();
-        let Some(member) = live.members.get(&key.stream) else { return };
+        let live = &mut *room.live_mut();
+        let Some(member) = live.members.get_mut(&key.stream) else { return };
+        member.answers_left = subscribe::ANSWERS_PER_OFFER;
         let track = |offered: &OfferedTrack| {
             let publisher_id = live.roster.get(offered.stream)?.member.user.id;
             Some(SubscribedTrack { mid: offered.mid.clone(), publisher_id, kind: offered.kind })

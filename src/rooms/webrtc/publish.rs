@@ -19,6 +19,7 @@ use super::description;
 use crate::{
     error::AppError,
     media::webrtc::{PeerCommand, PeerError, PeerKey, Reply},
+    telemetry::metrics::metrics,
 };
 
 /// A worker answers within a turn or a few; one that does not is stopping.
@@ -48,7 +49,9 @@ impl Rooms {
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next one is taken.
     pub fn count_offer(&self, user: UserId) -> Result<(), AppError> {
-        self.inner.offers.as_ref().map_or(Ok(()), |offers| offers.check(&user, "WebRTC offers of this account"))
+        let Some(offers) = &self.inner.offers else { return Ok(()) };
+        let counted = offers.check(&user, "WebRTC offers of this account");
+        counted.inspect_err(|_| metrics().webrtc.offers_refused.increment(1))
     }
 
     /// Takes an offer to publish in a channel and yields the answer, once [it is counted](Self::count_offer).

@@ -21,11 +21,13 @@ use super::{
 };
 use crate::{
     error::AppError,
-    media::webrtc::{PeerCommand, PeerKey, Wish},
+    media::webrtc::{PeerCommand, PeerError, PeerKey, Wish},
 };
 
 /// Publishers that one may choose by name.
 const CHOSEN_MAX: usize = 1_000;
+/// Answers that are read to each offer: reading a long one takes a while, and a client has no use for more than to try again.
+pub(super) const ANSWERS_PER_OFFER: u8 = 3;
 
 /// What a member asked to hear and see, and what their worker was told of it.
 #[derive(Debug, Default)]
@@ -67,6 +69,13 @@ impl Subscription {
     }
 }
 
+/// Counts an answer against the offer that it is to.
+fn take_answer(live: &mut Live, stream: StreamId) -> Result<(), AppError> {
+    let member = live.members.get_mut(&stream).filter(|member| member.answers_left > 0);
+    member.ok_or(PeerError::OutOfTurn("there is no offer to answer"))?.answers_left -= 1;
+    Ok(())
+}
+
 impl Rooms {
     /// Takes what a member wants to hear and see; offers follow (`subscribe_offer`), now and when others come and go.
     ///
@@ -106,6 +115,7 @@ impl Rooms {
     /// When there was none, or the answer cannot be used.
     pub async fn subscribe_answer(&self, presence: &Presence, request: SubscribeAnswerPayload) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
+        take_answer(&mut place.room.live_mut(), place.stream)?;
         let answer = description::answer(&request.sdp)?;
         let key = key_of(&place, PeerRole::Subscriber);
         self.ask(&place, |reply| PeerCommand::Answer { key, answer, reply }).await

@@ -8,7 +8,7 @@ use str0m::{
 };
 
 use super::{
-    super::{PeerDatagram, addresses::NEW_MAX, peer::Peer},
+    super::{PeerDatagram, peer::Peer, recent::NEW_MAX},
     *,
 };
 
@@ -111,9 +111,8 @@ fn a_client_is_heard_at_so_many_addresses_and_no_more() {
     for port in 1..=1_000 {
         world.check_comes_from(([192, 0, 2, 1], port).into(), (&username, &password), false);
     }
-    let new = usize::from(NEW_MAX);
-    assert_eq!(world.peers.stats[PeerCounter::TooManyAddresses] as usize, 1_000 - new);
-    assert_eq!(world.peers.by_address.len(), 1 + new);
+    assert_eq!(world.peers.stats[PeerCounter::TooManyAddresses] as usize, 1_000 - NEW_MAX);
+    assert_eq!(world.peers.by_address.len(), 1 + NEW_MAX);
     let ssrc = world.ssrc_of(ANNA);
     (0..10 * 50).for_each(|number| world.speaks(ANNA, number));
     assert_eq!(world.listener.numbers(ssrc).len(), 10 * 50);

@@ -3,7 +3,7 @@
 use str0m::media::{Direction, MediaKind, Mid};
 
 use super::{
-    super::{PeerError, sources::NEW_MAX},
+    super::{PeerError, recent::NEW_MAX},
     moving::{self, publishes},
     *,
 };
