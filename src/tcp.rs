@@ -4,8 +4,8 @@ use std::{io, net::SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that may wait to be accepted: the kernel keeps no more than `net.core.somaxconn` of them, and turns further ones away as
-/// if nobody listened. After a node's death all of its people come to the others within a second.
+/// Connections that may wait to be accepted: the kernel keeps no more than `net.core.somaxconn` of them, and lets further
+/// ones try again for seconds. After a node's death all of its people come to the others within a second.
 const WAITING_MAX: u32 = 8_192;
 
 /// Listens on an address.

@@ -93,17 +93,16 @@ export class Subscriber extends EventTarget {
     this.#session = session;
     this.#connection = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle" });
     this.#connection.addEventListener("icecandidate", ({ candidate }) => trickle(session, "subscriber", candidate));
-    // Asked again, the server offers a new way.
-    onBroken(this.#connection, () => this.subscribe());
+    onBroken(this.#connection, () => this.subscribe({ ice_restart: true }));
   }
 
   get connection() {
     return this.#connection;
   }
 
-  /** Asks for everything of everyone, now and later. */
-  subscribe() {
-    return this.#session.request({ type: "subscribe", payload: {} });
+  /** Asks for everything of everyone, now and later; with `ice_restart`, by a new way. */
+  subscribe(options = {}) {
+    return this.#session.request({ type: "subscribe", payload: options });
   }
 
   /** Answers an offer; what it brings is told. */

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     client_address::ReachedAddress,
-    rooms::{Link, Presence, Unheard},
+    rooms::{Link, Presence, Rooms, Unheard},
 };
 
 const SDP: &str = "application/sdp";
@@ -125,6 +125,8 @@ async fn begin(
     expect_type(headers, SDP)?;
     let rooms = api.gateway.rooms();
     rooms.count_offer(caller.id)?;
+    // Read before its client enters, who leaves by that wherever else they are in the channel.
+    let offer = Rooms::read_offer(sdp, role)?;
     let username_fragment = username_fragment(sdp)?.map(Into::into);
     let channel_id = channel_named(api, channel).await?;
     let user = caller.id;
@@ -148,8 +150,8 @@ async fn begin(
     let joined = rooms.join(&presence, &join, None).await;
     joined.map_err(|error| if error.code == ErrorCode::ChannelNotFound { unknown_channel() } else { error.into() })?;
     let answered = match role {
-        PeerRole::Publisher => rooms.publish_in(&presence, channel_id, sdp).await,
-        PeerRole::Subscriber => rooms.play_in(&presence, channel_id, sdp).await,
+        PeerRole::Publisher => rooms.publish_in(&presence, channel_id, offer).await,
+        PeerRole::Subscriber => rooms.play_in(&presence, channel_id, offer).await,
     };
     let answered = answered.map_err(ApiError::from);
     let answer = match answered.and_then(|answer| one_way(&answer, role).ok_or_else(|| nothing_flows(role))) {

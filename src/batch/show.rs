@@ -1,6 +1,9 @@
 //! Bars for people who watch a run; nothing but errors where nobody does.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -53,9 +56,9 @@ impl Show {
     }
 
     /// Says something above the bars, or as it is where there are none.
-    #[expect(clippy::print_stderr, reason = "this is the command line")]
     pub(super) fn say(&self, text: &str) {
-        self.bars.suspend(|| eprintln!("{text}"));
+        // Whoever reads no further needs no more of it.
+        self.bars.suspend(|| _ = writeln!(io::stderr(), "{text}"));
     }
 
     pub(super) fn end(&self) {

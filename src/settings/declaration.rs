@@ -112,7 +112,7 @@ settings! {
         /// address.
         trusted_proxies: Vec<Network> [] = Vec::new();
         /// How long, in seconds, a stopping node waits for its clients to go elsewhere.
-        drain_deadline_s: u32 [.only("from 0 to 3600", |s| *s <= 3600)] = 30;
+        drain_deadline_s: u32 [.only("from 0 to 86400 (a day)", |s| *s <= 86_400)] = 30;
         /// How much lower than the media workers' the priority of HTTP, the gateway, chat and files is, which run
         /// beside them, in steps of `nice`: with 5 they have a quarter of a processor's time where both want all of it.
         niceness: u16 [.only("from 0 to 19", |steps| *steps <= 19)] = 5;
@@ -542,7 +542,7 @@ settings! {
     /// What the server writes to standard error.
     log: Log {
         /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,antiphon::gateway=debug`.
-        level: String [.env("RUST_LOG").only("a log filter", |filter| crate::telemetry::logs::check_filter(filter).is_ok())] = "info".into();
+        level: String [.env("RUST_LOG").only("levels (off, error, warn, info, debug or trace) and `part=level`, with commas between them", |filter| crate::telemetry::logs::check_filter(filter).is_ok())] = "info".into();
         /// `text` for people, `json` for collectors.
         format: LogFormat [] = LogFormat::Text;
     }

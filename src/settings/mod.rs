@@ -338,7 +338,7 @@ max_channels = 4_294_967_296
             ("[server]\ntls_key = \"a.pem\"", "needs server.tls_certificate"),
             ("[auth]\njwt_secret_previous = \"0123456789abcdef0123456789abcdef\"", "needs auth.jwt_secret"),
             ("[limits]\nmax_users_ceiling = 5", "must not be above limits.max_users_ceiling"),
-            ("[log]\nlevel = \"a=b=c\"", "must be a log filter"),
+            ("[log]\nlevel = \"a=b=c\"", "must be levels (off, error,"),
             ("[http]\nallowed_origins = [\"https://a.example/\"]", "without a path"),
             ("[database]\nurl = \"mysql://localhost/x\"", "must be a sqlite: or postgres: URL"),
         ] {

@@ -97,7 +97,8 @@ impl Entry {
 
 const PREFIX: &str = "ANTIPHON_";
 /// Variables of the load tester and of the cluster on one machine, which whoever uses them may have set for all programs.
-const OF_TOOLS: [&str; 6] = [
+const OF_TOOLS: [&str; 7] = [
+    "ANTIPHON_BINARY",
     "ANTIPHON_URL",
     "ANTIPHON_PASSWORD",
     "ANTIPHON_ADMIN_PASSWORD",

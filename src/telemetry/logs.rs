@@ -59,6 +59,8 @@ const DISCREET: &str = "axum=info,hyper=info,hyper_util=info,reqwest=info,rustls
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogFilterError> {
     let malformed = |reason| LogFilterError { filter: filter.to_owned(), reason };
+    // The library takes a space for a part of a name.
+    let filter = &filter.split(',').map(str::trim).collect::<Vec<_>>().join(",");
     if let Some(word) = levels_in(filter).find(|word| word.parse::<LevelFilter>().is_err()) {
         return Err(malformed(format!("`{word}` is none of off, error, warn, info, debug and trace")));
     }
@@ -68,9 +70,7 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, LogFilterError> {
 /// The parts of a filter that are to be a level for all. A word that is none would stand for all that a part of the program of that name
 /// logs, and turn everything else off.
 fn levels_in(filter: &str) -> impl Iterator<Item = &str> {
-    let has_fields = filter.contains('[');
-    let parts = filter.split(',').map(str::trim);
-    parts.filter(move |part| !has_fields && !part.is_empty() && !part.contains('='))
+    filter.split(',').filter(|part| !part.is_empty() && !part.contains(['=', '[']))
 }
 
 /// An address as logs show it: the network it is in (an IPv4 /24, an IPv6 /48), which is enough to see where trouble
@@ -124,8 +124,13 @@ mod tests {
     fn a_malformed_filter_says_what_would_be_right() {
         assert!(check_filter("info,antiphon=debug").is_ok());
         assert!(check_filter("antiphon::gateway[session{id=7}]=debug,warn").is_ok());
-        let error = check_filter("warn,inof").expect_err("no such level").to_string();
-        assert!(error.contains("`inof` is none of off, error"), "{error}");
+        for filter in ["warn,inof", "warn, inof", "antiphon[session{id=7}]=debug,inof"] {
+            let error = check_filter(filter).expect_err("no such level").to_string();
+            assert!(error.contains("`inof` is none of off, error"), "{error}");
+        }
+        assert!(check_filter("antiphon[session{id=7,name=anna}]=debug,warn").is_err());
+        let (spaced, plain) = (parse_filter(" warn , antiphon=debug "), parse_filter("warn,antiphon=debug"));
+        assert_eq!(spaced.expect("a filter").to_string(), plain.expect("a filter").to_string());
         let error = check_filter("antiphon=loud").expect_err("no such level").to_string();
         assert!(error.contains("antiphon=loud") && error.contains("write for example"), "{error}");
     }

@@ -12,6 +12,7 @@ use antiphon_loadtest::{
     client::{Client as VoiceClient, ClientError, ClientEvent, VoiceFrame},
     gateway::{GatewayConfig, Identity},
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
     sync::{Mutex, mpsc},
@@ -127,6 +128,22 @@ impl Talker {
 }
 
 fn as_configured(_: &mut Settings) {}
+
+#[tokio::test]
+async fn an_offer_that_cannot_be_read_leaves_its_account_where_it_is() {
+    run(Database::Sqlite, as_configured, async |nobody: &Client| {
+        let anna = nobody.register("anna").await;
+        let id = anna.channel("General", false).await;
+        let speaker = Talker::connect(&anna).await;
+        speaker.join(&id).await.expect("there is room");
+        for way in ["whip", "whep"] {
+            let offer = anna.request(Method::POST, &format!("/{way}/{id}")).header("content-type", "application/sdp");
+            anna.send(offer.body("v=0")).await.expect_error(400, "INVALID_INPUT");
+            assert_eq!(anna.get(&format!("/api/channels/{id}")).await.expect(200)["data"]["current_users"], 1);
+        }
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn speech_shows_in_the_figures() {

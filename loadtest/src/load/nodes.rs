@@ -13,7 +13,7 @@ use super::{
     LoadError,
     admin::Admin,
     beside::{Beside, readers, visitors},
-    crowd,
+    chat, crowd,
     faults::{self, FaultsOutcome, Injected},
     gathering::{Gathered, gather, send_home},
     members::{People, Shared},
@@ -132,7 +132,7 @@ impl Run<'_> {
         happened.add_to(&mut outcome);
         outcome.joins = joins;
         outcome.sessions_ended = self.shared.sessions_ended.load(Ordering::Relaxed) - ended_before;
-        self.conclude(&mut outcome, shape, carried, traffic, injected);
+        self.conclude(&mut outcome, (shape, phase), carried, traffic, injected);
         Ok(outcome)
     }
 
@@ -140,7 +140,7 @@ impl Run<'_> {
     fn conclude(
         &self,
         outcome: &mut Outcome,
-        shape: &Shape,
+        (shape, phase): (&Shape, &Phase),
         carried: Carried,
         traffic: Option<Result<traffic::Difference, String>>,
         injected: Vec<Injected>,
@@ -148,7 +148,7 @@ impl Run<'_> {
         let measured = carried.measured;
         let spoken_per_s = measured.sent as f64 / shape.duration.as_secs_f64();
         outcome.between_nodes = traffic.map(|difference| BetweenNodes::new(difference, spoken_per_s));
-        outcome.nodes = self.config.nodes(shape, &measured);
+        outcome.nodes = self.config.nodes(shape, phase, &measured);
         let from_ns = measured.tally.window_ns.start;
         outcome.faults = measured.watched.map(|watched| FaultsOutcome::new(injected, watched, from_ns));
     }
@@ -228,16 +228,20 @@ impl NodesConfig {
         Ok(if self.servers.len() > 1 { format!("{name} on {} nodes", self.servers.len()) } else { name })
     }
 
-    fn nodes(&self, shape: &Shape, measured: &Measured) -> Vec<NodeOutcome> {
-        if self.servers.len() < 2 {
+    fn nodes(&self, shape: &Shape, phase: &Phase, measured: &Measured) -> Vec<NodeOutcome> {
+        let nodes = self.servers.len();
+        if nodes < 2 {
             return Vec::new();
         }
-        let seats = crowd::seats(&crowd::rooms(&shape.groups), self.servers.len());
+        let seats = crowd::seats(&crowd::rooms(&shape.groups), nodes);
+        let in_voice = |place| seats.iter().filter(|seat| seat.node == place).count();
+        let members = phase.chat.as_ref().map_or(0, |chat| chat.members);
+        let in_chat = |place| (0..members).filter(|member| chat::node_of(*member, nodes) == place).count();
         let node = |(place, server): (usize, &ServerUrl)| {
             let cpu = measured.cpu.get(place).copied().flatten();
             NodeOutcome {
                 server: server.to_string(),
-                clients: seats.iter().filter(|seat| seat.node == place).count(),
+                clients: in_voice(place) + in_chat(place),
                 cpu,
                 cpu_cores: cpu.map(|cpu| cpu.seconds / shape.duration.as_secs_f64()),
             }

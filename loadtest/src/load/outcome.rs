@@ -100,7 +100,7 @@ pub struct Outcome {
 pub struct NodeOutcome {
     /// Its URL.
     pub server: String,
-    /// Clients that connected to it at first.
+    /// Clients that connected to it at first, in voice and in chat.
     pub clients: usize,
     /// Its CPU time in the measured time, when its process id was given and it lived.
     pub cpu: Option<CpuUsed>,

@@ -14,16 +14,22 @@ use crate::{
     media::webrtc::{CANDIDATES_MAX, Described, PeerError, SOURCES_NEW_MAX, way},
 };
 
-/// What one description has at most. Reading a line takes microseconds.
+/// What one description has at most. Reading a line takes microseconds; but what a section says of its formats the library compares each
+/// with each other, three times over.
 struct Most {
     sections: usize,
     lines: usize,
+    /// Lines that say which format a payload type is (`a=rtpmap`), and as many that say more of one (`a=fmtp`), of a section.
+    formats: usize,
 }
 
-/// A voice, a camera, a screen, and again as many sections that were closed. A browser's offer of three has some 400 lines.
-const OFFER: Most = Most { sections: 16, lines: 2_000 };
-/// Of all that one may subscribe to, and as many sections that were closed.
-const ANSWER: Most = Most { sections: 256, lines: 4_000 };
+/// A voice, a camera, a screen, and again as many sections that were closed. A browser's offer of three has some 400 lines, and in each
+/// section 50 formats at most; 64 take a millisecond.
+const OFFER: Most = Most { sections: 16, lines: 2_000, formats: 64 };
+/// Of all that one may subscribe to, and as many sections that were closed. What is offered has 22 formats.
+const ANSWER: Most = Most { sections: 256, lines: 4_000, formats: 32 };
+/// The longest line. Browsers' have some 250.
+const LINE_BYTES_MAX: usize = 2_000;
 /// Sources that an offer names: of each of its sections some, as of three layers and what repairs them. All may be new.
 const SOURCES_MAX: usize = SOURCES_NEW_MAX;
 /// What a browser measures its way by. It does so with packets of nothing, too, under the numbers of what it sends: among those of
@@ -101,7 +107,36 @@ fn check_size(sdp: &str, most: &Most) -> Result<(), AppError> {
     if lines > most.lines {
         return Err(refused(format!("the SDP has {lines} lines: at most {} are taken", most.lines)));
     }
+    if let Some(line) = sdp.lines().find(|line| line.len() > LINE_BYTES_MAX) {
+        let length = line.len();
+        return Err(refused(format!("the SDP has a line of {length} bytes: at most {LINE_BYTES_MAX} are taken")));
+    }
+    // What repeats a format is looked for among all of them, too.
+    if sdp.lines().any(|line| line.starts_with("a=fmtp:") && line.matches("apt=").count() > 1) {
+        return Err(refused(
+            "the SDP has a line a=fmtp that names more than one format by apt=: one is repeated".to_owned(),
+        ));
+    }
+    for of_formats in ["a=rtpmap:", "a=fmtp:"] {
+        let formats = most_in_a_section(sdp, of_formats);
+        if formats > most.formats {
+            let most = most.formats;
+            return Err(refused(format!(
+                "the SDP has {formats} lines {of_formats} in a section: at most {most} are taken"
+            )));
+        }
+    }
     Ok(())
+}
+
+/// How many lines begin so, in the section that has most of them.
+fn most_in_a_section(sdp: &str, begin: &str) -> usize {
+    let (mut here, mut most) = (0, 0);
+    for line in sdp.lines() {
+        here = if line.starts_with("m=") { 0 } else { here + usize::from(line.starts_with(begin)) };
+        most = most.max(here);
+    }
+    most
 }
 
 /// A description without its candidates, and those: but for such as cannot be read, for whatever a client says beyond what we know
@@ -195,6 +230,26 @@ mod tests {
         let taken = taken_apart(&sdp(&all), Purpose::Publishing).expect("read");
         assert_eq!(taken.sdp, sdp(&[]));
         assert_eq!(taken.candidates.iter().map(|candidate| candidate.addr().port()).collect::<Vec<_>>(), [7, 8]);
+    }
+
+    #[test]
+    fn what_would_be_long_to_read_is_refused() {
+        let of =
+            |lines: &str| format!("v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n{lines}m=audio 9 RTP/AVP 0\r\n{lines}");
+        for (line, count, why) in [
+            ("a=rtpmap:9 PCMU/8000\r\n", OFFER.formats, "64 are taken"),
+            ("a=fmtp:9 apt=8\r\n", OFFER.formats, "64 are taken"),
+            ("a=x\r\n", OFFER.lines / 2 - 2, "2000 are taken"),
+        ] {
+            assert!(check_size(&of(&line.repeat(count)), &OFFER).is_ok());
+            let error = check_size(&of(&line.repeat(count + 1)), &OFFER).expect_err("too much");
+            assert!(error.message.contains(why), "{}", error.message);
+        }
+        let long = |length: usize| of(&format!("a={}\n", "x".repeat(length - 2)));
+        assert!(check_size(&long(LINE_BYTES_MAX), &OFFER).is_ok());
+        assert!(check_size(&long(LINE_BYTES_MAX + 1), &OFFER).is_err_and(|error| error.message.contains("2001 bytes")));
+        let twice = check_size(&of("a=fmtp:9 apt=8;apt=8\r\n"), &OFFER);
+        assert!(twice.is_err_and(|error| error.message.contains("more than one format")));
     }
 
     #[test]

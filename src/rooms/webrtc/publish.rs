@@ -8,6 +8,7 @@ use antiphon_core::{
     },
     ids::{ChannelId, StreamId, UserId},
 };
+use str0m::change::SdpOffer;
 use tokio::sync::oneshot;
 
 use super::super::{
@@ -18,7 +19,7 @@ use super::super::{
 use super::description;
 use crate::{
     error::AppError,
-    media::webrtc::{PeerCommand, PeerError, PeerKey, Reply},
+    media::webrtc::{Described, PeerCommand, PeerError, PeerKey, Reply},
     telemetry::metrics::metrics,
 };
 
@@ -38,7 +39,8 @@ impl Rooms {
     ) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
         self.count_offer(presence.user_id())?;
-        let sdp = self.publish_at(presence, &place, &request.sdp, request.kind).await?;
+        let offer = description::offer_to_publish(&request.sdp)?;
+        let sdp = self.publish_at(presence, &place, offer, request.kind).await?;
         let answer = PublishAnswer::from(PublishAnswerPayload { sdp });
         presence.state().link.outlet.send(&Shared::answer(answer, request_id));
         Ok(())
@@ -54,23 +56,38 @@ impl Rooms {
         counted.inspect_err(|_| metrics().webrtc.offers_refused.increment(1))
     }
 
-    /// Takes an offer to publish in a channel and yields the answer, once [it is counted](Self::count_offer).
+    /// Reads an offer, once [it is counted](Self::count_offer).
+    ///
+    /// # Errors
+    /// When it is none, or too large.
+    pub fn read_offer(sdp: &str, role: PeerRole) -> Result<Described<SdpOffer>, AppError> {
+        match role {
+            PeerRole::Publisher => description::offer_to_publish(sdp),
+            PeerRole::Subscriber => description::offer_to_play(sdp),
+        }
+    }
+
+    /// Takes an offer to publish in a channel and yields the answer.
     ///
     /// # Errors
     /// As [`Rooms::publish`].
-    pub async fn publish_in(&self, presence: &Presence, channel: ChannelId, sdp: &str) -> Result<String, AppError> {
+    pub async fn publish_in(
+        &self,
+        presence: &Presence,
+        channel: ChannelId,
+        offer: Described<SdpOffer>,
+    ) -> Result<String, AppError> {
         let place = presence.place(channel).ok_or_else(super::super::admit::not_joined)?;
-        self.publish_at(presence, &place, sdp, PublishKind::Video).await
+        self.publish_at(presence, &place, offer, PublishKind::Video).await
     }
 
     async fn publish_at(
         &self,
         presence: &Presence,
         place: &Place,
-        sdp: &str,
+        offer: Described<SdpOffer>,
         kind: PublishKind,
     ) -> Result<String, AppError> {
-        let offer = description::offer_to_publish(sdp)?;
         self.take_publishing_place(presence, place).await?;
         let key = key_of(place, PeerRole::Publisher);
         let link = presence.state().link.clone();

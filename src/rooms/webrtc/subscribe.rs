@@ -9,6 +9,7 @@ use antiphon_core::{
     gateway::{ErrorCode, PeerRole, PublishKind, SubscribeAnswerPayload, SubscribePayload, VideoQuality},
     ids::{ChannelId, StreamId, UserId},
 };
+use str0m::change::SdpOffer;
 
 use super::{
     super::{
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     error::AppError,
-    media::webrtc::{PeerCommand, PeerError, PeerKey, Wish},
+    media::webrtc::{Described, PeerCommand, PeerError, PeerKey, Wish},
 };
 
 /// Publishers that one may choose by name.
@@ -72,7 +73,11 @@ impl Subscription {
 /// Counts an answer against the offer that it is to.
 fn take_answer(live: &mut Live, stream: StreamId) -> Result<(), AppError> {
     let member = live.members.get_mut(&stream).filter(|member| member.answers_left > 0);
-    member.ok_or(PeerError::OutOfTurn("there is no offer to answer"))?.answers_left -= 1;
+    member
+        .ok_or(PeerError::OutOfTurn(
+            "there is no offer to answer, or three answers to it were read: subscribe with ice_restart for another",
+        ))?
+        .answers_left -= 1;
     Ok(())
 }
 
@@ -80,10 +85,14 @@ impl Rooms {
     /// Takes what a member wants to hear and see; offers follow (`subscribe_offer`), now and when others come and go.
     ///
     /// # Errors
-    /// When the session is in no room, or the node has no place for one more connection.
+    /// When the session is in no room, or the node has no place for one more connection, and `RATE_LIMITED` for one restart too many.
     pub async fn subscribe(&self, presence: &Presence, request: SubscribePayload) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
         let restart = request.ice_restart;
+        if restart {
+            // Another offer each time, whatever became of those before.
+            self.count_offer(presence.user.id)?;
+        }
         let mut subscription = Subscription::new(request)?;
         let _turn = place.room.turn.lock().await;
         let link = presence.state().link.clone();
@@ -125,9 +134,13 @@ impl Rooms {
     ///
     /// # Errors
     /// When the session is not in the channel, or the offer cannot be used.
-    pub async fn play_in(&self, presence: &Presence, channel: ChannelId, sdp: &str) -> Result<String, AppError> {
+    pub async fn play_in(
+        &self,
+        presence: &Presence,
+        channel: ChannelId,
+        offer: Described<SdpOffer>,
+    ) -> Result<String, AppError> {
         let place = presence.place(channel).ok_or_else(super::super::admit::not_joined)?;
-        let offer = description::offer_to_play(sdp)?;
         let key = key_of(&place, PeerRole::Subscriber);
         let link = presence.state().link.clone();
         let ways = self.ways(&link).await;

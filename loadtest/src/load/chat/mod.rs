@@ -235,9 +235,14 @@ async fn remove(shared: &Shared, owner: &mut TokenPair, channel: ChannelId) {
     tracing::warn!(%channel, "a channel stays behind");
 }
 
+/// The place among `nodes` of the member with that number.
+pub(super) fn node_of(number: usize, nodes: usize) -> usize {
+    spread::node_of(0, number, nodes)
+}
+
 /// Lets one enter, patiently where the server asks for it.
 async fn enter(shared: &Shared, number: usize, label: &str, channel: ChannelId) -> Result<Member, LoadError> {
-    let node = spread::node_of(0, number, shared.servers.len());
+    let node = node_of(number, shared.servers.len());
     let account = sign_in(shared, node, label).await?;
     let others = spread::others(node, number, shared.servers.len());
     let door = Door {
