@@ -316,7 +316,7 @@ catalogue! {
         counter refused [] = "antiphon_webrtc_connections_refused_total" Count;
         /// Offers of browsers that came by a name that no setting names: they were told the address that their connection reached.
         counter unnamed_hosts [] = "antiphon_webrtc_unnamed_hosts_total" Count;
-        /// Offers refused: their account had made as many as it may in a minute, by the gateway, WHIP and WHEP.
+        /// Offers refused: their account had made, or asked for by `ice_restart`, as many as it may in a minute, by the gateway, WHIP and WHEP.
         counter offers_refused [] = "antiphon_webrtc_offers_refused_total" Count;
         /// Offers and answers made.
         counter negotiations [] = "antiphon_webrtc_negotiations_total" Count;
