@@ -15,6 +15,8 @@ use crate::error::AppError;
 pub struct Rates<K: Hash + Eq + Clone> {
     /// How many, and in what time, for those who are refused.
     share: String,
+    /// The whole of it.
+    most: NonZeroU32,
     limiter: DefaultKeyedRateLimiter<K>,
     /// What all share while as many keys are active as are kept apart.
     overflow: DefaultDirectRateLimiter,
@@ -43,6 +45,7 @@ impl<K: Hash + Eq + Clone> Rates<K> {
     fn of(quota: Quota, share: String) -> Self {
         Self {
             share,
+            most: quota.burst_size(),
             limiter: RateLimiter::keyed(quota),
             overflow: RateLimiter::direct(quota),
             clock: DefaultClock::default(),
@@ -54,7 +57,18 @@ impl<K: Hash + Eq + Clone> Rates<K> {
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next one is accepted.
     pub fn check(&self, key: &K, what: &str) -> Result<(), AppError> {
-        let outcome = if self.limiter.len() < KEYS_MAX { self.limiter.check_key(key) } else { self.overflow.check() };
+        self.check_all(key, NonZeroU32::MIN, what)
+    }
+
+    /// Counts so many of `what` for `key`, or none of them. More at once than the whole share are taken for as many as that is.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_all(&self, key: &K, count: NonZeroU32, what: &str) -> Result<(), AppError> {
+        let count = count.min(self.most);
+        let few = self.limiter.len() < KEYS_MAX;
+        let outcome = if few { self.limiter.check_key_n(key, count) } else { self.overflow.check_n(count) };
+        let Ok(outcome) = outcome else { return Ok(()) };
         outcome.map_err(|refused| {
             let wait = refused.wait_time_from(self.clock.now());
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -72,6 +86,17 @@ impl<K: Hash + Eq + Clone> Rates<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_are_counted_at_once_or_none() {
+        let rates = Rates::over(100, Duration::from_secs(86_400)).expect("a limit");
+        let lines = |count| rates.check_all(&1, NonZeroU32::new(count).expect("some"), "lines");
+        assert!(lines(60).is_ok());
+        assert!(lines(41).is_err_and(|refused| refused.message.contains("too many lines: at most 100 in 86400 s")));
+        assert!(lines(40).is_ok() && lines(1).is_err());
+        let whole = NonZeroU32::new(1_000).expect("some");
+        assert!(rates.check_all(&2, whole, "lines").is_ok() && rates.check(&2, "lines").is_err(), "the whole share");
+    }
 
     #[test]
     fn a_share_of_a_day_can_be_used_at_once_and_comes_back_slowly() {

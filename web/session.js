@@ -96,12 +96,36 @@ export class Session extends EventTarget {
 
   #connect() {
     if (this.#socket && this.#socket.readyState <= WebSocket.OPEN) return;
+    this.#socket = this.#open();
+  }
+
+  #open() {
     const url = new URL("/ws", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(url);
-    this.#socket = socket;
     socket.addEventListener("message", ({ data }) => socket === this.#socket && this.#take(JSON.parse(data)));
     socket.addEventListener("close", ({ code, reason }) => socket === this.#socket && this.#closed(code, reason));
+    return socket;
+  }
+
+  /**
+   * The node is about to stop; whoever balances sends the next connection elsewhere. The former goes on until another node greets, which may
+   * be never: where there is no other, everything works until this one is gone. The server closes the former once the session goes on there.
+   */
+  #move(former, tries) {
+    const isNeeded = () => !this.#isOver && this.#socket === former && former.readyState === WebSocket.OPEN;
+    if (!isNeeded()) return;
+    const next = this.#open();
+    next.addEventListener("message", ({ data }) => {
+      if (this.#socket === next) return;
+      if (!isNeeded()) return next.close(1000);
+      this.#socket = next;
+      this.#lostAt ??= Date.now();
+      this.#take(JSON.parse(data));
+    });
+    next.addEventListener("close", () => {
+      if (this.#socket !== next) setTimeout(() => this.#move(former, tries + 1), retryAfterMs(tries));
+    });
   }
 
   #closed(code, reason) {
@@ -120,8 +144,7 @@ export class Session extends EventTarget {
       this.#tell("lost");
     }
     if (Date.now() - this.#lostAt > GRACE_MS) this.#identity = null;
-    const wait = Math.min(RETRY_MS_MAX, 200 * 2 ** this.#retries++) * (0.75 + Math.random() / 2);
-    setTimeout(() => this.#isLost() && this.#connect(), wait);
+    setTimeout(() => this.#isLost() && this.#connect(), retryAfterMs(this.#retries++));
   }
 
   async #greet(hello) {
@@ -196,11 +219,7 @@ export class Session extends EventTarget {
       else resolve(message);
     });
     if (message.type === "Reconnect") {
-      // The node is about to stop; whoever balances sends the next connection elsewhere.
-      // The server closes the old one once the session goes on there.
-      this.#socket = null;
-      this.#lostAt ??= Date.now();
-      this.#connect();
+      this.#move(this.#socket, 0);
       return;
     }
     if (settled && isError) return;
@@ -269,6 +288,11 @@ export class Session extends EventTarget {
   #tell(state, more) {
     this.dispatchEvent(new CustomEvent("state", { detail: { state, more } }));
   }
+}
+
+/** When to try again: sooner at first, and not all clients at once. */
+function retryAfterMs(tries) {
+  return Math.min(RETRY_MS_MAX, 200 * 2 ** tries) * (0.75 + Math.random() / 2);
 }
 
 /** Whether a close reason says that the session cannot be resumed. */

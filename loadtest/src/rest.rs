@@ -222,6 +222,14 @@ impl Rest {
         self.data(Method::POST, "/api/channels", access_token, Some(channel)).await
     }
 
+    /// Uses an invite: the account is a member of its channel then, which is yielded.
+    ///
+    /// # Errors
+    /// When there is no answer or the server refuses.
+    pub async fn use_invite(&self, access_token: &str, code: &str) -> Result<ChannelView, RestError> {
+        self.data(Method::POST, &format!("/api/invites/{code}"), access_token, None::<&()>).await
+    }
+
     /// Deletes a channel that the account owns.
     ///
     /// # Errors

@@ -38,6 +38,11 @@ impl ApiError {
     pub(super) fn invalid_as(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, error: AppError::new(ErrorCode::InvalidInput, message) }
     }
+
+    /// Of a body with more bytes than are read.
+    pub(super) fn too_large() -> Self {
+        Self::invalid_as(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than this path accepts")
+    }
 }
 
 impl From<AppError> for ApiError {
@@ -70,7 +75,7 @@ impl From<JsonRejection> for ApiError {
 impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> Self {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            return Self::invalid_as(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than this path accepts");
+            return Self::too_large();
         }
         Self::invalid("the body broke off before its end")
     }

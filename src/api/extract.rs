@@ -23,6 +23,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<Api>) -> Result<Self, ApiError> {
+        check_announced(&request, state)?;
         let axum::Json(value) = axum::Json::<T>::from_request(request, state).await?;
         Ok(Self(value))
     }
@@ -49,8 +50,17 @@ impl FromRequest<Arc<Api>> for Text {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<Api>) -> Result<Self, ApiError> {
+        check_announced(&request, state)?;
         Ok(Self(String::from_request(request, state).await?))
     }
+}
+
+/// Refuses a body that is announced to be too large, without waiting for any of it.
+fn check_announced(request: &Request, api: &Api) -> ApiResult<()> {
+    if request.body().size_hint().lower() > u64::from(api.settings.http.body_bytes_max) {
+        return Err(ApiError::too_large());
+    }
+    Ok(())
 }
 
 /// The parts of a path that are no fixed text.

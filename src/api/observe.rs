@@ -70,7 +70,12 @@ pub(super) async fn observe(State(observer): State<Observer>, mut request: Reque
         }
     };
     finish(&mut response, area, request_id);
-    count(&span, &response, (area, method), started.elapsed());
+    let took = started.elapsed();
+    // What is not ready says so to everyone who asks, as it should.
+    let is_failure = response.status().is_server_error()
+        && (response.status() != StatusCode::SERVICE_UNAVAILABLE || api.health.is_ready());
+    count(&response, (area, method), took);
+    log(&span, &response, took, is_failure);
     response
 }
 
@@ -139,22 +144,25 @@ fn finish(response: &mut Response, area: Area, request_id: HeaderValue) {
     }
 }
 
-fn count(span: &tracing::Span, response: &Response, (area, method): (Area, Method), took: Duration) {
+fn count(response: &Response, (area, method): (Area, Method), took: Duration) {
     let http = &metrics().http;
     let status = response.status();
     http.requests.of((area, method, class_of(status))).increment(1);
     http.duration.of((area, method)).record(took.as_secs_f64());
-    let code = response.extensions().get::<ErrorCode>().copied();
-    if let Some(code) = code {
-        http.errors.of(code).increment(1);
+    if let Some(code) = response.extensions().get::<ErrorCode>() {
+        http.errors.of(*code).increment(1);
     }
-    let code = code.map_or("", ErrorCode::as_str);
+}
+
+fn log(span: &tracing::Span, response: &Response, took: Duration, is_failure: bool) {
+    let status = response.status().as_u16();
+    let code = response.extensions().get::<ErrorCode>().map_or("", |code| code.as_str());
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let _entered = span.enter();
-    if status.is_server_error() {
-        tracing::warn!(status = status.as_u16(), code, took_us, "request failed");
+    if is_failure {
+        tracing::warn!(status, code, took_us, "request failed");
     } else {
-        tracing::debug!(status = status.as_u16(), code, took_us, "request answered");
+        tracing::debug!(status, code, took_us, "request answered");
     }
 }
 

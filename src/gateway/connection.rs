@@ -43,6 +43,7 @@ use super::{
     Gateway,
     close::CloseCause,
     limits::{Allowance, Budget, Verdict},
+    metered::{Meter, is_exceeded},
     outbox::{End, Outbox, Outgoing},
     sessions::Attachment,
     socket::{Io, WRITE_BUFFER_BYTES, linger},
@@ -145,11 +146,12 @@ async fn serve(
     socket: WebSocketStream<Io>,
     user: Option<UserView>,
 ) -> (Departure, Option<Io>) {
+    let meter = socket.get_ref().meter();
     let (sink, mut stream) = socket.split();
     let writing = tokio::spawn(Arc::clone(connection).write(sink, Span::current()));
     let (requests, waiting) = mpsc::channel(WAITING_MAX);
     let reading = async {
-        let departure = Reader::new(connection, requests).read(&mut stream).await;
+        let departure = Reader::new(connection, requests, meter).read(&mut stream).await;
         connection.outbox.end(End::Gone);
         if departure == Departure::Lost {
             // The grace begins now, not when what is under way has ended.
@@ -308,6 +310,7 @@ impl Drop for LossGuard<'_> {
 struct Reader<'a> {
     connection: &'a Connection,
     requests: mpsc::Sender<Box<Request>>,
+    meter: Meter,
     /// What may be sent before somebody authenticated; then the account's allowance counts.
     allowance: Allowance,
     malformed: Budget,
@@ -318,11 +321,12 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(connection: &'a Connection, requests: mpsc::Sender<Box<Request>>) -> Self {
+    fn new(connection: &'a Connection, requests: mpsc::Sender<Box<Request>>, meter: Meter) -> Self {
         let config = connection.gateway.config();
         Self {
             connection,
             requests,
+            meter,
             allowance: Allowance::new(config.rates, connection.now()),
             malformed: Budget::new(config.malformed_per_minute),
             opened_at: Instant::now(),
@@ -347,7 +351,10 @@ impl<'a> Reader<'a> {
                     self.heard_at = Instant::now();
                     match received {
                         Some(Ok(Message::Close(frame))) => return departure(frame.as_ref()),
-                        Some(Ok(message)) => self.received(&message),
+                        Some(Ok(message)) => {
+                            self.meter.begin();
+                            self.received(&message);
+                        }
                         Some(Err(error)) => match cause_of(&error) {
                             Some(cause) => self.connection.close(cause),
                             None => return Departure::Lost,
@@ -500,6 +507,7 @@ fn departure(frame: Option<&CloseFrame>) -> Departure {
 fn cause_of(error: &SocketError) -> Option<CloseCause> {
     match error {
         SocketError::Capacity(_) => Some(CloseCause::TooLong),
+        SocketError::Io(error) if is_exceeded(error) => Some(CloseCause::TooLong),
         SocketError::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
             None
         }

@@ -10,6 +10,7 @@ mod company;
 mod connection;
 mod handle;
 mod limits;
+mod metered;
 mod outbox;
 mod records;
 mod sessions;

@@ -18,8 +18,10 @@ use tokio_tungstenite::{
     },
 };
 
+use super::metered::Metered;
+
 /// What a WebSocket runs on.
-pub(super) type Io = TokioIo<Upgraded>;
+pub(super) type Io = Metered<TokioIo<Upgraded>>;
 
 /// Idle connections keep such a buffer for reading; a longer message grows it for as long as it takes.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
@@ -76,7 +78,7 @@ impl Handshake {
         }
         let upgrade = self.upgrade;
         let socket = async {
-            let io = TokioIo::new(upgrade.await.ok()?);
+            let io = Metered::new(TokioIo::new(upgrade.await.ok()?));
             Some(WebSocketStream::from_raw_socket(io, Role::Server, Some(config())).await)
         };
         (response, socket)
@@ -100,7 +102,8 @@ pub(super) fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> b
 
 /// Ends a connection so that the client gets to read our Close: a socket that is closed with unread bytes is reset, and
 /// what was on its way to the client is lost.
-pub(super) async fn linger(mut io: Io, patience: Duration) {
+pub(super) async fn linger(io: Io, patience: Duration) {
+    let mut io = io.into_inner();
     let drain = async {
         io.shutdown().await?;
         let mut thrown_away = [0; 4 * 1024];

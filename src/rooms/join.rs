@@ -337,7 +337,6 @@ impl Rooms {
             announced: None,
             advisor: QualityAdvisor::new(bitrate(entrance.channels)),
             subscription: None,
-            answers_left: 0,
             mix: entrance.mix,
         };
         let live = &mut *room.live_mut();

@@ -193,6 +193,8 @@ struct Inner {
     host_names: HostNames,
     /// Offers of WebRTC that accounts make; `None` for any number.
     offers: Option<Rates<UserId>>,
+    /// Answers to offers, line by line.
+    answered_lines: Option<Rates<UserId>>,
     /// It was said that a browser came by a name that no setting names.
     warned_of_name: AtomicBool,
     /// Audio channels of a stream whose speaker names no count, 1 or 2.
@@ -232,6 +234,7 @@ impl Rooms {
             inner: Arc::new(Inner {
                 host_names,
                 offers: Rates::new(config.offers_per_minute),
+                answered_lines: Rates::new(config.offers_per_minute.saturating_mul(webrtc::OFFER_LINES_MAX)),
                 warned_of_name: AtomicBool::new(false),
                 store,
                 media,
@@ -300,8 +303,8 @@ impl Rooms {
 
     /// Forgets what nobody has needed for a while. To be called every minute or so.
     pub async fn sweep(&self) {
-        if let Some(offers) = &self.inner.offers {
-            offers.sweep();
+        for rates in [&self.inner.offers, &self.inner.answered_lines].into_iter().flatten() {
+            rates.sweep();
         }
         self.inner.membership.sweep().await;
         self.reconcile_degraded();

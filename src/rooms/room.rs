@@ -118,8 +118,6 @@ pub(super) struct LocalMember {
     pub(super) advisor: QualityAdvisor,
     /// What they want to hear and see by WebRTC, once they have asked.
     pub(super) subscription: Option<Subscription>,
-    /// So many answers to the last offer of that are still read.
-    pub(super) answers_left: u8,
     /// The mix that they hear instead of streams.
     pub(super) mix: Option<MixPlace>,
 }

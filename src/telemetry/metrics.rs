@@ -318,6 +318,8 @@ catalogue! {
         counter unnamed_hosts [] = "antiphon_webrtc_unnamed_hosts_total" Count;
         /// Offers refused: their account had made, or asked for by `ice_restart`, as many as it may in a minute, by the gateway, WHIP and WHEP.
         counter offers_refused [] = "antiphon_webrtc_offers_refused_total" Count;
+        /// Answers to offers refused: those of their account had as many lines as they may have in a minute.
+        counter answers_refused [] = "antiphon_webrtc_answers_refused_total" Count;
         /// Offers and answers made.
         counter negotiations [] = "antiphon_webrtc_negotiations_total" Count;
         /// Datagrams of STUN, DTLS, RTP and RTCP taken.

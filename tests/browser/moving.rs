@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     chromium::{Chromium, PATIENCE, Page},
     rooms::metric,
-    support::{balancer::Balancer, nodes::Nodes},
+    support::{balancer::Balancer, nodes::Nodes, process::Process},
     visitors::{LOUDNESS, click, come_in, enter, fill, sees},
 };
 
@@ -121,4 +121,35 @@ async fn a_page_talks_again_by_itself_when_its_node_is_killed() {
     for seen in &seen {
         assert!(gap(seen) < Duration::from_secs(20), "{seen}");
     }
+}
+
+#[tokio::test]
+async fn a_page_goes_on_while_the_only_node_waits_to_stop() {
+    let server = Process::start(&[("ANTIPHON_SERVER__DRAIN_DEADLINE_S", "300")]).await;
+    let browser = Chromium::start().await;
+    let anna = browser.visit(server.url().http("/").as_str()).await;
+    anna.evaluate(WATCH).await;
+    anna.evaluate(
+        "window.sockets = 0;
+        window.WebSocket = class extends WebSocket {
+            constructor(...settings) { super(...settings); window.sockets++; }
+        }",
+    )
+    .await;
+    come_in(&anna, "Anna").await;
+    fill(&anna, "#create-name", "Tea").await;
+    click(&anna, "#create-form button").await;
+    sees(&anna, &["Anna"]).await;
+    anna.until("document.querySelector('#chat').hidden", |hidden| hidden == false).await;
+    server.signal("TERM");
+    // It looks for another node, twice at least, and there is none.
+    anna.until("window.sockets", |sockets| sockets.as_u64() > Some(2)).await;
+    fill(&anna, "#message-text", "Still here?").await;
+    click(&anna, "#message-form button.primary").await;
+    let written = "[...document.querySelectorAll('#messages .text')].map((text) => text.textContent).join()";
+    anna.until(written, |text| text == "Still here?").await;
+    click(&anna, "#mute").await;
+    let badges = "[...document.querySelectorAll('#people .badge')].map((badge) => badge.textContent).join()";
+    anna.until(badges, |badges| badges.as_str().is_some_and(|badges| badges.contains("muted"))).await;
+    assert_eq!(anna.evaluate("seen.errors").await, serde_json::json!([]));
 }

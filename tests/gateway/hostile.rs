@@ -103,6 +103,23 @@ async fn frames_that_break_the_websocket_protocol() {
 }
 
 #[tokio::test]
+async fn a_message_in_pieces_that_hold_nothing_and_never_end() {
+    let server = Server::start().await;
+    let mut client = server.client("endless").await;
+    let socket = client.socket.get_mut();
+    // A text that goes on; then pieces of it, each of a masked header alone.
+    socket.write_all(&[0x01, 0x80, 0, 0, 0, 0]).await.expect("sends");
+    let pieces = [0x00, 0x80, 0, 0, 0, 0].repeat(1_000);
+    for _ in 0..1_000 {
+        if socket.write_all(&pieces).await.is_err() {
+            break;
+        }
+    }
+    let (closed, reason) = client.closed().await;
+    assert_eq!((closed, &reason["resume"]), (1009, &serde_json::json!(true)));
+}
+
+#[tokio::test]
 async fn requests_that_are_no_websocket() {
     let server = Server::start().await;
     for (request, status) in [

@@ -187,22 +187,24 @@ async fn what_makes_no_sense_is_refused_with_why_and_others_lose_nothing() {
 }
 
 #[tokio::test]
-async fn an_offer_to_hear_others_may_be_answered_thrice() {
-    let server = Server::start().await;
+async fn the_answers_of_an_account_have_so_many_lines_a_minute_and_no_more() {
+    let server = Server::with(|_, rooms| rooms.offers_per_minute = 2).await;
     let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
     let channel = server.channel(anna.id(), 10).await;
-    anna.join(channel, MediaTransport::Udp).await;
-    berta.request(enter(Some(channel), None)).await;
-    let answer = |sdp: &str| SubscribeAnswer::from(SubscribeAnswerPayload { sdp: sdp.to_owned() });
-    for restart in [false, true] {
-        let subscribe = SubscribePayload { ice_restart: restart, ..SubscribePayload::default() };
-        berta.done(Subscribe::from(subscribe)).await;
-        berta.expect(of_type!(SubscribeOffer)).await;
-        for _ in 0..3 {
-            assert!(refused(&mut berta, answer("v=0")).await.1.contains("media sections"));
-        }
-        assert!(refused(&mut berta, answer("v=0")).await.1.contains("no offer"));
+    let answer = |lines: usize| {
+        SubscribeAnswer::from(SubscribeAnswerPayload { sdp: "m=audio\n".to_owned() + &"a=x\n".repeat(lines - 1) })
+    };
+    for client in [&mut anna, &mut berta] {
+        client.request(enter(Some(channel), None)).await;
+        client.done(Subscribe::from(SubscribePayload::default())).await;
     }
+    // Two offers have 4,000 lines at most. What cannot be read is tried again, as long as there are some left.
+    for lines in [3_000, 900, 50] {
+        assert_eq!(refused(&mut anna, answer(lines)).await.0, ErrorCode::InvalidInput);
+    }
+    let (code, error) = refused(&mut anna, answer(900)).await;
+    assert!(code == ErrorCode::RateLimited && error.contains("too many lines of answers"), "{error}");
+    assert_eq!(refused(&mut berta, answer(3_000)).await.0, ErrorCode::InvalidInput);
 }
 
 #[tokio::test]

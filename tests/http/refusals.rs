@@ -228,6 +228,25 @@ async fn the_refusal_of_a_large_body_arrives() {
     .await;
 }
 
+#[tokio::test]
+async fn a_body_that_is_announced_too_large_is_not_waited_for() {
+    run(
+        Database::Sqlite,
+        |settings| settings.http.request_timeout_s = 600,
+        async |nobody: &Client| {
+            let address = nobody.base().strip_prefix("http://").expect("a URL");
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            let head = "POST /api/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                        content-length: 99999999999\r\n\r\n{";
+            stream.write_all(head.as_bytes()).await.expect("sends");
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.expect("an answer");
+            assert_eq!(&answer, b"HTTP/1.1 413");
+        },
+    )
+    .await;
+}
+
 /// A body of so many bytes in chunks.
 fn chunked(bytes: usize) -> Vec<u8> {
     const CHUNK: usize = 64 * 1_024;

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use antiphon_loadtest::audio::OggOpusReader;
+use antiphon_loadtest::{audio::OggOpusReader, rest::Rest};
 
 use super::process::{Process, Scratch, tool};
 
@@ -85,6 +85,36 @@ async fn a_spoken_file_arrives(server: &Process) {
     assert!(received == sent, "every Opus packet is the same, bit for bit");
     let likeness = correlation(&decode(&spoken), &decode(&heard));
     assert!(likeness > 0.99, "correlation {likeness}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_leads_into_a_private_channel() {
+    let server = Process::start(&[]).await;
+    let url = server.url().to_string();
+    let rest = Rest::new(server.url().clone()).expect("a client");
+    let owner = rest.register("owner", "correct horse battery").await.expect("an account").access_token;
+    let private = serde_json::json!({ "name": "attic", "is_private": true });
+    let posted = async |path: &str, body: &serde_json::Value| {
+        let request = reqwest::Client::new().post(format!("{}{path}", url.trim_end_matches('/')));
+        let answer = request.bearer_auth(&owner).json(body).send().await.expect("answered");
+        answer.json::<serde_json::Value>().await.expect("JSON")["data"].clone()
+    };
+    let channel = posted("/api/channels", &private).await;
+    let path = format!("/api/channels/{}/invites", channel["id"].as_str().expect("an id"));
+    let invite = posted(&path, &serde_json::json!({ "max_uses": 1 })).await;
+    let scratch = Scratch::new();
+    let record = |invite: &str| {
+        let mut command = Command::new(tool("antiphon-loadtest"));
+        command.args(["record", "--server", &url, "--invite", invite, "--duration", "0.1", "--out"]);
+        let output = command.arg(scratch.path().join("heard.ogg")).output().expect("runs");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let code = invite["code"].as_str().expect("a code");
+    for (code, said) in [(code, "listens in attic"), ("../channels", "is no invite"), (code, "there is no such invite")]
+    {
+        let words = record(code);
+        assert!(words.contains(said), "{words}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use antiphon_loadtest::{
     rest::{Account, NewChannel, Rest, RestError},
     tls,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use tokio::sync::mpsc;
 
@@ -70,9 +70,9 @@ pub(crate) struct AccessArguments {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ChannelArguments {
     /// The channel's name; it is made when there is none
-    #[arg(long, value_name = "NAME")]
-    pub(crate) channel: String,
-    /// An invite to it, for a private one
+    #[arg(long, value_name = "NAME", required_unless_present = "invite")]
+    channel: Option<String>,
+    /// An invite instead, which makes one a member of its channel: for a private one
     #[arg(long, value_name = "CODE")]
     invite: Option<String>,
     /// How voice travels
@@ -175,14 +175,23 @@ pub(crate) async fn join(access: &AccessArguments, channel: &ChannelArguments, c
         cipher: channel.cipher.map(Cipher::from),
         sample_rate: None,
         channels,
-        invite: channel.invite.clone(),
+        invite: None,
     };
     let joined = client.join(join).await.with_context(|| format!("joining {}", view.name))?;
     Ok(Joined { client, events, joined })
 }
 
 async fn find_channel(rest: &Rest, account: &Account, channel: &ChannelArguments) -> Result<ChannelView> {
-    let name = &channel.channel;
+    if let Some(code) = &channel.invite {
+        let is_one = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        ensure!(is_one, "{code:?} is no invite: one has letters, digits, - and _ alone");
+        let invited = rest.use_invite(&account.access_token, code).await.context("the invite")?;
+        if channel.channel.as_ref().is_some_and(|name| *name != invited.name) {
+            output::note(format_args!("the invite is to {}", invited.name));
+        }
+        return Ok(invited);
+    }
+    let Some(name) = &channel.channel else { bail!("neither a channel nor an invite is named") };
     let found = async {
         if let Some(found) = rest.find_channel(&account.access_token, name).await? {
             return Ok(found);

@@ -74,6 +74,7 @@ pub(super) use peer_places::PeerPlaces;
 pub(super) use publishing::Arrived;
 pub use recent::NEW_MAX as SOURCES_NEW_MAX;
 pub(super) use setup::certificate;
+pub use subscribing::SECTIONS_MAX;
 pub use tcp::IceTcp;
 
 /// How long a peer may be looked after before others get their turn: it answers what came with some packets.

@@ -91,7 +91,7 @@ impl Peers {
 
     fn play(&mut self, now: Micros, key: PeerKey, ways: Ways, offer: Described<SdpOffer>) -> Result<String, PeerError> {
         let make = |deafened| Side::Subscribing(Subscribing::new(true, deafened));
-        let number = self.peer_or_new(now, key, ways, make, setup::subscriber)?;
+        let number = self.peer_or_new(now, key, ways, make, setup::player)?;
         let answer = self.accept(now, number, offer)?;
         self.note_subscriber(key, number);
         Ok(answer)

@@ -2,7 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use str0m::{IceCreds, Rtc, RtcConfig, bwe::Bitrate, config::DtlsCert, crypto::from_feature_flags, format::Codec};
+use str0m::{
+    IceCreds, Rtc, RtcConfig,
+    bwe::Bitrate,
+    config::DtlsCert,
+    crypto::from_feature_flags,
+    format::{Codec, FormatParams},
+    media::Frequency,
+    rtp::Extension,
+};
 
 use super::keys::{self, Agreed};
 
@@ -12,6 +20,20 @@ const FIRST_ESTIMATE: Bitrate = Bitrate::kbps(800);
 /// How often a subscriber's way is looked at. What the library tells by itself is an average over three seconds, in which a
 /// way that has become narrow loses voices.
 const WAY_SEEN_EVERY: Duration = Duration::from_millis(100);
+
+/// What H.264 and VP9 are offered under, and what is sent again of them: the library's own numbers for these forms.
+const H264: (u8, u8) = (108, 109);
+const VP9: (u8, u8) = (98, 99);
+/// The form of H.264 that every browser has: constrained baseline, level 3.1 (RFC 7742, 6.2; RFC 6184, 8.1).
+const CONSTRAINED_BASELINE: u32 = 0x42_e0_1f;
+
+/// How loud a voice is, by what ways are measured, which section a packet is of, and how a picture is to be turned.
+const OFFERED_EXTENSIONS: [(u8, Extension); 4] = [
+    (1, Extension::AudioLevel),
+    (3, Extension::TransportSequenceNumber),
+    (4, Extension::RtpMid),
+    (13, Extension::VideoOrientation),
+];
 
 /// Longer than any connection lasts: the library reports of no voice, which it does not send.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -32,9 +54,30 @@ pub(super) fn publisher(now: Instant, certificate: &DtlsCert, credentials: IceCr
     (rtc, Agreed::default())
 }
 
-/// A connection that a client hears and sees by.
+/// A connection that a client hears and sees by, and that we offer: with nothing that is of no use, since a client repeats all of it for
+/// each section, and its answer must be within a message. Of each coding there is one form: pictures are sent in the first that is agreed
+/// upon, whichever form their publisher's are of.
 pub(super) fn subscriber(now: Instant, certificate: &DtlsCert, credentials: IceCreds) -> (Rtc, Agreed) {
-    let mut config = coded(certificate, credentials)
+    let mut config = coded(certificate, credentials).enable_h264(false).enable_vp9(false).clear_extension_map();
+    for (id, extension) in OFFERED_EXTENSIONS {
+        config = config.set_extension(id, extension);
+    }
+    let codecs = config.codec_config();
+    codecs.add_h264(H264.0.into(), Some(H264.1.into()), true, CONSTRAINED_BASELINE);
+    let most_widely = FormatParams { profile_id: Some(0), ..FormatParams::default() };
+    codecs.add_config(VP9.0.into(), Some(VP9.1.into()), Codec::Vp9, Frequency::NINETY_KHZ, None, most_widely);
+    // Ways are measured by transport-wide numbers.
+    codecs.iter_mut().for_each(|params| params.set_fb_remb(false));
+    receiving(now, config)
+}
+
+/// Likewise one that its client offers, whatever form of a coding it names.
+pub(super) fn player(now: Instant, certificate: &DtlsCert, credentials: IceCreds) -> (Rtc, Agreed) {
+    receiving(now, coded(certificate, credentials))
+}
+
+fn receiving(now: Instant, config: RtcConfig) -> (Rtc, Agreed) {
+    let mut config = config
         .enable_opus(true, false)
         .enable_bwe(Some(FIRST_ESTIMATE))
         .set_rtcp_report_interval_audio(NEVER)

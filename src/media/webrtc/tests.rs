@@ -16,7 +16,7 @@ use std::{
 use antiphon_core::{
     clock::Micros,
     engine::{Command, Engine, EngineConfig, Hears, MemberFlags},
-    gateway::{PeerRole, PublishKind, VideoQuality},
+    gateway::{FRAME_BYTES_MAX, PeerRole, PublishKind, VideoQuality},
     ids::{ChannelId, StreamId, WorkerIndex},
     prng::Prng,
     wire::{
@@ -39,8 +39,8 @@ use super::{
         inbox::Inbox,
         outbox::{Outbox, SideOutlets},
     },
-    Described, OfferedTrack, PeerCommand, PeerCounter, PeerEvent, PeerKey, PeerPlaces, Peers, PeersSetup, Ways, Wish,
-    certificate,
+    Described, OfferedTrack, PeerCommand, PeerCounter, PeerEvent, PeerKey, PeerPlaces, Peers, PeersSetup, SECTIONS_MAX,
+    Ways, Wish, certificate,
 };
 
 const STEP: Micros = Micros::from_millis(20);
@@ -535,4 +535,24 @@ fn a_worker_whose_last_peer_has_gone_rests() {
         world.pass(Micros::from_secs(1));
     }
     panic!("it never rests");
+}
+
+/// A browser's answer repeats, for each section, all that it was offered but whose it is, and adds a line on RTCP.
+#[test]
+fn the_answer_to_all_that_one_may_be_offered_is_within_a_message() {
+    let wish = |stream, kind| Wish { stream: StreamId(stream), kind, quality: VideoQuality::High };
+    let kinds = [PublishKind::Audio, PublishKind::Video];
+    let wishes = kinds.into_iter().flat_map(|kind| (1_000..1_100).map(move |stream| wish(stream, kind)));
+    let (sdp, tracks) = World::new().offered(wishes.collect(), false);
+    assert_eq!(tracks.len(), SECTIONS_MAX);
+    let whose = ["a=ssrc", "a=msid", "a=candidate"];
+    let repeated = sdp.lines().filter(|line| !whose.iter().any(|begin| line.starts_with(begin)));
+    let lines = repeated
+        .map(|line| format!("{line}\r\n"))
+        .chain((0..SECTIONS_MAX).map(|_| "a=rtcp:9 IN IP4 0.0.0.0\r\n".to_owned()));
+    let answer = serde_json::to_string(&lines.collect::<String>()).expect("a text");
+    let rest_bytes = 4 * 1024;
+    assert!(answer.len() + rest_bytes < FRAME_BYTES_MAX, "{} bytes, and the message's own and ways", answer.len());
+    let voices = sdp.split("m=").filter(|section| section.starts_with("audio"));
+    assert!(voices.into_iter().all(|section| !section.contains("transport-wide")));
 }

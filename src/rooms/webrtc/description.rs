@@ -11,7 +11,7 @@ use str0m::{
 
 use crate::{
     error::AppError,
-    media::webrtc::{CANDIDATES_MAX, Described, PeerError, SOURCES_NEW_MAX, way},
+    media::webrtc::{CANDIDATES_MAX, Described, PeerError, SECTIONS_MAX, SOURCES_NEW_MAX, way},
 };
 
 /// What one description has at most. Reading a line takes microseconds; but what a section says of its formats the library compares each
@@ -25,9 +25,11 @@ struct Most {
 
 /// A voice, a camera, a screen, and again as many sections that were closed. A browser's offer of three has some 400 lines, and in Debian's
 /// Chromium 156 a picture's section 23 formats. There are 61 numbers to give, 35 to 63 and 96 to 127 (RFC 3551, 6; RFC 5761, 4).
-const OFFER: Most = Most { sections: 16, lines: 2_000, formats: 64 };
-/// Of all that one may subscribe to, and as many sections that were closed. What is offered has 22 formats.
-const ANSWER: Most = Most { sections: 256, lines: 4_000, formats: 32 };
+const OFFER: Most = Most { sections: 16, lines: OFFER_LINES_MAX as usize, formats: 64 };
+/// Lines of an offer.
+pub(in crate::rooms) const OFFER_LINES_MAX: u32 = 2_000;
+/// Of all that one may subscribe to: a picture's section is offered 8 formats, and has 46 lines in a browser's answer; a voice's has 16.
+const ANSWER: Most = Most { sections: SECTIONS_MAX, lines: 4_000, formats: 16 };
 /// The longest line: a browser's has some hundred bytes, and more where it names addresses or keys.
 const LINE_BYTES_MAX: usize = 2_000;
 /// Sources that an offer names: of each of its sections some, as of three layers and what repairs them. All may be new.

@@ -35,6 +35,7 @@ use crate::{
     media::webrtc::{OfferedTrack, PeerError, PeerEvent, PeerKey},
 };
 
+pub(super) use description::OFFER_LINES_MAX;
 pub(super) use host_names::HostNames;
 pub use ice::IceConfig;
 pub(super) use subscribe::Subscription;
@@ -89,7 +90,6 @@ impl Rooms {
         let Some(room) = self.room(key.channel) else { return };
         let live = &mut *room.live_mut();
         let Some(member) = live.members.get_mut(&key.stream) else { return };
-        member.answers_left = subscribe::ANSWERS_PER_OFFER;
         let track = |offered: &OfferedTrack| {
             let publisher_id = live.roster.get(offered.stream)?.member.user.id;
             Some(SubscribedTrack { mid: offered.mid.clone(), publisher_id, kind: offered.kind })

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use antiphon_core::{
     gateway::{
-        PeerRole, PublishAnswer, PublishAnswerPayload, PublishKind, PublishOfferPayload, RequestId, TrickleIcePayload,
+        ErrorCode, PeerRole, PublishAnswer, PublishAnswerPayload, PublishKind, PublishOfferPayload, RequestId,
+        TrickleIcePayload,
     },
     ids::{ChannelId, StreamId, UserId},
 };
@@ -23,8 +24,10 @@ use crate::{
     telemetry::metrics::metrics,
 };
 
-/// A worker answers within a turn or a few; one that does not is stopping.
+/// A worker answers within a turn or a few.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// When to come again to one that did not.
+const BUSY_S: u64 = 5;
 
 impl Rooms {
     /// Takes an offer to publish and answers it (`publish_answer`).
@@ -138,7 +141,12 @@ impl Rooms {
         self.inner.media.send_to_peers(place.room.home, command(reply)).await;
         match tokio::time::timeout(ANSWER_PATIENCE, answer).await {
             Ok(Ok(answer)) => Ok(answer?),
-            Ok(Err(_)) | Err(_) => Err(PeerError::Stopping.into()),
+            Ok(Err(_)) => Err(PeerError::Stopping.into()),
+            Err(_) => {
+                let message =
+                    "this node is too busy to look after another WebRTC connection: try again in some seconds";
+                Err(AppError::retry(ErrorCode::TemporarilyUnavailable, message, BUSY_S))
+            }
         }
     }
 }

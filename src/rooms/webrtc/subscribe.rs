@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -22,13 +23,12 @@ use super::{
 };
 use crate::{
     error::AppError,
-    media::webrtc::{Described, PeerCommand, PeerError, PeerKey, Wish},
+    media::webrtc::{Described, PeerCommand, PeerKey, Wish},
+    telemetry::metrics::metrics,
 };
 
 /// Publishers that one may choose by name.
 const CHOSEN_MAX: usize = 1_000;
-/// Answers that are read to each offer: reading a long one takes a while, and a client has no use for more than to try again.
-pub(super) const ANSWERS_PER_OFFER: u8 = 3;
 
 /// What a member asked to hear and see, and what their worker was told of it.
 #[derive(Debug, Default)]
@@ -70,15 +70,8 @@ impl Subscription {
     }
 }
 
-/// Counts an answer against the offer that it is to.
-fn take_answer(live: &mut Live, stream: StreamId) -> Result<(), AppError> {
-    let member = live.members.get_mut(&stream).filter(|member| member.answers_left > 0);
-    member
-        .ok_or(PeerError::OutOfTurn(
-            "there is no offer to answer, or three answers to it were read: subscribe with ice_restart for another",
-        ))?
-        .answers_left -= 1;
-    Ok(())
+fn count_of_lines(sdp: &str) -> Option<NonZeroU32> {
+    u32::try_from(sdp.lines().count()).ok().and_then(NonZeroU32::new)
 }
 
 impl Rooms {
@@ -121,13 +114,21 @@ impl Rooms {
     /// Takes the answer to an offer.
     ///
     /// # Errors
-    /// When there was none, or the answer cannot be used.
+    /// When there was none, or the answer cannot be used, and `RATE_LIMITED` for more of them than an account may have read.
     pub async fn subscribe_answer(&self, presence: &Presence, request: SubscribeAnswerPayload) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
-        take_answer(&mut place.room.live_mut(), place.stream)?;
+        self.count_answer(presence.user_id(), &request.sdp)?;
         let answer = description::answer(&request.sdp)?;
         let key = key_of(&place, PeerRole::Subscriber);
         self.ask(&place, |reply| PeerCommand::Answer { key, answer, reply }).await
+    }
+
+    /// Counts an answer of an account by its lines, before it is read: what reading takes goes by those, and answers are as many as others
+    /// come and go.
+    fn count_answer(&self, user: UserId, sdp: &str) -> Result<(), AppError> {
+        let (Some(lines), Some(rates)) = (count_of_lines(sdp), &self.inner.answered_lines) else { return Ok(()) };
+        let counted = rates.check_all(&user, lines, "lines of answers to WebRTC offers of this account");
+        counted.inspect_err(|_| metrics().webrtc.answers_refused.increment(1))
     }
 
     /// Takes an offer to hear and see a channel by, and yields the answer.
