@@ -68,8 +68,7 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         let count = count.min(self.most);
         let few = self.limiter.len() < KEYS_MAX;
         let outcome = if few { self.limiter.check_key_n(key, count) } else { self.overflow.check_n(count) };
-        let Ok(outcome) = outcome else { return Ok(()) };
-        outcome.map_err(|refused| {
+        outcome.expect("no more than the whole share").map_err(|refused| {
             let wait = refused.wait_time_from(self.clock.now());
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             let message = format!("too many {what}: at most {}; try again in {seconds} s", self.share);

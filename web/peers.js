@@ -2,6 +2,9 @@
 
 /** How long a connection may be broken before a new way is looked for. */
 const BROKEN_MS = 2_000;
+/** How often an answer is sent that the server has no time for, and how long apart. */
+const TRIES_MAX = 5;
+const TRY_AGAIN_MS = 3_000;
 
 /** Bits per second of the layers of a camera's picture, smallest first; each is twice as wide as the one before. */
 const LAYERS = [
@@ -111,7 +114,8 @@ export class Subscriber extends EventTarget {
       const connection = this.#connection;
       await connection.setRemoteDescription({ type: "offer", sdp });
       await connection.setLocalDescription(await connection.createAnswer());
-      await this.#session.request({ type: "subscribe_answer", payload: { sdp: connection.localDescription.sdp } });
+      const { sdp: answer } = connection.localDescription;
+      await patiently(() => this.#session.request({ type: "subscribe_answer", payload: { sdp: answer } }));
       const byMid = new Map(connection.getTransceivers().map((transceiver) => [transceiver.mid, transceiver]));
       const heard = tracks
         .filter(({ mid }) => byMid.has(mid))
@@ -122,6 +126,18 @@ export class Subscriber extends EventTarget {
 
   close() {
     this.#connection.close();
+  }
+}
+
+/** Sends what nothing goes on without, again where the server has no time for it just now. */
+async function patiently(send) {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await send();
+    } catch (error) {
+      if (tries === TRIES_MAX || !["RATE_LIMITED", "TEMPORARILY_UNAVAILABLE"].includes(error.code)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, TRY_AGAIN_MS));
+    }
   }
 }
 

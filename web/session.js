@@ -27,6 +27,8 @@ export class GatewayError extends Error {
 export class Session extends EventTarget {
   #account;
   #socket = null;
+  /** The one whose node is about to stop. */
+  #leaving = null;
   #identity = null;
   #positions = new Map();
   #recovering = new Set();
@@ -116,14 +118,17 @@ export class Session extends EventTarget {
     const isNeeded = () => !this.#isOver && this.#socket === former && former.readyState === WebSocket.OPEN;
     if (!isNeeded()) return;
     const next = this.#open();
+    const timer = setTimeout(() => next.close(), REQUEST_MS);
     next.addEventListener("message", ({ data }) => {
+      clearTimeout(timer);
       if (this.#socket === next) return;
       if (!isNeeded()) return next.close(1000);
       this.#socket = next;
-      this.#lostAt ??= Date.now();
+      this.#fail(new GatewayError("UNREACHABLE", "The connection moved to another node meanwhile."));
       this.#take(JSON.parse(data));
     });
     next.addEventListener("close", () => {
+      clearTimeout(timer);
       if (this.#socket !== next) setTimeout(() => this.#move(former, tries + 1), retryAfterMs(tries));
     });
   }
@@ -219,7 +224,10 @@ export class Session extends EventTarget {
       else resolve(message);
     });
     if (message.type === "Reconnect") {
-      this.#move(this.#socket, 0);
+      if (this.#leaving !== this.#socket) {
+        this.#leaving = this.#socket;
+        this.#move(this.#socket, 0);
+      }
       return;
     }
     if (settled && isError) return;

@@ -28,9 +28,12 @@ use super::{
 };
 use crate::{
     client_address::ReachedAddress,
+    error::AppError,
     rooms::{Link, Presence, Rooms, Unheard},
 };
 
+/// When to come again to a node that is about to stop.
+const RETRY_AFTER_S: u64 = 1;
 const SDP: &str = "application/sdp";
 const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
@@ -123,6 +126,10 @@ async fn begin(
     role: PeerRole,
 ) -> ApiResult<Response> {
     expect_type(headers, SDP)?;
+    if api.health.is_draining() {
+        let message = "this node is about to stop: come to another";
+        return Err(AppError::retry(ErrorCode::TemporarilyUnavailable, message, RETRY_AFTER_S).into());
+    }
     let rooms = api.gateway.rooms();
     rooms.count_offer(caller.id)?;
     // Read before its client enters, who leaves by that wherever else they are in the channel.

@@ -352,7 +352,7 @@ impl<'a> Reader<'a> {
                     match received {
                         Some(Ok(Message::Close(frame))) => return departure(frame.as_ref()),
                         Some(Ok(message)) => {
-                            self.meter.begin();
+                            self.meter.whole(message.len());
                             self.received(&message);
                         }
                         Some(Err(error)) => match cause_of(&error) {

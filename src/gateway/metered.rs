@@ -1,5 +1,5 @@
-//! How much a client sends for one message. The library counts what a message holds; a message in pieces of which each is empty, which never
-//! ends, holds nothing and keeps a processor busy all the same.
+//! How much a client sends beside what its messages hold. The library counts what a message holds; pieces of one that are empty hold nothing,
+//! and keep a processor busy all the same.
 
 use std::{
     error, fmt, io,
@@ -14,17 +14,18 @@ use std::{
 use antiphon_core::gateway::FRAME_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that come for one message, with the headers of its frames, and those of frames of control in between: as many again as the longest
-/// message has.
-pub(super) const WIRE_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+/// Bytes that may have come of which no message is made: the longest that is under way, and as many again.
+pub(super) const UNACCOUNTED_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+/// What a message may take beside what it holds: the headers of its frames, a thousand of them where it comes in so many pieces.
+const OVERHEAD_BYTES: usize = 4 * 1024;
 
-/// A connection of which no more is read for one message.
+/// A connection of which no more is read once so much has come that makes no messages.
 pub(super) struct Metered<T> {
     inner: T,
     meter: Meter,
 }
 
-/// What came since the last message was whole. Its clones count the same.
+/// What came and is accounted for by no message. Its clones count the same.
 #[derive(Clone, Default)]
 pub(super) struct Meter(Arc<AtomicUsize>);
 
@@ -34,7 +35,7 @@ struct Exceeded;
 
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "more than {WIRE_BYTES_MAX} bytes for one message")
+        write!(f, "more than {UNACCOUNTED_BYTES_MAX} bytes that make no message")
     }
 }
 
@@ -46,9 +47,10 @@ pub(super) fn is_exceeded(error: &io::Error) -> bool {
 }
 
 impl Meter {
-    /// A message is whole.
-    pub(super) fn begin(&self) {
-        self.0.store(0, Ordering::Relaxed);
+    /// A message of so many bytes is whole.
+    pub(super) fn whole(&self, bytes: usize) {
+        let rest = self.0.load(Ordering::Relaxed).saturating_sub(bytes + OVERHEAD_BYTES);
+        self.0.store(rest, Ordering::Relaxed);
     }
 }
 
@@ -70,7 +72,7 @@ impl<T> Metered<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { inner, meter } = self.get_mut();
-        if meter.0.load(Ordering::Relaxed) > WIRE_BYTES_MAX {
+        if meter.0.load(Ordering::Relaxed) > UNACCOUNTED_BYTES_MAX {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Exceeded)));
         }
         let before = buffer.filled().len();
@@ -113,18 +115,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn so_much_is_read_for_each_message_and_no_more() {
-        let sent = vec![7; 2 * WIRE_BYTES_MAX + 2];
+    async fn so_much_is_read_that_makes_no_message_and_no_more() {
+        let sent = vec![7; 4 * UNACCOUNTED_BYTES_MAX];
         let mut metered = Metered::new(&sent[..]);
         let meter = metered.meter();
-        let mut read = vec![0; WIRE_BYTES_MAX];
-        for _ in 0..2 {
-            meter.begin();
-            metered.read_exact(&mut read).await.expect("within the bound");
-        }
-        metered.read_exact(&mut [0]).await.expect("what crosses it is still read");
+        let mut read = vec![0; UNACCOUNTED_BYTES_MAX];
+        metered.read_exact(&mut read).await.expect("within the bound");
+        // Messages that hold as much as came make room for as much.
+        (0..2).for_each(|_| meter.whole(FRAME_BYTES_MAX));
+        metered.read_exact(&mut read).await.expect("within the bound");
+        // A short one makes room for little.
+        meter.whole(1);
+        metered.read_exact(&mut read[..OVERHEAD_BYTES + 2]).await.expect("what crosses it is still read");
         let error = metered.read_exact(&mut [0]).await.expect_err("too much");
         assert!(is_exceeded(&error) && error.to_string().contains("131072 bytes"), "{error}");
-        assert_eq!(metered.into_inner(), [7]);
     }
 }

@@ -337,6 +337,7 @@ impl Rooms {
             announced: None,
             advisor: QualityAdvisor::new(bitrate(entrance.channels)),
             subscription: None,
+            is_offered: false,
             mix: entrance.mix,
         };
         let live = &mut *room.live_mut();

@@ -118,6 +118,8 @@ pub(super) struct LocalMember {
     pub(super) advisor: QualityAdvisor,
     /// What they want to hear and see by WebRTC, once they have asked.
     pub(super) subscription: Option<Subscription>,
+    /// An offer of that was sent to them, and no answer that could be read came yet.
+    pub(super) is_offered: bool,
     /// The mix that they hear instead of streams.
     pub(super) mix: Option<MixPlace>,
 }

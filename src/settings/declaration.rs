@@ -254,7 +254,7 @@ settings! {
         /// Channels and rooms per minute that one address makes (an IPv6 /64 counts as one), administrators not counted; 0 for any
         /// number.
         channels_per_minute_per_address: u32 [] = 120;
-        /// Offers of WebRTC per minute that one account makes, by the gateway, WHIP and WHEP, taken or not, and those that it asks for by `ice_restart`; 0 for any number.
+        /// Offers of WebRTC per minute that one account makes, by the gateway, WHIP and WHEP, taken or not, and those that it asks for by `ice_restart`. Its answers to the server's offers have 2,000 lines a minute for each of them; 0 for any number.
         webrtc_offers_per_minute_per_account: u32 [] = 240;
         /// New guests per minute from one address; 0 for any number.
         guests_per_minute_per_address: u32 [] = 12_000;

@@ -105,18 +105,21 @@ async fn frames_that_break_the_websocket_protocol() {
 #[tokio::test]
 async fn a_message_in_pieces_that_hold_nothing_and_never_end() {
     let server = Server::start().await;
-    let mut client = server.client("endless").await;
-    let socket = client.socket.get_mut();
-    // A text that goes on; then pieces of it, each of a masked header alone.
-    socket.write_all(&[0x01, 0x80, 0, 0, 0, 0]).await.expect("sends");
-    let pieces = [0x00, 0x80, 0, 0, 0, 0].repeat(1_000);
-    for _ in 0..1_000 {
-        if socket.write_all(&pieces).await.is_err() {
-            break;
+    // A text that goes on; then pieces of it, each of a masked header alone. In between nothing, or a ping now and then.
+    let (text, piece, ping) = ([0x01, 0x80, 0, 0, 0, 0], [0x00, 0x80, 0, 0, 0, 0], [0x89, 0x80, 0, 0, 0, 0]);
+    for (name, between) in [("endless", &[][..]), ("pinging", &ping[..])] {
+        let mut client = server.client(name).await;
+        let socket = client.socket.get_mut();
+        socket.write_all(&text).await.expect("sends");
+        let pieces = [&piece.repeat(10_000)[..], between].concat();
+        for _ in 0..100 {
+            if socket.write_all(&pieces).await.is_err() {
+                break;
+            }
         }
+        let (closed, reason) = client.closed().await;
+        assert_eq!((closed, &reason["resume"]), (1009, &serde_json::json!(true)), "{name}");
     }
-    let (closed, reason) = client.closed().await;
-    assert_eq!((closed, &reason["resume"]), (1009, &serde_json::json!(true)));
 }
 
 #[tokio::test]

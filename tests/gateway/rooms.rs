@@ -190,13 +190,17 @@ async fn what_makes_no_sense_is_refused_with_why_and_others_lose_nothing() {
 async fn the_answers_of_an_account_have_so_many_lines_a_minute_and_no_more() {
     let server = Server::with(|_, rooms| rooms.offers_per_minute = 2).await;
     let (mut anna, mut berta) = (server.client("anna").await, server.client("berta").await);
+    let mut speaker = server.client("speaker").await;
     let channel = server.channel(anna.id(), 10).await;
+    speaker.join(channel, MediaTransport::Udp).await;
     let answer = |lines: usize| {
         SubscribeAnswer::from(SubscribeAnswerPayload { sdp: "m=audio\n".to_owned() + &"a=x\n".repeat(lines - 1) })
     };
     for client in [&mut anna, &mut berta] {
         client.request(enter(Some(channel), None)).await;
+        assert!(refused(client, answer(3_000)).await.1.contains("no offer"), "which counts for nothing");
         client.done(Subscribe::from(SubscribePayload::default())).await;
+        client.expect(of_type!(SubscribeOffer)).await;
     }
     // Two offers have 4,000 lines at most. What cannot be read is tried again, as long as there are some left.
     for lines in [3_000, 900, 50] {

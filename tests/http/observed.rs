@@ -39,10 +39,15 @@ async fn a_draining_server_wants_no_new_sessions() {
     let server = TestServer::start(|settings| settings.server.drain_deadline_s = 60).await;
     let client = Client::new(server.url());
     client.get("/health/ready").await.expect(200);
+    let alice = client.register("alice").await;
     server.running.begin_drain();
     let refused = client.get("/health/ready").await;
     refused.expect_error(503, "TEMPORARILY_UNAVAILABLE");
     assert!(!refused.header("retry-after").is_empty());
+    for way in ["/whip/General", "/whep/General"] {
+        let offer = alice.request(Method::POST, way).header("content-type", "application/sdp").body("v=0");
+        alice.send(offer).await.expect_error(503, "TEMPORARILY_UNAVAILABLE");
+    }
     client.get("/health/live").await.expect(200);
     assert_eq!(client.get("/health/detailed").await.expect(200)["data"]["status"], "draining");
     server.stop().await;

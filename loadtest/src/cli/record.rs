@@ -156,9 +156,9 @@ impl RecordArguments {
             output::result(format_args!("{}", file.display()));
         }
         if self.stats {
-            let gateway = summary.over_gateway;
+            let (gateway, noun) = (summary.over_gateway, if speakers == 1 { "speaker" } else { "speakers" });
             output::result(format_args!(
-                "{frames} frames of {speakers} speakers, {lost} lost, {late} late, {duplicates} duplicates, {gateway} over the gateway"
+                "{frames} frames of {speakers} {noun}, {lost} lost, {late} late, {duplicates} duplicates, {gateway} over the gateway"
             ));
         }
         Ok(())

@@ -319,6 +319,9 @@ impl Peers {
         if peer.rtc.handle_input(Input::Timeout(at)).is_err() {
             return self.end(number, PeerCounter::Broken);
         }
+        if peer.offers_at().is_some_and(|at| at <= now) {
+            self.offer(now, number, false);
+        }
         self.repeat_voices(now, number, outbox);
         self.drain(now, number, engine, outbox);
     }
@@ -334,8 +337,8 @@ impl Peers {
                 Ok(Output::Timeout(due)) => {
                     let quiet_until = self.setup.clock.instant(quiet_until(now));
                     let due = if peer.is_quiet(at) { due.max(quiet_until) } else { due };
-                    let repeats_at = peer.repeats.due().map(|due| self.setup.clock.instant(due));
-                    peer.due = repeats_at.map_or(due, |repeats_at| repeats_at.min(due));
+                    let ours = peer.repeats.due().into_iter().chain(peer.offers_at()).min();
+                    peer.due = ours.map_or(due, |ours| self.setup.clock.instant(ours).min(due));
                     break;
                 }
                 Ok(Output::Transmit(transmit)) => {

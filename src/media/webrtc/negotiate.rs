@@ -116,7 +116,7 @@ impl Peers {
         if let Some(Side::Subscribing(side)) = self.peers.get_mut(&number).map(|peer| &mut peer.side) {
             side.wish(wishes);
         }
-        self.offer(number, restart);
+        self.offer(now, number, restart);
         self.choose_layers(now, number);
     }
 
@@ -128,15 +128,16 @@ impl Peers {
         }
     }
 
-    /// Offers a subscriber what it wishes for, unless it has an offer to answer first.
-    fn offer(&mut self, number: u32, restart: bool) {
+    /// Offers a subscriber what it wishes for, unless it has an offer to answer first, or had one just now: then it is looked after when
+    /// another may follow.
+    pub(super) fn offer(&mut self, now: Micros, number: u32, restart: bool) {
         let credentials = self.new_credentials();
         let Some(peer) = self.peers.get_mut(&number) else { return };
         let Side::Subscribing(side) = &mut peer.side else { return };
-        if side.pending.is_some() && !restart {
-            return;
+        if !restart && side.offers_at().is_none_or(|at| at > now) {
+            return self.mark(number);
         }
-        let Some(planned) = side.plan(&mut peer.rtc, restart) else { return };
+        let Some(planned) = side.plan(now, &mut peer.rtc, restart) else { return };
         let tracks = side.offered();
         let sdp = match &planned.restart {
             Some(drawn) => {
@@ -187,7 +188,7 @@ impl Peers {
         self.stats.count(PeerCounter::Negotiations);
         self.mark(number);
         if behind {
-            self.offer(number, false);
+            self.offer(now, number, false);
         }
         self.choose_layers(now, number);
         Ok(())

@@ -182,6 +182,11 @@ impl Peer {
         }
     }
 
+    /// When it may be offered what it wishes for, if there is anything.
+    pub(super) fn offers_at(&self) -> Option<Micros> {
+        if let Side::Subscribing(side) = &self.side { side.offers_at() } else { None }
+    }
+
     /// The client was heard at an address.
     pub(super) fn checks_from(&mut self, now: Instant, from: Address) {
         if self.nominated != Some(from) {

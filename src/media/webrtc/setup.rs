@@ -27,12 +27,19 @@ const VP9: (u8, u8) = (98, 99);
 /// The form of H.264 that every browser has: constrained baseline, level 3.1 (RFC 7742, 6.2; RFC 6184, 8.1).
 const CONSTRAINED_BASELINE: u32 = 0x42_e0_1f;
 
-/// How loud a voice is, by what ways are measured, which section a packet is of, and how a picture is to be turned.
-const OFFERED_EXTENSIONS: [(u8, Extension); 4] = [
+/// How loud a voice is, by what ways are measured, and which section a packet is of.
+const OFFERED_EXTENSIONS: [(u8, Extension); 3] =
+    [(1, Extension::AudioLevel), (3, Extension::TransportSequenceNumber), (4, Extension::RtpMid)];
+
+/// And what is taken of one who sends: when each packet left, and of which layer it is. Not how a picture is to be turned: that does not get to
+/// others, and a client that cannot tell sends it turned.
+const TAKEN_EXTENSIONS: [(u8, Extension); 6] = [
     (1, Extension::AudioLevel),
+    (2, Extension::AbsoluteSendTime),
     (3, Extension::TransportSequenceNumber),
     (4, Extension::RtpMid),
-    (13, Extension::VideoOrientation),
+    (10, Extension::RtpStreamId),
+    (11, Extension::RepairedRtpStreamId),
 ];
 
 /// Longer than any connection lasts: the library reports of no voice, which it does not send.
@@ -58,10 +65,8 @@ pub(super) fn publisher(now: Instant, certificate: &DtlsCert, credentials: IceCr
 /// each section, and its answer must be within a message. Of each coding there is one form: pictures are sent in the first that is agreed
 /// upon, whichever form their publisher's are of.
 pub(super) fn subscriber(now: Instant, certificate: &DtlsCert, credentials: IceCreds) -> (Rtc, Agreed) {
-    let mut config = coded(certificate, credentials).enable_h264(false).enable_vp9(false).clear_extension_map();
-    for (id, extension) in OFFERED_EXTENSIONS {
-        config = config.set_extension(id, extension);
-    }
+    let mut config = coded(certificate, credentials).enable_h264(false).enable_vp9(false);
+    config = with_extensions(config, OFFERED_EXTENSIONS);
     let codecs = config.codec_config();
     codecs.add_h264(H264.0.into(), Some(H264.1.into()), true, CONSTRAINED_BASELINE);
     let most_widely = FormatParams { profile_id: Some(0), ..FormatParams::default() };
@@ -88,8 +93,13 @@ fn receiving(now: Instant, config: RtcConfig) -> (Rtc, Agreed) {
     keys::build(config, now)
 }
 
+fn with_extensions(config: RtcConfig, extensions: impl IntoIterator<Item = (u8, Extension)>) -> RtcConfig {
+    let set = |config: RtcConfig, (id, extension)| config.set_extension(id, extension);
+    extensions.into_iter().fold(config.clear_extension_map(), set)
+}
+
 fn coded(certificate: &DtlsCert, credentials: IceCreds) -> RtcConfig {
-    RtcConfig::new()
+    with_extensions(RtcConfig::new(), TAKEN_EXTENSIONS)
         .set_rtp_mode(true)
         .set_ice_lite(true)
         .set_dtls_cert(certificate.clone())

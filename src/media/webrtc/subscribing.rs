@@ -31,8 +31,14 @@ use super::api::{OfferedTrack, Wish};
 /// for each of the one and 1.4 KiB for each of the others in JSON, and must be within the 64 KiB of a message.
 const VOICES_MAX: usize = 64;
 const PICTURES_MAX: usize = 18;
+/// Those of them that cameras take: the others are for screens.
+const CAMERAS_MAX: usize = 16;
 /// Sections of a subscriber.
 pub const SECTIONS_MAX: usize = VOICES_MAX + PICTURES_MAX;
+/// Offers follow each other no sooner, unless their client asks for one. Who hears many gets an offer whenever one of them comes or goes, and making it and
+/// reading its answer take milliseconds; so four a second are answered whole within what the control plane reads of an account.
+pub(super) const OFFERS_APART: Micros = Micros::from_millis(250);
+
 /// A connection that its client offered has one section for all voices: it follows another speaker after so much silence.
 const SPEAKER_HELD: Micros = Micros::from_millis(300);
 
@@ -102,6 +108,8 @@ pub(super) struct Subscribing {
     voices: Vec<(StreamId, usize)>,
     /// What is wished for is not all offered.
     pub(super) behind: bool,
+    /// When something was offered last.
+    offered_at: Option<Micros>,
     by_source: HashMap<SourceKey, usize>,
     wishes: Vec<Wish>,
     pub(super) pending: Option<SdpPendingOffer>,
@@ -127,6 +135,7 @@ impl Subscribing {
             wishes: Vec::new(),
             pending: None,
             behind: false,
+            offered_at: None,
             follows_speakers,
             deafened,
             connected_at: None,
@@ -156,9 +165,16 @@ impl Subscribing {
         self.tracks.iter_mut().find(|track| track.mid == mid)
     }
 
+    /// When what is wished for may be offered: not while an offer waits for its answer, and not soon after another. `None` where
+    /// there is nothing to offer.
+    pub(super) fn offers_at(&self) -> Option<Micros> {
+        let may_offer = self.behind && self.pending.is_none() && !self.follows_speakers;
+        may_offer.then(|| self.offered_at.map_or(Micros::ZERO, |at| at + OFFERS_APART))
+    }
+
     /// Brings the media sections up to the wishes, as a change that is to be offered; `None` where nothing changes. An
     /// offer that was not answered is taken back.
-    pub(super) fn plan(&mut self, rtc: &mut Rtc, restart: bool) -> Option<Planned> {
+    pub(super) fn plan(&mut self, now: Micros, rtc: &mut Rtc, restart: bool) -> Option<Planned> {
         self.behind = false;
         self.pending = None;
         self.tracks.retain(|track| track.negotiated);
@@ -171,6 +187,12 @@ impl Subscribing {
             let media = media_of(wish.kind);
             if let Some(track) = self.tracks.iter_mut().find(|track| track.of == Some(source)) {
                 track.picture.quality = wish.quality;
+                continue;
+            }
+            let is_camera = |track: &Track| matches!(track.of, Some((_, PublishKind::Video)));
+            if wish.kind == PublishKind::Video
+                && self.tracks.iter().filter(|track| is_camera(track)).count() >= CAMERAS_MAX
+            {
                 continue;
             }
             let most = if media == MediaKind::Audio { VOICES_MAX } else { PICTURES_MAX };
@@ -189,6 +211,7 @@ impl Subscribing {
         self.index();
         let (offer, pending) = planned?;
         self.pending = Some(pending);
+        self.offered_at = Some(now);
         Some(Planned { sdp: unmeasured_by_voices(&offer.to_sdp_string()), restart })
     }
 

@@ -41,6 +41,7 @@ use super::{
     },
     Described, OfferedTrack, PeerCommand, PeerCounter, PeerEvent, PeerKey, PeerPlaces, Peers, PeersSetup, SECTIONS_MAX,
     Ways, Wish, certificate,
+    subscribing::OFFERS_APART,
 };
 
 const STEP: Micros = Micros::from_millis(20);
@@ -269,9 +270,13 @@ impl World {
         self.peers.command(self.now, PeerCommand::Subscribe { key: self.key(), ways, wishes, restart, reply });
         replied.try_recv().expect("at once").expect("taken");
         self.turn();
+        let offered_by = self.now + OFFERS_APART;
         loop {
-            if let PeerEvent::Offer { sdp, tracks, .. } = self.events.try_recv().expect("an offer") {
-                return (sdp, tracks);
+            match self.events.try_recv() {
+                Ok(PeerEvent::Offer { sdp, tracks, .. }) => return (sdp, tracks),
+                Ok(_) => {}
+                Err(_) if self.now < offered_by => self.pass(STEP),
+                Err(_) => panic!("no offer"),
             }
         }
     }
@@ -541,7 +546,7 @@ fn a_worker_whose_last_peer_has_gone_rests() {
 #[test]
 fn the_answer_to_all_that_one_may_be_offered_is_within_a_message() {
     let wish = |stream, kind| Wish { stream: StreamId(stream), kind, quality: VideoQuality::High };
-    let kinds = [PublishKind::Audio, PublishKind::Video];
+    let kinds = [PublishKind::Audio, PublishKind::Video, PublishKind::Screen];
     let wishes = kinds.into_iter().flat_map(|kind| (1_000..1_100).map(move |stream| wish(stream, kind)));
     let (sdp, tracks) = World::new().offered(wishes.collect(), false);
     assert_eq!(tracks.len(), SECTIONS_MAX);
@@ -553,6 +558,30 @@ fn the_answer_to_all_that_one_may_be_offered_is_within_a_message() {
     let answer = serde_json::to_string(&lines.collect::<String>()).expect("a text");
     let rest_bytes = 4 * 1024;
     assert!(answer.len() + rest_bytes < FRAME_BYTES_MAX, "{} bytes, and the message's own and ways", answer.len());
-    let voices = sdp.split("m=").filter(|section| section.starts_with("audio"));
-    assert!(voices.into_iter().all(|section| !section.contains("transport-wide")));
+    for section in sdp.split("m=").skip(1) {
+        let has = |part: &str| section.contains(part);
+        let is_voice = section.starts_with("audio");
+        assert_eq!((has("ssrc-audio-level"), has("transport-wide-cc")), (is_voice, !is_voice), "{section}");
+        let formats = section.matches("a=rtpmap:").count();
+        assert!(has("sdes:mid") && formats == if is_voice { 1 } else { 8 }, "{section}");
+    }
+    let pictures = tracks.iter().filter(|track| track.kind == PublishKind::Video).count();
+    let screens = tracks.iter().filter(|track| track.kind == PublishKind::Screen).count();
+    assert_eq!((pictures, screens), (16, 2), "cameras leave room for screens");
+}
+
+#[test]
+fn offers_follow_each_other_no_sooner_than_a_client_answers_them_whole() {
+    let mut world = World::connected(&[ANNA]);
+    world.pass(OFFERS_APART);
+    assert_eq!(world.subscribe(&[ANNA, BERTA], false).len(), 2);
+    let offered_at = world.now;
+    let (sdp, tracks) = world.offered(world.wishes(&[BERTA]), false);
+    assert_eq!(tracks.len(), 1);
+    let waited = world.now.since(offered_at);
+    assert!(waited >= OFFERS_APART && waited < OFFERS_APART + STEP + STEP, "{waited:?}");
+    world.answers(&sdp);
+    let now = world.now;
+    world.subscribe(&[BERTA], true);
+    assert_eq!(world.now, now, "a new way is offered at once");
 }

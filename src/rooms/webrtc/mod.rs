@@ -90,6 +90,7 @@ impl Rooms {
         let Some(room) = self.room(key.channel) else { return };
         let live = &mut *room.live_mut();
         let Some(member) = live.members.get_mut(&key.stream) else { return };
+        member.is_offered = true;
         let track = |offered: &OfferedTrack| {
             let publisher_id = live.roster.get(offered.stream)?.member.user.id;
             Some(SubscribedTrack { mid: offered.mid.clone(), publisher_id, kind: offered.kind })

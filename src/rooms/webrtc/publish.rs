@@ -143,8 +143,7 @@ impl Rooms {
             Ok(Ok(answer)) => Ok(answer?),
             Ok(Err(_)) => Err(PeerError::Stopping.into()),
             Err(_) => {
-                let message =
-                    "this node is too busy to look after another WebRTC connection: try again in some seconds";
+                let message = "this node is too busy with WebRTC connections to answer now: try again in some seconds";
                 Err(AppError::retry(ErrorCode::TemporarilyUnavailable, message, BUSY_S))
             }
         }

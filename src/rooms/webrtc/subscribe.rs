@@ -23,12 +23,15 @@ use super::{
 };
 use crate::{
     error::AppError,
-    media::webrtc::{Described, PeerCommand, PeerKey, Wish},
+    media::webrtc::{Described, PeerCommand, PeerError, PeerKey, Wish},
     telemetry::metrics::metrics,
 };
 
 /// Publishers that one may choose by name.
 const CHOSEN_MAX: usize = 1_000;
+
+/// So long is a line of a browser's answer in the mean.
+const LINE_BYTES: usize = 30;
 
 /// What a member asked to hear and see, and what their worker was told of it.
 #[derive(Debug, Default)]
@@ -70,8 +73,10 @@ impl Subscription {
     }
 }
 
-fn count_of_lines(sdp: &str) -> Option<NonZeroU32> {
-    u32::try_from(sdp.lines().count()).ok().and_then(NonZeroU32::new)
+/// Lines of a description; what is longer than lines are in the mean counts for several.
+fn count_of_lines(sdp: &str) -> NonZeroU32 {
+    let lines = sdp.lines().count().max(sdp.len() / LINE_BYTES);
+    u32::try_from(lines).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
 }
 
 impl Rooms {
@@ -117,17 +122,31 @@ impl Rooms {
     /// When there was none, or the answer cannot be used, and `RATE_LIMITED` for more of them than an account may have read.
     pub async fn subscribe_answer(&self, presence: &Presence, request: SubscribeAnswerPayload) -> Result<(), AppError> {
         let place = self.meeting_place(presence)?;
+        if !place.room.live().members.get(&place.stream).is_some_and(|member| member.is_offered) {
+            return Err(PeerError::OutOfTurn("there is no offer to answer").into());
+        }
         self.count_answer(presence.user_id(), &request.sdp)?;
         let answer = description::answer(&request.sdp)?;
+        let set_offered = |is_offered: bool| {
+            if let Some(member) = place.room.live_mut().members.get_mut(&place.stream) {
+                member.is_offered = is_offered;
+            }
+        };
+        // Before the worker takes it, which may offer anew at once.
+        set_offered(false);
         let key = key_of(&place, PeerRole::Subscriber);
-        self.ask(&place, |reply| PeerCommand::Answer { key, answer, reply }).await
+        let taken = self.ask(&place, |reply| PeerCommand::Answer { key, answer, reply }).await;
+        if taken.as_ref().is_err_and(|error| error.code == ErrorCode::TemporarilyUnavailable) {
+            set_offered(true);
+        }
+        taken
     }
 
-    /// Counts an answer of an account by its lines, before it is read: what reading takes goes by those, and answers are as many as others
+    /// Counts an answer of an account by its length, before it is read: what reading takes goes by that, and answers are as many as others
     /// come and go.
     fn count_answer(&self, user: UserId, sdp: &str) -> Result<(), AppError> {
-        let (Some(lines), Some(rates)) = (count_of_lines(sdp), &self.inner.answered_lines) else { return Ok(()) };
-        let counted = rates.check_all(&user, lines, "lines of answers to WebRTC offers of this account");
+        let Some(rates) = &self.inner.answered_lines else { return Ok(()) };
+        let counted = rates.check_all(&user, count_of_lines(sdp), "lines of answers to WebRTC offers of this account");
         counted.inspect_err(|_| metrics().webrtc.answers_refused.increment(1))
     }
 
