@@ -18,6 +18,9 @@ use hyper::{
 /// So much is read of what nobody wants.
 const BYTES_MAX: u64 = 16 * 1_024 * 1_024;
 
+/// A piece of a body counts for so many bytes beside its own: a chunk of one byte costs as much time as one of some thousand.
+const PIECE_BYTES: u64 = 4 * 1_024;
+
 /// For so long.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -96,6 +99,41 @@ async fn read_away<B: Body<Data = Bytes> + Unpin>(mut body: B) {
     while read < BYTES_MAX {
         let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         let Some(Ok(frame)) = frame else { return };
-        read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        read += PIECE_BYTES + frame.data_ref().map_or(0, |data| data.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// Pieces of one length without end.
+    struct Endless {
+        piece: &'static [u8],
+        read: u64,
+    }
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.read += 1;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(self.piece)))))
+        }
+    }
+
+    async fn pieces_read(piece: &'static [u8]) -> u64 {
+        let mut body = Endless { piece, read: 0 };
+        read_away(&mut body).await;
+        body.read
+    }
+
+    #[tokio::test]
+    async fn a_body_of_tiny_pieces_is_given_up_as_soon_as_it_has_cost_as_much() {
+        assert_eq!(pieces_read(&[0; 64 * 1_024]).await, 241, "15 MiB");
+        assert_eq!(pieces_read(b"1").await, 4_096);
     }
 }

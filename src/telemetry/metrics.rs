@@ -352,6 +352,8 @@ catalogue! {
         counter layer_switches [] = "antiphon_webrtc_layer_switches_total" Count;
         /// Times that a picture was paused because the way to a subscriber had no room even for its lowest layer.
         counter video_pauses [] = "antiphon_webrtc_video_pauses_total" Count;
+        /// RTP packets of pictures that congestion control had held back until their picture was paused, and that were dropped then.
+        counter video_left_over [] = "antiphon_webrtc_video_left_over_total" Count;
         /// Times that the way to a subscriber had become too narrow for the pictures on it, so that they stopped at once for the sake
         /// of voices.
         counter ways_shrank [] = "antiphon_webrtc_ways_shrank_total" Count;

@@ -152,6 +152,7 @@ fn peers<'a>(webrtc: &'a WebRtcMetrics, stats: &PeerStats) -> [(Shown<'a>, u64);
         C::KeyframesWanted => Shown::Counter(webrtc.keyframes.of(KeyframeAsk::Subscribers)),
         C::LayerSwitches => Shown::Counter(&webrtc.layer_switches),
         C::VideoPauses => Shown::Counter(&webrtc.video_pauses),
+        C::VideoLeftOver => Shown::Counter(&webrtc.video_left_over),
         C::WaysShrank => Shown::Counter(&webrtc.ways_shrank),
         C::WaysTried => Shown::Counter(&webrtc.ways_tried),
         C::Negotiations => Shown::Counter(&webrtc.negotiations),

@@ -14,6 +14,17 @@ const SENT_MAX: usize = 512;
 const SHOWN_BY: usize = 6;
 const SHOWN_OVER: u32 = 40 * TICKS_PER_MS;
 const LOOK_WITHIN: u32 = 120 * TICKS_PER_MS;
+/// Where all that comes out has waited so long and goes on to, pictures fill the way, be it only by a little: voices wait with them, and are
+/// lost beside them once it holds no more.
+const FILLED_WAIT: u32 = 150 * TICKS_PER_MS;
+const FILLED_WITHIN: u32 = 80 * TICKS_PER_MS;
+const FILLED_OVER: u32 = 40 * TICKS_PER_MS;
+/// What shows that waiting grows less: that what is sent is less than what comes out.
+const LESS_WAIT: u32 = 10 * TICKS_PER_MS;
+/// A way that has overflowed holds no more than what waited then, so it is filled by so much of that in percent, whether or not more comes.
+const BRIM_PERCENT: u32 = 70;
+/// That is not looked at so soon: what is tried in a way that has just shrunk fills it once more.
+const FILLED_AFTER: u32 = 800 * TICKS_PER_MS;
 /// Packets of one look: the rest of a report that tells of more is passed over.
 const LOOK_MAX: usize = 512;
 /// Where the newest that came have all waited so long, and others are lost, there is a queue, be it a short one.
@@ -54,6 +65,34 @@ struct Crossed {
     came: Option<(u32, u32)>,
 }
 
+/// A way too narrow for what is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Narrow {
+    /// What it lets through, in bits per second.
+    pub(super) carries_bps: u64,
+    /// Seen by how long packets wait, be what comes out of it little less than what is sent.
+    pub(super) is_filled: bool,
+}
+
+/// When a way overflowed.
+#[derive(Clone, Copy, Debug)]
+struct Overflow {
+    at: u32,
+    /// The quickest crossing until then, by which what was sent until then goes on being measured.
+    quickest: u32,
+    /// How much longer than that it was on its way at most.
+    deepest: u32,
+    /// Some of it was lost: there was no room for more.
+    loses: bool,
+}
+
+impl Overflow {
+    /// Whether a packet was sent before.
+    const fn had(&self, sent: u32) -> bool {
+        !is_at_most(self.at, sent)
+    }
+}
+
 /// One way's packets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Crossing {
@@ -68,6 +107,7 @@ pub(super) struct Crossing {
     newest: Option<u32>,
     /// When the first and the last of those that were lost together were sent, the newest such.
     lost: Option<(u32, u32)>,
+    overflow: Option<Overflow>,
 }
 
 impl Crossing {
@@ -91,8 +131,11 @@ impl Crossing {
         self.newest = Some(at);
         if came.is_none() {
             self.lost = Some((self.lost_since(at).unwrap_or(at), at));
+            if let Some(overflow) = self.overflow.as_mut().filter(|overflow| overflow.had(at)) {
+                overflow.loses = true;
+            }
         }
-        let came = came.map(|came| (came, self.waited(now, came.wrapping_sub(at))));
+        let came = came.map(|came| (came, self.waited(now, at, came.wrapping_sub(at))));
         self.look.push(Crossed { sent: at, bytes, came });
     }
 
@@ -108,14 +151,33 @@ impl Crossing {
         now - Micros(u64::from(ago) * 1_000 / u64::from(TICKS_PER_MS)) - BESIDE
     }
 
-    /// What waits goes through now: how long the way is shows anew.
+    /// What waits goes through now: how long the way is shows anew. How much it holds shows by what is still to be told of.
     pub(super) fn clears(&mut self, now: Micros) {
+        let loses = self.newest.is_some_and(|newest| self.lost_since(newest).is_some());
+        let before = self.overflow.filter(|overflow| overflow.loses);
+        self.overflow = self.shortest.map(|quickest| Overflow {
+            at: ticks(now),
+            quickest,
+            deepest: before.map_or(0, |before| before.deepest),
+            loses: loses || before.is_some(),
+        });
         (self.shortest, self.next_shortest, self.began) = (None, None, now);
         self.look.clear();
     }
 
-    /// How much longer than the quickest a packet was on its way.
-    fn waited(&mut self, now: Micros, crossing: u32) -> u32 {
+    /// It has become wide: how much it held when it was narrow says nothing any more.
+    pub(super) fn widens(&mut self) {
+        self.overflow = None;
+    }
+
+    /// How much longer than the quickest a packet was on its way that was sent `at`.
+    fn waited(&mut self, now: Micros, at: u32, crossing: u32) -> u32 {
+        if let Some(overflow) = self.overflow.as_mut().filter(|overflow| overflow.had(at)) {
+            let waited =
+                if is_at_most(overflow.quickest, crossing) { crossing.wrapping_sub(overflow.quickest) } else { 0 };
+            overflow.deepest = overflow.deepest.max(waited);
+            return waited;
+        }
         if now.since(self.began) >= SHORTEST_FOR {
             self.shortest = self.next_shortest.take().or(self.shortest);
             self.began = now;
@@ -127,9 +189,9 @@ impl Crossing {
         crossing.wrapping_sub(shortest)
     }
 
-    /// What the way lets through, in bits per second, where that is too little for `pictures_bps` and what was sent, or where a queue
-    /// that stands in it overflows: to be asked after each report.
-    pub(super) fn is_narrow(&mut self, now: Micros, pictures_bps: u64) -> Option<u64> {
+    /// Whether the way lets too little through for `pictures_bps` and what was sent, or a queue that stands in it overflows, or is about
+    /// to: to be asked after each report.
+    pub(super) fn is_narrow(&mut self, now: Micros, pictures_bps: u64) -> Option<Narrow> {
         let last = self.look.last()?.sent;
         if self.look.len() == LOOK_MAX {
             // Else there is no room for newer ones when all of these were sent within a look.
@@ -137,14 +199,35 @@ impl Crossing {
         }
         self.look.retain(|packet| last.wrapping_sub(packet.sent) <= LOOK_WITHIN);
         let sent_over = last.wrapping_sub(self.look.first()?.sent);
-        if self.look.len() < SHOWN_BY || sent_over < SHOWN_OVER {
-            return None;
-        }
-        let narrow = self.judge(now, pictures_bps, sent_over);
+        let shows = self.look.len() >= SHOWN_BY && sent_over >= SHOWN_OVER;
+        let judged = if shows { self.judge(now, pictures_bps, sent_over) } else { None };
+        let narrow = judged.map(|carries_bps| Narrow { carries_bps, is_filled: false });
+        let narrow = self.fills(now).or(narrow);
         if narrow.is_some() {
             self.look.clear();
         }
         narrow
+    }
+
+    /// Whether pictures fill the way: then what was sent since is in doubt.
+    fn fills(&mut self, now: Micros) -> Option<Narrow> {
+        let is_settled = self.overflow.is_none_or(|overflow| ticks(now).wrapping_sub(overflow.at) >= FILLED_AFTER);
+        let deepest = self.overflow.filter(|overflow| overflow.loses).map(|overflow| overflow.deepest);
+        // In a shorter queue a single whole picture waits as long.
+        let brim = deepest.map(|deepest| deepest * BRIM_PERCENT / 100).filter(|brim| *brim >= LONG_WAIT);
+        let filled = brim.map_or(FILLED_WAIT, |brim| brim.min(FILLED_WAIT));
+        let came: Vec<Came> = self.look.iter().filter_map(Came::of).collect();
+        let last = came.last()?;
+        let since = came.iter().position(|packet| last.sent.wrapping_sub(packet.sent) <= FILLED_WITHIN)?;
+        let first = came[since];
+        let goes_on = brim.is_some() || last.waited + LESS_WAIT >= first.waited;
+        let is_long = came.len() - since >= NEWEST && last.sent.wrapping_sub(first.sent) >= FILLED_OVER;
+        if !(is_settled && is_long && goes_on && came[since..].iter().all(|packet| packet.waited >= filled)) {
+            return None;
+        }
+        let carries_bps = let_through(&came)?;
+        self.lost = Some((self.lost_since(first.sent).unwrap_or(first.sent), last.sent));
+        Some(Narrow { carries_bps, is_filled: true })
     }
 
     /// What was sent of late, in bits per second: of no more packets than are remembered.
@@ -182,6 +265,7 @@ impl Crossing {
 /// A packet that came out.
 #[derive(Clone, Copy)]
 struct Came {
+    sent: u32,
     at: u32,
     waited: u32,
     bytes: u16,
@@ -189,7 +273,7 @@ struct Came {
 
 impl Came {
     fn of(packet: &Crossed) -> Option<Self> {
-        packet.came.map(|(at, waited)| Self { at, waited, bytes: packet.bytes })
+        packet.came.map(|(at, waited)| Self { sent: packet.sent, at, waited, bytes: packet.bytes })
     }
 }
 
@@ -241,6 +325,8 @@ mod tests {
         pictures_bps: u64,
         told_from: u16,
         came: Vec<Option<u32>>,
+        lost: u32,
+        is_filled: bool,
     }
 
     impl Way {
@@ -258,6 +344,8 @@ mod tests {
                 pictures_bps: 1_500_000,
                 told_from: 65_000,
                 came: Vec::new(),
+                lost: 0,
+                is_filled: false,
             }
         }
 
@@ -272,7 +360,19 @@ mod tests {
                 came = Some(ticks(self.free_at + Micros::from_millis(40) + jitter).wrapping_add(OTHER_CLOCK));
             }
             self.came.push(came);
+            self.lost += u32::from(came.is_none());
             self.number = self.number.wrapping_add(1);
+        }
+
+        /// Nothing is sent for half a second, in which all that waits goes through and is told of; then less than before.
+        fn clears(&mut self, carries_bps: u64) {
+            self.crossing.clears(self.now);
+            self.now = self.now + Micros::from_millis(500);
+            for came in self.came.drain(..) {
+                self.crossing.told(self.now, self.told_from, came);
+                self.told_from = self.told_from.wrapping_add(1);
+            }
+            (self.carries_bps, self.lost) = (carries_bps, 0);
         }
 
         /// Sends for so long and tells of what has come every 100 ms; when it is said to be narrow, and what it carries.
@@ -292,8 +392,9 @@ mod tests {
                     self.crossing.told(self.now, self.told_from, came);
                     self.told_from = self.told_from.wrapping_add(1);
                 }
-                if let Some(carries_bps) = self.crossing.is_narrow(self.now, self.pictures_bps) {
-                    return Some((self.now.since(begun).0 / 1_000, carries_bps));
+                if let Some(narrow) = self.crossing.is_narrow(self.now, self.pictures_bps) {
+                    self.is_filled = narrow.is_filled;
+                    return Some((self.now.since(begun).0 / 1_000, narrow.carries_bps));
                 }
             }
             None
@@ -335,6 +436,62 @@ mod tests {
             let (after_ms, carries_bps) = way.run(3_000).expect("narrow");
             assert!((1_000..=1_700).contains(&after_ms), "{after_ms} ms");
             assert!((1_100_000..=1_500_000).contains(&carries_bps), "{carries_bps}");
+        }
+    }
+
+    #[test]
+    fn a_way_that_has_overflowed_is_seen_before_it_does_again() {
+        for seed in 0..100 {
+            let mut way = Way::new(seed);
+            (way.queue, way.jitter_ms) = (Micros::from_millis(150 + seed), seed % 12);
+            assert_eq!(way.run(1_000 + seed * 7), None, "it carries all of it");
+            way.carries_bps = 900_000;
+            assert!(way.run(1_000).is_some());
+            assert!(!way.is_filled);
+            // What is under way when pictures stop fills it up.
+            (0..40).for_each(|_| way.send());
+            // Now a little less than is sent.
+            way.clears(1_430_000);
+            let (after_ms, carries_bps) = way.run(6_000).expect("it fills again");
+            assert!(way.is_filled, "{after_ms} ms");
+            assert_eq!(way.lost, 0, "{after_ms} ms");
+            assert!((1_000_000..=2_000_000).contains(&carries_bps), "{carries_bps}");
+            assert!(way.crossing.doubtful_since(way.now) < way.now - BESIDE - Micros::from_millis(100));
+            // As wide as before, it is not said to be full.
+            way.clears(20_000_000);
+            way.crossing.widens();
+            assert_eq!(way.run(2_000), None);
+        }
+    }
+
+    #[test]
+    fn a_way_that_fills_slowly_is_seen_before_voices_have_waited_for_long_however_much_it_holds() {
+        for seed in 0..100 {
+            let mut way = Way::new(seed);
+            (way.queue, way.jitter_ms) = (Micros::from_millis(250 + seed * 50), seed % 12);
+            assert_eq!(way.run(1_000 + seed * 7), None, "it carries all of it");
+            way.carries_bps = 1_430_000;
+            let (after_ms, carries_bps) = way.run(6_000).expect("it fills");
+            assert!(way.is_filled && way.lost == 0, "{after_ms} ms");
+            let waits = way.free_at.since(way.now);
+            assert!(waits <= Micros::from_millis(200), "{waits:?} after {after_ms} ms");
+            assert!((1_000_000..=2_000_000).contains(&carries_bps), "{carries_bps}");
+        }
+    }
+
+    #[test]
+    fn a_way_that_empties_by_itself_is_not_filled() {
+        for (empties_ms, is_filled) in [(4, false), (0, true)] {
+            let mut crossing = Crossing::default();
+            let mut tell = |number: u16, waited_ms: u32| {
+                let now = Micros::from_millis(1_000 + 10 * u64::from(number));
+                crossing.sent(now, number, BYTES);
+                crossing.told(now, number, Some(ticks(now) + waited_ms * TICKS_PER_MS));
+                crossing.is_narrow(now, 1_000_000).map(|narrow| narrow.is_filled)
+            };
+            assert_eq!(tell(0, 0), None);
+            let seen = (20..50).find_map(|number| tell(number, 400 - empties_ms * u32::from(number)));
+            assert_eq!(seen, is_filled.then_some(true));
         }
     }
 

@@ -10,7 +10,7 @@
 //! what comes through, which is no more than is sent, and tries for more only when it is sent much less. So where pictures could
 //! be better it is made to try, as often as costs a narrow way next to nothing.
 
-use super::crossing::Crossing;
+use super::crossing::{Crossing, Narrow};
 use crate::{clock::Micros, twcc::read_feedback};
 
 /// A newest estimate below this share of the average is a way that shrank.
@@ -32,7 +32,7 @@ const ANEW_PERCENT: u64 = 50;
 const SHRUNK_PERCENT: u64 = 25;
 /// Likewise of what was proved, where the estimate has fallen below that.
 const FALLEN_ANEW_PERCENT: u64 = 50;
-/// A way that shrank is not found to have shrunk again so soon: those tries fill it.
+/// A way that shrank is not found to have shrunk again so soon, since those tries fill it, unless what waits in it stays.
 const AGAIN_AFTER: Micros = Micros::from_millis(1_200);
 /// So much of what came out of a way that shrank pictures may take whatever is estimated: estimates fall below what little is sent
 /// whenever a try has filled the way.
@@ -85,6 +85,7 @@ impl Way {
         self.average_bps = average_bps;
         if average_bps.is_some_and(|average| average > 2 * self.proved_bps) && !self.settles {
             self.proved_bps = 0;
+            self.crossing.widens();
         }
     }
 
@@ -97,9 +98,9 @@ impl Way {
     /// `pictures_bps`, they stop, and congestion control is to begin anew.
     pub fn fed_back(&mut self, now: Micros, compound: &[u8], pictures_bps: u64) -> Option<Step> {
         read_feedback(compound, |number, came| self.crossing.told(now, number, came));
-        let carries_bps = self.crossing.is_narrow(now, pictures_bps)?;
+        let Narrow { carries_bps, is_filled } = self.crossing.is_narrow(now, pictures_bps)?;
         let is_again = self.shrank_at.is_some_and(|at| now.since(at) < AGAIN_AFTER);
-        if self.average_bps.is_none() || is_again {
+        if self.average_bps.is_none() || (is_again && !is_filled) {
             return None;
         }
         self.shrinks(now);
@@ -160,6 +161,12 @@ impl Way {
         }
         self.is_lowered = true;
         Some(Step::Desire(newest_bps))
+    }
+
+    /// Whether it shrank a short while ago.
+    #[must_use]
+    pub const fn settles(&self) -> bool {
+        self.settles
     }
 
     /// Whether it shrank just now, so that nothing at all is to be sent on it but voices.

@@ -80,6 +80,8 @@ peer_counters! {
     LayerSwitches;
     /// Times that a picture was paused for lack of room.
     VideoPauses;
+    /// RTP packets of pictures dropped: their picture was paused before they had left.
+    VideoLeftOver;
     /// Times that a way had become too narrow for the pictures on it, seen by how packets crossed it.
     WaysShrank;
     /// Times that a way was tried for more.

@@ -342,8 +342,11 @@ impl Peers {
                     break;
                 }
                 Ok(Output::Transmit(transmit)) => {
-                    peer.sends(now, &transmit);
-                    self.send(&transmit, outbox);
+                    if peer.sends(now, &transmit) {
+                        self.send(&transmit, outbox);
+                    } else {
+                        self.stats.count(PeerCounter::VideoLeftOver);
+                    }
                 }
                 Ok(Output::Event(event)) => self.happened.push((number, event)),
                 Err(_) => return self.end(number, PeerCounter::Broken),

@@ -162,14 +162,15 @@ impl Peer {
         ways.iter().copied().find(|way| way.is_ipv4() == from.is_ipv4())
     }
 
-    /// The library sends something. What is no STUN goes the way that was chosen.
-    pub(super) fn sends(&mut self, now: Micros, transmit: &Transmit) {
+    /// The library sends something; false where it is not to go. What is no STUN goes the way that was chosen.
+    pub(super) fn sends(&mut self, now: Micros, transmit: &Transmit) -> bool {
         if transmit.contents.first().is_some_and(|first| *first >= STUN_BELOW) {
             self.nominated = Some((transmit.proto, transmit.destination));
         }
         self.answered = checks::answered_in(&transmit.contents).or(self.answered);
-        if let Side::Subscribing(side) = &mut self.side {
-            side.sends(now, &transmit.contents);
+        match &mut self.side {
+            Side::Subscribing(side) => side.sends(now, &transmit.contents),
+            Side::Publishing(_) => true,
         }
     }
 

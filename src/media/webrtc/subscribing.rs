@@ -13,7 +13,7 @@ use antiphon_core::{
     gateway::{PublishKind, VideoQuality},
     ids::StreamId,
     prefetch::{prefetch, prefetch_front},
-    rtp::transport_number,
+    rtp::{self, transport_number},
     video::{Numbers, Rewriter, VideoCodec, Way},
     voice::{ExtensionId, Mid as VoiceMid, Terms, VoiceStream},
 };
@@ -22,7 +22,7 @@ use str0m::{
     change::SdpPendingOffer,
     format::Codec,
     media::{Direction, MediaKind, Mid, Pt},
-    rtp::{Extension, RtpWrite, Ssrc},
+    rtp::{Extension, RtpWrite, Ssrc, StreamTx},
 };
 
 use super::api::{OfferedTrack, Wish};
@@ -79,6 +79,8 @@ pub(super) struct Picture {
     pub(super) current: Option<usize>,
     pub(super) target: Option<usize>,
     pub(super) quality: VideoQuality,
+    /// Some of it was written and not sent: it is not to be sent again either.
+    has_gap: bool,
     pt: Option<(VideoCodec, Option<Pt>)>,
 }
 
@@ -261,11 +263,27 @@ impl Subscribing {
         self.tracks.iter().any(|track| track.media == MediaKind::Video && track.is_open())
     }
 
-    /// The library sends a packet.
-    pub(super) fn sends(&mut self, now: Micros, packet: &[u8]) {
+    /// The library sends a packet; false where it is not to go.
+    pub(super) fn sends(&mut self, now: Micros, packet: &[u8]) -> bool {
+        if self.way.settles() && self.is_left_over(packet) {
+            return false;
+        }
         if let Some(number) = self.transport_number.and_then(|id| transport_number(packet, id)) {
             self.way.sent(now, number, packet.len());
         }
+        true
+    }
+
+    /// Whether a packet is of a picture that has stopped since it was written: congestion control has held it back, and it would only take
+    /// the room of voices.
+    fn is_left_over(&mut self, packet: &[u8]) -> bool {
+        let Some(ssrc) = rtp::source(packet) else { return false };
+        let is_its =
+            |track: &&mut Track| track.media == MediaKind::Video && track.sends.is_some_and(|its| *its == ssrc);
+        let Some(track) = self.tracks.iter_mut().find(is_its) else { return false };
+        let is_left_over = track.picture.current.is_none();
+        track.picture.has_gap |= is_left_over;
+        is_left_over
     }
 
     /// The section whose voice is sent under a source.
@@ -398,7 +416,7 @@ impl Track {
     pub(super) fn forget_sent(&self, rtc: &mut Rtc) {
         let Some(ssrc) = self.sends else { return };
         if let Some(stream) = rtc.direct_api().stream_tx(&ssrc) {
-            stream.set_rtx_cache(SENT_AGAIN_PACKETS, SENT_AGAIN_WITHIN, Some(SENT_AGAIN_SHARE));
+            forget_sent(stream);
         }
     }
 
@@ -434,6 +452,9 @@ impl Track {
         };
         let mut direct = rtc.direct_api();
         let Some(stream) = direct.stream_tx(&ssrc) else { return Fate::Passed };
+        if std::mem::take(&mut self.picture.has_gap) {
+            forget_sent(stream);
+        }
         let write = RtpWrite::new(pt, numbers.sequence.into(), numbers.timestamp, at, payload);
         stream.write_rtp(write.marker(packet.marker).nackable(true));
         if begins { Fate::Switched } else { Fate::Sent }
@@ -455,6 +476,10 @@ impl Picture {
         self.rewriter.pause();
         self.current = None;
     }
+}
+
+fn forget_sent(stream: &mut StreamTx) {
+    stream.set_rtx_cache(SENT_AGAIN_PACKETS, SENT_AGAIN_WITHIN, Some(SENT_AGAIN_SHARE));
 }
 
 /// How a client takes a voice in a section; `None` where it does not know Opus.

@@ -106,8 +106,15 @@ impl Seen {
     }
 }
 
+/// What encoders make of a layer that has just begun, beside what they are to in the long run, in percent: one may take its time to
+/// come down after a whole picture.
+const TOO_MUCH_PERCENT: usize = 250;
+const TOO_MUCH_FOR: Micros = Micros::from_millis(700);
+
 struct Meeting {
     world: World,
+    /// Until when the lowest layer takes more than it should, where it does.
+    exceeds: Option<Micros>,
     ssrc: u32,
     sequence: [u64; LAYERS_MAX],
     pictures: usize,
@@ -117,11 +124,10 @@ struct Meeting {
 }
 
 impl Meeting {
-    /// One who hears and sees another by a way of its own, as `seed` draws it. In a shorter queue than these two packets of a picture in a
-    /// row leave no room for a voice.
-    fn begin(seed: u64) -> Self {
+    /// One who hears and sees another by a way of its own, as `seed` draws it, with a queue of at least so long.
+    fn begin(seed: u64, queue_ms: u64) -> Self {
         let mut prng = Prng::new(seed);
-        let (queue_ms, delay_ms) = (50 + prng.below(71), 5 + prng.below(36));
+        let (queue_ms, delay_ms) = (queue_ms + prng.below(71), 5 + prng.below(36));
         let mut world = World::new();
         let at = world.at();
         let mut listener = Listener::new(at, true);
@@ -138,8 +144,16 @@ impl Meeting {
         let wish = |kind| Wish { stream: ANNA, kind, quality: VideoQuality::High };
         world.wish(vec![wish(PublishKind::Audio), wish(PublishKind::Video)], false);
         let now = world.now;
-        let mut meeting =
-            Self { world, ssrc: 0, sequence: [0; LAYERS_MAX], pictures: 0, spoken: 0, picture_at: now, voice_at: now };
+        let mut meeting = Self {
+            world,
+            exceeds: None,
+            ssrc: 0,
+            sequence: [0; LAYERS_MAX],
+            pictures: 0,
+            spoken: 0,
+            picture_at: now,
+            voice_at: now,
+        };
         meeting.until_connected();
         meeting
     }
@@ -198,7 +212,13 @@ impl Meeting {
         let source = (ANNA, PublishKind::Video);
         let video = self.world.peers.rooms.get_mut(&channel).and_then(|room| room.videos.get_mut(&source));
         let is_whole = video.expect("published").layers[layer].requests.poll(now);
-        let bytes = LAYERS_BPS[layer] / 8 / 30 * if is_whole { WHOLE } else { 1 };
+        if is_whole && layer == LOW && self.exceeds.is_some() {
+            self.exceeds = Some(now + TOO_MUCH_FOR);
+        }
+        let exceeds = layer == LOW && self.exceeds.is_some_and(|until| now < until);
+        let share = if is_whole { WHOLE } else { 1 };
+        let bytes =
+            LAYERS_BPS[layer] / 8 / 30 * share * if exceeds && !is_whole { TOO_MUCH_PERCENT } else { 100 } / 100;
         let packets = bytes.div_ceil(PACKET_BYTES);
         for place in 0..packets {
             let mut payload = vec![0; (bytes / packets).max(8)];
@@ -276,13 +296,18 @@ const SHOWN_WITHIN: Micros = Micros::from_millis(450);
 /// What waited when pictures stopped leaves room for a voice by then: one packet of a picture takes 30 ms.
 const ROOM_AFTER: Micros = Micros::from_millis(60);
 
+/// Queues of 50 to 120 ms. In shorter ones than these two packets of a picture in a row leave no room for a voice.
+const SHORT_MS: u64 = 50;
+/// And of 150 to 220 ms.
+const LONGER_MS: u64 = 150;
+
 /// What is sent again in one narrowing at most: what was lost until a report showed it, and whatever was sent beside that.
 const REPEATED_MAX: u64 = 36;
 
 fn follow(seeds: std::ops::Range<u64>) {
     let (mut repaired, mut most_repaired, mut repeated, mut slowest) = (0, 0, 0, Seen::default());
     for seed in seeds {
-        let seen = Meeting::begin(seed).narrows();
+        let seen = Meeting::begin(seed, SHORT_MS).narrows();
         let stopped = seen.stopped.unwrap_or_else(|| panic!("seed {seed}: never stopped, {seen:?}"));
         assert!(stopped <= SHOWN_WITHIN, "seed {seed}: {seen:?}");
         assert!(seen.low.is_some_and(|low| low <= Micros::from_secs(3)), "seed {seed}: {seen:?}");
@@ -313,4 +338,20 @@ fn voices_go_on_and_pictures_follow_on_ways_of_the_first_half_of_seeds() {
 #[test]
 fn voices_go_on_and_pictures_follow_on_ways_of_the_second_half_of_seeds() {
     follow(50..100);
+}
+
+#[test]
+fn a_low_layer_that_takes_too_much_at_first_costs_no_voices_either() {
+    let mut filled = 0;
+    for seed in 0..50 {
+        let mut meeting = Meeting::begin(seed, LONGER_MS);
+        meeting.exceeds = Some(Micros::ZERO);
+        let seen = meeting.narrows();
+        assert!(seen.low.is_some_and(|low| low <= Micros::from_secs(3)), "seed {seed}: {seen:?}");
+        assert!(seen.high.is_some_and(|high| high < Micros::from_secs(10)), "seed {seed}: {seen:?}");
+        assert!(seen.lost.is_empty(), "seed {seed}: voices never came, {seen:?}");
+        filled += u64::from(meeting.world.peers.stats[PeerCounter::WaysShrank] > 1);
+    }
+    println!("{filled} of 50 were filled once more");
+    assert!(filled > 0, "none was too narrow for the low layer");
 }
