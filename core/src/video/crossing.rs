@@ -25,6 +25,10 @@ const LESS_WAIT: u32 = 10 * TICKS_PER_MS;
 const BRIM_PERCENT: u32 = 70;
 /// That is not looked at so soon: what is tried in a way that has just shrunk fills it once more.
 const FILLED_AFTER: u32 = 800 * TICKS_PER_MS;
+/// How long it is known how much a way holds.
+const KNOWN_FOR: u32 = 60_000 * TICKS_PER_MS;
+/// A receiver that says that packets waited for longer is not believed.
+const WAIT_MAX: u32 = 60_000 * TICKS_PER_MS;
 /// Packets of one look: the rest of a report that tells of more is passed over.
 const LOOK_MAX: usize = 512;
 /// Where the newest that came have all waited so long, and others are lost, there is a queue, be it a short one.
@@ -154,8 +158,10 @@ impl Crossing {
     /// What waits goes through now: how long the way is shows anew. How much it holds shows by what is still to be told of.
     pub(super) fn clears(&mut self, now: Micros) {
         let loses = self.newest.is_some_and(|newest| self.lost_since(newest).is_some());
-        let before = self.overflow.filter(|overflow| overflow.loses);
-        self.overflow = self.shortest.map(|quickest| Overflow {
+        let is_known = |overflow: &Overflow| overflow.loses && ticks(now).wrapping_sub(overflow.at) < KNOWN_FOR;
+        let before = self.overflow.filter(is_known);
+        let quickest = self.shortest.or(self.overflow.map(|overflow| overflow.quickest));
+        self.overflow = quickest.map(|quickest| Overflow {
             at: ticks(now),
             quickest,
             deepest: before.map_or(0, |before| before.deepest),
@@ -172,10 +178,11 @@ impl Crossing {
 
     /// How much longer than the quickest a packet was on its way that was sent `at`.
     fn waited(&mut self, now: Micros, at: u32, crossing: u32) -> u32 {
-        if let Some(overflow) = self.overflow.as_mut().filter(|overflow| overflow.had(at)) {
+        let is_before = |overflow: &&mut Overflow| overflow.had(at) && ticks(now).wrapping_sub(overflow.at) < KNOWN_FOR;
+        if let Some(overflow) = self.overflow.as_mut().filter(is_before) {
             let waited =
                 if is_at_most(overflow.quickest, crossing) { crossing.wrapping_sub(overflow.quickest) } else { 0 };
-            overflow.deepest = overflow.deepest.max(waited);
+            overflow.deepest = overflow.deepest.max(waited.min(WAIT_MAX));
             return waited;
         }
         if now.since(self.began) >= SHORTEST_FOR {
@@ -211,21 +218,29 @@ impl Crossing {
 
     /// Whether pictures fill the way: then what was sent since is in doubt.
     fn fills(&mut self, now: Micros) -> Option<Narrow> {
-        let is_settled = self.overflow.is_none_or(|overflow| ticks(now).wrapping_sub(overflow.at) >= FILLED_AFTER);
-        let deepest = self.overflow.filter(|overflow| overflow.loses).map(|overflow| overflow.deepest);
+        let ago = self.overflow.map(|overflow| ticks(now).wrapping_sub(overflow.at));
+        if ago.is_some_and(|ago| ago < FILLED_AFTER) {
+            return None;
+        }
+        let is_known = |overflow: &Overflow| overflow.loses && ago.is_some_and(|ago| ago < KNOWN_FOR);
+        let deepest = self.overflow.filter(is_known).map(|overflow| overflow.deepest);
         // In a shorter queue a single whole picture waits as long.
         let brim = deepest.map(|deepest| deepest * BRIM_PERCENT / 100).filter(|brim| *brim >= LONG_WAIT);
         let filled = brim.map_or(FILLED_WAIT, |brim| brim.min(FILLED_WAIT));
-        let came: Vec<Came> = self.look.iter().filter_map(Came::of).collect();
+        let is_new = |packet: &&Crossed| self.overflow.is_none_or(|overflow| !overflow.had(packet.sent));
+        let came: Vec<Came> = self.look.iter().filter(is_new).filter_map(Came::of).collect();
         let last = came.last()?;
         let since = came.iter().position(|packet| last.sent.wrapping_sub(packet.sent) <= FILLED_WITHIN)?;
         let first = came[since];
-        let goes_on = brim.is_some() || last.waited + LESS_WAIT >= first.waited;
+        let goes_on = brim.is_some() || last.waited.saturating_add(LESS_WAIT) >= first.waited;
         let is_long = came.len() - since >= NEWEST && last.sent.wrapping_sub(first.sent) >= FILLED_OVER;
-        if !(is_settled && is_long && goes_on && came[since..].iter().all(|packet| packet.waited >= filled)) {
+        if !(is_long && goes_on && came[since..].iter().all(|packet| packet.waited >= filled)) {
             return None;
         }
-        let carries_bps = let_through(&came)?;
+        // What comes at once after a stall came slower before.
+        let sent_over = last.sent.wrapping_sub(came.first()?.sent);
+        let sent_bps = bps(came.iter().skip(1).map(|packet| u64::from(packet.bytes)).sum(), sent_over)?;
+        let carries_bps = let_through(&came)?.min(sent_bps);
         self.lost = Some((self.lost_since(first.sent).unwrap_or(first.sent), last.sent));
         Some(Narrow { carries_bps, is_filled: true })
     }
@@ -492,6 +507,26 @@ mod tests {
             assert_eq!(tell(0, 0), None);
             let seen = (20..50).find_map(|number| tell(number, 400 - empties_ms * u32::from(number)));
             assert_eq!(seen, is_filled.then_some(true));
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_tells_of_impossible_times_breaks_nothing() {
+        let mut crossing = Crossing::default();
+        let at = |number: u16| Micros::from_millis(1_000 + 10 * u64::from(number));
+        for number in 0..30 {
+            crossing.sent(at(number), number, BYTES);
+            if number < 20 {
+                crossing.told(at(number), number, (number % 10 != 7).then_some(ticks(at(number))));
+            }
+        }
+        crossing.clears(at(30));
+        // What was under way then is said to have come after days.
+        (20..30).for_each(|number| crossing.told(at(31), number, Some(ticks(at(number)) + 0x7000_0000)));
+        for number in 200..300 {
+            crossing.sent(at(number), number, BYTES);
+            crossing.told(at(number), number, Some(ticks(at(number)) + 0x7fff_0000));
+            assert_eq!(crossing.is_narrow(at(number), 1_000_000), None);
         }
     }
 

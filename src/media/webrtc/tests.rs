@@ -2,6 +2,7 @@
 //! clock's; datagrams are the kernel's.
 
 mod checking;
+mod memory;
 mod moving;
 mod narrow;
 mod unexpected;
