@@ -78,7 +78,7 @@ pub(super) struct Narrow {
     pub(super) is_filled: bool,
 }
 
-/// When a way overflowed.
+/// When pictures stopped last, and how the way was until then: one that loses has overflowed, or pictures had filled it.
 #[derive(Clone, Copy, Debug)]
 struct Overflow {
     at: u32,
@@ -86,7 +86,7 @@ struct Overflow {
     quickest: u32,
     /// How much longer than that it was on its way at most.
     deepest: u32,
-    /// Some of it was lost: there was no room for more.
+    /// Some of it was lost, or was in doubt: there is no room for more.
     loses: bool,
 }
 
