@@ -14,6 +14,7 @@ const GAP_MAX: i16 = 50;
 const SILENCE_BYTES_MAX: usize = 2;
 
 const FIXED_HEADER_BYTES: usize = 12;
+const SEQUENCE_AT: usize = 2;
 const SSRC_AT: usize = 8;
 /// What says that header extensions of one byte follow (RFC 8285, 4.2).
 const ONE_BYTE_EXTENSIONS: [u8; 2] = [0xbe, 0xde];
@@ -28,6 +29,13 @@ const fn is_rtp(packet: &[u8]) -> bool {
 pub fn source(packet: &[u8]) -> Option<u32> {
     let found = packet.get(SSRC_AT..).filter(|_| is_rtp(packet))?;
     found.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+/// The number that an RTP packet has in its stream; `None` for RTCP.
+#[must_use]
+pub fn sequence(packet: &[u8]) -> Option<u16> {
+    let found = packet.get(SEQUENCE_AT..).filter(|_| is_rtp(packet))?;
+    found.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
 }
 
 /// The number that a packet has over all streams of its connection: a header extension of one byte under `id`, which SRTP leaves

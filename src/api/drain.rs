@@ -136,14 +136,16 @@ impl Drain {
             self.gateway.ask_to_go(reason, deadline, self.others());
         }
         let patience = if mode == DrainMode::Force { Duration::ZERO } else { deadline };
+        let mut closed = 0;
         if tokio::time::timeout(patience, self.gateway.until_empty()).await.is_err() {
+            closed = self.gateway.connections();
             self.gateway.close_all().await;
         }
         // What was played leaves its channels before the node does.
         if tokio::time::timeout(PLAYBACK_PATIENCE, self.playbacks.until_over()).await.is_err() {
             tracing::warn!("files that were played have not left their channels yet");
         }
-        tracing::info!(left = self.gateway.connections(), "drained");
+        tracing::info!(closed, left = self.gateway.connections(), "drained");
     }
 
     /// Takes on work again. False when there was no drain.

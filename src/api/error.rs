@@ -1,12 +1,16 @@
 //! What can go wrong before a handler or in it, as the error that the client gets.
 
-use antiphon_core::gateway::ErrorCode;
+use antiphon_core::gateway::{ErrorCode, without_type_names};
 use axum::{
-    extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection, StringRejection},
+    extract::{
+        path::ErrorKind,
+        rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection, StringRejection},
+    },
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 
+use super::pieces::TooManyPieces;
 pub use crate::error::ErrorBody;
 use crate::{
     error::{AppError, respond, status_of},
@@ -43,6 +47,11 @@ impl ApiError {
     pub(super) fn too_large() -> Self {
         Self::invalid_as(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than this path accepts")
     }
+
+    /// Of a body that does not come in time: 408, as it is the client that was waited for.
+    pub(super) fn too_slow(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::REQUEST_TIMEOUT, error: AppError::new(ErrorCode::Timeout, message) }
+    }
 }
 
 impl From<AppError> for ApiError {
@@ -77,6 +86,9 @@ impl From<BytesRejection> for ApiError {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return Self::too_large();
         }
+        if TooManyPieces::is_cause_of(&rejection) {
+            return Self::invalid(TooManyPieces.to_string());
+        }
         Self::invalid("the body broke off before its end")
     }
 }
@@ -92,7 +104,19 @@ impl From<StringRejection> for ApiError {
 
 impl From<PathRejection> for ApiError {
     fn from(rejection: PathRejection) -> Self {
-        Self::invalid(format!("the path does not fit: {}", rejection.body_text()))
+        let text = rejection.body_text();
+        let PathRejection::FailedToDeserializePathParams(failed) = rejection else {
+            return Self::invalid(format!("the path does not fit: {text}"));
+        };
+        Self::invalid(match failed.into_kind() {
+            ErrorKind::DeserializeError { key, value, message } if message.contains("UUID") => {
+                format!("`{key}` in the path is a UUID, which `{value}` is not")
+            }
+            ErrorKind::DeserializeError { key, value, message } => {
+                format!("`{key}` in the path cannot be `{value}`: {message}")
+            }
+            _ => format!("the path does not fit: {text}"),
+        })
     }
 }
 
@@ -108,11 +132,11 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// What serde says is wrong, without what axum says around it.
+/// What serde says is wrong, without what axum says around it and what our types are called.
 fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    without_type_names(&innermost.to_string())
 }

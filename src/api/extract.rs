@@ -1,6 +1,6 @@
 //! What handlers take from a request. Each refuses with an error of the API's own shape.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use antiphon_core::gateway::{ErrorCode, Role, UserView};
 use axum::{
@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Api,
     error::{ApiError, ApiResult},
+    pieces::InPieces,
 };
 use crate::{auth::bearer_token, client_address::ClientAddress};
 
@@ -23,8 +24,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<Api>) -> Result<Self, ApiError> {
-        check_announced(&request, state)?;
-        let axum::Json(value) = axum::Json::<T>::from_request(request, state).await?;
+        let request = small(request, state)?;
+        let axum::Json(value) = in_time(state, axum::Json::<T>::from_request(request, state)).await?;
         Ok(Self(value))
     }
 }
@@ -50,17 +51,28 @@ impl FromRequest<Arc<Api>> for Text {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<Api>) -> Result<Self, ApiError> {
-        check_announced(&request, state)?;
-        Ok(Self(String::from_request(request, state).await?))
+        let request = small(request, state)?;
+        Ok(Self(in_time(state, String::from_request(request, state)).await?))
     }
 }
 
-/// Refuses a body that is announced to be too large, without waiting for any of it.
-fn check_announced(request: &Request, api: &Api) -> ApiResult<()> {
+/// A request whose body is no larger than announced bodies may be, and comes in so many pieces. One that is announced to be too large is
+/// refused without waiting for any of it; how much of others is read is the router's to limit.
+fn small(request: Request, api: &Api) -> ApiResult<Request> {
     if request.body().size_hint().lower() > u64::from(api.settings.http.body_bytes_max) {
         return Err(ApiError::too_large());
     }
-    Ok(())
+    Ok(request.map(|body| axum::body::Body::new(InPieces::of(body))))
+}
+
+/// A small body is there within two thirds of the time that its request has: the rest is for what is asked.
+async fn in_time<T, E: Into<ApiError>>(api: &Api, read: impl Future<Output = Result<T, E>>) -> ApiResult<T> {
+    let limit = Duration::from_secs(api.settings.http.request_timeout_s.into()) * 2 / 3;
+    let read = tokio::time::timeout(limit, read).await.map_err(|_| {
+        let message = format!("the body was not there within {:.1} s: nothing was done", limit.as_secs_f32());
+        ApiError::too_slow(message)
+    })?;
+    read.map_err(Into::into)
 }
 
 /// The parts of a path that are no fixed text.

@@ -34,6 +34,7 @@ mod page;
 mod paging;
 mod patience;
 mod peers;
+mod pieces;
 mod playback;
 mod recordings;
 mod reports;

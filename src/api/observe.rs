@@ -115,6 +115,7 @@ async fn answer(limit: Duration, request: Request, next: Next) -> Response {
     // somebody banned in the database and still in voice. Who sends a body without end is not read for ever all the same.
     let handling = tokio::spawn(tokio::time::timeout(limit * 2, next.run(request)).in_current_span());
     match tokio::time::timeout(limit, handling).await {
+        Ok(Ok(Ok(response))) if response.status() == StatusCode::REQUEST_TIMEOUT => closing(give_up, response),
         Ok(Ok(Ok(response))) => response,
         Ok(Err(error)) => {
             tracing::error!(%error, "a handler's task ended early");
@@ -124,13 +125,17 @@ async fn answer(limit: Duration, request: Request, next: Next) -> Response {
             let seconds = limit.as_secs();
             let message =
                 format!("this takes longer than {seconds} s; it may still be carried out: look before trying again");
-            // Its client may be what it waits for: it does not hold its connection by sending on, or nothing.
-            if let Some(give_up) = give_up {
-                give_up.ask();
-            }
-            ([(header::CONNECTION, "close")], ApiError::new(ErrorCode::Timeout, message)).into_response()
+            closing(give_up, ApiError::new(ErrorCode::Timeout, message))
         }
     }
+}
+
+/// An answer to a client that may be what was waited for: it does not hold its connection by sending on, or nothing.
+fn closing(give_up: Option<GiveUp>, answer: impl IntoResponse) -> Response {
+    if let Some(give_up) = give_up {
+        give_up.ask();
+    }
+    ([(header::CONNECTION, "close")], answer).into_response()
 }
 
 /// Headers that every answer has.

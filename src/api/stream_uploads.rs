@@ -194,7 +194,7 @@ fn too_slow(per_s_min: u32) -> ApiError {
     let message = format!(
         "the body comes with less than {per_s_min} bytes a second (streaming.upload_bytes_per_s_min), and others wait for the place"
     );
-    ApiError::new(ErrorCode::Timeout, message)
+    ApiError::too_slow(message)
 }
 
 fn refusal(error: &TranscodeError) -> ApiError {

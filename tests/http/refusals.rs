@@ -271,7 +271,7 @@ async fn a_body_that_nobody_waits_for_is_not_asked_for() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_comes_runs_into_the_time_limit() {
+async fn a_body_that_never_comes_is_waited_for_no_longer_than_its_request_may_take() {
     let quick = |settings: &mut Settings| settings.http.request_timeout_s = 1;
     run(Database::Sqlite, quick, async |nobody: &Client| {
         let address = nobody.base().strip_prefix("http://").expect("a URL");
@@ -281,10 +281,36 @@ async fn a_body_that_never_comes_runs_into_the_time_limit() {
         stream.write_all(head.as_bytes()).await.expect("sends");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
         assert!(answer.contains("connection: close\r\n"), "its client does not keep the connection: {answer}");
         assert!(answer.contains(r#""error_code":"TIMEOUT""#), "{answer}");
     })
+    .await;
+}
+
+#[tokio::test]
+async fn a_small_body_in_very_many_pieces_is_refused_and_in_some_hundred_it_is_taken() {
+    run(
+        Database::Sqlite,
+        |_| {},
+        async |nobody: &Client| {
+            let address = nobody.base().strip_prefix("http://").expect("a URL");
+            let body = br#"{"username": "alice"}"#;
+            for (spaces, status) in [(900, "201"), (3_000, "400")] {
+                let mut stream = TcpStream::connect(address).await.expect("connects");
+                let head = "POST /api/users HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                        transfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+                let piece = |byte: &u8| [b"1\r\n", &[*byte][..], b"\r\n"].concat();
+                let pieces = body.iter().chain(std::iter::repeat_n(&b' ', spaces)).flat_map(piece);
+                let request: Vec<u8> = head.bytes().chain(pieces).chain(*b"0\r\n\r\n").collect();
+                stream.write_all(&request).await.expect("sends");
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.expect("an answer");
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{spaces}: {answer}");
+                assert_eq!(answer.contains("more than 1024 pieces"), status == "400", "{answer}");
+            }
+        },
+    )
     .await;
 }
 

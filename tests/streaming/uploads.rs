@@ -237,7 +237,7 @@ async fn one_that_comes_too_slowly_gives_up_its_place() {
     slow.write_all(&[0; 100]).await.expect("sends");
     let mut answer = String::new();
     let end = timeout(Duration::from_secs(60), slow.read_to_string(&mut answer)).await;
-    assert!(answer.contains("504") && answer.contains("upload_bytes_per_s_min"), "{end:?} {answer}");
+    assert!(answer.contains("408") && answer.contains("upload_bytes_per_s_min"), "{end:?} {answer}");
     send(&bela, Method::POST, "fast.mp3", &tone(&streaming, "mp3", "libmp3lame")).await.expect(201);
     streaming.stop().await;
 }

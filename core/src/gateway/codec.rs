@@ -268,17 +268,18 @@ fn decode<F: Family>(encoding: Encoding, bytes: &[u8]) -> Result<(F, Option<Requ
         (None, Some(key)) => (key, Shape::External),
         (None, None) => return Err(DecodeError::Malformed("it has no `type`".to_owned())),
     };
-    let request_id = match shape {
+    let given = match shape {
         Shape::Tagged => head.request_id,
         Shape::External => parse::<External<RequestIdOnly>>(encoding, bytes).ok().and_then(|outer| outer.0.request_id),
     };
-    let is_too_long = matches!(&request_id, Some(RequestId::Text(text)) if text.len() > RequestId::TEXT_BYTES_MAX);
-    let request_id = request_id.filter(|_| !is_too_long);
+    let (request_id, wrong_id) = match given.map(GivenId::read).transpose() {
+        Ok(request_id) => (request_id, None),
+        Err(reason) => (None, Some(reason)),
+    };
     let Some(&name) = F::names().iter().find(|known| **known == name) else {
         return Err(DecodeError::UnknownType { name: name.chars().take(64).collect(), request_id });
     };
-    if is_too_long {
-        let reason = format!("request_id is longer than {} bytes", RequestId::TEXT_BYTES_MAX);
+    if let Some(reason) = wrong_id {
         return Err(DecodeError::Invalid { name, reason, request_id, shape });
     }
     match F::parse_body(name, EncodedBody { encoding, shape, bytes }) {
@@ -305,21 +306,50 @@ impl Body for EncodedBody<'_> {
 
 fn parse<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, String> {
     match encoding {
-        Encoding::Json => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
-        Encoding::MessagePack => rmp_serde::from_slice(bytes).map_err(|error| error.to_string()),
+        Encoding::Json => serde_json::from_slice(bytes).map_err(|error| without_type_names(&error.to_string())),
+        Encoding::MessagePack => rmp_serde::from_slice(bytes).map_err(|error| without_type_names(&error.to_string())),
     }
+}
+
+/// What a reader of maps says is wrong, without what our types are called: that is of no use to who reads it.
+#[must_use]
+pub fn without_type_names(reason: &str) -> String {
+    const NAMED: &str = "expected struct ";
+    let Some((before, rest)) = reason.split_once(NAMED) else { return reason.to_owned() };
+    let after = rest.trim_start_matches(|letter: char| letter.is_alphanumeric() || letter == '_');
+    format!("{before}expected a map{after}")
 }
 
 #[derive(Deserialize)]
 struct RequestIdOnly {
     #[serde(default)]
-    request_id: Option<RequestId>,
+    request_id: Option<GivenId>,
+}
+
+/// What a client gives for a `request_id`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum GivenId {
+    Right(RequestId),
+    Other(IgnoredAny),
+}
+
+impl GivenId {
+    fn read(self) -> Result<RequestId, String> {
+        match self {
+            Self::Right(RequestId::Text(text)) if text.len() > RequestId::TEXT_BYTES_MAX => {
+                Err(format!("request_id is longer than {} bytes", RequestId::TEXT_BYTES_MAX))
+            }
+            Self::Right(request_id) => Ok(request_id),
+            Self::Other(_) => Err("request_id is neither a whole number of 64 bits nor text".to_owned()),
+        }
+    }
 }
 
 /// What tells a message's type, whichever shape it has.
 struct Head {
     tag: Option<String>,
-    request_id: Option<RequestId>,
+    request_id: Option<GivenId>,
     /// The outer map's key, where it has just one and that is not `type`; or the name that stands there by itself.
     only_key: Option<String>,
 }
@@ -402,6 +432,32 @@ mod tests {
         let (message, id, shape) = decode_client(Encoding::Json, external).expect("external");
         assert!(matches!(message, ClientMessage::JoinChannel(join) if join.channel_id == channel()));
         assert_eq!((id, shape), (Some(RequestId::Text("a".into())), Shape::External));
+    }
+
+    #[test]
+    fn a_request_id_of_another_kind_is_said_to_be_wrong_in_either_form() {
+        for wrong in ["{}", "1.5", "[1]", "true", "18446744073709551615"] {
+            let tagged = format!(r#"{{"type":"Heartbeat","request_id":{wrong}}}"#);
+            let external = format!(r#"{{"Heartbeat":{{"request_id":{wrong}}}}}"#);
+            for text in [tagged, external] {
+                let error = decode_client(Encoding::Json, text.as_bytes()).expect_err("no id");
+                assert_eq!(
+                    error.to_string(),
+                    "Heartbeat: request_id is neither a whole number of 64 bits nor text",
+                    "{text}"
+                );
+            }
+        }
+        let (_, none, _) = decode_client(Encoding::Json, br#"{"type":"Heartbeat","request_id":null}"#).expect("no id");
+        assert_eq!(none, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_our_names() {
+        let offer = br#"{"type":"publish_offer","payload":null}"#;
+        let error = decode_client(Encoding::Json, offer).expect_err("no payload").to_string();
+        assert!(error.starts_with("publish_offer: invalid type: null, expected a map"), "{error}");
+        assert_eq!(without_type_names("missing field `a`"), "missing field `a`");
     }
 
     #[test]

@@ -30,7 +30,10 @@ mod views;
 pub use audio_bytes::AudioBytes;
 pub use chat::*;
 pub use client::*;
-pub use codec::{DecodeError, Encoding, RequestId, Shape, decode_client, decode_server, encode_client, encode_server};
+pub use codec::{
+    DecodeError, Encoding, RequestId, Shape, decode_client, decode_server, encode_client, encode_server,
+    without_type_names,
+};
 pub use error_code::ErrorCode;
 pub use listening::*;
 pub use notifications::*;

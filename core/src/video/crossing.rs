@@ -23,8 +23,13 @@ const FILLED_OVER: u32 = 40 * TICKS_PER_MS;
 const LESS_WAIT: u32 = 10 * TICKS_PER_MS;
 /// A way that has overflowed holds no more than what waited then, so it is filled by so much of that in percent, whether or not more comes.
 const BRIM_PERCENT: u32 = 70;
-/// That is not looked at so soon: what is tried in a way that has just shrunk fills it once more.
+/// That is not looked at so soon after a stop: what is tried in a way that has just shrunk fills it once more.
 const FILLED_AFTER: u32 = 800 * TICKS_PER_MS;
+/// So many stops in a row for that are as soon. Where nothing shows meanwhile that the way loses, it may only be one whose delay rises and falls:
+/// from then on each has to be twice as long after the last as the one before.
+const FILLED_SOON: u32 = 4;
+/// That is 51 s: less than what is known of the way lasts, after which it counts anew.
+const FILLED_DOUBLINGS_MAX: u32 = 6;
 /// How long it is known how much a way holds.
 const KNOWN_FOR: u32 = 60_000 * TICKS_PER_MS;
 /// A receiver that says that packets waited for longer is not believed.
@@ -80,7 +85,7 @@ pub(super) struct Narrow {
 
 /// When pictures stopped last, and how the way was until then: one that loses has overflowed, or pictures had filled it.
 #[derive(Clone, Copy, Debug)]
-struct Overflow {
+struct Stop {
     at: u32,
     /// The quickest crossing until then, by which what was sent until then goes on being measured.
     quickest: u32,
@@ -90,7 +95,7 @@ struct Overflow {
     loses: bool,
 }
 
-impl Overflow {
+impl Stop {
     /// Whether a packet was sent before.
     const fn had(&self, sent: u32) -> bool {
         !is_at_most(self.at, sent)
@@ -111,7 +116,9 @@ pub(super) struct Crossing {
     newest: Option<u32>,
     /// When the first and the last of those that were lost together were sent, the newest such.
     lost: Option<(u32, u32)>,
-    overflow: Option<Overflow>,
+    stop: Option<Stop>,
+    /// When pictures were last said to fill the way, and how often in a row: between two of them nothing showed that it loses.
+    filled: Option<(u32, u32)>,
 }
 
 impl Crossing {
@@ -135,8 +142,8 @@ impl Crossing {
         self.newest = Some(at);
         if came.is_none() {
             self.lost = Some((self.lost_since(at).unwrap_or(at), at));
-            if let Some(overflow) = self.overflow.as_mut().filter(|overflow| overflow.had(at)) {
-                overflow.loses = true;
+            if let Some(stop) = self.stop.as_mut().filter(|stop| stop.had(at)) {
+                stop.loses = true;
             }
         }
         let came = came.map(|came| (came, self.waited(now, at, came.wrapping_sub(at))));
@@ -158,10 +165,10 @@ impl Crossing {
     /// What waits goes through now: how long the way is shows anew. How much it holds shows by what is still to be told of.
     pub(super) fn clears(&mut self, now: Micros) {
         let loses = self.newest.is_some_and(|newest| self.lost_since(newest).is_some());
-        let is_known = |overflow: &Overflow| overflow.loses && ticks(now).wrapping_sub(overflow.at) < KNOWN_FOR;
-        let before = self.overflow.filter(is_known);
-        let quickest = self.shortest.or(self.overflow.map(|overflow| overflow.quickest));
-        self.overflow = quickest.map(|quickest| Overflow {
+        let is_known = |stop: &Stop| stop.loses && ticks(now).wrapping_sub(stop.at) < KNOWN_FOR;
+        let before = self.stop.filter(is_known);
+        let quickest = self.shortest.or(self.stop.map(|stop| stop.quickest));
+        self.stop = quickest.map(|quickest| Stop {
             at: ticks(now),
             quickest,
             deepest: before.map_or(0, |before| before.deepest),
@@ -173,16 +180,15 @@ impl Crossing {
 
     /// It has become wide: how much it held when it was narrow says nothing any more.
     pub(super) fn widens(&mut self) {
-        self.overflow = None;
+        self.stop = None;
     }
 
     /// How much longer than the quickest a packet was on its way that was sent `at`.
     fn waited(&mut self, now: Micros, at: u32, crossing: u32) -> u32 {
-        let is_before = |overflow: &&mut Overflow| overflow.had(at) && ticks(now).wrapping_sub(overflow.at) < KNOWN_FOR;
-        if let Some(overflow) = self.overflow.as_mut().filter(is_before) {
-            let waited =
-                if is_at_most(overflow.quickest, crossing) { crossing.wrapping_sub(overflow.quickest) } else { 0 };
-            overflow.deepest = overflow.deepest.max(waited.min(WAIT_MAX));
+        let is_before = |stop: &&mut Stop| stop.had(at) && ticks(now).wrapping_sub(stop.at) < KNOWN_FOR;
+        if let Some(stop) = self.stop.as_mut().filter(is_before) {
+            let waited = if is_at_most(stop.quickest, crossing) { crossing.wrapping_sub(stop.quickest) } else { 0 };
+            stop.deepest = stop.deepest.max(waited.min(WAIT_MAX));
             return waited;
         }
         if now.since(self.began) >= SHORTEST_FOR {
@@ -208,6 +214,9 @@ impl Crossing {
         let sent_over = last.wrapping_sub(self.look.first()?.sent);
         let shows = self.look.len() >= SHOWN_BY && sent_over >= SHOWN_OVER;
         let judged = if shows { self.judge(now, pictures_bps, sent_over) } else { None };
+        if judged.is_some() {
+            self.filled = None;
+        }
         let narrow = judged.map(|carries_bps| Narrow { carries_bps, is_filled: false });
         let narrow = self.fills(now).or(narrow);
         if narrow.is_some() {
@@ -218,16 +227,16 @@ impl Crossing {
 
     /// Whether pictures fill the way: then what was sent since is in doubt.
     fn fills(&mut self, now: Micros) -> Option<Narrow> {
-        let ago = self.overflow.map(|overflow| ticks(now).wrapping_sub(overflow.at));
-        if ago.is_some_and(|ago| ago < FILLED_AFTER) {
+        let ago = self.stop.map(|stop| ticks(now).wrapping_sub(stop.at));
+        if ago.is_some_and(|ago| ago < FILLED_AFTER) || self.is_filled_too_often(now) {
             return None;
         }
-        let is_known = |overflow: &Overflow| overflow.loses && ago.is_some_and(|ago| ago < KNOWN_FOR);
-        let deepest = self.overflow.filter(is_known).map(|overflow| overflow.deepest);
+        let is_known = |stop: &Stop| stop.loses && ago.is_some_and(|ago| ago < KNOWN_FOR);
+        let deepest = self.stop.filter(is_known).map(|stop| stop.deepest);
         // In a shorter queue a single whole picture waits as long.
         let brim = deepest.map(|deepest| deepest * BRIM_PERCENT / 100).filter(|brim| *brim >= LONG_WAIT);
         let filled = brim.map_or(FILLED_WAIT, |brim| brim.min(FILLED_WAIT));
-        let is_new = |packet: &&Crossed| self.overflow.is_none_or(|overflow| !overflow.had(packet.sent));
+        let is_new = |packet: &&Crossed| self.stop.is_none_or(|stop| !stop.had(packet.sent));
         let came: Vec<Came> = self.look.iter().filter(is_new).filter_map(Came::of).collect();
         let last = came.last()?;
         let since = came.iter().position(|packet| last.sent.wrapping_sub(packet.sent) <= FILLED_WITHIN)?;
@@ -242,7 +251,18 @@ impl Crossing {
         let sent_bps = bps(came.iter().skip(1).map(|packet| u64::from(packet.bytes)).sum(), sent_over)?;
         let carries_bps = let_through(&came)?.min(sent_bps);
         self.lost = Some((self.lost_since(first.sent).unwrap_or(first.sent), last.sent));
+        self.filled = Some((ticks(now), self.filled_in_a_row(now) + 1));
         Some(Narrow { carries_bps, is_filled: true })
+    }
+
+    fn filled_in_a_row(&self, now: Micros) -> u32 {
+        let row = self.filled.filter(|(last, _)| ticks(now).wrapping_sub(*last) < KNOWN_FOR);
+        row.map_or(0, |(_, count)| count)
+    }
+
+    fn is_filled_too_often(&self, now: Micros) -> bool {
+        let doublings = (self.filled_in_a_row(now) + 1).saturating_sub(FILLED_SOON).min(FILLED_DOUBLINGS_MAX);
+        self.filled.is_some_and(|(last, _)| ticks(now).wrapping_sub(last) < FILLED_AFTER << doublings)
     }
 
     /// What was sent of late, in bits per second: of no more packets than are remembered.
@@ -336,6 +356,9 @@ mod tests {
         queue: Micros,
         loss: f64,
         jitter_ms: u64,
+        /// How much longer everything is on its way, up to 200 ms, and how much more so each packet is.
+        later: Micros,
+        rises: Micros,
         /// What pictures are said to take.
         pictures_bps: u64,
         told_from: u16,
@@ -356,6 +379,8 @@ mod tests {
                 queue: Micros::from_millis(100),
                 loss: 0.0,
                 jitter_ms: 0,
+                later: Micros::ZERO,
+                rises: Micros::ZERO,
                 pictures_bps: 1_500_000,
                 told_from: 65_000,
                 came: Vec::new(),
@@ -368,11 +393,13 @@ mod tests {
             self.now = self.now + Micros(6_400);
             self.crossing.sent(self.now, self.number, BYTES);
             let begins = self.free_at.max(self.now);
+            self.later = (self.later + self.rises).min(Micros::from_millis(200));
             let mut came = None;
             if begins.since(self.now) <= self.queue && !self.prng.chance(self.loss) {
                 self.free_at = begins + Micros(BYTES as u64 * 8_000_000 / self.carries_bps);
                 let jitter = Micros(self.prng.below(1_000 * self.jitter_ms + 1));
-                came = Some(ticks(self.free_at + Micros::from_millis(40) + jitter).wrapping_add(OTHER_CLOCK));
+                came =
+                    Some(ticks(self.free_at + Micros::from_millis(40) + self.later + jitter).wrapping_add(OTHER_CLOCK));
             }
             self.came.push(came);
             self.lost += u32::from(came.is_none());
@@ -491,6 +518,36 @@ mod tests {
             let waits = way.free_at.since(way.now);
             assert!(waits <= Micros::from_millis(200), "{waits:?} after {after_ms} ms");
             assert!((1_000_000..=2_000_000).contains(&carries_bps), "{carries_bps}");
+        }
+    }
+
+    #[test]
+    fn a_way_whose_delay_rises_again_and_again_stops_pictures_ever_less_often_until_it_loses() {
+        for seed in 0..20 {
+            let mut way = Way::new(seed);
+            (way.queue, way.jitter_ms) = (Micros::from_millis(200), seed % 12);
+            let rises = |way: &mut Way| {
+                (way.later, way.rises) = (Micros::ZERO, Micros::ZERO);
+                assert_eq!(way.run(1_500 + seed), None, "it carries all of it");
+                way.rises = Micros::from_millis(2);
+                let is_stop = way.run(1_000).is_some();
+                if is_stop {
+                    assert!(way.is_filled);
+                    way.clears(20_000_000);
+                }
+                u32::from(is_stop)
+            };
+            let soon: u32 = (0..5).map(|_| rises(&mut way)).sum();
+            assert!(soon >= FILLED_SOON, "{soon}");
+            let later: u32 = (0..60).map(|_| rises(&mut way)).sum();
+            assert!((2..=7).contains(&later), "{later} in 150 s");
+            // Now it is narrow, and then a little too narrow.
+            (way.later, way.rises, way.carries_bps) = (Micros::ZERO, Micros::ZERO, 600_000);
+            assert!(way.run(2_000).is_some());
+            assert!(!way.is_filled);
+            way.clears(1_430_000);
+            assert!(way.run(6_000).is_some());
+            assert!(way.is_filled && way.lost == 0);
         }
     }
 

@@ -317,4 +317,41 @@ mod tests {
         let proved = way.carries_bps().expect("measured");
         assert!(proved > bps && proved <= bps * 3, "{proved} after {bps}");
     }
+
+    /// Tells of packets that were sent every 10 ms from `at_ms` on, under the numbers from `first` on, and waited for so long, in
+    /// milliseconds: a run of two-byte times.
+    fn feeds_back(way: &mut Way, at_ms: u64, first: u16, waited_ms: &[u64]) -> Option<Step> {
+        use crate::twcc::TICKS_PER_MS;
+        let count = waited_ms.len() as u16;
+        let mut body =
+            [first.to_be_bytes(), count.to_be_bytes(), [0, 0], [0, 0], (0x4000 | count).to_be_bytes()].concat();
+        let mut before = 0;
+        for (place, waited_ms) in waited_ms.iter().enumerate() {
+            let sent_ms = at_ms + 10 * place as u64;
+            way.sent(at(sent_ms), first + place as u16, 1_200);
+            let came = (sent_ms + waited_ms) as u16 * TICKS_PER_MS as u16;
+            body.extend((came - before).to_be_bytes());
+            before = came;
+        }
+        body.resize(body.len().next_multiple_of(4), 0);
+        let words = (body.len() / 4 + 2) as u16;
+        let head = [&[0x8f, 205][..], &words.to_be_bytes(), &[0; 8]].concat();
+        way.fed_back(at(at_ms + 10 * u64::from(count)), &[head, body].concat(), 1_500_000)
+    }
+
+    #[test]
+    fn pictures_that_fill_a_way_again_stop_before_it_could_be_found_to_shrink_again() {
+        let mut way = calm_way();
+        assert_eq!(feeds_back(&mut way, 1_000, 0, &[5; 20]), None, "nothing waits");
+        assert!(way.seen(at(1_200), Sight { newest_bps: Some(250_000), ..CALM }), "an estimate says that it shrank");
+        let again = 1_200 + AGAIN_AFTER.0 / 1_000;
+        let mut early = way.clone();
+        // They come out slower and slower, the first of them at once.
+        let slower: Vec<u64> = (0..12).map(|place| 20 * place).collect();
+        assert_eq!(feeds_back(&mut early, again - 320, 20, &slower), None, "the tries may have done that");
+        let Some(Step::Anew(_)) = feeds_back(&mut early, again - 200, 32, &[230; 12]) else { panic!("it is filled") };
+        assert!(early.is_full(at(again - 50)));
+        // Later it is found to shrink by that alone.
+        assert!(matches!(feeds_back(&mut way, again + 10, 20, &slower), Some(Step::Anew(_))));
+    }
 }

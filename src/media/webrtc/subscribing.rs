@@ -79,6 +79,8 @@ pub(super) struct Picture {
     pub(super) current: Option<usize>,
     pub(super) target: Option<usize>,
     pub(super) quality: VideoQuality,
+    /// The number with which it began again after it had stopped.
+    begun_at: Option<u16>,
     /// Some of it was written and not sent: it is not to be sent again either.
     has_gap: bool,
     pt: Option<(VideoCodec, Option<Pt>)>,
@@ -274,15 +276,17 @@ impl Subscribing {
         true
     }
 
-    /// Whether a packet is of a picture that has stopped since it was written: congestion control has held it back, and it would only take
-    /// the room of voices.
+    /// Whether a packet is of a picture that has stopped since it was written, be it that another layer has begun by now: congestion
+    /// control has held it back, and it would only take the room of voices.
     fn is_left_over(&mut self, packet: &[u8]) -> bool {
         let Some(ssrc) = rtp::source(packet) else { return false };
         let is_its =
             |track: &&mut Track| track.media == MediaKind::Video && track.sends.is_some_and(|its| *its == ssrc);
         let Some(track) = self.tracks.iter_mut().find(is_its) else { return false };
-        let is_left_over = track.picture.current.is_none();
-        track.picture.has_gap |= is_left_over;
+        let Picture { current, begun_at, has_gap, .. } = &mut track.picture;
+        let precedes = |begun_at: u16| rtp::sequence(packet).is_some_and(|it| (it.wrapping_sub(begun_at) as i16) < 0);
+        let is_left_over = current.is_none() || begun_at.is_some_and(precedes);
+        *has_gap |= is_left_over;
         is_left_over
     }
 
@@ -442,6 +446,7 @@ impl Track {
             }
         };
         let Some(pt) = pt else { return Fate::Unknown };
+        let is_anew = begins && current.is_none();
         if begins {
             rewriter.switch(now, packet.codec, packet.numbers, packet.payload);
             *current = Some(packet.layer);
@@ -450,6 +455,9 @@ impl Track {
         let Some(numbers) = rewriter.forward(now, packet.codec, packet.numbers, &mut payload) else {
             return Fate::Passed;
         };
+        if is_anew {
+            self.picture.begun_at = Some(numbers.sequence as u16);
+        }
         let mut direct = rtc.direct_api();
         let Some(stream) = direct.stream_tx(&ssrc) else { return Fate::Passed };
         if std::mem::take(&mut self.picture.has_gap) {
@@ -474,7 +482,7 @@ impl Picture {
     /// Nothing is sent until a whole picture begins.
     pub(super) fn stop(&mut self) {
         self.rewriter.pause();
-        self.current = None;
+        (self.current, self.begun_at) = (None, None);
     }
 }
 
@@ -521,4 +529,41 @@ pub(super) fn as_codec(codec: VideoCodec) -> Codec {
 pub(super) fn codec_of(rtc: &Rtc, pt: Pt) -> Option<VideoCodec> {
     let params = rtc.codec_config().params().iter().find(|params| params.pt() == pt)?;
     VideoCodec::ALL.into_iter().find(|codec| as_codec(*codec) == params.spec().codec)
+}
+
+#[cfg(test)]
+mod tests {
+    use antiphon_core::video::Sight;
+
+    use super::*;
+
+    const SSRC: u32 = 77;
+
+    fn packet(sequence: u16) -> Vec<u8> {
+        [&[0x80, 96][..], &sequence.to_be_bytes(), &[0; 4], &SSRC.to_be_bytes(), &[7; 20]].concat()
+    }
+
+    #[test]
+    fn what_was_held_back_of_a_picture_that_stopped_is_not_sent_before_it_begins_again_nor_after() {
+        let mut side = Subscribing::new(false, false);
+        side.tracks.push(Track { sends: Some(SSRC.into()), ..Track::new("v".into(), MediaKind::Video, None) });
+        let at = Micros::from_secs(10);
+        let sends = |side: &mut Subscribing, sequence: u16| side.sends(at, &packet(sequence));
+        side.tracks[0].picture.current = Some(2);
+        assert!(sends(&mut side, 65_530));
+        side.tracks[0].picture.stop();
+        assert!(sends(&mut side, 65_531), "it has stopped for another reason than its way");
+        // The way shrinks.
+        side.way.measured(Some(1_000_000));
+        let sight = Sight { is_measured: true, newest_bps: Some(100_000), pictures_bps: 900_000, desired_bps: 900_000 };
+        assert!(side.way.seen(at, sight));
+        side.way.seen(at, sight);
+        assert!(side.way.settles());
+        assert!(!sends(&mut side, 65_532));
+        (side.tracks[0].picture.current, side.tracks[0].picture.begun_at) = (Some(0), Some(3));
+        side.tracks[0].picture.has_gap = false;
+        assert!(!sends(&mut side, 2), "it is of the layer that stopped");
+        assert!(side.tracks[0].picture.has_gap);
+        assert!(sends(&mut side, 3) && sends(&mut side, 4));
+    }
 }

@@ -304,6 +304,9 @@ const LONGER_MS: u64 = 150;
 /// What is sent again in one narrowing at most: what was lost until a report showed it, and whatever was sent beside that.
 const REPEATED_MAX: u64 = 36;
 
+/// Stops in one narrowing at most, where the low layer fills the way again.
+const STOPS_MAX: u64 = 4;
+
 fn follow(seeds: std::ops::Range<u64>) {
     let (mut repaired, mut most_repaired, mut repeated, mut slowest) = (0, 0, 0, Seen::default());
     for seed in seeds {
@@ -342,7 +345,7 @@ fn voices_go_on_and_pictures_follow_on_ways_of_the_second_half_of_seeds() {
 
 #[test]
 fn a_low_layer_that_takes_too_much_at_first_costs_no_voices_either() {
-    let mut filled = 0;
+    let (mut filled, mut left_over, mut most) = (0, 0, 0);
     for seed in 0..50 {
         let mut meeting = Meeting::begin(seed, LONGER_MS);
         meeting.exceeds = Some(Micros::ZERO);
@@ -350,8 +353,13 @@ fn a_low_layer_that_takes_too_much_at_first_costs_no_voices_either() {
         assert!(seen.low.is_some_and(|low| low <= Micros::from_secs(3)), "seed {seed}: {seen:?}");
         assert!(seen.high.is_some_and(|high| high < Micros::from_secs(10)), "seed {seed}: {seen:?}");
         assert!(seen.lost.is_empty(), "seed {seed}: voices never came, {seen:?}");
-        filled += u64::from(meeting.world.peers.stats[PeerCounter::WaysShrank] > 1);
+        let stats = &meeting.world.peers.stats;
+        filled += u64::from(stats[PeerCounter::WaysShrank] > 1);
+        most = most.max(stats[PeerCounter::WaysShrank]);
+        left_over += stats[PeerCounter::VideoLeftOver];
     }
-    println!("{filled} of 50 were filled once more");
+    println!("{filled} of 50 were filled once more, {most} times at most; {left_over} packets were left over");
+    assert!(most <= STOPS_MAX, "pictures stopped {most} times");
+    assert!(left_over > 0, "congestion control held nothing back");
     assert!(filled > 0, "none was too narrow for the low layer");
 }
