@@ -4,6 +4,10 @@ const REQUEST_MS = 15_000;
 /** How long the server keeps a lost session (docs/protocol.md, section 3). */
 const GRACE_MS = 30_000;
 const RETRY_MS_MAX = 5_000;
+/** Errors that pass: the server is not well just now, or the way to it. */
+const PASSING = new Set(["UNREACHABLE", "TEMPORARILY_UNAVAILABLE", "TIMEOUT", "RATE_LIMITED"]);
+/** Closes a connection and not its session, as 1000 would (docs/protocol.md, section 3). */
+const COMES_AGAIN = 4000;
 /** Close codes after which there is no coming back by itself. */
 const FINAL = new Map([
   [4003, "Your sign-in is not accepted any more."],
@@ -153,6 +157,7 @@ export class Session extends EventTarget {
   }
 
   async #greet(hello) {
+    const socket = this.#socket;
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => this.#beat(), hello.heartbeat_ms);
     this.#wasHeard = true;
@@ -165,7 +170,12 @@ export class Session extends EventTarget {
       this.#lostAt = null;
       this.#retries = 0;
     } catch (error) {
-      if (error.code === "UNREACHABLE") return;
+      const wasIn = this.#identity !== null || this.#lostAt !== null;
+      if (error.code === "UNREACHABLE" || (wasIn && PASSING.has(error.code))) {
+        // The next try is by a connection of its own, after a while.
+        socket.close(COMES_AGAIN);
+        return;
+      }
       this.#isOver = true;
       this.#socket.close(1000);
       if (error.status === 401) this.#account.forget();
@@ -181,7 +191,7 @@ export class Session extends EventTarget {
       for (const channel of resumed.channels) this.#catchUp(channel);
       this.#tell("resumed", resumed);
     } catch (error) {
-      if (error.code === "UNREACHABLE") throw error;
+      if (PASSING.has(error.code)) throw error;
       // The session is gone. A new connection makes a new one.
       this.#identity = null;
       this.#socket.close(1000);
@@ -203,7 +213,7 @@ export class Session extends EventTarget {
     this.#wasHeard = false;
     if (this.#silentBeats >= 3) {
       const socket = this.#socket;
-      socket.close();
+      socket.close(COMES_AGAIN);
       this.#socket = null;
       this.#closed(1006, "");
       return;

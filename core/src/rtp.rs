@@ -27,15 +27,17 @@ const fn is_rtp(packet: &[u8]) -> bool {
 /// The source (SSRC) of an RTP packet; `None` for RTCP.
 #[must_use]
 pub fn source(packet: &[u8]) -> Option<u32> {
-    let found = packet.get(SSRC_AT..).filter(|_| is_rtp(packet))?;
-    found.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+    field(packet, SSRC_AT).map(u32::from_be_bytes)
 }
 
 /// The number that an RTP packet has in its stream; `None` for RTCP.
 #[must_use]
 pub fn sequence(packet: &[u8]) -> Option<u16> {
-    let found = packet.get(SEQUENCE_AT..).filter(|_| is_rtp(packet))?;
-    found.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+    field(packet, SEQUENCE_AT).map(u16::from_be_bytes)
+}
+
+fn field<const BYTES: usize>(packet: &[u8], at: usize) -> Option<[u8; BYTES]> {
+    packet.get(at..).filter(|_| is_rtp(packet))?.first_chunk().copied()
 }
 
 /// The number that a packet has over all streams of its connection: a header extension of one byte under `id`, which SRTP leaves

@@ -86,8 +86,8 @@ impl From<BytesRejection> for ApiError {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return Self::too_large();
         }
-        if TooManyPieces::is_cause_of(&rejection) {
-            return Self::invalid(TooManyPieces.to_string());
+        if let Some(error) = TooManyPieces::cause_of(&rejection) {
+            return Self::invalid(error.to_string());
         }
         Self::invalid("the body broke off before its end")
     }
@@ -104,9 +104,8 @@ impl From<StringRejection> for ApiError {
 
 impl From<PathRejection> for ApiError {
     fn from(rejection: PathRejection) -> Self {
-        let text = rejection.body_text();
         let PathRejection::FailedToDeserializePathParams(failed) = rejection else {
-            return Self::invalid(format!("the path does not fit: {text}"));
+            return Self::invalid("the path does not fit");
         };
         Self::invalid(match failed.into_kind() {
             ErrorKind::DeserializeError { key, value, message } if message.contains("UUID") => {
@@ -115,7 +114,10 @@ impl From<PathRejection> for ApiError {
             ErrorKind::DeserializeError { key, value, message } => {
                 format!("`{key}` in the path cannot be `{value}`: {message}")
             }
-            _ => format!("the path does not fit: {text}"),
+            ErrorKind::ParseErrorAtKey { value, .. }
+            | ErrorKind::ParseErrorAtIndex { value, .. }
+            | ErrorKind::ParseError { value, .. } => format!("`{value}` in the path is no such number"),
+            other => format!("the path does not fit: {other}"),
         })
     }
 }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Api,
     error::{ApiError, ApiResult},
-    pieces::InPieces,
+    pieces::in_pieces,
 };
 use crate::{auth::bearer_token, client_address::ClientAddress};
 
@@ -56,13 +56,14 @@ impl FromRequest<Arc<Api>> for Text {
     }
 }
 
-/// A request whose body is no larger than announced bodies may be, and comes in so many pieces. One that is announced to be too large is
-/// refused without waiting for any of it; how much of others is read is the router's to limit.
+/// A request whose body comes in few pieces. One that is announced to be longer than `http.body_bytes_max` is refused without waiting for
+/// any of it; how much of others is read is the router's to limit.
 fn small(request: Request, api: &Api) -> ApiResult<Request> {
-    if request.body().size_hint().lower() > u64::from(api.settings.http.body_bytes_max) {
+    let bytes_max = api.settings.http.body_bytes_max;
+    if request.body().size_hint().lower() > bytes_max.into() {
         return Err(ApiError::too_large());
     }
-    Ok(request.map(|body| axum::body::Body::new(InPieces::of(body))))
+    Ok(request.map(|body| in_pieces(body, bytes_max)))
 }
 
 /// A small body is there within two thirds of the time that its request has: the rest is for what is asked.

@@ -3,72 +3,42 @@
 //! Each piece costs as much time as some hundred bytes, and is kept until all of them are there: a body of 60 KiB in chunks of one byte
 //! takes a core for half a second and megabytes of memory.
 
-use std::{
-    error::Error,
-    fmt,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{error::Error, fmt};
 
-use axum::{
-    BoxError,
-    body::{Body, Bytes, HttpBody},
-};
-use hyper::body::{Frame, SizeHint};
+use axum::{BoxError, body::Body};
+use futures_util::StreamExt as _;
 
-/// A body that comes in the shortest segments that a network makes (536 bytes; RFC 9293, 3.7.1) has as many with half a mebibyte.
-pub(super) const PIECES_MAX: usize = 1_024;
+/// So many pieces are taken of any body, and of a longer one as many as the shortest segments that a network makes (536 bytes; RFC 9293,
+/// 3.7.1).
+const PIECES_MIN: u32 = 1_024;
+const SEGMENT_BYTES: u32 = 512;
 
 /// Why such a body is not read to its end.
 #[derive(Debug)]
-pub(super) struct TooManyPieces;
+pub(super) struct TooManyPieces {
+    most: u32,
+}
 
 impl fmt::Display for TooManyPieces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the body comes in more than {PIECES_MAX} pieces: send it in fewer, such as whole")
+        write!(f, "the body comes in more than {} pieces: send it in fewer, such as whole", self.most)
     }
 }
 
 impl Error for TooManyPieces {}
 
 impl TooManyPieces {
-    /// Whether that is at the bottom of an error.
-    pub(super) fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
-        error.is::<Self>() || error.source().is_some_and(Self::is_cause_of)
+    /// The one at the bottom of an error.
+    pub(super) fn cause_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        error.downcast_ref().or_else(|| Self::cause_of(error.source()?))
     }
 }
 
-/// A body of which so many pieces are taken.
-pub(super) struct InPieces {
-    body: Body,
-    left: usize,
-}
-
-impl InPieces {
-    pub(super) const fn of(body: Body) -> Self {
-        Self { body, left: PIECES_MAX }
-    }
-}
-
-impl HttpBody for InPieces {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if !matches!(polled, Poll::Ready(Some(Ok(_)))) {
-            return polled.map_err(Into::into);
-        }
-        let Some(left) = self.left.checked_sub(1) else { return Poll::Ready(Some(Err(TooManyPieces.into()))) };
-        self.left = left;
-        polled.map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// A body of at most `bytes_max` that fails where it comes in more pieces than that.
+pub(super) fn in_pieces(body: Body, bytes_max: u32) -> Body {
+    let most = PIECES_MIN.max(bytes_max / SEGMENT_BYTES);
+    let counted = body.into_data_stream().zip(futures_util::stream::iter(1_u32..));
+    Body::from_stream(counted.map(move |(piece, count)| {
+        if count > most { Err(BoxError::from(TooManyPieces { most })) } else { piece.map_err(BoxError::from) }
+    }))
 }

@@ -522,7 +522,7 @@ settings! {
             |origins| origins.iter().all(|origin| is_origin(origin)))] = Vec::new();
         /// The longest request body in bytes; longer ones are refused with 413.
         body_bytes_max: u32 [.only("from 1024 to 16777216", |bytes| (1_024..=16_777_216).contains(bytes))] = 64 * 1_024;
-        /// How long, in seconds, a request may take before it is answered `TIMEOUT`.
+        /// How long, in seconds, a request may take before it is answered `TIMEOUT`. A body of JSON or text must be there within two thirds of it.
         request_timeout_s: u32 [.only("from 1 to 600", |s| (1..=600).contains(s))] = 30;
         /// Connections at once on each port; further ones wait to be accepted.
         connections_max: u32 [.only("at least 16", |count| *count >= 16)] = 20_000;

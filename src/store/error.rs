@@ -42,8 +42,8 @@ impl From<StoreError> for AppError {
         match error {
             StoreError::Conflict("username") => Self::new(
                 ErrorCode::Conflict,
-                "this username is taken; choose another. A guest's is free again once the guest has been away for a while: \
-                 a day, unless the operator has set another time (auth.guest_ttl_s)",
+                "this username is taken; choose another. A guest's is free again once the guest has been away for as long as the \
+                 operator has set (auth.guest_ttl_s)",
             ),
             StoreError::Conflict(what) => {
                 Self::new(ErrorCode::Conflict, format!("this {what} is taken; choose another"))

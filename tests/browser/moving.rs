@@ -123,6 +123,44 @@ async fn a_page_talks_again_by_itself_when_its_node_is_killed() {
     }
 }
 
+/// Counts what the page sends by the types of its messages.
+const COUNT_SENT: &str = "(() => {
+    window.sent = {};
+    const send = WebSocket.prototype.send;
+    WebSocket.prototype.send = function (data) {
+        const { type } = JSON.parse(data);
+        sent[type] = (sent[type] ?? 0) + 1;
+        return send.call(this, data);
+    };
+})()";
+
+#[tokio::test]
+async fn a_page_asks_again_for_its_session_where_the_next_node_cannot_take_it_up_at_once() {
+    let mut cluster = Nodes::start(2).await;
+    let balancer = Balancer::start(&cluster.others(2)).await;
+    let browser = Chromium::start().await;
+    let anna = browser.visit(balancer.url().http("/").as_str()).await;
+    anna.evaluate(COUNT_SENT).await;
+    come_in(&anna, "Anna").await;
+    fill(&anna, "#create-name", "Tea").await;
+    click(&anna, "#create-form button").await;
+    sees(&anna, &["Anna"]).await;
+    let leaves = node_with_a_session(&cluster).await;
+    let takes_over = 1 - leaves;
+    cluster.cut_from_redis(takes_over, true);
+    cluster.nodes[leaves].kill();
+    anna.until("sent.Resume ?? 0", |resumes| resumes.as_u64() >= Some(2)).await;
+    cluster.cut_from_redis(takes_over, false);
+    let wait = async {
+        while metric(&cluster.nodes[takes_over], "antiphon_gateway_sessions").await < 1.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("it is taken up");
+    sees(&anna, &["Anna"]).await;
+    assert_eq!(anna.evaluate("sent.Authenticate").await, 1, "it is the same session");
+}
+
 #[tokio::test]
 async fn a_page_goes_on_while_the_only_node_waits_to_stop() {
     let server = Process::start(&[("ANTIPHON_SERVER__DRAIN_DEADLINE_S", "300")]).await;

@@ -289,6 +289,22 @@ async fn a_body_that_never_comes_is_waited_for_no_longer_than_its_request_may_ta
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_path_or_a_name_is_said_in_plain_words() {
+    run(
+        Database::Sqlite,
+        |_| {},
+        async |nobody: &Client| {
+            let answer = nobody.register("alice").await.get("/api/channels/nonsense").await.expect(400);
+            assert_eq!(answer["error"], "`id` in the path is a UUID, which `nonsense` is not");
+            nobody.post("/api/users", json!({"username": "bob"})).await.expect(201);
+            let answer = nobody.post("/api/users", json!({"username": "bob"})).await.expect(409);
+            assert!(answer["error"].as_str().expect("text").contains("auth.guest_ttl_s"), "{answer}");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_small_body_in_very_many_pieces_is_refused_and_in_some_hundred_it_is_taken() {
     run(
         Database::Sqlite,

@@ -315,7 +315,7 @@ fn parse<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, Str
 #[must_use]
 pub fn without_type_names(reason: &str) -> String {
     const NAMED: &str = "expected struct ";
-    let Some((before, rest)) = reason.split_once(NAMED) else { return reason.to_owned() };
+    let Some((before, rest)) = reason.rsplit_once(NAMED) else { return reason.to_owned() };
     let after = rest.trim_start_matches(|letter: char| letter.is_alphanumeric() || letter == '_');
     format!("{before}expected a map{after}")
 }
@@ -330,18 +330,18 @@ struct RequestIdOnly {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum GivenId {
-    Right(RequestId),
+    Number(i64),
+    Text(String),
     Other(IgnoredAny),
 }
 
 impl GivenId {
     fn read(self) -> Result<RequestId, String> {
         match self {
-            Self::Right(RequestId::Text(text)) if text.len() > RequestId::TEXT_BYTES_MAX => {
-                Err(format!("request_id is longer than {} bytes", RequestId::TEXT_BYTES_MAX))
-            }
-            Self::Right(request_id) => Ok(request_id),
-            Self::Other(_) => Err("request_id is neither a whole number of 64 bits nor text".to_owned()),
+            Self::Number(number) => Ok(RequestId::Number(number)),
+            Self::Text(text) if text.len() <= RequestId::TEXT_BYTES_MAX => Ok(RequestId::Text(text)),
+            Self::Text(_) => Err(format!("request_id is longer than {} bytes", RequestId::TEXT_BYTES_MAX)),
+            Self::Other(_) => Err("request_id is neither a whole number from -2^63 to 2^63-1 nor text".to_owned()),
         }
     }
 }
@@ -443,7 +443,7 @@ mod tests {
                 let error = decode_client(Encoding::Json, text.as_bytes()).expect_err("no id");
                 assert_eq!(
                     error.to_string(),
-                    "Heartbeat: request_id is neither a whole number of 64 bits nor text",
+                    "Heartbeat: request_id is neither a whole number from -2^63 to 2^63-1 nor text",
                     "{text}"
                 );
             }

@@ -25,11 +25,12 @@ const LESS_WAIT: u32 = 10 * TICKS_PER_MS;
 const BRIM_PERCENT: u32 = 70;
 /// That is not looked at so soon after a stop: what is tried in a way that has just shrunk fills it once more.
 const FILLED_AFTER: u32 = 800 * TICKS_PER_MS;
-/// So many stops in a row for that are as soon. Where nothing shows meanwhile that the way loses, it may only be one whose delay rises and falls:
-/// from then on each has to be twice as long after the last as the one before.
-const FILLED_SOON: u32 = 4;
-/// That is 51 s: less than what is known of the way lasts, after which it counts anew.
-const FILLED_DOUBLINGS_MAX: u32 = 6;
+/// So many stops in a row are believed without any loss. From then on, as it may only be a way whose delay rises and falls, each has to be
+/// twice as long after the last as the one before, up to 51 s.
+const LOSSLESS_SOON: u32 = 4;
+const LOSSLESS_DOUBLINGS_MAX: u32 = 6;
+/// Stops that are further apart than twice as long are no row.
+const LOSSLESS_ROW: u32 = 2 * (FILLED_AFTER << LOSSLESS_DOUBLINGS_MAX);
 /// How long it is known how much a way holds.
 const KNOWN_FOR: u32 = 60_000 * TICKS_PER_MS;
 /// A receiver that says that packets waited for longer is not believed.
@@ -117,8 +118,8 @@ pub(super) struct Crossing {
     /// When the first and the last of those that were lost together were sent, the newest such.
     lost: Option<(u32, u32)>,
     stop: Option<Stop>,
-    /// When pictures were last said to fill the way, and how often in a row: between two of them nothing showed that it loses.
-    filled: Option<(u32, u32)>,
+    /// When pictures stopped last, and how often in a row: meanwhile nothing was lost beside a queue.
+    lossless: Option<(u32, u32)>,
 }
 
 impl Crossing {
@@ -174,6 +175,7 @@ impl Crossing {
             deepest: before.map_or(0, |before| before.deepest),
             loses: loses || before.is_some(),
         });
+        self.lossless = Some((ticks(now), self.stops_in_a_row(now) + 1));
         (self.shortest, self.next_shortest, self.began) = (None, None, now);
         self.look.clear();
     }
@@ -213,10 +215,13 @@ impl Crossing {
         self.look.retain(|packet| last.wrapping_sub(packet.sent) <= LOOK_WITHIN);
         let sent_over = last.wrapping_sub(self.look.first()?.sent);
         let shows = self.look.len() >= SHOWN_BY && sent_over >= SHOWN_OVER;
-        let judged = if shows { self.judge(now, pictures_bps, sent_over) } else { None };
-        if judged.is_some() {
-            self.filled = None;
+        if self.loses_beside_a_queue() {
+            self.lossless = None;
         }
+        if self.has_stopped_too_often(now) {
+            return None;
+        }
+        let judged = if shows { self.judge(now, pictures_bps, sent_over) } else { None };
         let narrow = judged.map(|carries_bps| Narrow { carries_bps, is_filled: false });
         let narrow = self.fills(now).or(narrow);
         if narrow.is_some() {
@@ -228,7 +233,7 @@ impl Crossing {
     /// Whether pictures fill the way: then what was sent since is in doubt.
     fn fills(&mut self, now: Micros) -> Option<Narrow> {
         let ago = self.stop.map(|stop| ticks(now).wrapping_sub(stop.at));
-        if ago.is_some_and(|ago| ago < FILLED_AFTER) || self.is_filled_too_often(now) {
+        if ago.is_some_and(|ago| ago < FILLED_AFTER) {
             return None;
         }
         let is_known = |stop: &Stop| stop.loses && ago.is_some_and(|ago| ago < KNOWN_FOR);
@@ -251,18 +256,24 @@ impl Crossing {
         let sent_bps = bps(came.iter().skip(1).map(|packet| u64::from(packet.bytes)).sum(), sent_over)?;
         let carries_bps = let_through(&came)?.min(sent_bps);
         self.lost = Some((self.lost_since(first.sent).unwrap_or(first.sent), last.sent));
-        self.filled = Some((ticks(now), self.filled_in_a_row(now) + 1));
         Some(Narrow { carries_bps, is_filled: true })
     }
 
-    fn filled_in_a_row(&self, now: Micros) -> u32 {
-        let row = self.filled.filter(|(last, _)| ticks(now).wrapping_sub(*last) < KNOWN_FOR);
+    /// Whether voices are lost, too: some of what is looked at is, and what came last had to wait.
+    fn loses_beside_a_queue(&self) -> bool {
+        let mut newest = self.look.iter().rev().filter_map(Came::of).take(NEWEST);
+        self.look.iter().any(|packet| packet.came.is_none()) && newest.all(|packet| packet.waited >= SHORT_WAIT)
+    }
+
+    fn stops_in_a_row(&self, now: Micros) -> u32 {
+        let row = self.lossless.filter(|(last, _)| ticks(now).wrapping_sub(*last) < LOSSLESS_ROW);
         row.map_or(0, |(_, count)| count)
     }
 
-    fn is_filled_too_often(&self, now: Micros) -> bool {
-        let doublings = (self.filled_in_a_row(now) + 1).saturating_sub(FILLED_SOON).min(FILLED_DOUBLINGS_MAX);
-        self.filled.is_some_and(|(last, _)| ticks(now).wrapping_sub(last) < FILLED_AFTER << doublings)
+    fn has_stopped_too_often(&self, now: Micros) -> bool {
+        let Some(over) = self.stops_in_a_row(now).checked_sub(LOSSLESS_SOON) else { return false };
+        let doublings = (over + 1).min(LOSSLESS_DOUBLINGS_MAX);
+        self.lossless.is_some_and(|(last, _)| ticks(now).wrapping_sub(last) < FILLED_AFTER << doublings)
     }
 
     /// What was sent of late, in bits per second: of no more packets than are remembered.
@@ -521,33 +532,53 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_way_whose_delay_rises_again_and_again_stops_pictures_ever_less_often_until_it_loses() {
-        for seed in 0..20 {
-            let mut way = Way::new(seed);
-            (way.queue, way.jitter_ms) = (Micros::from_millis(200), seed % 12);
-            let rises = |way: &mut Way| {
+    /// How often pictures stop where the delay rises so many times, each time by so much with each packet, and stays up for a while. Between,
+    /// so long, it is as before.
+    fn stops(way: &mut Way, times: usize, rises: Micros, between_ms: u64) -> usize {
+        (0..times)
+            .filter(|_| {
                 (way.later, way.rises) = (Micros::ZERO, Micros::ZERO);
-                assert_eq!(way.run(1_500 + seed), None, "it carries all of it");
-                way.rises = Micros::from_millis(2);
+                assert_eq!(way.run(between_ms), None, "it carries all of it");
+                way.rises = rises;
                 let is_stop = way.run(1_000).is_some();
                 if is_stop {
-                    assert!(way.is_filled);
-                    way.clears(20_000_000);
+                    way.clears(way.carries_bps);
                 }
-                u32::from(is_stop)
-            };
-            let soon: u32 = (0..5).map(|_| rises(&mut way)).sum();
-            assert!(soon >= FILLED_SOON, "{soon}");
-            let later: u32 = (0..60).map(|_| rises(&mut way)).sum();
-            assert!((2..=7).contains(&later), "{later} in 150 s");
-            // Now it is narrow, and then a little too narrow.
-            (way.later, way.rises, way.carries_bps) = (Micros::ZERO, Micros::ZERO, 600_000);
-            assert!(way.run(2_000).is_some());
-            assert!(!way.is_filled);
-            way.clears(1_430_000);
-            assert!(way.run(6_000).is_some());
-            assert!(way.is_filled && way.lost == 0);
+                is_stop
+            })
+            .count()
+    }
+
+    #[test]
+    fn a_way_whose_delay_rises_again_and_again_stops_pictures_ever_less_often() {
+        for seed in 0..20 {
+            for (rises_ms, between_ms) in [(2, 1_500), (4, 1_500), (2, 9_000), (4, 23_000)] {
+                let mut way = Way::new(seed);
+                (way.queue, way.jitter_ms) = (Micros::from_millis(200), seed % 12);
+                let (rises, between_ms) = (Micros::from_millis(rises_ms), between_ms + seed);
+                let soon = stops(&mut way, 4, rises, between_ms);
+                assert_eq!(soon, 4, "by {rises_ms} ms, after {between_ms}");
+                let for_ms: usize = 400_000;
+                let times = for_ms / (between_ms as usize + 1_000);
+                let later = stops(&mut way, times, rises, between_ms);
+                // The gaps are 1.6, 3.2 … 51.2 s, and each lasts until the next rise.
+                assert!((4..=13).contains(&later), "{later} of {times} by {rises_ms} ms, after {between_ms}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_way_that_loses_stops_pictures_however_often_they_have_stopped_for_nothing() {
+        for seed in 0..50 {
+            for (carries_bps, lost_max) in [(600_000, 60), (1_450_000, 12)] {
+                let mut way = Way::new(seed);
+                (way.queue, way.jitter_ms) = (Micros::from_millis(200), seed % 12);
+                assert!(stops(&mut way, 40, Micros::from_millis(2), 1_500 + seed) >= 4);
+                (way.later, way.rises, way.carries_bps) = (Micros::ZERO, Micros::ZERO, carries_bps);
+                way.clears(carries_bps);
+                let stopped = way.run(12_000).is_some();
+                assert!(stopped && way.lost <= lost_max, "{} lost at {carries_bps}", way.lost);
+            }
         }
     }
 

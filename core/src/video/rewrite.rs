@@ -85,6 +85,15 @@ impl Rewriter {
         self.shift = Some(shift);
     }
 
+    /// Whether a number that was sent, of which its 16 lower bits are given, is from before the last switch.
+    #[must_use]
+    pub fn is_past(&self, sent: u16) -> bool {
+        let (Some(shift), Some(newest)) = (self.shift, self.newest) else { return false };
+        let newest = newest.numbers.sequence;
+        let sent = newest.saturating_sub((newest as u16).wrapping_sub(sent).into());
+        sent < shift.from.wrapping_add(shift.sequence)
+    }
+
     /// Nothing is forwarded until the next switch.
     pub fn pause(&mut self) {
         self.shift = None;

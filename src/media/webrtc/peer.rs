@@ -22,7 +22,7 @@ use super::{
     peer_places::PeerPlace,
     publishing::Publishing,
     sources::Sources,
-    subscribing::{Subscribing, Track},
+    subscribing::{Subscribing, Track, forget_before},
     voice::Sealing,
 };
 
@@ -168,10 +168,12 @@ impl Peer {
             self.nominated = Some((transmit.proto, transmit.destination));
         }
         self.answered = checks::answered_in(&transmit.contents).or(self.answered);
-        match &mut self.side {
-            Side::Subscribing(side) => side.sends(now, &transmit.contents),
-            Side::Publishing(_) => true,
+        let Side::Subscribing(side) = &mut self.side else { return true };
+        let goes = side.sends(now, &transmit.contents);
+        if !goes {
+            forget_before(&mut self.rtc, &transmit.contents);
         }
+        goes
     }
 
     /// Has congestion control do what the way needs.

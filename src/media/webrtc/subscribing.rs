@@ -79,10 +79,6 @@ pub(super) struct Picture {
     pub(super) current: Option<usize>,
     pub(super) target: Option<usize>,
     pub(super) quality: VideoQuality,
-    /// The number with which it began again after it had stopped.
-    begun_at: Option<u16>,
-    /// Some of it was written and not sent: it is not to be sent again either.
-    has_gap: bool,
     pt: Option<(VideoCodec, Option<Pt>)>,
 }
 
@@ -278,16 +274,11 @@ impl Subscribing {
 
     /// Whether a packet is of a picture that has stopped since it was written, be it that another layer has begun by now: congestion
     /// control has held it back, and it would only take the room of voices.
-    fn is_left_over(&mut self, packet: &[u8]) -> bool {
-        let Some(ssrc) = rtp::source(packet) else { return false };
-        let is_its =
-            |track: &&mut Track| track.media == MediaKind::Video && track.sends.is_some_and(|its| *its == ssrc);
-        let Some(track) = self.tracks.iter_mut().find(is_its) else { return false };
-        let Picture { current, begun_at, has_gap, .. } = &mut track.picture;
-        let precedes = |begun_at: u16| rtp::sequence(packet).is_some_and(|it| (it.wrapping_sub(begun_at) as i16) < 0);
-        let is_left_over = current.is_none() || begun_at.is_some_and(precedes);
-        *has_gap |= is_left_over;
-        is_left_over
+    fn is_left_over(&self, packet: &[u8]) -> bool {
+        let Some((ssrc, number)) = rtp::source(packet).zip(rtp::sequence(packet)) else { return false };
+        let is_its = |track: &&Track| track.media == MediaKind::Video && track.sends.is_some_and(|its| *its == ssrc);
+        let track = self.tracks.iter().find(is_its);
+        track.is_some_and(|Track { picture, .. }| picture.current.is_none() || picture.rewriter.is_past(number))
     }
 
     /// The section whose voice is sent under a source.
@@ -446,7 +437,6 @@ impl Track {
             }
         };
         let Some(pt) = pt else { return Fate::Unknown };
-        let is_anew = begins && current.is_none();
         if begins {
             rewriter.switch(now, packet.codec, packet.numbers, packet.payload);
             *current = Some(packet.layer);
@@ -455,14 +445,8 @@ impl Track {
         let Some(numbers) = rewriter.forward(now, packet.codec, packet.numbers, &mut payload) else {
             return Fate::Passed;
         };
-        if is_anew {
-            self.picture.begun_at = Some(numbers.sequence as u16);
-        }
         let mut direct = rtc.direct_api();
         let Some(stream) = direct.stream_tx(&ssrc) else { return Fate::Passed };
-        if std::mem::take(&mut self.picture.has_gap) {
-            forget_sent(stream);
-        }
         let write = RtpWrite::new(pt, numbers.sequence.into(), numbers.timestamp, at, payload);
         stream.write_rtp(write.marker(packet.marker).nackable(true));
         if begins { Fate::Switched } else { Fate::Sent }
@@ -482,7 +466,15 @@ impl Picture {
     /// Nothing is sent until a whole picture begins.
     pub(super) fn stop(&mut self) {
         self.rewriter.pause();
-        (self.current, self.begun_at) = (None, None);
+        self.current = None;
+    }
+}
+
+/// Has what was sent of a packet's picture not sent again: it was not sent itself, and none of what may be comes after it.
+pub(super) fn forget_before(rtc: &mut Rtc, packet: &[u8]) {
+    let mut direct = rtc.direct_api();
+    if let Some(stream) = rtp::source(packet).and_then(|ssrc| direct.stream_tx(&ssrc.into())) {
+        forget_sent(stream);
     }
 }
 
@@ -539,8 +531,25 @@ mod tests {
 
     const SSRC: u32 = 77;
 
-    fn packet(sequence: u16) -> Vec<u8> {
-        [&[0x80, 96][..], &sequence.to_be_bytes(), &[0; 4], &SSRC.to_be_bytes(), &[7; 20]].concat()
+    fn packet(number: u64) -> Vec<u8> {
+        [&[0x80, 96][..], &(number as u16).to_be_bytes(), &[0; 4], &SSRC.to_be_bytes(), &[7; 20]].concat()
+    }
+
+    /// Writes so many packets of a layer; the numbers that they are sent under.
+    fn writes(picture: &mut Picture, layer: usize, count: u64) -> Vec<u64> {
+        let at = Micros::from_secs(9);
+        let numbers = |sequence| Numbers { sequence, timestamp: 0 };
+        let Picture { rewriter, current, .. } = picture;
+        if *current != Some(layer) {
+            rewriter.switch(at, VideoCodec::H264, numbers(500), &[]);
+            *current = Some(layer);
+        }
+        let mut payload: Arc<[u8]> = Arc::new([]);
+        let sent = (500..500 + count).map(|at_source| {
+            let sent = rewriter.forward(at, VideoCodec::H264, numbers(at_source), &mut payload);
+            sent.expect("it is not from before the switch").sequence
+        });
+        sent.collect()
     }
 
     #[test]
@@ -548,22 +557,22 @@ mod tests {
         let mut side = Subscribing::new(false, false);
         side.tracks.push(Track { sends: Some(SSRC.into()), ..Track::new("v".into(), MediaKind::Video, None) });
         let at = Micros::from_secs(10);
-        let sends = |side: &mut Subscribing, sequence: u16| side.sends(at, &packet(sequence));
-        side.tracks[0].picture.current = Some(2);
-        assert!(sends(&mut side, 65_530));
+        let sends = |side: &mut Subscribing, number: u64| side.sends(at, &packet(number));
+        // So many that the numbers of 16 bits come round meanwhile.
+        let high = writes(&mut side.tracks[0].picture, 2, 70_000);
+        let [.., first, second, third] = high[..] else { panic!("some were written") };
+        assert!(sends(&mut side, first));
         side.tracks[0].picture.stop();
-        assert!(sends(&mut side, 65_531), "it has stopped for another reason than its way");
+        assert!(sends(&mut side, second), "it has stopped for another reason than its way");
         // The way shrinks.
         side.way.measured(Some(1_000_000));
         let sight = Sight { is_measured: true, newest_bps: Some(100_000), pictures_bps: 900_000, desired_bps: 900_000 };
         assert!(side.way.seen(at, sight));
         side.way.seen(at, sight);
         assert!(side.way.settles());
-        assert!(!sends(&mut side, 65_532));
-        (side.tracks[0].picture.current, side.tracks[0].picture.begun_at) = (Some(0), Some(3));
-        side.tracks[0].picture.has_gap = false;
-        assert!(!sends(&mut side, 2), "it is of the layer that stopped");
-        assert!(side.tracks[0].picture.has_gap);
-        assert!(sends(&mut side, 3) && sends(&mut side, 4));
+        assert!(!sends(&mut side, third));
+        let low = writes(&mut side.tracks[0].picture, 0, 3);
+        assert!(!sends(&mut side, third), "it is of the layer that stopped");
+        assert!(low.iter().all(|number| sends(&mut side, *number)));
     }
 }
