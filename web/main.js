@@ -62,7 +62,10 @@ async function stateChanged({ state, more }) {
     showConnection("bad", banner);
     say(`${banner}.`);
   }
-  if (state === "resumed" || state === "renewed") bell.refresh().catch(() => {});
+  if (state === "resumed" || state === "renewed") {
+    bell.refresh().catch(() => {});
+    if (!room) isOutside(more);
+  }
   if (state === "over") {
     notice(`${more} Load the page again to come back.`, { error: true });
   } else if (room && state === "resumed") {
@@ -71,6 +74,12 @@ async function stateChanged({ state, more }) {
     await attempt(null, () => room.renewed());
     await attempt(null, () => chat.renewed());
   }
+}
+
+/** The session is back, and the page in no channel: one may have been left, or not quite entered, while there was no connection. */
+function isOutside(resumed) {
+  $("connection").hidden = true;
+  if (resumed?.channels.length) session.request({ type: "leave", payload: {} }).catch(() => {});
 }
 
 async function signOut() {

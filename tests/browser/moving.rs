@@ -42,13 +42,13 @@ const WATCH: &str = "(() => {
     }).observe(document.querySelector('#notices'), { childList: true, subtree: true });
 })()";
 
-/// Which of two nodes a visitor is on, who is there alone so far.
-async fn node_with_a_session(cluster: &Nodes) -> usize {
+/// Which of some nodes a visitor is on, who is there alone so far.
+async fn node_with_a_session(cluster: &Nodes, among: &[usize]) -> usize {
     let wait = async {
         loop {
-            for (index, node) in cluster.nodes.iter().enumerate() {
-                if metric(node, "antiphon_gateway_sessions").await > 0.0 {
-                    return index;
+            for index in among {
+                if metric(&cluster.nodes[*index], "antiphon_gateway_sessions").await > 0.0 {
+                    return *index;
                 }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -68,7 +68,7 @@ async fn gaps_when_a_node_goes(go: impl FnOnce(&mut Nodes, usize)) -> [Value; 2]
         page.evaluate(WATCH).await;
     }
     come_in(&anna, "Anna").await;
-    let leaves = node_with_a_session(&cluster).await;
+    let leaves = node_with_a_session(&cluster, &[0, 1]).await;
     fill(&anna, "#create-name", "Tea").await;
     click(&anna, "#create-form button").await;
     sees(&anna, &["Anna"]).await;
@@ -123,6 +123,12 @@ async fn a_page_talks_again_by_itself_when_its_node_is_killed() {
     }
 }
 
+/// How the connection is said to be, and nothing where it is hidden.
+const CONNECTION: &str = "(() => {
+    const { hidden, dataset } = document.querySelector('#connection');
+    return hidden ? null : dataset.state;
+})()";
+
 /// Counts what the page sends by the types of its messages.
 const COUNT_SENT: &str = "(() => {
     window.sent = {};
@@ -134,29 +140,37 @@ const COUNT_SENT: &str = "(() => {
     };
 })()";
 
+/// Kills the node that a page is on, with the others cut from Redis until the page has asked for its session for the second time; the
+/// nodes that are left.
+async fn goes_where_nobody_can_take_over(cluster: &mut Nodes, page: &Page<'_>, mut nodes: Vec<usize>) -> Vec<usize> {
+    let leaves = node_with_a_session(cluster, &nodes).await;
+    nodes.retain(|node| *node != leaves);
+    let cut = |cluster: &Nodes, is_cut| nodes.iter().for_each(|node| cluster.cut_from_redis(*node, is_cut));
+    cut(cluster, true);
+    page.evaluate("sent.Resume = 0").await;
+    cluster.nodes[leaves].kill();
+    page.until("sent.Resume", |resumes| resumes.as_u64() >= Some(2)).await;
+    cut(cluster, false);
+    node_with_a_session(cluster, &nodes).await;
+    nodes
+}
+
 #[tokio::test]
-async fn a_page_asks_again_for_its_session_where_the_next_node_cannot_take_it_up_at_once() {
-    let mut cluster = Nodes::start(2).await;
-    let balancer = Balancer::start(&cluster.others(2)).await;
+async fn a_page_asks_again_for_its_session_where_no_node_can_take_it_up_at_once() {
+    let mut cluster = Nodes::start(3).await;
+    let balancer = Balancer::start(&cluster.others(3)).await;
     let browser = Chromium::start().await;
     let anna = browser.visit(balancer.url().http("/").as_str()).await;
     anna.evaluate(COUNT_SENT).await;
     come_in(&anna, "Anna").await;
+    let nodes = goes_where_nobody_can_take_over(&mut cluster, &anna, vec![0, 1, 2]).await;
+    // In no channel, there is no connection to tell of.
+    anna.until("document.querySelector('#connection').hidden", |is_hidden| *is_hidden == true).await;
     fill(&anna, "#create-name", "Tea").await;
     click(&anna, "#create-form button").await;
-    sees(&anna, &["Anna"]).await;
-    let leaves = node_with_a_session(&cluster).await;
-    let takes_over = 1 - leaves;
-    cluster.cut_from_redis(takes_over, true);
-    cluster.nodes[leaves].kill();
-    anna.until("sent.Resume ?? 0", |resumes| resumes.as_u64() >= Some(2)).await;
-    cluster.cut_from_redis(takes_over, false);
-    let wait = async {
-        while metric(&cluster.nodes[takes_over], "antiphon_gateway_sessions").await < 1.0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.expect("it is taken up");
+    anna.until(CONNECTION, |state| state == "good").await;
+    goes_where_nobody_can_take_over(&mut cluster, &anna, nodes).await;
+    anna.until(CONNECTION, |state| state == "good").await;
     sees(&anna, &["Anna"]).await;
     assert_eq!(anna.evaluate("sent.Authenticate").await, 1, "it is the same session");
 }
