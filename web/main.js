@@ -64,7 +64,7 @@ async function stateChanged({ state, more }) {
   }
   if (state === "resumed" || state === "renewed") {
     bell.refresh().catch(() => {});
-    if (!room) isOutside(more);
+    if (!room) stayOutside(more);
   }
   if (state === "over") {
     notice(`${more} Load the page again to come back.`, { error: true });
@@ -77,7 +77,7 @@ async function stateChanged({ state, more }) {
 }
 
 /** The session is back, and the page in no channel: one may have been left, or not quite entered, while there was no connection. */
-function isOutside(resumed) {
+function stayOutside(resumed) {
   $("connection").hidden = true;
   if (resumed?.channels.length) session.request({ type: "leave", payload: {} }).catch(() => {});
 }

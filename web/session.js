@@ -165,20 +165,22 @@ export class Session extends EventTarget {
       if (this.#identity) {
         await this.#resume();
       } else {
-        await this.#authenticate(hello);
+        await this.#authenticate(socket, hello);
       }
       this.#lostAt = null;
       this.#retries = 0;
     } catch (error) {
+      // Another connection may be in its place by now.
+      if (socket !== this.#socket) return socket.close(COMES_AGAIN);
       const wasIn = this.#identity !== null || this.#lostAt !== null;
-      if (error.code === "UNREACHABLE" || (wasIn && PASSING.has(error.code))) {
+      const passes = PASSING.has(error.code) || error.status >= 500;
+      if (error.code === "UNREACHABLE" || (wasIn && passes)) {
         // The next try is by a connection of its own, after a while.
-        socket.close(COMES_AGAIN);
-        return;
+        return socket.close(this.#identity ? COMES_AGAIN : 1000);
       }
       this.#isOver = true;
-      this.#socket.close(1000);
-      if (error.status === 401) this.#account.forget();
+      socket.close(1000);
+      if (error.status === 401 || error.code === "UNAUTHENTICATED") this.#account.forget();
       this.#tell("over", error.message);
     }
   }
@@ -199,9 +201,11 @@ export class Session extends EventTarget {
     }
   }
 
-  async #authenticate(hello) {
+  async #authenticate(socket, hello) {
     const wasLost = this.#lostAt !== null;
-    await this.request({ type: "Authenticate", token: await this.#account.token() });
+    const token = await this.#account.token();
+    if (socket !== this.#socket) throw new GatewayError("UNREACHABLE", "The connection to the server was lost.");
+    await this.request({ type: "Authenticate", token });
     this.#identity = { session_id: hello.session_id, resume_token: hello.resume_token };
     this.#positions.clear();
     this.#tell(wasLost ? "renewed" : "connected");

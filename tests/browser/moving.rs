@@ -129,6 +129,8 @@ const CONNECTION: &str = "(() => {
     return hidden ? null : dataset.state;
 })()";
 
+const PEOPLE_IN_TEA: &str = "document.querySelector('#channels .count')?.textContent";
+
 /// Counts what the page sends by the types of its messages.
 const COUNT_SENT: &str = "(() => {
     window.sent = {};
@@ -140,38 +142,49 @@ const COUNT_SENT: &str = "(() => {
     };
 })()";
 
-/// Kills the node that a page is on, with the others cut from Redis until the page has asked for its session for the second time; the
-/// nodes that are left.
-async fn goes_where_nobody_can_take_over(cluster: &mut Nodes, page: &Page<'_>, mut nodes: Vec<usize>) -> Vec<usize> {
-    let leaves = node_with_a_session(cluster, &nodes).await;
+/// Kills the node that a page is on, with the others cut from Redis until the page has asked for its session for the second time and
+/// `meanwhile` is over. Of `nodes` it leaves those that are left.
+async fn goes_where_nobody_can_take_over(
+    cluster: &mut Nodes,
+    page: &Page<'_>,
+    nodes: &mut Vec<usize>,
+    meanwhile: impl AsyncFnOnce(),
+) {
+    let leaves = node_with_a_session(cluster, nodes).await;
     nodes.retain(|node| *node != leaves);
     let cut = |cluster: &Nodes, is_cut| nodes.iter().for_each(|node| cluster.cut_from_redis(*node, is_cut));
     cut(cluster, true);
     page.evaluate("sent.Resume = 0").await;
     cluster.nodes[leaves].kill();
     page.until("sent.Resume", |resumes| resumes.as_u64() >= Some(2)).await;
+    meanwhile().await;
     cut(cluster, false);
-    node_with_a_session(cluster, &nodes).await;
-    nodes
+    node_with_a_session(cluster, nodes).await;
 }
 
 #[tokio::test]
 async fn a_page_asks_again_for_its_session_where_no_node_can_take_it_up_at_once() {
-    let mut cluster = Nodes::start(3).await;
-    let balancer = Balancer::start(&cluster.others(3)).await;
+    let mut cluster = Nodes::start(4).await;
+    let balancer = Balancer::start(&cluster.others(4)).await;
+    let mut nodes = vec![0, 1, 2, 3];
     let browser = Chromium::start().await;
     let anna = browser.visit(balancer.url().http("/").as_str()).await;
     anna.evaluate(COUNT_SENT).await;
     come_in(&anna, "Anna").await;
-    let nodes = goes_where_nobody_can_take_over(&mut cluster, &anna, vec![0, 1, 2]).await;
+    goes_where_nobody_can_take_over(&mut cluster, &anna, &mut nodes, async || {}).await;
     // In no channel, there is no connection to tell of.
     anna.until("document.querySelector('#connection').hidden", |is_hidden| *is_hidden == true).await;
     fill(&anna, "#create-name", "Tea").await;
     click(&anna, "#create-form button").await;
     anna.until(CONNECTION, |state| state == "good").await;
-    goes_where_nobody_can_take_over(&mut cluster, &anna, nodes).await;
+    goes_where_nobody_can_take_over(&mut cluster, &anna, &mut nodes, async || {}).await;
     anna.until(CONNECTION, |state| state == "good").await;
     sees(&anna, &["Anna"]).await;
+    // Who leaves without a connection has left once there is one.
+    assert_eq!(anna.evaluate("sent.leave ?? 0").await, 0);
+    goes_where_nobody_can_take_over(&mut cluster, &anna, &mut nodes, async || click(&anna, "#leave").await).await;
+    anna.until(CONNECTION, Value::is_null).await;
+    anna.until(PEOPLE_IN_TEA, |count| count == "0/10").await;
     assert_eq!(anna.evaluate("sent.Authenticate").await, 1, "it is the same session");
 }
 

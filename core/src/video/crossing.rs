@@ -25,7 +25,7 @@ const LESS_WAIT: u32 = 10 * TICKS_PER_MS;
 const BRIM_PERCENT: u32 = 70;
 /// That is not looked at so soon after a stop: what is tried in a way that has just shrunk fills it once more.
 const FILLED_AFTER: u32 = 800 * TICKS_PER_MS;
-/// So many stops in a row are believed without any loss. From then on, as it may only be a way whose delay rises and falls, each has to be
+/// So many stops in a row are believed without a loss to speak of. From then on, as it may only be a way whose delay rises and falls, each has to be
 /// twice as long after the last as the one before, up to 51 s.
 const LOSSLESS_SOON: u32 = 4;
 const LOSSLESS_DOUBLINGS_MAX: u32 = 6;
@@ -118,7 +118,7 @@ pub(super) struct Crossing {
     /// When the first and the last of those that were lost together were sent, the newest such.
     lost: Option<(u32, u32)>,
     stop: Option<Stop>,
-    /// When pictures stopped last, and how often in a row: meanwhile nothing was lost beside a queue.
+    /// When pictures stopped last, and how often in a row: meanwhile little was lost, and nothing beside a queue.
     lossless: Option<(u32, u32)>,
 }
 
@@ -215,7 +215,7 @@ impl Crossing {
         self.look.retain(|packet| last.wrapping_sub(packet.sent) <= LOOK_WITHIN);
         let sent_over = last.wrapping_sub(self.look.first()?.sent);
         let shows = self.look.len() >= SHOWN_BY && sent_over >= SHOWN_OVER;
-        if self.loses_beside_a_queue() {
+        if self.loses() {
             self.lossless = None;
         }
         if self.has_stopped_too_often(now) {
@@ -259,10 +259,12 @@ impl Crossing {
         Some(Narrow { carries_bps, is_filled: true })
     }
 
-    /// Whether voices are lost, too: some of what is looked at is, and what came last had to wait.
-    fn loses_beside_a_queue(&self) -> bool {
-        let mut newest = self.look.iter().rev().filter_map(Came::of).take(NEWEST);
-        self.look.iter().any(|packet| packet.came.is_none()) && newest.all(|packet| packet.waited >= SHORT_WAIT)
+    /// Whether voices are lost, too: much of what is looked at is, or some of it, and what came last had to wait.
+    fn loses(&self) -> bool {
+        let lost = self.look.iter().filter(|packet| packet.came.is_none()).count();
+        let newest = self.look.iter().rev().filter_map(Came::of).take(NEWEST);
+        let waiting = newest.filter(|packet| packet.waited >= SHORT_WAIT).count();
+        (lost >= 1 && waiting == NEWEST) || (lost >= 2 && lost * 100 >= self.look.len() * MANY_LOST_PERCENT)
     }
 
     fn stops_in_a_row(&self, now: Micros) -> u32 {
@@ -570,11 +572,12 @@ mod tests {
     #[test]
     fn a_way_that_loses_stops_pictures_however_often_they_have_stopped_for_nothing() {
         for seed in 0..50 {
-            for (carries_bps, lost_max) in [(600_000, 60), (1_450_000, 12)] {
+            // The last one lets nothing wait.
+            for (carries_bps, loss, lost_max) in [(600_000, 0.0, 60), (1_450_000, 0.0, 12), (20_000_000, 0.5, 60)] {
                 let mut way = Way::new(seed);
                 (way.queue, way.jitter_ms) = (Micros::from_millis(200), seed % 12);
                 assert!(stops(&mut way, 40, Micros::from_millis(2), 1_500 + seed) >= 4);
-                (way.later, way.rises, way.carries_bps) = (Micros::ZERO, Micros::ZERO, carries_bps);
+                (way.later, way.rises, way.carries_bps, way.loss) = (Micros::ZERO, Micros::ZERO, carries_bps, loss);
                 way.clears(carries_bps);
                 let stopped = way.run(12_000).is_some();
                 assert!(stopped && way.lost <= lost_max, "{} lost at {carries_bps}", way.lost);

@@ -272,7 +272,7 @@ impl Subscribing {
         true
     }
 
-    /// Whether a packet is of a picture that has stopped since it was written, be it that another layer has begun by now: congestion
+    /// Whether a packet is of a layer that is sent no more, of a picture that has stopped or begun anew since it was written: congestion
     /// control has held it back, and it would only take the room of voices.
     fn is_left_over(&self, packet: &[u8]) -> bool {
         let Some((ssrc, number)) = rtp::source(packet).zip(rtp::sequence(packet)) else { return false };
