@@ -269,10 +269,10 @@ fn decode<F: Family>(encoding: Encoding, bytes: &[u8]) -> Result<(F, Option<Requ
         (None, None) => return Err(DecodeError::Malformed("it has no `type`".to_owned())),
     };
     let given = match shape {
-        Shape::Tagged => head.request_id,
-        Shape::External => parse::<External<RequestIdOnly>>(encoding, bytes).ok().and_then(|outer| outer.0.request_id),
+        Shape::Tagged => Ok(head.request_id),
+        Shape::External => parse::<External<RequestIdOnly>>(encoding, bytes).map(|outer| outer.0.request_id),
     };
-    let (request_id, wrong_id) = match given.map(GivenId::read).transpose() {
+    let (request_id, wrong_id) = match given.and_then(|given| given.map(GivenId::read).transpose()) {
         Ok(request_id) => (request_id, None),
         Err(reason) => (None, Some(reason)),
     };
@@ -447,6 +447,10 @@ mod tests {
                     "{text}"
                 );
             }
+        }
+        for unreadable in [r#""request_id":1e400"#, r#""request_id":"\ud800""#, r#""request_id":1,"request_id":2"#] {
+            let error = decode_client(Encoding::Json, format!(r#"{{"Heartbeat":{{{unreadable}}}}}"#).as_bytes());
+            assert!(matches!(error, Err(DecodeError::Invalid { name: "Heartbeat", .. })), "{unreadable}: {error:?}");
         }
         let (_, none, _) = decode_client(Encoding::Json, br#"{"type":"Heartbeat","request_id":null}"#).expect("no id");
         assert_eq!(none, None);
