@@ -182,7 +182,7 @@ export class Room extends EventTarget {
     this.#subscriber = new Subscriber(this.#session, this.#iceServers);
     this.#subscriber.addEventListener("tracks", ({ detail }) => this.#stage.show(detail, (id) => this.#people.name(id)));
     const connections = () => [this.#publisher, this.#subscriber].filter(Boolean).map((peer) => peer.connection);
-    this.#quality.watch(connections, showConnection);
+    this.#quality.watch(connections, (...how) => this.#session.isAway || showConnection(...how));
     await this.#subscriber.subscribe();
     if (publishToo) await this.#publishAll();
   }

@@ -96,6 +96,11 @@ export class Session extends EventTarget {
     });
   }
 
+  /** Whether the connection to the server was lost and the session is not back yet, whatever ways of voice seem to stand. */
+  get isAway() {
+    return this.#lostAt !== null;
+  }
+
   #isLost() {
     return !this.#isOver && (this.#socket === null || this.#socket.readyState === WebSocket.CLOSED);
   }

@@ -177,7 +177,12 @@ async fn a_page_asks_again_for_its_session_where_no_node_can_take_it_up_at_once(
     fill(&anna, "#create-name", "Tea").await;
     click(&anna, "#create-form button").await;
     anna.until(CONNECTION, |state| state == "good").await;
-    goes_where_nobody_can_take_over(&mut cluster, &anna, &mut nodes, async || {}).await;
+    let is_said_to_be_lost = async || {
+        // Meanwhile ways of voice are looked at, which may stand still.
+        anna.until("sent.Resume", |resumes| resumes.as_u64() >= Some(5)).await;
+        assert_eq!(anna.evaluate(CONNECTION).await, "bad");
+    };
+    goes_where_nobody_can_take_over(&mut cluster, &anna, &mut nodes, is_said_to_be_lost).await;
     anna.until(CONNECTION, |state| state == "good").await;
     sees(&anna, &["Anna"]).await;
     // Who leaves without a connection has left once there is one.

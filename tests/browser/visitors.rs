@@ -40,6 +40,14 @@ pub(crate) async fn sees(page: &Page<'_>, people: &[&str]) {
     page.until(names, |seen| *seen == serde_json::json!(people)).await;
 }
 
+/// How many pixels the tiles lie on each other.
+const OVERLAPS: &str = "(() => {
+    const tiles = [...document.querySelectorAll('#tiles figure')].map((tile) => tile.getBoundingClientRect());
+    const shared = (one, other, from, to) => Math.max(0, Math.min(one[to], other[to]) - Math.max(one[from], other[from]));
+    const overlap = (one, other) => shared(one, other, 'left', 'right') * shared(one, other, 'top', 'bottom');
+    return tiles.reduce((sum, one, at) => sum + tiles.slice(at + 1).reduce((sum, other) => sum + overlap(one, other), 0), 0);
+})()";
+
 /// How loud the first voice is that a page plays; 0 while it plays none.
 pub(crate) const LOUDNESS: &str = "(async () => {
     const sound = document.querySelector('#sounds audio');
@@ -106,6 +114,15 @@ async fn two_visitors_make_a_channel_and_hear_each_other() {
     anna.picture("room").await;
     anna.scheme("dark").await;
     anna.picture("room-dark").await;
+    // Where there is no room for all tiles they are scrolled, and lie beside each other all the same.
+    click(&anna, "#camera").await;
+    anna.until("document.querySelectorAll('#tiles figure').length", |tiles| *tiles == 2).await;
+    for (width, height) in [(1_200, 800), (1_200, 500), (390, 844)] {
+        anna.resize(width, height).await;
+        assert_eq!(anna.evaluate(OVERLAPS).await, 0, "{width} by {height}");
+    }
+    anna.picture("room-low").await;
+    click(&anna, "#camera").await;
     click(&berta, "#leave").await;
     sees(&anna, &["Anna"]).await;
     anna.until("document.querySelectorAll('#tiles figure').length", |tiles| *tiles == 0).await;
